@@ -1,1 +1,8 @@
-//! x
+//! Decides what should happen to a request: configuration, routing, endpoints, balancing, and the tower layers that
+//! enforce it.
+#![forbid(unsafe_code)]
+
+pub mod config;
+mod dice;
+
+pub use self::dice::Dice;

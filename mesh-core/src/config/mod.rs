@@ -1,0 +1,59 @@
+//! The configuration as plain, validated, immutable data.
+//!
+//! There is one model. Code builders construct it, control planes decode into it, tests print it; routing, balancing and
+//! the layers read it. A value that exists is valid: constructors refuse with a [`ConfigError`] that names the field, the
+//! value and the remedy. What is unset stays apart from what is set, so that sources can be stacked field by field
+//! ([`Policy::or`]).
+//!
+//! A field means what Envoy's field of that name means, because that is what control planes assume. Where gRPC's rules
+//! differ, [`Semantics`] decides when the configuration is compiled; the data does not depend on who reads it.
+
+mod cluster;
+mod endpoint;
+mod error;
+mod header;
+mod listener;
+mod matcher;
+mod policy;
+pub mod preset;
+mod retry;
+mod route;
+mod snapshot;
+mod tls;
+mod value;
+
+pub use self::{
+    cluster::{
+        CircuitBreakers, Cluster, Discovery, DnsName, HttpProtocol, LoadBalancing, OutlierDetection, RequestPriority,
+        RetryBudget, Thresholds,
+    },
+    endpoint::{
+        Address, Drop, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata, MetadataValue,
+    },
+    error::{ConfigError, Decoded, Warning},
+    header::{HeaderAppend, HeaderMutations, HeaderTemplate, TemplateScope},
+    listener::{AbortStatus, FaultAbort, FaultDelay, FaultInjection, FilterKind, HttpFilter, Listener},
+    matcher::{
+        HeaderKey, HeaderMatcher, HeaderTest, Pattern, QueryMatcher, QueryTest, Regex, RequestHead, StringMatcher,
+    },
+    policy::{ClusterPolicy, ConnectionPolicy, Policy, RoutePolicy, Timeouts},
+    retry::{Backoff, RetryAfter, RetryOn, RetryPolicy},
+    route::{
+        Action, ClusterChoice, DirectResponse, Domain, Forward, HostRewrite, PathMatch, PathRewrite, Redirect,
+        RedirectPath, Route, RouteConfig, RouteMatch, VirtualHost, WeightedCluster, WeightedClusters,
+    },
+    snapshot::{ClusterEntry, Snapshot, TargetState},
+    tls::{IdentityName, SanKind, SanMatcher, Sni, SpiffeId, Trust, UpstreamTls},
+    value::{Fraction, Percent, TimeLimit, Weight},
+};
+
+/// Whose rules count where Envoy and gRPC disagree; fixed by the kind of client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Semantics {
+    /// Envoy's: HTTP clients.
+    #[default]
+    Envoy,
+    /// gRPC's: gRPC channels. Route timeouts yield to stream durations (A31), endpoint weights and overprovisioning do not
+    /// count (A27), localities always share by weight.
+    Grpc,
+}

@@ -1,0 +1,716 @@
+//! Routes: which requests go where (`envoy.config.route.v3`).
+
+use std::{collections::HashSet, fmt, sync::Arc};
+
+use http::{HeaderName, StatusCode};
+
+use super::{
+    ConfigError, FaultInjection, Fraction, HeaderMatcher, HeaderMutations, QueryMatcher, Regex, RequestPriority,
+    RoutePolicy,
+};
+
+/// All routes of a target, by host (`RouteConfiguration`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteConfig {
+    name: Arc<str>,
+    virtual_hosts: Vec<VirtualHost>,
+    /// Changes to requests of every route.
+    pub request_headers: HeaderMutations,
+    /// Changes to responses of every route.
+    pub response_headers: HeaderMutations,
+    /// Whether the mutations of the route win over those of its virtual host, and those over these
+    /// (`most_specific_header_mutations_wins`). Default: the least specific win.
+    pub most_specific_mutations_win: bool,
+    /// Whether the port of the request's authority is left out when a virtual host is looked for.
+    pub ignore_port: bool,
+}
+
+/// The routes of some hosts (`VirtualHost`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct VirtualHost {
+    name: Arc<str>,
+    domains: Vec<Domain>,
+    /// The routes; the first that matches is taken.
+    pub routes: Vec<Arc<Route>>,
+    /// What holds for every route that does not say otherwise.
+    pub policy: RoutePolicy,
+    /// Changes to requests of these routes.
+    pub request_headers: HeaderMutations,
+    /// Changes to responses of these routes.
+    pub response_headers: HeaderMutations,
+    /// Replaces the fault filter's own configuration for these routes.
+    pub faults: Option<Arc<FaultInjection>>,
+    /// Tells the backend which attempt it sees, counting from 1 (`include_request_attempt_count`).
+    pub announce_attempt: bool,
+}
+
+/// The hosts of a virtual host; an exact name wins over a suffix, a suffix over a prefix, longer ones first, and any last.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Domain {
+    /// This host, and port if it names one.
+    Exact(Box<str>),
+    /// What ends so, after at least one character more (`*.example.com`).
+    Suffix(Box<str>),
+    /// What starts so, before at least one character more (`example.*`).
+    Prefix(Box<str>),
+    /// Every host (`*`).
+    Any,
+}
+
+/// One rule: which requests, and what happens to them (`Route`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// For people, logs and metrics; may be empty.
+    pub name: Arc<str>,
+    /// Which requests.
+    pub matches: RouteMatch,
+    /// What happens to them.
+    pub action: Action,
+    /// Changes to the request.
+    pub request_headers: HeaderMutations,
+    /// Changes to the response.
+    pub response_headers: HeaderMutations,
+    /// Replaces the fault filter's own configuration for this route.
+    pub faults: Option<Arc<FaultInjection>>,
+}
+
+/// Which requests a route takes: all conditions must hold (`RouteMatch`).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct RouteMatch {
+    /// The path, without query and fragment.
+    pub path: PathMatch,
+    /// Whether letters of either case differ in the path; regular expressions decide for themselves.
+    pub case_sensitive: bool,
+    /// The headers and pseudo-headers; the method is `:method`.
+    pub headers: Vec<HeaderMatcher>,
+    /// The query parameters.
+    pub query: Vec<QueryMatcher>,
+    /// A share of requests, drawn at random.
+    pub fraction: Option<Fraction>,
+    /// Only gRPC requests, by their content type.
+    pub grpc: bool,
+}
+
+/// The path that a route takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathMatch {
+    /// This path.
+    Exact(Box<str>),
+    /// What starts so; empty and `/` take every path.
+    Prefix(Box<str>),
+    /// This path, or what follows it after a `/`.
+    SeparatedPrefix(Box<str>),
+    /// What the expression describes as a whole.
+    Regex(Regex),
+}
+
+/// What happens to a request that a route took.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Action {
+    /// It goes to a cluster.
+    Forward(Forward),
+    /// It is answered with a redirect.
+    Redirect(Redirect),
+    /// It is answered here.
+    Respond(DirectResponse),
+    /// It goes on to the application itself; meaningful inbound only (`non_forwarding_action`).
+    PassOn,
+    /// It fails, since the action is one that this mesh does not have; the text names it.
+    Unsupported(Arc<str>),
+}
+
+/// How a request goes to a cluster (`RouteAction`).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Forward {
+    /// Which cluster.
+    pub to: ClusterChoice,
+    /// Time limits and retries.
+    pub policy: RoutePolicy,
+    /// Which of the cluster's circuit breakers counts the request.
+    pub priority: RequestPriority,
+    /// Another path.
+    pub path_rewrite: Option<PathRewrite>,
+    /// Another authority.
+    pub host_rewrite: Option<HostRewrite>,
+    /// The answer when the cluster does not exist (`cluster_not_found_response_code`; default 503).
+    pub cluster_not_found: StatusCode,
+}
+
+/// Which cluster a request goes to.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum ClusterChoice {
+    /// This one.
+    One(Arc<str>),
+    /// One of several, by weight.
+    Weighted(WeightedClusters),
+    /// The one that the request names in this header.
+    Header(HeaderName),
+}
+
+/// Clusters and the shares of requests that they take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedClusters {
+    entries: Vec<WeightedCluster>,
+    total: u32,
+}
+
+/// One of several clusters (`WeightedCluster.ClusterWeight`).
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightedCluster {
+    /// Its name.
+    pub cluster: Arc<str>,
+    /// Its share; zero takes nothing, and keeps the cluster known.
+    pub weight: u32,
+    /// Changes to requests that go there.
+    pub request_headers: HeaderMutations,
+    /// Changes to responses from there.
+    pub response_headers: HeaderMutations,
+    /// Replaces the fault filter's own configuration for requests that go there.
+    pub faults: Option<Arc<FaultInjection>>,
+}
+
+/// A path that replaces the request's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PathRewrite {
+    /// Replaces what the route matched, prefix or whole path.
+    Prefix(Box<str>),
+    /// Replaces every match in the path; `\0` to `\9` quote groups.
+    Regex {
+        /// What is replaced.
+        pattern: Regex,
+        /// By what.
+        substitution: Box<str>,
+    },
+}
+
+/// An authority that replaces the request's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HostRewrite {
+    /// This one.
+    Literal(Box<str>),
+    /// The first value of this header; none, no rewrite.
+    Header(HeaderName),
+    /// The hostname of the endpoint that is picked (`auto_host_rewrite`).
+    Endpoint,
+}
+
+/// A redirect (`RedirectAction`).
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// Another scheme.
+    pub scheme: Option<Box<str>>,
+    /// Another host.
+    pub host: Option<Box<str>>,
+    /// Another port.
+    pub port: Option<u16>,
+    /// Another path.
+    pub path: Option<RedirectPath>,
+    /// Leaves the query out.
+    pub strip_query: bool,
+}
+
+/// The path of a redirect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RedirectPath {
+    /// This one; its own query, if it has one, replaces the request's.
+    Whole(Box<str>),
+    /// The request's, rewritten.
+    Rewrite(PathRewrite),
+}
+
+/// An answer made on the spot (`DirectResponseAction`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirectResponse {
+    status: StatusCode,
+    body: bytes::Bytes,
+}
+
+// === impl RouteConfig ===
+
+impl RouteConfig {
+    /// The routes of `virtual_hosts`.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a domain that stands twice, whichever hosts it stands in, and a virtual host's name that does.
+    pub fn new(name: impl Into<Arc<str>>, virtual_hosts: Vec<VirtualHost>) -> Result<Self, ConfigError> {
+        let mut domains = HashSet::new();
+        let mut names = HashSet::new();
+        for (index, host) in virtual_hosts.iter().enumerate() {
+            let field = |name: &str| format!("virtual_hosts[{index}].{name}");
+            if !names.insert(&host.name) {
+                return Err(ConfigError::new(field("name"), &host.name, "name each virtual host once"));
+            }
+            for domain in &host.domains {
+                if !domains.insert(domain) {
+                    return Err(ConfigError::new(field("domains"), domain, "list a domain in one virtual host only"));
+                }
+            }
+        }
+        Ok(Self {
+            name: name.into(),
+            virtual_hosts,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            most_specific_mutations_win: false,
+            ignore_port: false,
+        })
+    }
+
+    /// Every request of every host to one cluster.
+    pub fn to_cluster(name: impl Into<Arc<str>>, cluster: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        let forward = Forward::to(ClusterChoice::One(cluster.into()));
+        let host = VirtualHost::any(name.clone(), vec![Route::new(RouteMatch::any(), Action::Forward(forward))]);
+        Self::new(name, vec![host]).expect("one virtual host repeats nothing")
+    }
+
+    /// The name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The virtual hosts, in the order of their source.
+    pub fn virtual_hosts(&self) -> &[VirtualHost] {
+        &self.virtual_hosts
+    }
+
+    /// The names of all clusters that routes refer to, each once, in order of appearance.
+    pub fn clusters(&self) -> Vec<Arc<str>> {
+        let mut seen = HashSet::new();
+        let routes = self.virtual_hosts.iter().flat_map(|host| &host.routes);
+        routes.flat_map(|route| route.action.clusters()).filter(|name| seen.insert(name.clone())).collect()
+    }
+}
+
+// === impl VirtualHost ===
+
+impl VirtualHost {
+    /// The routes of `domains`.
+    ///
+    /// # Errors
+    ///
+    /// Refuses an empty list of domains.
+    pub fn new(name: impl Into<Arc<str>>, domains: Vec<Domain>, routes: Vec<Arc<Route>>) -> Result<Self, ConfigError> {
+        if domains.is_empty() {
+            return Err(ConfigError::new("domains", "[]", "list at least one domain; `*` is every host"));
+        }
+        Ok(Self {
+            name: name.into(),
+            domains,
+            routes,
+            policy: RoutePolicy::default(),
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            faults: None,
+            announce_attempt: false,
+        })
+    }
+
+    /// The routes of every host.
+    pub fn any(name: impl Into<Arc<str>>, routes: Vec<Route>) -> Self {
+        let routes = routes.into_iter().map(Arc::new).collect();
+        Self::new(name, vec![Domain::Any], routes).expect("one domain is listed")
+    }
+
+    /// The name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// The hosts.
+    pub fn domains(&self) -> &[Domain] {
+        &self.domains
+    }
+}
+
+// === impl Domain ===
+
+impl Domain {
+    /// Reads a domain as Envoy writes it; letters are taken in lower case.
+    ///
+    /// # Errors
+    ///
+    /// Refuses an empty text and a `*` anywhere but at one end.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let refuse = |remedy: &'static str| Err(ConfigError::new("domains", text, remedy));
+        let lower = text.to_ascii_lowercase();
+        if lower.is_empty() {
+            return refuse("give a host, `*.suffix`, `prefix.*` or `*`");
+        }
+        if lower == "*" {
+            return Ok(Self::Any);
+        }
+        let domain = match (lower.strip_prefix('*'), lower.strip_suffix('*')) {
+            (Some(suffix), None) => Self::Suffix(suffix.into()),
+            (None, Some(prefix)) => Self::Prefix(prefix.into()),
+            (None, None) => Self::Exact(lower.as_str().into()),
+            (Some(_), Some(_)) => return refuse("put one `*`, at one end"),
+        };
+        if domain.text().contains('*') {
+            return refuse("put one `*`, at one end");
+        }
+        Ok(domain)
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Exact(text) | Self::Suffix(text) | Self::Prefix(text) => text,
+            Self::Any => "",
+        }
+    }
+}
+
+impl fmt::Display for Domain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(text) => f.write_str(text),
+            Self::Suffix(text) => write!(f, "*{text}"),
+            Self::Prefix(text) => write!(f, "{text}*"),
+            Self::Any => f.write_str("*"),
+        }
+    }
+}
+
+// === impl Route ===
+
+impl Route {
+    /// Does `action` to what `matches`.
+    pub fn new(matches: RouteMatch, action: Action) -> Self {
+        Self {
+            name: Arc::default(),
+            matches,
+            action,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            faults: None,
+        }
+    }
+
+    /// The same, named.
+    #[must_use]
+    pub fn named(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+}
+
+// === impl RouteMatch ===
+
+impl RouteMatch {
+    /// Every request.
+    pub fn any() -> Self {
+        Self::path(PathMatch::Prefix("/".into()))
+    }
+
+    /// Requests of this path.
+    pub fn path(path: PathMatch) -> Self {
+        Self { path, case_sensitive: true, headers: Vec::new(), query: Vec::new(), fraction: None, grpc: false }
+    }
+
+    /// Only if this header matcher passes too.
+    #[must_use]
+    pub fn header(mut self, matcher: HeaderMatcher) -> Self {
+        self.headers.push(matcher);
+        self
+    }
+
+    /// Only if this query matcher passes too.
+    #[must_use]
+    pub fn query(mut self, matcher: QueryMatcher) -> Self {
+        self.query.push(matcher);
+        self
+    }
+
+    /// Only this share of requests.
+    #[must_use]
+    pub fn fraction(mut self, fraction: Fraction) -> Self {
+        self.fraction = Some(fraction);
+        self
+    }
+}
+
+// === impl PathMatch ===
+
+impl PathMatch {
+    /// The path `text` itself.
+    pub fn exact(text: &str) -> Self {
+        Self::Exact(text.into())
+    }
+
+    /// Paths that start with `text`.
+    pub fn prefix(text: &str) -> Self {
+        Self::Prefix(text.into())
+    }
+
+    /// The path `text` and what lies below it.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a text that ends in `/`, holds `?` or `#`, or does not start with `/`.
+    pub fn separated_prefix(text: &str) -> Result<Self, ConfigError> {
+        if !text.starts_with('/') || text.ends_with('/') || text.contains(['?', '#']) {
+            return Err(ConfigError::new(
+                "path_separated_prefix",
+                text,
+                "give a path such as /a/b, without a / at its end",
+            ));
+        }
+        Ok(Self::SeparatedPrefix(text.into()))
+    }
+
+    /// Paths that `regex` describes as a whole.
+    ///
+    /// # Errors
+    ///
+    /// As [`Regex::new`].
+    pub fn regex(regex: &str) -> Result<Self, ConfigError> {
+        Regex::new(regex).map(Self::Regex)
+    }
+}
+
+// === impl Action ===
+
+impl Action {
+    fn clusters(&self) -> Vec<Arc<str>> {
+        match self {
+            Self::Forward(Forward { to: ClusterChoice::One(name), .. }) => vec![name.clone()],
+            Self::Forward(Forward { to: ClusterChoice::Weighted(several), .. }) => {
+                several.entries.iter().map(|entry| entry.cluster.clone()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+// === impl Forward ===
+
+impl Forward {
+    /// To a cluster, as it is.
+    pub fn to(to: ClusterChoice) -> Self {
+        Self {
+            to,
+            policy: RoutePolicy::default(),
+            priority: RequestPriority::Default,
+            path_rewrite: None,
+            host_rewrite: None,
+            cluster_not_found: StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+// === impl WeightedClusters ===
+
+impl WeightedClusters {
+    /// These clusters.
+    ///
+    /// # Errors
+    ///
+    /// Refuses an empty list, an empty name, and weights that add up to nothing or past 2^32-1.
+    pub fn new(entries: Vec<WeightedCluster>) -> Result<Self, ConfigError> {
+        if let Some(index) = entries.iter().position(|entry| entry.cluster.is_empty()) {
+            return Err(ConfigError::new(format!("clusters[{index}].name"), "", "name the cluster"));
+        }
+        let sum = entries.iter().map(|entry| u64::from(entry.weight)).sum::<u64>();
+        match u32::try_from(sum) {
+            Ok(total) if total > 0 => Ok(Self { entries, total }),
+            _ => Err(ConfigError::new("clusters.weight", sum, "let the weights add up to between 1 and 4294967295")),
+        }
+    }
+
+    /// The clusters, in the order of their source.
+    pub fn entries(&self) -> &[WeightedCluster] {
+        &self.entries
+    }
+
+    /// The sum of the weights.
+    pub fn total(&self) -> u32 {
+        self.total
+    }
+
+    /// Index of the entry that a roll falls on: `roll % total` within the weights laid end to end (Envoy's rule).
+    pub fn pick(&self, roll: u64) -> usize {
+        let mut left = (roll % u64::from(self.total)) as u32;
+        for (index, entry) in self.entries.iter().enumerate() {
+            if left < entry.weight {
+                return index;
+            }
+            left -= entry.weight;
+        }
+        unreachable!("the roll is below the sum of the weights")
+    }
+}
+
+// === impl WeightedCluster ===
+
+impl WeightedCluster {
+    /// `weight` shares to `cluster`.
+    pub fn new(cluster: impl Into<Arc<str>>, weight: u32) -> Self {
+        Self {
+            cluster: cluster.into(),
+            weight,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            faults: None,
+        }
+    }
+}
+
+// === impl PathRewrite ===
+
+impl PathRewrite {
+    /// The path (and query) that replaces `path`, of which `matches` took a part.
+    pub fn apply(&self, path: &str, matches: &PathMatch) -> String {
+        let (path_only, query) = path.find('?').map_or((path, ""), |at| path.split_at(at));
+        match self {
+            Self::Prefix(prefix) => {
+                let taken = match matches {
+                    PathMatch::Exact(text) | PathMatch::Prefix(text) | PathMatch::SeparatedPrefix(text) => text.len(),
+                    PathMatch::Regex(_) => path_only.len(),
+                };
+                format!("{prefix}{}{query}", path_only.get(taken..).unwrap_or_default())
+            }
+            Self::Regex { pattern, substitution } => {
+                let quoted = rust_substitution(substitution);
+                match pattern.unanchored().replace_all(path_only, quoted.as_str()) {
+                    replaced if replaced.is_empty() => path.to_owned(),
+                    replaced => format!("{replaced}{query}"),
+                }
+            }
+        }
+    }
+}
+
+/// RE2 quotes a group as `\1` and a backslash as `\\`; the regex crate as `${1}` and a dollar as `$$`.
+fn rust_substitution(re2: &str) -> String {
+    let mut out = String::with_capacity(re2.len());
+    let mut characters = re2.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '$' => out.push_str("$$"),
+            '\\' => match characters.next() {
+                Some(digit) if digit.is_ascii_digit() => out.push_str(&format!("${{{digit}}}")),
+                Some(other) => out.push(other),
+                None => out.push('\\'),
+            },
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+// === impl Redirect ===
+
+impl Redirect {
+    /// A redirect with `status` that changes nothing yet.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a status other than 301, 302, 303, 307 and 308.
+    pub fn new(status: StatusCode) -> Result<Self, ConfigError> {
+        if !matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308) {
+            return Err(ConfigError::new("redirect.response_code", status, "use 301, 302, 303, 307 or 308"));
+        }
+        Ok(Self { status, scheme: None, host: None, port: None, path: None, strip_query: false })
+    }
+}
+
+// === impl DirectResponse ===
+
+impl DirectResponse {
+    /// The longest body, Envoy's default (`max_direct_response_body_size_bytes`).
+    pub const LONGEST_BODY: usize = 4096;
+
+    /// Answers with `status` and `body`.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a status outside 200 to 599 and a body past 4096 bytes.
+    pub fn new(status: StatusCode, body: impl Into<bytes::Bytes>) -> Result<Self, ConfigError> {
+        let body = body.into();
+        if !(200..600).contains(&status.as_u16()) {
+            return Err(ConfigError::new("direct_response.status", status, "use 200 to 599"));
+        }
+        if body.len() > Self::LONGEST_BODY {
+            return Err(ConfigError::new("direct_response.body", body.len(), "give at most 4096 bytes"));
+        }
+        Ok(Self { status, body })
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The body.
+    pub fn body(&self) -> &bytes::Bytes {
+        &self.body
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn star_is_legal_at_one_end_only() {
+        assert_eq!(Domain::parse("*.A.com").expect("legal"), Domain::Suffix(".a.com".into()));
+        assert_eq!(Domain::parse("a.*").expect("legal"), Domain::Prefix("a.".into()));
+        for bad in ["", "**", "*a*", "a*b", "*a*b"] {
+            assert!(Domain::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn domain_in_two_virtual_hosts_is_refused() {
+        let host = |name: &str| VirtualHost::any(name, vec![]);
+        let error = RouteConfig::new("r", vec![host("a"), host("b")]).expect_err("`*` twice");
+        assert_eq!((error.field(), error.value()), ("virtual_hosts[1].domains", "*"));
+    }
+
+    #[test]
+    fn roll_falls_on_the_entry_whose_interval_holds_it() {
+        let weights = [30, 30, 40].map(|weight| WeightedCluster::new("c", weight)).to_vec();
+        let clusters = WeightedClusters::new(weights).expect("they add up");
+        assert_eq!([115, 445, 560].map(|roll| clusters.pick(roll)), [0, 1, 2]);
+    }
+
+    #[test]
+    fn weights_that_add_up_to_nothing_or_too_much_are_refused() {
+        let of = |weights: &[u32]| {
+            WeightedClusters::new(weights.iter().map(|weight| WeightedCluster::new("c", *weight)).collect())
+        };
+        assert!(of(&[]).is_err() && of(&[0, 0]).is_err() && of(&[u32::MAX, 1]).is_err());
+        assert!(of(&[0, 1]).is_ok());
+    }
+
+    #[test]
+    fn prefix_rewrite_replaces_what_the_route_matched_and_keeps_the_query() {
+        let rewrite = PathRewrite::Prefix("/new".into());
+        assert_eq!(rewrite.apply("/old/a?b=/old", &PathMatch::prefix("/old")), "/new/a?b=/old");
+        assert_eq!(rewrite.apply("/old?b", &PathMatch::exact("/old")), "/new?b");
+    }
+
+    #[test]
+    fn regex_rewrite_quotes_groups_and_leaves_the_path_when_nothing_would_remain() {
+        let rewrite = |pattern: &str, substitution: &str| PathRewrite::Regex {
+            pattern: Regex::new(pattern).expect("legal"),
+            substitution: substitution.into(),
+        };
+        let any = PathMatch::prefix("/");
+        assert_eq!(rewrite("/v(\\d+)", r"/ver$\1").apply("/v1/v2?q=/v3", &any), "/ver$1/ver$2?q=/v3");
+        assert_eq!(rewrite(".*", "").apply("/a?b", &any), "/a?b");
+    }
+}
