@@ -2,7 +2,13 @@
 //! enforce it.
 #![forbid(unsafe_code)]
 
+pub mod balance;
+pub mod carry;
 pub mod config;
+pub mod deadline;
 mod dice;
+pub mod hold;
+pub mod limit;
+pub mod outcome;
 
 pub use self::dice::Dice;
