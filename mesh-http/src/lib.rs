@@ -1,1 +1,5 @@
-//! x
+//! Does what `mesh-core` decided, over HTTP/1 and HTTP/2.
+
+#![forbid(unsafe_code)]
+
+pub mod conn;
