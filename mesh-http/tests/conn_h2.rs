@@ -254,14 +254,31 @@ async fn goaway_drains_what_is_in_flight_and_returns_what_comes_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stream_above_the_last_of_goaway_was_not_sent() {
-    let (mut sender, _driver, mut peer) = connect(&Http2Options::default()).await;
-    let response = tokio::spawn(sender.send(post(empty())));
-    read_preface(&mut peer).await;
-    peer.write_all(&settings()).await.unwrap();
-    peer.write_all(&frame(7, 0, 0, &[0, 0, 0, 0, 0, 0, 0, 0])).await.unwrap();
-    let error = response.await.unwrap().unwrap_err();
-    assert_eq!((error.kind(), error.sent()), (ErrorKind::Refused, Sent::No));
+async fn goaway_vouches_only_for_streams_above_its_last() {
+    for (last, kind, sent) in [(0, ErrorKind::Refused, Sent::No), (1, ErrorKind::Lost, Sent::Maybe)] {
+        let (mut sender, _driver, mut peer) = connect(&Http2Options::default()).await;
+        let response = tokio::spawn(sender.send(post(empty())));
+        read_preface(&mut peer).await;
+        peer.write_all(&settings()).await.unwrap();
+        peer.write_all(&frame(7, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0xb])).await.unwrap();
+        drop(peer);
+        let error = response.await.unwrap().unwrap_err();
+        assert_eq!((error.kind(), error.sent()), (kind, sent));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn options_reach_the_peer() {
+    let mut options = Http2Options::default();
+    options.stream_window = u32::MAX;
+    options.connection_window = 0x4_0000;
+    options.max_header_list = 0x1234;
+    let (_sender, _driver, mut peer) = connect(&options).await;
+    let sent = read_preface(&mut peer).await;
+    let has = |setting: &[u8]| sent.windows(setting.len()).any(|part| part == setting);
+    assert!(has(&[0, 4, 0x7f, 0xff, 0xff, 0xff]), "SETTINGS_INITIAL_WINDOW_SIZE");
+    assert!(has(&[0, 6, 0, 0, 0x12, 0x34]), "SETTINGS_MAX_HEADER_LIST_SIZE");
+    assert!(has(&frame(8, 0, 0, &[0, 3, 0, 1])), "WINDOW_UPDATE beyond the initial 65,535");
 }
 
 #[tokio::test(start_paused = true)]

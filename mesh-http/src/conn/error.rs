@@ -18,7 +18,8 @@ pub struct Error {
 pub enum ErrorKind {
     /// The connection took no more requests. The request comes back with the error.
     Closed,
-    /// The peer says that it did not process the request: REFUSED_STREAM, or GOAWAY with a lower stream id (RFC 9113, 8.7).
+    /// The peer says that it did not process the request: REFUSED_STREAM, or GOAWAY with a lower stream id (RFC 9113,
+    /// 8.7).
     Refused,
     /// The socket failed or was closed, or the driver was dropped.
     Lost,
@@ -60,8 +61,8 @@ impl Error {
         Self::classify(source, false)
     }
 
-    /// Reads an error of hyper's. `abandoned` says that the connection was given up under the call, which hyper reports in the
-    /// same way as a fault in the request.
+    /// Reads an error of hyper's. `abandoned` says that the connection was given up under the call, which hyper reports
+    /// in the same way as a fault in the request.
     pub(super) fn classify(source: hyper::Error, abandoned: bool) -> Self {
         let kind = match find_h2(&source) {
             Some(error) => of_h2(error),
@@ -105,7 +106,8 @@ fn find_h2(error: &hyper::Error) -> Option<&::h2::Error> {
     None
 }
 
-/// h2 names a GOAWAY as the cause only for streams above its last stream id; the others end with the socket, as I/O errors.
+/// h2 names a GOAWAY as the cause only for streams above its last stream id; the others end with the socket, as I/O
+/// errors.
 fn of_h2(error: &::h2::Error) -> ErrorKind {
     if error.is_io() {
         ErrorKind::Lost

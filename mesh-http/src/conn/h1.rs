@@ -1,7 +1,7 @@
 //! One HTTP/1.1 connection: one request at a time, no upgrades.
 //!
-//! The writes of a request are few and hyper puts head and body into one, so nothing is gathered here; a call costs a write, a
-//! wait and a read.
+//! The writes of a request are few and hyper puts head and body into one, so nothing is gathered here; a call costs a
+//! write, a wait and a read.
 
 use std::fmt;
 use std::pin::Pin;
@@ -91,8 +91,8 @@ impl<B> Sender<B> {
 }
 
 impl<B: Body + 'static> Sender<B> {
-    /// Hands a request to the connection, at once, and returns the future of its response. The request needs a `host` header,
-    /// and a target in the form that goes on the wire. A connection that is not ready gives the request back.
+    /// Hands a request to the connection, at once, and returns the future of its response. The request needs a `host`
+    /// header, and a target in the form that goes on the wire. A connection that is not ready gives the request back.
     ///
     /// Dropping that future, or the response's body before its end, closes the connection.
     ///

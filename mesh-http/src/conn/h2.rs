@@ -15,8 +15,8 @@
 //!
 //! # The peer's limit of streams
 //!
-//! A request beyond what the peer permits waits inside hyper, ahead of all later ones, and cannot be had back. Callers that hold
-//! a [`Claim`] for each request never come to that.
+//! A request beyond what the peer permits waits inside hyper, ahead of all later ones, and cannot be had back. Callers
+//! that hold a [`Claim`] for each request never come to that.
 
 use std::fmt;
 use std::pin::Pin;
@@ -40,16 +40,20 @@ use super::task::{MAIN, Spawner, Tasks};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Futures polled in one poll of the driver. tokio's own budget usually ends a poll first; this one holds where it does not
-/// apply, and for bodies that are always ready.
+/// Futures polled in one poll of the driver. tokio's own budget usually ends a poll first; this one holds where it does
+/// not apply, and for bodies that are always ready.
 const POLLS: usize = 512;
 
-/// Prepares a connection over `io`. Nothing is written until the driver runs: the preface leaves together with the first
-/// requests. Whether the peer speaks HTTP/2 shows only in its first answer.
+/// What RFC 9113 (6.9.1) allows; h2 panics beyond it.
+const MAX_WINDOW: u32 = (1 << 31) - 1;
+
+/// Prepares a connection over `io`. Nothing is written until the driver runs: the preface leaves together with the
+/// first requests. Whether the peer speaks HTTP/2 shows only in its first answer.
 ///
 /// # Errors
 ///
-/// None today: hyper's signature allows for a transport that fails while the preface is written, and here that is in memory.
+/// None today: hyper's signature allows for a transport that fails while the preface is written, and here that is in
+/// memory.
 pub async fn handshake<IO, B>(io: IO, options: &Http2Options) -> Result<(Sender<B>, Driver<IO, B>), Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -80,8 +84,9 @@ pub struct Sender<B> {
 
 /// Does the work of a connection. Spawn it: nothing moves otherwise.
 ///
-/// It ends well when all senders are gone, or the peer said GOAWAY without blame, and every stream has ended. It ends with the
-/// error of the connection otherwise; the calls in flight have heard of it then. Dropping it closes the socket.
+/// It ends well when all senders are gone, or the peer said GOAWAY without blame, and every stream has ended. It ends
+/// with the error of the connection otherwise; the calls in flight have heard of it then. Dropping it closes the
+/// socket.
 #[must_use = "futures do nothing unless polled"]
 pub struct Driver<IO, B>
 where
@@ -130,8 +135,8 @@ fn builder(spawner: Spawner, options: &Http2Options) -> http2::Builder<Spawner> 
     let mut builder = http2::Builder::new(spawner);
     builder
         .timer(TokioTimer::new())
-        .initial_stream_window_size(options.stream_window)
-        .initial_connection_window_size(options.connection_window)
+        .initial_stream_window_size(options.stream_window.min(MAX_WINDOW))
+        .initial_connection_window_size(options.connection_window.min(MAX_WINDOW))
         .max_header_list_size(options.max_header_list)
         .initial_max_send_streams(options.initial_streams)
         .max_send_buf_size(options.send_buffer as usize);
@@ -199,8 +204,8 @@ impl<B> Sender<B> {
 impl<B: Body + 'static> Sender<B> {
     /// Hands a request to the connection, at once, and returns the future of its response.
     ///
-    /// Dropping that future, or the response's body, resets the stream with CANCEL, or takes the request back if it was still
-    /// waiting.
+    /// Dropping that future, or the response's body, resets the stream with CANCEL, or takes the request back if it was
+    /// still waiting.
     ///
     /// # Errors
     ///
@@ -270,8 +275,9 @@ where
         }
     }
 
-    /// Looks for what the peer may have said to the whole connection, of which hyper tells nobody: GOAWAY, and a new limit of
-    /// streams. The dispatcher finds a GOAWAY only when it is polled, and without this that would be for the next request.
+    /// Looks for what the peer may have said to the whole connection, of which hyper tells nobody: GOAWAY, and a new
+    /// limit of streams. The dispatcher finds a GOAWAY only when it is polled, and without this that would be for the
+    /// next request.
     fn survey(&mut self) {
         self.unsurveyed = false;
         self.poll_dispatch();
@@ -280,7 +286,8 @@ where
         }
     }
 
-    /// Sends what was gathered. If the socket takes only a part, its waker is the driver's: the next poll flushes again.
+    /// Sends what was gathered. If the socket takes only a part, its waker is the driver's: the next poll flushes
+    /// again.
     fn flush(&mut self, cx: &mut Context<'_>) {
         if let Poll::Ready(Err(Failed)) = self.cork.poll_flush(cx) {
             self.tasks.wake_all();
@@ -290,7 +297,7 @@ where
     fn finish(&mut self) -> Poll<Result<(), Error>> {
         self.figures.advance(Phase::Finished);
         self.dispatch = None;
-        self.tasks = Tasks::new();
+        self.tasks.clear();
         Poll::Ready(std::mem::replace(&mut self.outcome, Ok(())))
     }
 }

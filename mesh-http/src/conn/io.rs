@@ -1,14 +1,15 @@
 //! A socket whose small writes are gathered while the connection works, and leave together when it rests.
 //!
-//! hyper writes a request's headers and its body apart, because a new stream may send data only after the connection has opened
-//! it. [`Corked`] takes such writes into memory, and [`Cork::poll_flush`], called by the driver once nothing is left to do, sends
-//! them in one system call (and one TLS record). `TCP_CORK` would do the same at the price of two calls to set and clear it.
+//! hyper writes a request's headers and its body apart, because a new stream may send data only after the connection
+//! has opened it. [`Corked`] takes such writes into memory, and [`Cork::poll_flush`], called by the driver once nothing
+//! is left to do, sends them in one system call (and one TLS record). `TCP_CORK` would do the same at the price of two
+//! calls to set and clear it.
 //!
-//! Memory is bounded: past [`LIMIT`] gathered bytes a writer waits for the socket as usual. A large write is not copied: it goes
-//! straight to the socket, behind what was gathered, in one vectored write.
+//! Memory is bounded: past [`LIMIT`] gathered bytes a writer waits for the socket as usual. A large write is not
+//! copied: it goes straight to the socket, behind what was gathered, in one vectored write.
 //!
-//! Reading goes through hyper-util's `TokioIo`, which lends hyper's uninitialised buffer to the socket; doing that here would
-//! take `unsafe`, or a copy of every byte read.
+//! Reading goes through hyper-util's `TokioIo`, which lends hyper's uninitialised buffer to the socket; doing that here
+//! would take `unsafe`, or a copy of every byte read.
 
 use std::io;
 use std::io::IoSlice;
@@ -58,8 +59,8 @@ struct Socket<IO> {
     dirty: bool,
     /// Why writing came to an end. Kept until hyper asks, since nobody is waiting when the driver flushes.
     failed: Option<io::Error>,
-    /// Who waits for room, or for the last byte before shutdown. The driver's flush takes over the socket's only write waker,
-    /// and so has to pass the news on.
+    /// Who waits for room, or for the last byte before shutdown. The driver's flush takes over the socket's only write
+    /// waker, and so has to pass the news on.
     blocked: Option<Waker>,
     /// Set when hyper has dropped its end.
     released: bool,
@@ -130,7 +131,8 @@ impl<IO> Drop for Corked<IO> {
 // === impl Cork ===
 
 impl<IO: AsyncWrite + Unpin> Cork<IO> {
-    /// Sends what was gathered. `Ready` says that nothing is left; an error means that hyper must be polled to hear of it.
+    /// Sends what was gathered. `Ready` says that nothing is left; an error means that hyper must be polled to hear of
+    /// it.
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>> {
         let mut socket = lock(&self.0);
         if socket.is_clean() {
@@ -141,7 +143,8 @@ impl<IO: AsyncWrite + Unpin> Cork<IO> {
             socket.failed = Some(error);
             Failed
         });
-        // Without progress a woken writer would find the socket as full as before, and the two would wake each other forever.
+        // Without progress a woken writer would find the socket as full as before, and the two would wake each other
+        // forever.
         let progress = outcome.is_ready() || socket.gathered.len() < waiting;
         let blocked = if progress && socket.has_room() { socket.blocked.take() } else { None };
         drop(socket);
@@ -274,8 +277,8 @@ impl Gathered {
         }
     }
 
-    /// Forgets `count` bytes. Once the socket has taken half a limit the rest moves to the front, so that a peer that reads
-    /// slowly but steadily does not make the buffer grow without end.
+    /// Forgets `count` bytes. Once the socket has taken half a limit the rest moves to the front, so that a peer that
+    /// reads slowly but steadily does not make the buffer grow without end.
     fn consume(&mut self, count: usize) {
         self.sent += count;
         if self.is_empty() {
@@ -284,6 +287,188 @@ impl Gathered {
         } else if self.sent >= LIMIT / 2 {
             self.bytes.drain(..self.sent);
             self.sent = 0;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+    use tokio_test::task::spawn;
+    use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok};
+
+    use super::*;
+
+    type Ours = Corked<DuplexStream>;
+
+    fn write(corked: &mut Ours, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(corked).poll_write(cx, bytes)
+    }
+
+    #[test]
+    fn small_writes_leave_together_when_flushed() {
+        let (ours, mut theirs) = duplex(1024);
+        let (corked, cork) = cork(ours);
+        let mut corked = spawn(corked);
+        for part in [b"one ", b"two "] {
+            assert_ready_ok!(corked.enter(|cx, mut corked| write(&mut corked, cx, part)));
+        }
+        let mut all = [0; 64];
+        assert_pending!(spawn(theirs.read(&mut all)).poll());
+
+        assert!(assert_ready!(corked.enter(|cx, _| cork.poll_flush(cx))).is_ok());
+        let count = assert_ready_ok!(spawn(theirs.read(&mut all)).poll());
+        assert_eq!(all[..count], *b"one two ");
+    }
+
+    #[tokio::test]
+    async fn large_write_keeps_its_place_behind_what_was_gathered() {
+        let (ours, mut theirs) = duplex(4 * LARGE);
+        let (corked, _cork) = cork(ours);
+        let mut corked = spawn(corked);
+        let large = vec![b'x'; LARGE];
+        assert_ready_ok!(corked.enter(|cx, mut corked| write(&mut corked, cx, b"head")));
+        let written = assert_ready_ok!(corked.enter(|cx, mut corked| {
+            Pin::new(&mut *corked).poll_write_vectored(cx, &[IoSlice::new(b"frame"), IoSlice::new(&large)])
+        }));
+        // A duplex takes one slice at a time, so it may stop within the write, as a socket may.
+        let mut got = vec![0; 4 + written];
+        theirs.read_exact(&mut got).await.expect("the peer is open");
+        assert_eq!(got[..9], *b"headframe");
+        assert_eq!(got[9..], large[..written - 5]);
+    }
+
+    #[tokio::test]
+    async fn writer_blocked_at_the_limit_is_woken_by_the_drivers_progress() {
+        let (ours, mut theirs) = duplex(LARGE);
+        let (corked, cork) = cork(ours);
+        let mut corked = spawn(corked);
+        let mut driver = spawn(());
+        let chunk = vec![b'x'; LARGE - 1];
+
+        // 1. The pipe fills, then the cork, and then the writer waits.
+        let mut sent = 0;
+        while let Poll::Ready(written) = corked.enter(|cx, mut corked| write(&mut corked, cx, &chunk)) {
+            sent += written.expect("the pipe is open");
+        }
+        assert!(sent <= LIMIT + LARGE, "{sent} bytes taken");
+
+        // 2. The driver's flush takes over the pipe's waker, and makes no progress: nobody is woken for nothing.
+        assert_pending!(driver.enter(|cx, _| cork.poll_flush(cx).map(|_| ())));
+        assert!(!corked.is_woken());
+
+        // 3. The peer reads: the driver is woken, and passes it on.
+        let mut got = vec![0; LARGE];
+        theirs.read_exact(&mut got).await.expect("the pipe is open");
+        assert!(driver.is_woken());
+        assert_pending!(driver.enter(|cx, _| cork.poll_flush(cx).map(|_| ())));
+        assert!(corked.is_woken());
+    }
+
+    #[tokio::test]
+    async fn failed_flush_is_told_after_what_the_peer_said() {
+        let (ours, mut theirs) = duplex(64);
+        let (corked, cork) = cork(BrokenWrites(ours));
+        let mut corked = spawn(corked);
+        theirs.write_all(b"bye").await.expect("the pipe has room");
+        let mut bytes = [0; 64];
+        corked.enter(|cx, mut corked| {
+            assert!(Pin::new(&mut *corked).poll_write(cx, b"late").is_ready());
+            assert!(matches!(cork.poll_flush(cx), Poll::Ready(Err(Failed))));
+            // Told to the driver once, which has hyper look.
+            assert!(matches!(cork.poll_flush(cx), Poll::Ready(Ok(()))));
+
+            let mut buf = hyper::rt::ReadBuf::new(&mut bytes);
+            assert_ready_ok!(Pin::new(&mut *corked).poll_read(cx, buf.unfilled()));
+            assert_eq!(buf.filled(), b"bye");
+            for _ in 0..2 {
+                let mut buf = hyper::rt::ReadBuf::new(&mut bytes);
+                let error = assert_ready_err!(Pin::new(&mut *corked).poll_read(cx, buf.unfilled()));
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+            }
+            let error = assert_ready_err!(Pin::new(&mut *corked).poll_write(cx, b"more"));
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        });
+    }
+
+    #[tokio::test]
+    async fn shutdown_sends_what_was_gathered() {
+        let (ours, mut theirs) = duplex(64);
+        let (corked, cork) = cork(ours);
+        let mut corked = spawn(corked);
+        corked.enter(|cx, mut corked| {
+            assert_ready_ok!(write(&mut corked, cx, b"last words"));
+            assert_ready_ok!(Pin::new(&mut *corked).poll_shutdown(cx));
+        });
+        drop(corked);
+        assert!(cork.is_released());
+        let mut got = String::new();
+        theirs.read_to_string(&mut got).await.expect("the pipe was closed in order");
+        assert_eq!(got, "last words");
+    }
+
+    /// Random writes, flushes and reads over a small pipe: every byte arrives once, in order, and nobody waits forever.
+    #[tokio::test(start_paused = true)]
+    async fn every_byte_arrives_in_order() {
+        for seed in 1..=50u64 {
+            let mut dice = seed;
+            let mut roll = move |sides: usize| {
+                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (dice >> 33) as usize % sides
+            };
+            let (ours, mut theirs) = duplex(1 + roll(20_000));
+            let (mut corked, cork) = cork(ours);
+            let sent: Vec<u8> = (0..300_000).map(|_| roll(256) as u8).collect();
+
+            let expected = sent.clone();
+            let writer = async move {
+                let mut at = 0;
+                while at < sent.len() {
+                    let most = if roll(2) == 0 { 100 } else { 40_000 };
+                    let end = sent.len().min(at + 1 + roll(most));
+                    at += std::future::poll_fn(|cx| {
+                        let written = write(&mut corked, cx, &sent[at..end]);
+                        if written.is_pending() || roll(4) == 0 {
+                            let _ = cork.poll_flush(cx);
+                        }
+                        written
+                    })
+                    .await
+                    .expect("the pipe is open");
+                }
+                std::future::poll_fn(|cx| Pin::new(&mut corked).poll_shutdown(cx)).await.expect("the pipe is open");
+            };
+            let mut got = Vec::new();
+            let (read, ()) = tokio::join!(theirs.read_to_end(&mut got), writer);
+            read.expect("the pipe was closed in order");
+            assert!(got == expected, "seed {seed}");
+        }
+    }
+
+    /// A pipe that can be read from, while every write fails.
+    struct BrokenWrites(DuplexStream);
+
+    impl AsyncRead for BrokenWrites {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: &mut tokio::io::ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for BrokenWrites {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
         }
     }
 }

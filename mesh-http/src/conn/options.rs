@@ -11,26 +11,27 @@ const MIB: u32 = 1024 * KIB;
 pub struct Http2Options {
     /// Bytes that the peer may send on one stream before its reader takes some. Default 2 MiB.
     ///
-    /// A window bounds throughput at window divided by round trip: 2 MiB is 2 GB/s over 1 ms and 40 MB/s over 50 ms, so it
-    /// stays out of the way inside a region. It is also what one stalled reader can make this process buffer.
+    /// A window bounds throughput at window divided by round trip: 2 MiB is 2 GB/s over 1 ms and 40 MB/s over 50 ms, so
+    /// it stays out of the way inside a region. It is also what one stalled reader can make this process buffer. RFC
+    /// 9113 stops at 2^31 - 1, and so do both windows.
     pub stream_window: u32,
     /// Bytes that the peer may send on all streams together. Default 5 MiB.
     ///
-    /// More than two stream windows, so that one or two stalled readers do not hold up everyone else; and the most that the
-    /// connection buffers.
+    /// More than two stream windows, so that one or two stalled readers do not hold up everyone else; and the most that
+    /// the connection buffers.
     pub connection_window: u32,
     /// Whether windows grow with the measured bandwidth-delay product, from 64 KiB to 16 MiB, in place of the two sizes
     /// above. Default off: each measurement is a ping, and every data frame takes a lock. Worth it between regions.
     pub adaptive_window: bool,
     /// Bytes of decoded headers accepted in one response. Default 16 KiB. A peer that exceeds it has its stream reset.
     pub max_header_list: u32,
-    /// Streams opened before the peer has said how many it permits. Default 100, the least that RFC 9113 (6.5.2) recommends
-    /// to servers. With a lower limit at the peer some of the first requests are refused, unprocessed.
+    /// Streams opened before the peer has said how many it permits. Default 100, the least that RFC 9113 (6.5.2)
+    /// recommends to servers. With a lower limit at the peer some of the first requests are refused, unprocessed.
     pub initial_streams: usize,
     /// Bytes of one stream's request body that are taken ahead of what flow control lets out. Default 1 MiB.
     pub send_buffer: u32,
-    /// Pings that tell a silent peer from a quiet one. Default none: a mesh sees failures in its requests, and many servers
-    /// answer unexpected pings with GOAWAY (gRPC's `too_many_pings`).
+    /// Pings that tell a silent peer from a quiet one. Default none: a mesh sees failures in its requests, and many
+    /// servers answer unexpected pings with GOAWAY (gRPC's `too_many_pings`).
     pub keep_alive: Option<KeepAlive>,
 }
 
@@ -52,8 +53,8 @@ pub struct KeepAlive {
 pub struct Http1Options {
     /// Headers accepted in one response. Default 100; more end the connection.
     pub max_headers: usize,
-    /// Bytes buffered for one response head, and for a request body that the socket does not take. Default 400 KiB, and no
-    /// less than 8 KiB is used.
+    /// Bytes buffered for one response head, and for a request body that the socket does not take. Default 400 KiB, and
+    /// no less than 8 KiB is used.
     pub max_buffer: usize,
 }
 

@@ -1,20 +1,20 @@
 //! All the futures of one connection, run as one task.
 //!
-//! hyper hands futures to an executor: one that moves the connection's bytes, and one or two for each request. [`Spawner`] is
-//! that executor; it puts them into [`Tasks`], which the driver polls, beside hyper's own connection future, inside the one task
-//! that the caller spawned. A request then wakes no other thread than the one that works anyway, and the driver knows when
-//! *everything* is idle, which is the moment to flush the socket.
+//! hyper hands futures to an executor: one that moves the connection's bytes, and one or two for each request.
+//! [`Spawner`] is that executor; it puts them into [`Tasks`], which the driver polls, beside hyper's own connection
+//! future, inside the one task that the caller spawned. A request then wakes no other thread than the one that works
+//! anyway, and the driver knows when *everything* is idle, which is the moment to flush the socket.
 //!
-//! `FuturesUnordered` is the nearest cousin. It allocates per future and orders by wake; here a slot keeps its waker for as long
-//! as the connection lives, the allocation of a finished future serves the next one, and what is ready is polled by slot number,
-//! so that the order of work does not depend on a race between wakers.
+//! `FuturesUnordered` is the nearest cousin. It allocates per future and orders by wake; here a slot keeps its waker
+//! for as long as the connection lives, the allocation of a finished future serves the next one, and what is ready is
+//! polled by slot number, so that the order of work does not depend on a race between wakers.
 //!
 //! # Waking
 //!
-//! Each slot has a bit, and 64 slots share a word. A waker sets its bit, then [`WOKEN`]; only who finds the board at rest wakes
-//! the task. The driver polls what is set until a whole round finds nothing, then goes from [`RUNNING`] to rest by a
-//! compare-and-swap that fails if `WOKEN` was set meanwhile. A waker that comes before the swap is seen by the driver; one that
-//! comes after it sees rest and wakes the task, whose waker was registered when the poll began.
+//! Each slot has a bit, and 64 slots share a word. A waker sets its bit, then [`WOKEN`]; only who finds the board at
+//! rest wakes the task. The driver polls what is set until a whole round finds nothing, then goes from [`RUNNING`] to
+//! rest by a compare-and-swap that fails if `WOKEN` was set meanwhile. A waker that comes before the swap is seen by
+//! the driver; one that comes after it sees rest and wakes the task, whose waker was registered when the poll began.
 
 use std::any::Any;
 use std::mem;
@@ -139,8 +139,8 @@ impl Tasks {
 
     /// The next slot to poll, or none when nothing is ready.
     ///
-    /// Futures handed over during a round take part in the next, after the older ones: a stream's first DATA can then be
-    /// written in the poll in which the connection opened it.
+    /// Futures handed over during a round take part in the next, after the older ones: a stream's first DATA can then
+    /// be written in the poll in which the connection opened it.
     pub(super) fn next_ready(&mut self) -> Option<usize> {
         loop {
             if let Some(slot) = self.round.take() {
@@ -182,6 +182,16 @@ impl Tasks {
             self.mark(slot);
         }
         self.board.state.fetch_or(WOKEN, Ordering::AcqRel);
+    }
+
+    /// Drops every future.
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+        self.words.clear();
+        self.free.clear();
+        let waiting = mem::take(&mut *self.handover.lock());
+        // Outside the lock, which a future's destructor might want.
+        drop(waiting);
     }
 
     /// Ends a poll with nothing left to do. False if something was woken meanwhile: then there is.
@@ -230,11 +240,9 @@ impl Tasks {
 }
 
 impl Drop for Tasks {
-    /// The futures hold the spawner, which would otherwise hold those still waiting, in a ring.
+    /// The futures hold the spawner, and so those still waiting would otherwise keep themselves.
     fn drop(&mut self) {
-        self.slots.clear();
-        let waiting = mem::take(&mut *self.handover.lock());
-        drop(waiting);
+        self.clear();
     }
 }
 
@@ -322,7 +330,8 @@ impl Wake for SlotWaker {
     fn wake_by_ref(self: &Arc<Self>) {
         let before = self.word.ready.fetch_or(self.bit, Ordering::AcqRel);
         if before & self.bit != 0 {
-            // The driver clears a bit before it polls, so it has yet to poll for this one; whoever set it does the rest.
+            // The driver clears a bit before it polls, so it has yet to poll for this one; whoever set it does the
+            // rest.
             return;
         }
         let board = &self.word.board;
@@ -364,5 +373,210 @@ where
             self.0 = None;
         }
         polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::mpsc;
+    use std::task::ready;
+    use std::thread;
+
+    use tokio::sync::Notify;
+    use tokio_test::task::{Spawn, spawn};
+
+    use super::*;
+
+    type Mock = Spawn<Tasks>;
+
+    /// Polls what is ready as a driver does, and returns the slots polled, in order.
+    fn turn(tasks: &mut Mock) -> Vec<usize> {
+        tasks.enter(|cx, mut tasks| {
+            tasks.run(cx);
+            let mut polled = Vec::new();
+            loop {
+                while let Some(slot) = tasks.next_ready() {
+                    tasks.poll(slot);
+                    polled.push(slot);
+                }
+                if tasks.rest() {
+                    return polled;
+                }
+            }
+        })
+    }
+
+    /// Tasks whose main slot has had its first turn.
+    fn started() -> (Mock, Spawner) {
+        let mut tasks = spawn(Tasks::new());
+        let spawner = tasks.spawner();
+        assert_eq!(turn(&mut tasks), [MAIN]);
+        (tasks, spawner)
+    }
+
+    fn waiting_for(notify: &Arc<Notify>) -> impl Future<Output = ()> + Unpin + Send + use<> {
+        let notify = Arc::clone(notify);
+        Box::pin(async move { notify.notified().await })
+    }
+
+    #[test]
+    fn only_woken_futures_are_polled() {
+        let (mut tasks, spawner) = started();
+        let notifies: Vec<_> = (0..200).map(|_| Arc::new(Notify::new())).collect();
+        for notify in &notifies {
+            spawner.execute(waiting_for(notify));
+        }
+        assert_eq!(turn(&mut tasks), (1..=200).collect::<Vec<_>>());
+
+        for index in [150, 3, 70] {
+            notifies[index].notify_one();
+        }
+        assert!(tasks.is_woken());
+        assert_eq!(turn(&mut tasks), [4, 71, 151]);
+        assert_eq!(turn(&mut tasks), []);
+    }
+
+    #[test]
+    fn wake_during_a_poll_brings_another_round_and_not_another_wake() {
+        let (mut tasks, spawner) = started();
+        let mut turns = 0;
+        spawner.execute(poll_fn(move |cx| {
+            turns += 1;
+            if turns == 3 {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            Poll::Pending
+        }));
+        assert_eq!(turn(&mut tasks), [1, 1, 1]);
+        assert!(!tasks.is_woken());
+    }
+
+    #[test]
+    fn future_spawned_by_a_future_runs_in_the_next_round() {
+        let (mut tasks, spawner) = started();
+        let inner = spawner.clone();
+        spawner.execute(poll_fn(move |_| {
+            inner.execute(std::future::ready(()));
+            Poll::Ready(())
+        }));
+        assert_eq!(turn(&mut tasks), [1, 1]);
+    }
+
+    #[test]
+    fn finished_future_leaves_its_slot_and_allocation_to_the_next() {
+        let (mut tasks, spawner) = started();
+        let notify = Arc::new(Notify::new());
+        for _ in 0..1000 {
+            spawner.execute(waiting_for(&notify));
+            assert_eq!(turn(&mut tasks), [1]);
+            notify.notify_waiters();
+            assert_eq!(turn(&mut tasks), [1]);
+        }
+        assert_eq!(tasks.handover.lock().spare.len(), 1);
+        assert_eq!(Arc::strong_count(&notify), 1);
+    }
+
+    #[test]
+    fn allocation_of_another_type_is_not_reused() {
+        let (mut tasks, spawner) = started();
+        spawner.execute(std::future::ready(()));
+        turn(&mut tasks);
+        let (tx, rx) = mpsc::channel();
+        spawner.execute(poll_fn(move |_| tx.send(()).map_or(Poll::Pending, Poll::Ready)));
+        turn(&mut tasks);
+        assert_eq!(rx.try_recv(), Ok(()));
+    }
+
+    #[test]
+    fn pause_keeps_what_was_not_polled() {
+        let (mut tasks, spawner) = started();
+        for _ in 0..3 {
+            spawner.execute(std::future::ready(()));
+        }
+        tasks.enter(|cx, mut tasks| {
+            tasks.run(cx);
+            assert_eq!(tasks.next_ready(), Some(1));
+            tasks.poll(1);
+            tasks.pause();
+        });
+        assert_eq!(turn(&mut tasks), [2, 3]);
+    }
+
+    #[test]
+    fn wake_all_polls_everyone() {
+        let (mut tasks, spawner) = started();
+        spawner.execute(waiting_for(&Arc::new(Notify::new())));
+        turn(&mut tasks);
+        tasks.wake_all();
+        assert_eq!(turn(&mut tasks), [MAIN, 1]);
+    }
+
+    #[test]
+    fn dropping_drops_futures_that_never_ran() {
+        let (tasks, spawner) = started();
+        let notify = Arc::new(Notify::new());
+        let (future, own) = (waiting_for(&notify), spawner.clone());
+        spawner.execute(Box::pin(async move {
+            future.await;
+            drop(own);
+        }));
+        drop(tasks);
+        assert_eq!(Arc::strong_count(&notify), 1);
+    }
+
+    #[test]
+    fn no_wake_from_other_threads_is_lost() {
+        const THREADS: usize = 4;
+        const TURNS: usize = 5_000;
+
+        let polled = Arc::new(AtomicUsize::new(0));
+        let mut tasks = Tasks::new();
+        let mut handles = Vec::new();
+        for _ in 0..THREADS {
+            let (go, turns) = tokio::sync::mpsc::unbounded_channel::<mpsc::Sender<()>>();
+            let mut turns = turns;
+            let count = Arc::clone(&polled);
+            tasks.spawner().execute(poll_fn(move |cx| {
+                loop {
+                    let Some(done) = ready!(turns.poll_recv(cx)) else { return Poll::Ready(()) };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    done.send(()).expect("the thread waits for its turn");
+                }
+            }));
+            handles.push(thread::spawn(move || {
+                for _ in 0..TURNS {
+                    let (tx, rx) = mpsc::channel();
+                    go.send(tx).expect("the future is there until the channel closes");
+                    rx.recv_timeout(std::time::Duration::from_secs(20)).expect("a wake was lost");
+                }
+            }));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime without drivers");
+        runtime.block_on(poll_fn(|cx| {
+            tasks.run(cx);
+            loop {
+                while let Some(slot) = tasks.next_ready() {
+                    tasks.poll(slot);
+                    if !tokio::task::coop::has_budget_remaining() {
+                        tasks.pause();
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+                if tasks.free.len() == THREADS {
+                    return Poll::Ready(());
+                }
+                if tasks.rest() {
+                    return Poll::Pending;
+                }
+            }
+        }));
+        for handle in handles {
+            handle.join().expect("no thread lost a wake");
+        }
+        assert_eq!(polled.load(Ordering::Relaxed), THREADS * TURNS);
     }
 }
