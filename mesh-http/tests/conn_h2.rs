@@ -261,10 +261,29 @@ async fn goaway_vouches_only_for_streams_above_its_last() {
         read_preface(&mut peer).await;
         peer.write_all(&settings()).await.unwrap();
         peer.write_all(&frame(7, 0, 0, &[0, 0, 0, last, 0, 0, 0, 0xb])).await.unwrap();
-        drop(peer);
+        if kind == ErrorKind::Lost {
+            drop(peer);
+        }
         let error = response.await.unwrap().unwrap_err();
         assert_eq!((error.kind(), error.sent()), (kind, sent));
+        assert!(!sender.is_open());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn lone_goaway_is_noticed_after_a_body_was_sent() {
+    let (mut sender, _driver, mut peer) = connect(&Http2Options::default()).await;
+    peer.write_all(&settings()).await.unwrap();
+    let first = sender.send(post(whole("body")));
+    read_preface(&mut peer).await;
+    let _second = sender.send(post(whole("body")));
+    let _ = peer.read(&mut [0; 1024]).await.unwrap();
+    assert!(sender.is_open());
+    peer.write_all(&frame(7, 0, 0, &[0, 0, 0, 3, 0, 0, 0, 0])).await.unwrap();
+    while sender.is_open() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(first);
 }
 
 #[tokio::test(start_paused = true)]

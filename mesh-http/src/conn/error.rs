@@ -86,6 +86,10 @@ impl Error {
         find_h2(&self.source)?.reason().map(u32::from)
     }
 
+    fn is_go_away(&self) -> bool {
+        find_h2(&self.source).is_some_and(::h2::Error::is_go_away)
+    }
+
     fn sent(&self) -> Sent {
         match self.kind {
             ErrorKind::Closed | ErrorKind::Refused => Sent::No,
@@ -165,6 +169,11 @@ impl<B> SendError<B> {
     #[must_use]
     pub fn sent(&self) -> Sent {
         self.sent
+    }
+
+    /// Whether new requests would fare no better.
+    pub(super) fn is_about_connection(&self) -> bool {
+        self.kind() == ErrorKind::Closed || self.error.is_go_away()
     }
 
     /// The request, if none of it was written. It is there once.

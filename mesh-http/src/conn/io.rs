@@ -43,6 +43,7 @@ pub(super) fn cork<IO>(io: IO) -> (Corked<IO>, Cork<IO>) {
         dirty: false,
         failed: None,
         blocked: None,
+        heard: false,
         released: false,
     }));
     (Corked(Arc::clone(&socket)), Cork(socket))
@@ -67,6 +68,8 @@ struct Socket<IO> {
     /// Who waits for room, or for the last byte before shutdown. The driver's flush takes over the socket's only write
     /// waker, and so has to pass the news on.
     blocked: Option<Waker>,
+    /// Set when bytes were read, cleared when the driver has looked.
+    heard: bool,
     /// Set when hyper has dropped its end.
     released: bool,
 }
@@ -91,7 +94,10 @@ impl<IO: AsyncRead + Unpin> Read for Corked<IO> {
         match Pin::new(&mut socket.io).poll_read(cx, buf) {
             // What the peer said before writing failed is still read first.
             Poll::Pending => socket.failure().map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
-            ready => ready,
+            ready => {
+                socket.heard = true;
+                ready
+            }
         }
     }
 }
@@ -161,10 +167,27 @@ impl<IO: AsyncWrite + Unpin> Cork<IO> {
 }
 
 impl<IO> Cork<IO> {
-    /// Whether hyper has let go of the socket, which ends the connection.
-    pub(super) fn is_released(&self) -> bool {
-        lock(&self.0).released
+    /// What happened at hyper's end since the last look.
+    pub(super) fn look(&self) -> Look {
+        let mut socket = lock(&self.0);
+        if socket.released {
+            Look::Released
+        } else if std::mem::take(&mut socket.heard) {
+            Look::Heard
+        } else {
+            Look::Quiet
+        }
     }
+}
+
+/// See [`Cork::look`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    Quiet,
+    /// Bytes were read, or reading failed.
+    Heard,
+    /// hyper has let go of the socket, which ends the connection.
+    Released,
 }
 
 /// Writing failed; the cause waits in the socket for hyper.
@@ -411,7 +434,7 @@ mod tests {
             assert_ready_ok!(Pin::new(&mut *corked).poll_shutdown(cx));
         });
         drop(corked);
-        assert!(cork.is_released());
+        assert_eq!(cork.look(), Look::Released);
         let mut got = String::new();
         theirs.read_to_string(&mut got).await.expect("the pipe was closed in order");
         assert_eq!(got, "last words");

@@ -21,7 +21,7 @@ use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
@@ -158,17 +158,17 @@ impl Tasks {
         }
     }
 
-    /// Polls the future in `slot`, if one is there: wakers outlive the futures that they were given to.
-    pub(super) fn poll(&mut self, slot: usize) {
+    /// Polls the future in `slot`, if one is there: wakers outlive the futures that they were given to. Ready if it
+    /// has come to its end now.
+    pub(super) fn poll(&mut self, slot: usize) -> Poll<()> {
         let Slot { waker, cell } = &mut self.slots[slot];
-        let Some(future) = cell else { return };
-        if future.poll(&mut Context::from_waker(waker)).is_pending() {
-            return;
-        }
+        let Some(future) = cell else { return Poll::Pending };
+        ready!(future.poll(&mut Context::from_waker(waker)));
         if let Some(cell) = cell.take() {
             self.free.push(slot);
             self.handover.recycle(cell);
         }
+        Poll::Ready(())
     }
 
     /// The waker for the future that the driver keeps in the slot [`MAIN`].
@@ -381,7 +381,6 @@ mod tests {
     use std::future::poll_fn;
     use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc;
-    use std::task::ready;
     use std::thread;
 
     use tokio::sync::Notify;
@@ -398,7 +397,7 @@ mod tests {
             let mut polled = Vec::new();
             loop {
                 while let Some(slot) = tasks.next_ready() {
-                    tasks.poll(slot);
+                    let _ = tasks.poll(slot);
                     polled.push(slot);
                 }
                 if tasks.rest() {
@@ -499,7 +498,7 @@ mod tests {
         tasks.enter(|cx, mut tasks| {
             tasks.run(cx);
             assert_eq!(tasks.next_ready(), Some(1));
-            tasks.poll(1);
+            assert!(tasks.poll(1).is_ready());
             tasks.pause();
         });
         assert_eq!(turn(&mut tasks), [2, 3]);
@@ -559,7 +558,7 @@ mod tests {
             tasks.run(cx);
             loop {
                 while let Some(slot) = tasks.next_ready() {
-                    tasks.poll(slot);
+                    let _ = tasks.poll(slot);
                     if !tokio::task::coop::has_budget_remaining() {
                         tasks.pause();
                         cx.waker().wake_by_ref();
