@@ -2,5 +2,6 @@
 //! client, and layers for a server.
 #![forbid(unsafe_code)]
 
+pub mod conn;
 pub mod connect;
 pub mod resolve;
