@@ -168,6 +168,19 @@ impl Identity {
         Ok(Self { credential: None, default_bundle, bundles: BTreeMap::new() })
     }
 
+    /// Shows no certificate and trusts `roots` for peers of this trust domain, and nobody else until bundles are added.
+    ///
+    /// # Errors
+    ///
+    /// Refuses what is not a trust domain, and an empty list or certificate.
+    pub fn domain_roots<C: Into<Der>>(
+        trust_domain: &str,
+        roots: impl IntoIterator<Item = C>,
+    ) -> Result<Self, IdentityError> {
+        let nothing = Self { credential: None, default_bundle: None, bundles: BTreeMap::new() };
+        nothing.with_bundle(trust_domain, roots)
+    }
+
     /// Trusts `roots` for peers without a SPIFFE id, and, while no bundle has a name, for all peers.
     ///
     /// # Errors
@@ -503,12 +516,12 @@ mod tests {
     fn empty_parts_are_refused_by_name() {
         let none: [&[u8]; 0] = [];
         for (error, subject) in [
-            (Identity::new(none, DER).unwrap_err(), "certificate_chain"),
-            (Identity::new([DER, b""], DER).unwrap_err(), "certificate_chain[1]"),
-            (Identity::new([DER], &b""[..]).unwrap_err(), "private_key"),
-            (Identity::roots(none).unwrap_err(), "trust_bundle"),
-            (shown().with_bundle("td", none).unwrap_err(), "trust_bundles[td]"),
-            (shown().with_bundle("td/path", [DER]).unwrap_err(), "trust_bundles[td/path]"),
+            (Identity::new(none, DER).expect_err("refused"), "certificate_chain"),
+            (Identity::new([DER, b""], DER).expect_err("refused"), "certificate_chain[1]"),
+            (Identity::new([DER], &b""[..]).expect_err("refused"), "private_key"),
+            (Identity::roots(none).expect_err("refused"), "trust_bundle"),
+            (shown().with_bundle("td", none).expect_err("refused"), "trust_bundles[td]"),
+            (shown().with_bundle("td/path", [DER]).expect_err("refused"), "trust_bundles[td/path]"),
         ] {
             assert_eq!(error.subject(), subject);
             assert_eq!(error.kind(), IdentityErrorKind::Invalid);
@@ -532,7 +545,7 @@ mod tests {
         identities.insert("a", Arc::new(FixedIdentity::new(shown())));
         assert!(identities.current("a").is_ok());
         assert!(identities.remove("a").is_some());
-        let error = identities.current("a").unwrap_err();
+        let error = identities.current("a").expect_err("refused");
         assert_eq!(error.kind(), IdentityErrorKind::Absent);
         assert!(error.to_string().contains("identity `a`"));
     }
