@@ -8,6 +8,7 @@ pub mod config;
 pub mod deadline;
 mod dice;
 pub mod hold;
+pub mod identity;
 pub mod limit;
 pub mod outcome;
 pub mod source;

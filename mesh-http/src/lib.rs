@@ -5,3 +5,4 @@
 pub mod conn;
 pub mod connect;
 pub mod resolve;
+pub mod tls;
