@@ -4,5 +4,6 @@
 
 pub mod config;
 mod dice;
+pub mod route;
 
 pub use self::dice::Dice;
