@@ -11,6 +11,7 @@ pub mod hold;
 pub mod identity;
 pub mod limit;
 pub mod outcome;
+pub mod route;
 pub mod source;
 
 pub use self::dice::Dice;
