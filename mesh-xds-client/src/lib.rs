@@ -1,1 +1,11 @@
-//! x
+//! Keeps the configuration current: the xDS protocol, validation into mesh-core's types, status.
+//!
+//! It refuses the data path: no request ever passes through it.
+
+#![forbid(unsafe_code)]
+
+pub mod session;
+
+mod kind;
+
+pub use self::kind::ResourceKind;
