@@ -66,7 +66,8 @@ impl fmt::Display for ResourceKind {
 #[cfg(test)]
 mod tests {
     use envoy_types::pb::envoy::config::{
-        cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener, route::v3::RouteConfiguration,
+        cluster::v3::Cluster, endpoint::v3::ClusterLoadAssignment, listener::v3::Listener,
+        route::v3::RouteConfiguration,
     };
     use prost::Name;
 
@@ -76,7 +77,10 @@ mod tests {
     fn type_urls_are_those_of_the_messages() {
         assert_eq!(ResourceKind::from_type_url(&Cluster::type_url()), Some(ResourceKind::Cluster));
         assert_eq!(ResourceKind::from_type_url(&Listener::type_url()), Some(ResourceKind::Listener));
-        assert_eq!(ResourceKind::from_type_url(&RouteConfiguration::type_url()), Some(ResourceKind::RouteConfiguration));
+        assert_eq!(
+            ResourceKind::from_type_url(&RouteConfiguration::type_url()),
+            Some(ResourceKind::RouteConfiguration)
+        );
         assert_eq!(
             ResourceKind::from_type_url(&ClusterLoadAssignment::type_url()),
             Some(ResourceKind::ClusterLoadAssignment)

@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod session;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 
 mod kind;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse, Resource};
 use envoy_types::pb::google::protobuf::Any;
-use prost::{Message, Name};
 use proptest::prelude::*;
+use prost::{Message, Name};
 use tokio::time::Instant;
 
 use super::{AbsenceReason, Batch, Config, Event, ResourceError, Session, Verdict};
@@ -184,11 +184,8 @@ impl World {
         let (refused, accepted): (Vec<_>, Vec<_>) = names.partition(|name| Some(name.as_str()) == bad);
         let used: Vec<_> = accepted.iter().filter(|name| self.is_wanted(kind, name)).cloned().collect();
         self.held.extend(used.into_iter().map(|name| (kind, name)));
-        let rejected = refused.into_iter().map(|name| ResourceError {
-            name: Some(name),
-            field: None,
-            message: "bad".to_owned(),
-        });
+        let rejected =
+            refused.into_iter().map(|name| ResourceError { name: Some(name), field: None, message: "bad".to_owned() });
         let verdict = Verdict { accepted, rejected: rejected.collect() };
         self.session.answer(ticket, verdict);
     }

@@ -413,7 +413,12 @@ fn memory_of_ignored_types_is_bounded() {
 fn wrapper_is_taken_off_and_bare_resources_stay_nameless() {
     let mut script = Script::asking(Cluster, &["a"]);
     let bare = Any { type_url: Cluster.type_url().to_owned(), value: vec![1] };
-    script.session.received(response(Cluster.type_url(), "v1", "n1", vec![wrapped("a", Cluster.type_url()), bare.clone()]));
+    script.session.received(response(
+        Cluster.type_url(),
+        "v1",
+        "n1",
+        vec![wrapped("a", Cluster.type_url()), bare.clone()],
+    ));
     script.session.poll_event();
     let Some(Event::Deliver(batch)) = script.session.poll_event() else { panic!("a batch is due") };
     assert_eq!(batch.resources[0].name.as_deref(), Some("a"));
