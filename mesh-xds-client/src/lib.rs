@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bootstrap;
 pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mesh_core::Dice;
+
 /// The wait before the next attempt to open a stream.
 ///
 /// Full jitter (uniform between nothing and the ceiling) spreads the clients of a control plane that has restarted over
@@ -15,21 +17,17 @@ pub(super) struct Backoff {
     dice: Dice,
 }
 
-/// SplitMix64: enough for jitter, and the same on every platform for one seed.
-#[derive(Debug)]
-struct Dice(u64);
-
 // === impl Backoff ===
 
 impl Backoff {
     const FACTOR: f64 = 1.6;
 
     pub(super) fn new(initial: Duration, max: Duration, seed: u64) -> Self {
-        Self { initial, max, ceiling: initial.min(max), dice: Dice(seed) }
+        Self { initial, max, ceiling: initial.min(max), dice: Dice::new(seed) }
     }
 
     pub(super) fn next_wait(&mut self) -> Duration {
-        let wait = self.ceiling.mul_f64(self.dice.fraction());
+        let wait = self.ceiling.mul_f64(self.dice.share());
         let grown = Duration::try_from_secs_f64(self.ceiling.as_secs_f64() * Self::FACTOR);
         self.ceiling = grown.map_or(self.max, |grown| grown.min(self.max));
         wait
@@ -37,21 +35,6 @@ impl Backoff {
 
     pub(super) fn reset(&mut self) {
         self.ceiling = self.initial.min(self.max);
-    }
-}
-
-// === impl Dice ===
-
-impl Dice {
-    /// Uniform in `[0, 1)`.
-    fn fraction(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^= bits >> 31;
-        // The upper 53 bits are what an f64 holds exactly.
-        (bits >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
