@@ -433,7 +433,8 @@ async fn an_unsolicited_response_is_sent_as_written_and_its_nonce_recognised() {
     plane.send(odd.clone());
     assert_eq!(client.hear().await, odd);
     client.ack(&odd, &["a"]).await;
-    plane.wait_for(|event| matches!(event, Event::Acked(ack) if ack.answers.as_deref() == Some("odd"))).await;
+    let ack = plane.wait_acked(CDS, "odd").await.expect("accepted");
+    assert_eq!((ack.nonce.as_str(), ack.answers.as_deref()), ("odd-nonce", Some("odd")));
 }
 
 #[tokio::test(start_paused = true)]

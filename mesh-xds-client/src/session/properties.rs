@@ -39,6 +39,8 @@ struct World {
     wanted: BTreeMap<ResourceKind, BTreeSet<&'static str>>,
     /// What the caller has in use.
     held: BTreeSet<(ResourceKind, String)>,
+    /// What the server has shown of what is wanted, good or bad.
+    shown: BTreeSet<(ResourceKind, String)>,
     unanswered: VecDeque<Batch>,
     /// The number of the current stream, as the caller counts them.
     stream: u64,
@@ -104,6 +106,7 @@ impl World {
             now: *START,
             wanted: BTreeMap::new(),
             held: BTreeSet::new(),
+            shown: BTreeSet::new(),
             unanswered: VecDeque::new(),
             stream: 0,
             is_connecting: false,
@@ -126,6 +129,7 @@ impl World {
                 self.session.unsubscribe(kind, name);
                 self.wanted.entry(kind).or_default().remove(name);
                 self.held.remove(&(kind, name.to_owned()));
+                self.shown.remove(&(kind, name.to_owned()));
             }
             Step::Open => self.open(),
             Step::End => self.end(),
@@ -180,8 +184,10 @@ impl World {
 
     fn answer(&mut self, bad: Option<&'static str>) {
         let Some(Batch { kind, resources, ticket, .. }) = self.unanswered.pop_front() else { return };
-        let names = resources.into_iter().filter_map(|resource| resource.name);
-        let (refused, accepted): (Vec<_>, Vec<_>) = names.partition(|name| Some(name.as_str()) == bad);
+        let names: Vec<_> = resources.into_iter().filter_map(|resource| resource.name).collect();
+        let shown: Vec<_> = names.iter().filter(|name| self.is_wanted(kind, name)).cloned().collect();
+        self.shown.extend(shown.into_iter().map(|name| (kind, name)));
+        let (refused, accepted): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| Some(name.as_str()) == bad);
         let used: Vec<_> = accepted.iter().filter(|name| self.is_wanted(kind, name)).cloned().collect();
         self.held.extend(used.into_iter().map(|name| (kind, name)));
         let rejected =
@@ -207,7 +213,8 @@ impl World {
                 Event::Absent { kind, name, reason: AbsenceReason::RemovedFromFullState } => {
                     assert!(kind.is_full_state(), "{kind} has no removal by absence");
                     assert!(self.is_wanted(kind, &name), "removal of a name nobody wants");
-                    self.held.remove(&(kind, name));
+                    self.held.remove(&(kind, name.clone()));
+                    assert!(self.shown.remove(&(kind, name)), "removal of a name never shown");
                 }
                 _ => {}
             }

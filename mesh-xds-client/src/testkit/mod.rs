@@ -75,6 +75,8 @@
 //! endpoints come when they were set since they were last sent. Only kinds that changed are sent, clusters and
 //! endpoints before listeners and routes. A refused version is not sent again until something changes. A new stream gets
 //! everything, whatever version the client claims. Delta and load reporting are answered with `UNIMPLEMENTED`.
+//!
+//! All that clients say is kept until the control plane goes, to be looked at when a test is over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -291,17 +293,14 @@ impl ControlPlane {
         self.wait_until(|plane| (plane.streams() == count).then_some(())).await;
     }
 
-    /// Waits until a client accepts `version` of a kind, or a later one.
+    /// Waits until a client accepts `version` of a kind, or a later one. A version that is no number, from a response of your own,
+    /// is awaited exactly.
     ///
     /// # Errors
     ///
     /// The refusal, when a client refuses that version or a later one before any accepts it.
     pub async fn wait_acked(&self, kind: ResourceKind, version: &str) -> Result<Request, Nacked> {
-        let wanted: Option<u64> = version.parse().ok();
-        let answers = |request: &Request| {
-            let answered = request.answers.as_deref().and_then(|version| version.parse().ok());
-            request.kind == Some(kind) && answered.is_some() && answered >= wanted
-        };
+        let answers = |request: &Request| request.kind == Some(kind) && request.answers_at_least(version);
         let event = self.wait_for(|event| {
             let answer = event.acked().or_else(|| event.nacked());
             answer.is_some_and(answers)

@@ -84,6 +84,19 @@ impl Event {
     }
 }
 
+// === impl Request ===
+
+impl Request {
+    /// Whether this answers `version` or a later one. Versions are numbers, but for those that a test makes up.
+    pub(super) fn answers_at_least(&self, version: &str) -> bool {
+        let Some(answered) = self.answers.as_deref() else { return false };
+        match (answered.parse::<u64>(), version.parse::<u64>()) {
+            (Ok(answered), Ok(version)) => answered >= version,
+            _ => answered == version,
+        }
+    }
+}
+
 // === impl Nacked ===
 
 impl Nacked {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
@@ -59,6 +60,9 @@ enum Role {
 /// How many responses wait for a client that does not read before its stream stops working.
 const RESPONSES_AHEAD: usize = 16;
 
+/// The wait after a connection that could not be accepted.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(10);
+
 /// The largest request taken. A client that asks for a hundred thousand names sends more than tonic's 4 MiB.
 const MAX_REQUEST: usize = 64 * 1024 * 1024;
 
@@ -74,8 +78,8 @@ pub(super) fn listener<L: Accept>(
                 () = serving.end.notified() => break,
                 accepted = listener.accept() => match accepted {
                     Ok(io) => drop(tokio::spawn(connection(Arc::clone(&shared), io))),
-                    // One connection that is gone already, or too many open files: neither is helped by a busy loop.
-                    Err(_) => tokio::task::yield_now().await,
+                    // One connection that is gone already, or too many open files, which a busy loop would not mend.
+                    Err(_) => tokio::time::sleep(ACCEPT_AGAIN).await,
                 },
             }
         }
