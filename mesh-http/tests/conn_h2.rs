@@ -21,7 +21,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_http::conn::{Error, ErrorKind, Http2Options, KeepAlive, Sent, h2};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, DuplexStream, ReadBuf, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -175,6 +175,22 @@ async fn bodies_larger_than_every_window_pass_both_ways() {
         }
     });
     join_all(calls).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn transport_with_a_buffer_of_its_own_is_flushed() {
+    let (ours, theirs) = duplex(PIPE);
+    let buffering = BufWriter::with_capacity(64 * 1024, ours);
+    let (mut sender, driver) = h2::handshake(buffering, &Http2Options::default()).await.unwrap();
+    tokio::spawn(driver);
+    tokio::spawn(
+        hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(theirs), service_fn(echo)),
+    );
+    for size in [1, 3 * 1024 * 1024] {
+        let response = sender.send(post(whole(vec![b'x'; size]))).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), size);
+    }
 }
 
 #[tokio::test(start_paused = true)]

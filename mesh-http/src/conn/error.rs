@@ -5,6 +5,9 @@ use std::fmt;
 
 use http::Request;
 
+/// What hyper asks the error of a request body to be convertible to.
+pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
+
 /// What went wrong, and hyper's account of it as [`source`](StdError::source).
 #[derive(Debug)]
 pub struct Error {

@@ -17,10 +17,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::error::{Error, SendError};
+use super::error::{BoxError, Error, SendError};
 use super::options::Http1Options;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Prepares a connection over `io`. HTTP/1.1 has no handshake: nothing is written before the first request.
 ///

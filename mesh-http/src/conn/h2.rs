@@ -33,12 +33,10 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::coop;
 
-use super::error::{Error, SendError};
+use super::error::{BoxError, Error, SendError};
 use super::io::{Cork, Corked, Failed, Look, cork};
 use super::options::Http2Options;
 use super::task::{MAIN, Spawner, Tasks};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Futures polled in one poll of the driver. tokio's own budget usually ends a poll first; this one holds where it does
 /// not apply, and for bodies that are always ready.

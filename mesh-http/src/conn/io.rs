@@ -9,8 +9,8 @@
 //! copied: it goes straight to the socket, behind what was gathered, in one vectored write, as does one that would pass
 //! the limit.
 //!
-//! Reading goes through hyper-util's `TokioIo`, which lends hyper's uninitialised buffer to the socket; doing that here
-//! would take `unsafe`, or a copy of every byte read.
+//! Reading goes through hyper-util's `TokioIo`, which lends hyper's uninitialised buffer to the socket. Doing that here
+//! would take `unsafe`; reading aside and copying costs a unary call nothing, but large bodies a seventh more CPU.
 
 use std::io;
 use std::io::IoSlice;
