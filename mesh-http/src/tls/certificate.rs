@@ -59,8 +59,8 @@ impl Leaf {
 
     /// The SPIFFE id, if the certificate claims to have one.
     ///
-    /// Then it must obey the X509-SVID specification: one URI and no other (section 2), and a key that signs no
-    /// certificates (section 5.2).
+    /// Then it must obey the X509-SVID specification: one URI and no other (section 2), a key that signs no certificates,
+    /// and an id with a path (section 5.2).
     pub(crate) fn spiffe_id(&self) -> Result<Option<SpiffeId>, PeerError> {
         let uris = || self.names.iter().filter_map(Name::as_uri);
         let Some(id) = uris().find(|uri| claims_spiffe(uri)) else {
@@ -73,7 +73,11 @@ impl Leaf {
         if self.may_sign {
             return Err(refuse("its key may sign certificates or revocation lists"));
         }
-        SpiffeId::parse(id).map(Some).map_err(|_| refuse("it does not obey the SPIFFE-ID specification"))
+        let parsed = SpiffeId::parse(id).map_err(|_| refuse("it does not obey the SPIFFE-ID specification"))?;
+        if !has_path(&parsed) {
+            return Err(refuse("it names a trust domain, not a workload in it"));
+        }
+        Ok(Some(parsed))
     }
 
     /// The names for an error message; a certificate may have any number of them, of any length.
@@ -90,6 +94,10 @@ fn malformed(reason: &'static str) -> PeerError {
 /// The scheme of a URI does not depend on case (RFC 3986, 3.1), so `SPIFFE:` claims an id as well, if a malformed one.
 fn claims_spiffe(uri: &str) -> bool {
     uri.as_bytes().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"spiffe:"))
+}
+
+fn has_path(id: &SpiffeId) -> bool {
+    id.as_str().strip_prefix("spiffe://") != Some(id.trust_domain())
 }
 
 fn names(certificate: &X509Certificate<'_>) -> Result<Vec<Name>, PeerError> {
@@ -162,4 +170,54 @@ fn shortened(text: &str) -> String {
         short.push('…');
     }
     short
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    fn certificate(names: impl IntoIterator<Item = SanType>) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names.into_iter().collect();
+        params.self_signed(&KeyPair::generate().expect("key")).expect("certificate").der().to_vec()
+    }
+
+    #[test]
+    fn names_of_every_kind_are_read() {
+        let address = IpAddr::from([10, 0, 0, 5]);
+        let text = |text: &str| text.try_into().expect("ascii");
+        let leaf = Leaf::parse(&certificate([
+            SanType::DnsName(text("a.shop")),
+            SanType::URI(text("spiffe://td/a")),
+            SanType::Rfc822Name(text("a@b")),
+            SanType::IpAddress(address),
+        ]))
+        .expect("legal");
+        let owned = str::to_owned;
+        let expected = [
+            Name::Dns(owned("a.shop")),
+            Name::Uri(owned("spiffe://td/a")),
+            Name::Email(owned("a@b")),
+            Name::Ip(address),
+        ];
+        assert_eq!(leaf.names, expected);
+        assert_eq!(leaf.spiffe_id().expect("legal").expect("claimed").trust_domain(), "td");
+    }
+
+    #[test]
+    fn bytes_after_the_certificate_are_refused() {
+        let longer = [certificate([]), vec![0]].concat();
+        assert!(matches!(Leaf::parse(&longer), Err(PeerError::Malformed { .. })));
+    }
+
+    #[test]
+    fn error_messages_stay_short_and_on_one_line() {
+        let hostile = "x\n".repeat(1000);
+        let names = (0..100).map(|_| SanType::DnsName(hostile.as_str().try_into().expect("ascii")));
+        let presented = Leaf::parse(&certificate(names)).expect("legal").presented();
+        assert!(presented.len() < 10);
+        assert!(presented.iter().all(|name| name.len() < 300 && !name.contains('\n')));
+    }
 }

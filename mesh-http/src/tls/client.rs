@@ -10,7 +10,7 @@ use mesh_core::{
 };
 use rustls::{
     ClientConfig, RootCertStore,
-    client::ResolvesClientCert,
+    client::{ResolvesClientCert, Resumption},
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName},
     sign::{CertifiedKey, SingleCertAndKey},
@@ -79,6 +79,10 @@ struct Read {
 /// Connections to one endpoint are interchangeable only if they were made with the same one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PeerName(ServerName<'static>);
+
+/// Tickets that a connector keeps, eight for each name. Most clusters are asked for by one name; the memory is taken at
+/// the first handshake, used or not, and a process may have thousands of clusters.
+const SESSIONS: usize = 8 * 8;
 
 // === impl TlsClient ===
 
@@ -212,6 +216,7 @@ impl Inner {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols.clone_from(&self.alpn);
+        config.resumption = Resumption::in_memory_sessions(SESSIONS);
         config.enable_sni = *self.tls.sni() != Sni::Off;
         Ok(config)
     }

@@ -150,7 +150,9 @@ impl FileIdentity {
         let mut watch = self.lock();
         match read {
             Ok(contents) => self.consider(&mut watch, contents),
+            // Any to none: what follows a failed read must be read twice again.
             Err(error) => {
+                watch.news = News::None;
                 watch.fail(error);
                 Next::Poll
             }
@@ -388,5 +390,45 @@ impl Watch {
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Watch").field("status", &self.status).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, any(feature = "tls-aws-lc", feature = "tls-ring")))]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    #[cfg(feature = "tls-aws-lc")]
+    fn provider() -> Provider {
+        Provider::aws_lc()
+    }
+
+    #[cfg(not(feature = "tls-aws-lc"))]
+    fn provider() -> Provider {
+        Provider::ring()
+    }
+
+    fn root() -> String {
+        CertificateParams::default().self_signed(&KeyPair::generate().expect("key")).expect("root").pem()
+    }
+
+    #[test]
+    fn useless_files_are_parsed_once_and_polled_at_the_usual_pace() {
+        let file = NamedTempFile::new().expect("file");
+        fs::write(file.path(), root()).expect("written");
+        let source = FileIdentity::roots(file.path()).build(&provider()).expect("legal");
+        assert_eq!(source.read_again(), Next::Poll, "nothing new");
+
+        fs::write(file.path(), "of no use").expect("written");
+        assert_eq!(source.read_again(), Next::Settle, "read once");
+        assert_eq!(source.read_again(), Next::Poll, "read twice, rejected");
+        assert_eq!(source.read_again(), Next::Poll, "still rejected");
+
+        fs::write(file.path(), root()).expect("written");
+        assert_eq!(source.read_again(), Next::Settle, "news again");
+        assert_eq!(source.read_again(), Next::Poll, "taken");
+        assert!(source.status().last_error.is_none());
     }
 }
