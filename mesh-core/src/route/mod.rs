@@ -70,8 +70,12 @@ struct Host<T> {
     name: Arc<str>,
     /// In the order of the configuration, as `paths` counts them.
     routes: Box<[Entry<T>]>,
-    paths: PathIndex,
+    /// None where there are too few routes for an index to pay.
+    paths: Option<PathIndex>,
 }
+
+/// As many routes are tested faster than an index is read; measured, cold and warm.
+const FEW: usize = 4;
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -142,7 +146,8 @@ impl<T> Host<T> {
         Self {
             name: host.name().clone(),
             routes: host.routes.iter().map(entry).collect(),
-            paths: PathIndex::new(host.routes.iter().map(|route| &route.matches.path)),
+            paths: (host.routes.len() > FEW)
+                .then(|| PathIndex::new(host.routes.iter().map(|route| &route.matches.path))),
         }
     }
 
@@ -151,11 +156,14 @@ impl<T> Host<T> {
     /// Candidates come as a few lists, each in order, so the first match is the least of the first matches of each, and a
     /// list is left as soon as it cannot improve on what is found.
     fn first_match(&self, head: &RequestHead<'_>, roll: u64) -> Option<usize> {
+        let passes = |index: &usize| refusal(&self.routes[*index].route.matches, head, roll).is_none();
         let mut first = self.routes.len();
-        self.paths.candidates(head.uri.path(), |candidates| {
-            let earlier = candidates.iter().map(|index| *index as usize).take_while(|index| *index < first);
-            let passes = |index: &usize| refusal(&self.routes[*index].route.matches, head, roll).is_none();
-            first = earlier.into_iter().find(passes).unwrap_or(first);
+        let Some(paths) = &self.paths else {
+            return (0..first).find(passes);
+        };
+        paths.candidates(head.uri.path(), |candidates| {
+            let mut earlier = candidates.iter().map(|index| *index as usize).take_while(|index| *index < first);
+            first = earlier.find(passes).unwrap_or(first);
         });
         (first < self.routes.len()).then_some(first)
     }
