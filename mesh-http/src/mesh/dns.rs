@@ -3,16 +3,26 @@
 //! Names are looked up again when the least of their times to live is over, within bounds; after a failure, with a growing
 //! wait. A failed or empty look-up changes nothing: the last good addresses serve on.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use mesh_core::{
     Dice,
     config::{Address, Backoff, Discovery, DnsName, Endpoint, Endpoints},
     outcome::BoxError,
 };
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 
-use crate::resolve::Resolve;
+use crate::{pool::Cluster, resolve::Resolve};
 
 /// Look-ups no more often than this, whatever the records say: a time to live of zero is common and means "do not cache".
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
@@ -85,9 +95,21 @@ impl Names {
         Ok((Endpoints::flat(distinct(endpoints))?, valid_for))
     }
 
-    /// Waits until it is time to look again.
-    pub(crate) async fn wait(round: &Round) {
-        sleep(round.next).await;
+    /// Keeps `cluster` current for as long as somebody holds it. After the first round, good or bad, it is warm.
+    pub(crate) async fn follow(mut self, cluster: Weak<Cluster>, warm: Arc<AtomicBool>, poke: Arc<Notify>) {
+        loop {
+            let round = self.round().await;
+            let Some(cluster) = cluster.upgrade() else { return };
+            match round.endpoints {
+                Ok(endpoints) => cluster.update_endpoints(&endpoints),
+                Err(error) => tracing::warn!(%error, cluster = %cluster.name(), "look-up failed, last addresses serve on"),
+            }
+            drop(cluster);
+            if !warm.swap(true, Ordering::AcqRel) {
+                poke.notify_one();
+            }
+            sleep(round.next).await;
+        }
     }
 }
 
