@@ -3,12 +3,18 @@
 
 mod tls_support;
 
-use std::{error::Error as StdError, sync::Arc};
+use std::{
+    error::Error as StdError,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use hyper_util::rt::TokioIo;
 use mesh_core::{
     config::{SanKind, SanMatcher, Sni, SpiffeId, StringMatcher, Trust, UpstreamTls},
-    identity::{FixedIdentity, Identities, Identity, IdentityErrorKind},
+    identity::{FixedIdentity, Identities, Identity, IdentityError, IdentityErrorKind, IdentitySource, IdentityStatus},
 };
 use mesh_http::tls::{PeerError, TlsError};
 use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, KeyUsagePurpose};
@@ -46,6 +52,52 @@ async fn both_sides_prove_who_they_are() {
         let shown = theirs.get_ref().1.peer_certificates().expect("shown");
         assert_eq!(shown[0], *cart.certificate.der());
         assert_eq!(ours.peer_certificates().next(), Some(&**reviews.certificate.der()));
+    }
+}
+
+#[tokio::test]
+async fn chains_are_followed_and_shown_through_intermediates() {
+    let root = Authority::new("root");
+    let (clients, servers) = (root.intermediate("clients"), root.intermediate("servers"));
+    let identity = clients.issue(["cart"]).identity().with_default_bundle([root.root()]).expect("legal");
+    let tls = by_identity().with_identity("default");
+    let connector = client(fixed(identity)).connector(&tls, &[]).expect("legal");
+    let server = Arc::new(servers.issue(["reviews"]).server_demanding(&root));
+    let (ours, theirs) = shake(&connector, "reviews", &server).await;
+    exchange(&mut ours.expect("ours"), &mut theirs.expect("theirs")).await;
+}
+
+/// Each call renews: every other identity is of the one authority or the other.
+#[derive(Debug)]
+struct Restless {
+    identities: [Arc<Identity>; 2],
+    calls: AtomicUsize,
+}
+
+impl IdentitySource for Restless {
+    fn current(&self) -> Result<Arc<Identity>, IdentityError> {
+        Ok(self.identities[self.calls.fetch_add(1, Ordering::Relaxed) % 2].clone())
+    }
+
+    fn status(&self) -> IdentityStatus {
+        IdentityStatus::default()
+    }
+}
+
+#[tokio::test]
+async fn certificate_and_roots_of_one_identity_are_of_one_reading() {
+    let authorities = [Authority::new("even"), Authority::new("odd")];
+    let identity = |authority: &Authority| {
+        Arc::new(authority.issue(["cart"]).identity().with_default_bundle([authority.root()]).expect("legal"))
+    };
+    let source = Restless { identities: authorities.each_ref().map(identity), calls: AtomicUsize::new(0) };
+    let tls = by_identity().with_identity("default");
+    let connector = client(identities(Arc::new(source))).connector(&tls, &[]).expect("legal");
+    for authority in &authorities {
+        let server = Arc::new(authority.issue(["reviews"]).server_demanding(authority));
+        let (ours, theirs) = shake(&connector, "reviews", &server).await;
+        ours.expect("ours");
+        theirs.expect("theirs");
     }
 }
 

@@ -198,8 +198,14 @@ impl Inner {
             (TrustConfig::Identity(name), Some(identity), _) => {
                 Domains::new(identity.clone(), &in_words(name)).map(Trust::Domains)
             }
-            (_, _, Some(roots)) => Ok(Trust::Roots(roots.clone())),
-            _ => self.shared.system_roots.get().await.map(Trust::Roots),
+            (TrustConfig::Roots(_), _, Some(roots)) => Ok(Trust::Roots(roots.clone())),
+            (TrustConfig::System, ..) => self.shared.system_roots.get().await.map(Trust::Roots),
+            // A kind of trust that is added one day must not mean another kind until this knows it.
+            _ => Err(IdentityError::absent(
+                "trust",
+                "its kind is not supported",
+                "trust an identity, roots or the system",
+            )),
         }
     }
 

@@ -431,4 +431,28 @@ mod tests {
         assert_eq!(source.read_again(), Next::Poll, "taken");
         assert!(source.status().last_error.is_none());
     }
+
+    #[test]
+    fn two_reads_count_only_in_a_row() {
+        let file = NamedTempFile::new().expect("file");
+        let (old, new) = (root(), root());
+        let put = |text: &str| fs::write(file.path(), text).expect("written");
+        put(&old);
+        let source = FileIdentity::roots(file.path()).build(&provider()).expect("legal");
+        let before = source.current.load_full();
+
+        let gone = || fs::remove_file(file.path()).expect("removed");
+        let back = || put(&old);
+        for between in [&gone as &dyn Fn(), &back] {
+            put(&new);
+            assert_eq!(source.read_again(), Next::Settle);
+            between();
+            assert_eq!(source.read_again(), Next::Poll);
+            put(&new);
+            assert_eq!(source.read_again(), Next::Settle);
+            back();
+            assert_eq!(source.read_again(), Next::Poll);
+        }
+        assert!(Arc::ptr_eq(&before, &source.current.load_full()));
+    }
 }

@@ -15,7 +15,7 @@ impl Provider {
         Self(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
     }
 
-    /// ring: builds without a C toolchain beyond a compiler.
+    /// ring: fewer algorithms, and quick to build.
     #[cfg(feature = "tls-ring")]
     pub fn ring() -> Self {
         Self(Arc::new(rustls::crypto::ring::default_provider()))

@@ -45,11 +45,15 @@ pub(crate) const YEAR_2025: u64 = 1_735_689_600;
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: rcgen::Certificate,
+    /// For an intermediate authority, itself; what it issues is shown with it.
+    above: Option<CertificateDer<'static>>,
 }
 
 pub(crate) struct Issued {
     pub(crate) certificate: rcgen::Certificate,
     pub(crate) key: KeyPair,
+    /// What leads from the certificate towards a root, shown with it.
+    above: Option<CertificateDer<'static>>,
 }
 
 #[derive(Debug)]
@@ -61,13 +65,19 @@ pub(crate) type ServerStream = server::TlsStream<DuplexStream>;
 
 impl Authority {
     pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let params = authority_params(name);
         let key = KeyPair::generate().expect("key");
         let root = params.self_signed(&key).expect("root");
-        Self { issuer: Issuer::new(params, key), root }
+        Self { issuer: Issuer::new(params, key), root, above: None }
+    }
+
+    /// An authority that this one vouches for.
+    pub(crate) fn intermediate(&self, name: &str) -> Self {
+        let params = authority_params(name);
+        let key = KeyPair::generate().expect("key");
+        let root = params.signed_by(&key, &self.issuer).expect("intermediate");
+        let above = Some(root.der().clone());
+        Self { issuer: Issuer::new(params, key), root, above }
     }
 
     pub(crate) fn issue<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Issued {
@@ -84,7 +94,8 @@ impl Authority {
 
     pub(crate) fn issue_params(&self, params: CertificateParams) -> Issued {
         let key = KeyPair::generate().expect("key");
-        Issued { certificate: params.signed_by(&key, &self.issuer).expect("certificate"), key }
+        let certificate = params.signed_by(&key, &self.issuer).expect("certificate");
+        Issued { certificate, key, above: self.above.clone() }
     }
 
     pub(crate) fn root(&self) -> Der {
@@ -106,7 +117,15 @@ impl Authority {
     }
 }
 
-/// What ends in the right form is taken for it: a URI has `://`, an e-mail address an `@`, an address parses.
+fn authority_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// A leaf's; a name is taken for what it looks like: a URI has `://`, an e-mail address an `@`, an address parses.
 pub(crate) fn leaf_params<'a>(names: impl IntoIterator<Item = &'a str>) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.subject_alt_names = names.into_iter().map(san).collect();
@@ -131,11 +150,15 @@ impl Issued {
     /// A certificate that vouches for itself.
     pub(crate) fn self_signed(name: &str) -> Self {
         let key = KeyPair::generate().expect("key");
-        Self { certificate: leaf_params([name]).self_signed(&key).expect("certificate"), key }
+        Self { certificate: leaf_params([name]).self_signed(&key).expect("certificate"), key, above: None }
+    }
+
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        [self.certificate.der().clone()].into_iter().chain(self.above.clone()).collect()
     }
 
     pub(crate) fn identity(&self) -> Identity {
-        Identity::new([self.certificate.der().to_vec()], self.key.serialize_der()).expect("legal")
+        Identity::new(self.chain().iter().map(|der| der.to_vec()), self.key.serialize_der()).expect("legal")
     }
 
     pub(crate) fn server(&self) -> ServerConfig {
@@ -167,8 +190,7 @@ impl Issued {
             None => builder.with_no_client_auth(),
         };
         let key = PrivateKeyDer::try_from(self.key.serialize_der()).expect("key");
-        let chain: Vec<CertificateDer<'static>> = vec![self.certificate.der().clone()];
-        builder.with_single_cert(chain, key).expect("certificate")
+        builder.with_single_cert(self.chain(), key).expect("certificate")
     }
 }
 
