@@ -4,11 +4,14 @@
 
 pub mod balance;
 pub mod carry;
+pub mod cluster;
 pub mod config;
 pub mod deadline;
 mod dice;
+pub mod endpoint;
 pub mod hold;
 pub mod limit;
 pub mod outcome;
+pub mod outlier;
 
 pub use self::dice::Dice;
