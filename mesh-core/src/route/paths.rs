@@ -33,6 +33,8 @@ struct Node {
     ending: Span,
     /// In `nodes`, by the first byte of their labels, of which no two are equal.
     children: Span,
+    /// The nearest ancestor with candidates, in `nodes`.
+    above: Option<u32>,
 }
 
 /// A range that can be copied.
@@ -65,21 +67,24 @@ impl PathIndex {
         let mut firsts = Vec::new();
         let mut labels = Vec::new();
         let mut routes = Vec::new();
-        // What is still to become a node: the keys below it, and how many of their bytes its ancestors have.
-        let mut groups = VecDeque::from([(&keys[..], 0)]);
-        while let Some((group, depth)) = groups.pop_front() {
+        // What is still to become a node: its keys, how many of their bytes its ancestors have, and the nearest of these
+        // with candidates.
+        let mut groups = VecDeque::from([(&keys[..], 0, None)]);
+        while let Some((group, depth, above)) = groups.pop_front() {
             let shared = common_start(group);
             let label = &group[0].start[depth..shared];
             let (here, below) = group.split_at(group.partition_point(|key| key.start.len() == shared));
             let (through, ending) = here.split_at(here.partition_point(|key| !key.whole));
             let children = below.chunk_by(|one, other| one.start[shared] == other.start[shared]);
             let first_child = nodes.len() + 1 + groups.len();
-            groups.extend(children.map(|keys| (keys, shared)));
+            let nearest = if through.is_empty() { above } else { Some(narrow(nodes.len())) };
+            groups.extend(children.map(|keys| (keys, shared, nearest)));
             nodes.push(Node {
                 label: append(&mut labels, label.iter().copied()),
                 through: append(&mut routes, through.iter().map(|key| key.route)),
                 ending: append(&mut routes, ending.iter().map(|key| key.route)),
                 children: Span::new(first_child, nodes.len() + 1 + groups.len()),
+                above,
             });
             // The root alone may have an empty label, and it is nobody's child.
             firsts.push(label.first().copied().unwrap_or_default());
@@ -88,21 +93,39 @@ impl PathIndex {
     }
 
     /// Shows `visit` every route that may take `path`, and perhaps some that do not, in lists that are each in order.
+    ///
+    /// The list of the longest start comes first: what is more specific mostly stands earlier in a configuration, as it would
+    /// never be taken otherwise. So the match is mostly found at once, and what stands after it need not be tested.
     pub(super) fn candidates<'a>(&'a self, path: &str, mut visit: impl FnMut(&'a [u32])) {
+        let Some((deepest, is_end)) = self.descend(path) else { return };
+        if is_end {
+            visit(deepest.ending.of(&self.routes));
+        }
+        let mut next = Some(deepest);
+        while let Some(node) = next {
+            visit(node.through.of(&self.routes));
+            next = node.above.map(|above| &self.nodes[above as usize]);
+        }
+    }
+
+    /// The last node that `path` gets to, and whether it ends there.
+    fn descend(&self, path: &str) -> Option<(&Node, bool)> {
         let mut rest = path.as_bytes();
+        let mut deepest = None;
         let mut next = self.nodes.first();
         while let Some(node) = next {
             let label = node.label.of(&self.labels);
             match rest.split_at_checked(label.len()) {
                 Some((start, after)) if start.eq_ignore_ascii_case(label) => rest = after,
-                _ => return,
+                _ => break,
             }
-            visit(node.through.of(&self.routes));
             let Some(first) = rest.first() else {
-                return visit(node.ending.of(&self.routes));
+                return Some((node, true));
             };
+            deepest = Some((node, false));
             next = self.child(node, first.to_ascii_lowercase());
         }
+        deepest
     }
 
     fn child(&self, node: &Node, first: u8) -> Option<&Node> {
@@ -124,11 +147,14 @@ fn append<V>(all: &mut Vec<V>, more: impl Iterator<Item = V>) -> Span {
     Span::new(start, all.len())
 }
 
+fn narrow(place: usize) -> u32 {
+    u32::try_from(place).expect("the paths of a virtual host take less than 4 GiB")
+}
+
 // === impl Span ===
 
 impl Span {
     fn new(start: usize, end: usize) -> Self {
-        let narrow = |place: usize| u32::try_from(place).expect("paths of a virtual host take less than 4 GiB");
         Self { start: narrow(start), end: narrow(end) }
     }
 
@@ -147,8 +173,7 @@ impl Key {
             PathMatch::Prefix(prefix) | PathMatch::SeparatedPrefix(prefix) => (&**prefix, false),
             PathMatch::Regex(regex) => (literal_start(regex.as_str()), false),
         };
-        let route = u32::try_from(route).expect("a virtual host has fewer than 2^32 routes");
-        Self { start: start.to_ascii_lowercase().into_bytes().into(), whole, route }
+        Self { start: start.to_ascii_lowercase().into_bytes().into(), whole, route: narrow(route) }
     }
 }
 
@@ -207,6 +232,20 @@ mod tests {
     }
 
     #[test]
+    fn longest_start_comes_first() {
+        let matchers =
+            [PathMatch::prefix("/"), PathMatch::prefix("/a"), PathMatch::prefix("/a/b"), PathMatch::exact("/a")];
+        let index = PathIndex::new(matchers.iter());
+        let lists = |path| {
+            let mut lists = Vec::<u32>::new();
+            index.candidates(path, |list| lists.extend(list));
+            lists
+        };
+        assert_eq!(lists("/a/b/c"), [2, 1, 0]);
+        assert_eq!(lists("/a"), [3, 1, 0]);
+    }
+
+    #[test]
     fn case_is_left_to_the_test_in_full() {
         let matchers = [PathMatch::prefix("/API"), PathMatch::exact("/api")];
         assert_eq!(candidates(&matchers, "/Api"), [0, 1]);
@@ -232,8 +271,8 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_a_thousand_nested_prefixes_is_indexed_without_recursion() {
-        let prefixes: Vec<_> = (1..10_000).map(|length| PathMatch::prefix(&"/a".repeat(length))).collect();
+    fn ten_thousand_nested_prefixes_are_indexed_without_recursion() {
+        let prefixes: Vec<_> = (1..=10_000).map(|length| PathMatch::prefix(&"/a".repeat(length))).collect();
         let index = PathIndex::new(prefixes.iter());
         let mut count = 0;
         index.candidates(&"/a".repeat(20), |list| count += list.len());
