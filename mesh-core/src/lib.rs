@@ -10,5 +10,6 @@ mod dice;
 pub mod hold;
 pub mod limit;
 pub mod outcome;
+pub mod retry;
 
 pub use self::dice::Dice;
