@@ -1,0 +1,136 @@
+//! Where configuration comes from, as clients see it: a control plane, or anything else that publishes snapshots.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+
+use tokio::sync::watch;
+
+use crate::config::{Snapshot, Warning};
+
+/// A source of configuration.
+///
+/// One source serves a whole process: many clients watch many targets, and every [`Snapshot`] is consistent over all of
+/// them. A source does no work of its own accord: the mesh spawns [`work`](Self::work) once and drops it when the last
+/// handle is gone.
+pub trait ConfigSource: Send + Sync + 'static {
+    /// Keeps `target` in the snapshots until the interest is dropped.
+    ///
+    /// What a target is called is the source's affair; for xDS it is `host:port`, or `xds:` names.
+    fn watch(&self, target: &str) -> Interest;
+
+    /// The snapshots, the latest first; one that is missed was out of date.
+    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>>;
+
+    /// The work that keeps the snapshots current; it ends when dropped.
+    fn work(&self) -> Work;
+
+    /// What it holds, and how each resource stands.
+    fn status(&self) -> SourceStatus;
+}
+
+/// Background work, to be spawned by the mesh.
+pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Somebody's interest in a target; it ends when this is dropped.
+#[must_use = "the interest ends when this is dropped"]
+pub struct Interest {
+    release: Option<Box<dyn FnOnce() + Send + Sync>>,
+}
+
+/// How a source stands.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct SourceStatus {
+    /// The server that is spoken to.
+    pub server: String,
+    /// Whether there is a stream to it.
+    pub connected: bool,
+    /// The last trouble with it.
+    pub last_error: Option<String>,
+    /// Everything that is asked for.
+    pub resources: Vec<ResourceStatus>,
+}
+
+/// How a resource stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ResourceStatus {
+    /// Its type, such as `Cluster`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Whether it is there.
+    pub state: ResourceState,
+    /// The version that serves.
+    pub version: Option<Arc<str>>,
+    /// When that version came.
+    pub updated: Option<SystemTime>,
+    /// Why the latest version does not serve, where it does not.
+    pub error: Option<String>,
+    /// What of the serving version is not honoured.
+    pub warnings: Vec<Warning>,
+}
+
+/// Whether a resource is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResourceState {
+    /// Asked for, not answered yet.
+    Requested,
+    /// Here, and serving.
+    Synced,
+    /// The latest version was refused; an earlier one serves, if there was one.
+    Rejected,
+    /// The server has none of that name.
+    Absent,
+    /// The server did not answer in time.
+    TimedOut,
+}
+
+// === impl Interest ===
+
+impl Interest {
+    /// An interest that calls `release` when it ends.
+    pub fn new(release: impl FnOnce() + Send + Sync + 'static) -> Self {
+        Self { release: Some(Box::new(release)) }
+    }
+}
+
+impl Drop for Interest {
+    fn drop(&mut self) {
+        if let Some(release) = self.release.take() {
+            release();
+        }
+    }
+}
+
+impl fmt::Debug for Interest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interest").finish_non_exhaustive()
+    }
+}
+
+// === impl SourceStatus ===
+
+impl SourceStatus {
+    /// The status of a source that speaks to `server`.
+    pub fn new(server: impl Into<String>) -> Self {
+        Self { server: server.into(), ..Self::default() }
+    }
+}
+
+// === impl ResourceStatus ===
+
+impl ResourceStatus {
+    /// A resource that was asked for and not answered yet.
+    pub fn requested(kind: &'static str, name: Arc<str>) -> Self {
+        Self {
+            kind,
+            name,
+            state: ResourceState::Requested,
+            version: None,
+            updated: None,
+            error: None,
+            warnings: Vec::new(),
+        }
+    }
+}
