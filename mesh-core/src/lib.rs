@@ -14,6 +14,7 @@ pub mod identity;
 pub mod limit;
 pub mod outcome;
 pub mod outlier;
+pub mod retry;
 pub mod route;
 pub mod source;
 

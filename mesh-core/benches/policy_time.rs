@@ -1,0 +1,47 @@
+//! What the policy path takes in nanoseconds: the median of several runs. The flow is that of the bench `policy`.
+//!
+//! Making the request is measured beside it and taken off. Run with `cargo bench -p mesh-core --bench policy_time`.
+#![allow(clippy::print_stdout)]
+
+use std::{hint::black_box, time::Instant};
+
+use http_body::Body;
+use mesh_core::outcome::BoxError;
+
+use self::stack::{Routed, Terms, call, empty, small, stack};
+
+mod stack;
+
+const RUNS: usize = 15;
+const CALLS: usize = 200_000;
+
+fn main() {
+    report("not kept", false, empty);
+    report("kept, empty body", true, empty);
+    report("kept, small body", true, small);
+}
+
+fn report<B>(name: &str, kept: bool, body: fn() -> B)
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let (mut stack, terms) = (stack(), Terms::new(kept));
+    let made = median(|| drop(black_box(Routed::new(body(), terms.clone()))));
+    let called = median(|| call(&mut stack, Routed::new(body(), terms.clone())));
+    println!("{name:20} {:6.1} ns", called - made);
+}
+
+fn median(mut each: impl FnMut()) -> f64 {
+    let mut runs: Vec<f64> = (0..RUNS)
+        .map(|_| {
+            let started = Instant::now();
+            for _ in 0..CALLS {
+                each();
+            }
+            started.elapsed().as_nanos() as f64 / CALLS as f64
+        })
+        .collect();
+    runs.sort_by(f64::total_cmp);
+    runs[RUNS / 2]
+}

@@ -1,0 +1,176 @@
+//! The policy layers around a service that answers at once, so that all that is measured is theirs.
+#![allow(missing_docs, reason = "shared by benches and a test")]
+
+use std::{
+    future::{Future, Ready, ready},
+    hint::black_box,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Uri, header};
+use http_body::Body;
+use http_body_util::{Empty, Full};
+use mesh_core::{
+    Dice,
+    carry::{Carried, Carries, PolicyOf},
+    config::{CircuitBreakers, RequestPriority, RetryOn, RetryPolicy},
+    deadline::{Bound, Expiry},
+    hold::UntilEnd,
+    limit::{Breaker, Limit, LimitLayer, Limits},
+    outcome::{BoxError, HttpClassifier},
+    retry::{AttemptPolicy, HttpRules, Keep, Replay, ReplayBody, Replayed, Retry, RetryLayer},
+};
+use tokio::time::Instant;
+use tower::{Layer, Service};
+
+/// Answers at once.
+#[derive(Clone)]
+pub(crate) struct Answers;
+
+impl<R> Service<R> for Answers {
+    type Response = Response<Empty<Bytes>>;
+    type Error = BoxError;
+    type Future = Ready<Result<Self::Response, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        drop(black_box(request));
+        ready(Ok(Response::new(Empty::new())))
+    }
+}
+
+/// What a route says of one request.
+#[derive(Clone)]
+pub(crate) struct Terms {
+    retry: Arc<RetryPolicy>,
+    limits: Arc<Limits>,
+    deadline: Expiry,
+    kept: bool,
+}
+
+impl Terms {
+    pub(crate) fn new(kept: bool) -> Self {
+        let retry = RetryPolicy::on(RetryOn::SERVER_ERROR).max_retries(2).expect("legal");
+        let limits = Limits::new(&CircuitBreakers::default());
+        let deadline = Expiry::new(Bound::Request, Instant::now(), Duration::from_secs(15));
+        Self { retry: Arc::new(retry), limits, deadline, kept }
+    }
+
+    /// As the mesh does for each call: one reading of the clock, of which the deadline is made.
+    pub(crate) fn begin(&self) -> Self {
+        let deadline = Expiry::new(Bound::Request, Instant::now(), Duration::from_secs(15));
+        Self { deadline, ..self.clone() }
+    }
+}
+
+impl AttemptPolicy for Terms {
+    fn retry(&self) -> Option<&RetryPolicy> {
+        Some(&self.retry)
+    }
+
+    fn dice(&self) -> Dice {
+        Dice::new(1)
+    }
+
+    fn budget(&self) -> Option<Breaker> {
+        Some(Breaker { limits: self.limits.clone(), priority: RequestPriority::Default })
+    }
+
+    fn deadline(&self) -> Option<Expiry> {
+        Some(self.deadline)
+    }
+
+    fn per_try(&self) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
+
+    fn is_kept(&self) -> bool {
+        self.kept
+    }
+}
+
+/// A request that carries its terms, as a request of the mesh does.
+pub(crate) struct Routed<B> {
+    request: Request<B>,
+    terms: Terms,
+}
+
+impl<B> Carries<Terms> for Routed<B> {
+    fn carried(&self) -> Terms {
+        self.terms.begin()
+    }
+}
+
+impl<B> Routed<B> {
+    /// A request with a head as applications send it: to copy it is what keeping costs.
+    pub(crate) fn new(body: B, terms: Terms) -> Self {
+        let mut request = Request::new(body);
+        *request.uri_mut() = Uri::from_static("http://reviews/v1/7");
+        request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("bench"));
+        Self { request, terms }
+    }
+}
+
+pub(crate) fn empty() -> Empty<Bytes> {
+    Empty::new()
+}
+
+pub(crate) fn small() -> Full<Bytes> {
+    Full::from("a small body")
+}
+
+/// Keeps the HTTP request within.
+#[derive(Clone)]
+pub(crate) struct KeepRouted(Replay);
+
+impl<B> Keep<Routed<B>> for KeepRouted
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Kept = Replayed<B>;
+
+    fn keep(&self, routed: Routed<B>, repeatable: bool) -> Replayed<B> {
+        self.0.keep(routed.request, repeatable)
+    }
+}
+
+/// Whose limits an attempt counts against.
+#[derive(Clone)]
+pub(crate) struct ByCluster(Arc<Limits>);
+
+impl<B> PolicyOf<Request<ReplayBody<B>>, Breaker> for ByCluster {
+    fn policy_of(&self, _: &Request<ReplayBody<B>>) -> Breaker {
+        Breaker { limits: self.0.clone(), priority: RequestPriority::Default }
+    }
+}
+
+pub(crate) type Stack = Retry<Limit<Answers, ByCluster, UntilEnd>, KeepRouted, HttpRules, UntilEnd, Carried, Terms>;
+
+/// Deadline, retries and budget, then the request breaker, around a service that answers at once.
+pub(crate) fn stack() -> Stack {
+    let limits = ByCluster(Limits::new(&CircuitBreakers::default()));
+    let retry = RetryLayer::with_parts(KeepRouted(Replay::new()), HttpRules, UntilEnd(HttpClassifier), Carried);
+    retry.layer(LimitLayer::with_policy(limits).hold(UntilEnd(HttpClassifier)).layer(Answers))
+}
+
+/// One call, from request to dropped response.
+pub(crate) fn call<B>(stack: &mut Stack, request: Routed<B>)
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let ready = Service::<Routed<B>>::poll_ready(stack, &mut cx);
+    assert!(ready.is_ready());
+    let answer = pin!(stack.call(request)).poll(&mut cx);
+    assert!(black_box(answer).is_ready());
+}

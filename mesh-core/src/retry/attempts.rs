@@ -1,0 +1,77 @@
+//! The attempts that are under way.
+//!
+//! There is room for one, which lives inside the driver. The driver does not know that: it starts attempts, hears of
+//! whichever ends or runs out of time, and clears what is left; so one that starts the next after a delay needs more room
+//! here and nothing else.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project::pin_project;
+use tokio::time::Instant;
+
+use super::keep::Try;
+use crate::deadline::{Bound, Expiry, Silence};
+
+#[pin_project]
+#[derive(Debug)]
+pub(super) struct Attempts<F> {
+    /// None between attempts.
+    #[pin]
+    future: Option<F>,
+    this: Try,
+    /// When it first had to be waited for, which is when it started: until then no time passed that anyone could see.
+    since: Option<Instant>,
+}
+
+impl<F> Attempts<F> {
+    pub(super) const fn new() -> Self {
+        Self { future: None, this: Try { id: 0, number: 1 }, since: None }
+    }
+
+    pub(super) fn start(self: Pin<&mut Self>, this: Try, future: F) {
+        let mut slot = self.project();
+        slot.future.set(Some(future));
+        *slot.this = this;
+        *slot.since = None;
+    }
+
+    /// When the nearest limit of an attempt passes.
+    pub(super) fn nearest(self: Pin<&mut Self>, limit: Option<Duration>, silence: Option<Silence>) -> Option<Expiry> {
+        let slot = self.project();
+        slot.future.as_ref().as_pin_ref()?;
+        let (bound, limit) = match (limit, silence) {
+            (Some(limit), Some(silence)) if silence.limit < limit => (silence.bound, silence.limit),
+            (Some(limit), _) => (Bound::PerTry, limit),
+            (None, silence) => silence.map(|Silence { bound, limit }| (bound, limit))?,
+        };
+        Some(Expiry::new(bound, *slot.since.get_or_insert_with(Instant::now), limit))
+    }
+
+    /// Drops the attempt whose time was up.
+    pub(super) fn expire(mut self: Pin<&mut Self>) -> Try {
+        self.as_mut().clear();
+        self.this
+    }
+
+    pub(super) fn clear(self: Pin<&mut Self>) {
+        self.project().future.set(None);
+    }
+}
+
+impl<F: Future> Attempts<F> {
+    /// The next attempt that ends; pending while there is none.
+    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Try, F::Output)> {
+        let mut slot = self.project();
+        let Some(future) = slot.future.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        let output = ready!(future.poll(cx));
+        slot.future.set(None);
+        Poll::Ready((*slot.this, output))
+    }
+}

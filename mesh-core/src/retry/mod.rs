@@ -1,0 +1,172 @@
+//! Trying a request again: attempts, their time limits, and what bounds them, in one driver.
+//!
+//! Set against tower's `Retry`: the number of retries under way is bounded by a budget and not only the number per request;
+//! a streaming body can be sent again; attempts and the whole call have time limits, kept by one timer; and what no peer
+//! has processed is repeated at once, without asking a policy.
+//!
+//! # Examples
+//!
+//! HTTP, with a layer of tower-http between the retries and the service, so that it sees every attempt:
+//!
+//! ```
+//! use std::{sync::atomic::{AtomicU32, Ordering}, time::Duration};
+//!
+//! use bytes::Bytes;
+//! use http::{HeaderName, HeaderValue, Request, Response};
+//! use http_body_util::Full;
+//! use mesh_core::{config::{RetryOn, RetryPolicy}, retry::{ReplayBody, RetryLayer}};
+//! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_http::set_header::SetRequestHeaderLayer;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! static SEEN: AtomicU32 = AtomicU32::new(0);
+//!
+//! let policy = RetryPolicy::on(RetryOn::GATEWAY_ERROR | RetryOn::CONNECT_FAILURE).max_retries(2)?;
+//! let service = ServiceBuilder::new()
+//!     .layer(RetryLayer::new(policy).timeout(Duration::from_secs(5)).per_try_timeout(Duration::from_secs(1)))
+//!     .layer(SetRequestHeaderLayer::overriding(
+//!         HeaderName::from_static("x-client"),
+//!         HeaderValue::from_static("docs"),
+//!     ))
+//!     .service(service_fn(async |request: Request<ReplayBody<Full<Bytes>>>| {
+//!         assert_eq!(request.headers()["x-client"], "docs");
+//!         let status = if SEEN.fetch_add(1, Ordering::Relaxed) == 0 { 503 } else { 200 };
+//!         Ok::<_, BoxError>(Response::builder().status(status).body(())?)
+//!     }));
+//!
+//! let response = service.oneshot(Request::new(Full::from("hello"))).await?;
+//! assert_eq!((response.status().as_u16(), SEEN.load(Ordering::Relaxed)), (200, 2));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Anything else that can be cloned, with a judge of its own:
+//!
+//! ```
+//! use mesh_core::{config::{RetryOn, RetryPolicy}, retry::{RetryLayer, Tried, Verdict, Wait}};
+//! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), BoxError> {
+//! let mut answers = [None, Some(7)].into_iter();
+//! let service = ServiceBuilder::new()
+//!     .layer(RetryLayer::cloning(RetryPolicy::on(RetryOn::default())).judge(|tried: Tried<'_, Option<u32>>| {
+//!         if tried.result.is_ok_and(Option::is_none) { Verdict::Retry(Wait::Backoff) } else { Verdict::Deliver }
+//!     }))
+//!     .service(service_fn(move |_: &'static str| std::future::ready(Ok::<_, BoxError>(answers.next().flatten()))));
+//!
+//! assert_eq!(service.oneshot("how many?").await?, Some(7));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is tried again
+//!
+//! - What no peer has processed, whatever the policy: as often as it takes, within reason, when it never left, and once
+//!   when a peer has refused it. Such a repetition is no attempt and costs no budget.
+//! - What the judge finds worth while, up to the policy's number of retries, where the budget has room, where the request
+//!   can be repeated, and where the wait ends before the deadline. A failure to connect costs no budget.
+//!
+//! When there is no further attempt, the last result is delivered, with a note why: see [`Judge::note`].
+//!
+//! # Cloning, readiness, cancellation
+//!
+//! A call takes the ready service and leaves a clone. The layer is ready when its inner service is; a further attempt waits
+//! for it to be ready again, within the deadline. A call that is dropped ends its attempt and gives its permits back.
+
+mod attempts;
+mod backoff;
+mod date;
+mod future;
+mod keep;
+mod layer;
+mod policy;
+mod replay;
+mod rules;
+mod tape;
+
+use std::{
+    mem,
+    task::{Context, Poll},
+};
+
+use tower_service::Service;
+
+pub use self::{
+    backoff::Wait,
+    future::ResponseFuture,
+    keep::{ByClone, Cloned, Keep, Kept, Observe, Replay, Replayed, Try},
+    layer::RetryLayer,
+    policy::{AttemptPolicy, Standalone, StandaloneCall},
+    replay::ReplayBody,
+    rules::{FailureRules, HttpRules, Judge, Tried, Verdict},
+};
+use crate::{
+    carry::PolicyOf,
+    deadline::BodyLimits,
+    hold::{AtOnce, Hold},
+    outcome::BoxError,
+};
+
+/// Tries requests again. See the [module](self).
+#[derive(Debug)]
+pub struct Retry<S, K = Replay, J = HttpRules, H = AtOnce, O = Standalone, P = StandaloneCall> {
+    inner: S,
+    recipe: RetryLayer<K, J, H, O, P>,
+}
+
+// === impl Retry ===
+
+impl<S, K, J, H, O, P> Retry<S, K, J, H, O, P> {
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: Clone, K: Clone, J: Clone, H: Clone, O: Clone, P> Clone for Retry<S, K, J, H, O, P> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), recipe: self.recipe.clone() }
+    }
+}
+
+impl<R, S, K, J, H, O, P> Service<R> for Retry<S, K, J, H, O, P>
+where
+    K: Keep<R>,
+    K::Kept: Observe<S::Response>,
+    S: Service<<K::Kept as Kept>::Attempt> + Clone,
+    S::Error: Into<BoxError>,
+    J: Judge<S::Response> + Clone,
+    H: Hold<S::Response, BodyLimits> + Clone,
+    O: PolicyOf<R, P>,
+    P: AttemptPolicy,
+{
+    type Response = H::Held;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, S::Future, K::Kept, P, J, H>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let RetryLayer { keep, judge, hold, origin, .. } = &self.recipe;
+        let policy = origin.policy_of(&request);
+        let kept = keep.keep(request, policy.is_kept());
+        let clone = self.inner.clone();
+        // The call takes the service that is ready, and the clone, which may not be, stays.
+        let ready = mem::replace(&mut self.inner, clone);
+        ResponseFuture::new(ready, kept, policy, judge.clone(), hold.clone())
+    }
+}

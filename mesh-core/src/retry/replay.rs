@@ -1,0 +1,223 @@
+//! A request body that several attempts may read: the one body type of everything that is sent.
+//!
+//! Most bodies are over before they begin. So the body is asked for what it has before the first attempt: where it has
+//! nothing, there is nothing to keep; where it gives one piece of data and ends, that piece is kept, and to clone it costs
+//! a reference count. Only what streams is shared ([`tape`](super::tape)): frames are appended to a buffer as the source
+//! gives them, and every attempt reads them through a cursor of its own, from the beginning.
+//!
+//! The buffer is bounded. The frame that would pass the limit ends it: what was kept is let go, the latest attempt reads on
+//! straight from the source, and the request can no longer be repeated. The same happens when an attempt is committed to.
+
+use std::{
+    fmt, mem,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body, Frame, SizeHint};
+
+use super::tape::{Cursor, Piece, Reader, Tape, TapeHandle, user_error};
+use crate::outcome::BoxError;
+
+/// A request body that the next attempt can read again.
+///
+/// Dropping it before its end cancels the attempt and leaves the source as it was, so that a later attempt reads on. It is
+/// `Unpin` and `Send` whenever `B` is.
+///
+/// # Errors
+///
+/// An error of the user's body is a [`Failed`](crate::outcome::Failed) of kind
+/// [`FailureKind::RequestBody`](crate::outcome::FailureKind::RequestBody) with that error as its source. An attempt that was
+/// given up, and still reads, is told so by an error.
+pub struct ReplayBody<B>(Kind<B>);
+
+enum Kind<B> {
+    Empty,
+    /// The data is taken when it is read. A size that is hidden makes no `content-length`.
+    Whole {
+        data: Option<Bytes>,
+        sized: bool,
+    },
+    Shared(Cursor<B>),
+    /// Nothing is kept.
+    Through(B),
+}
+
+/// The body of a request that is kept for another attempt.
+pub(super) struct Recording<B> {
+    kind: Recorded<B>,
+    limit: usize,
+    sized: bool,
+}
+
+enum Recorded<B> {
+    /// Not asked yet.
+    Fresh(B),
+    Empty,
+    Whole(Bytes),
+    Shared(TapeHandle<B>),
+    /// An attempt has it, and no other will.
+    Gone,
+}
+
+// === impl Recording ===
+
+impl<B> Recording<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    /// Keeps up to `limit` bytes of `body`; `sized` tells whether a short body may show its size.
+    pub(super) const fn new(body: B, limit: usize, sized: bool) -> Self {
+        Self { kind: Recorded::Fresh(body), limit, sized }
+    }
+
+    /// Asks the body what it has. It is asked once and never waited for, as what it gives may depend on the answer.
+    pub(super) fn gather(&mut self, cx: &mut Context<'_>) {
+        self.kind = match mem::replace(&mut self.kind, Recorded::Gone) {
+            Recorded::Fresh(body) => gather(body, self.limit, cx),
+            known => known,
+        };
+    }
+
+    /// The body for one more attempt, if there can be one.
+    pub(super) fn attempt(&mut self, reader: Reader) -> Option<ReplayBody<B>> {
+        let kind = match &self.kind {
+            Recorded::Empty => Kind::Empty,
+            Recorded::Whole(data) => Kind::Whole { data: Some(data.clone()), sized: self.sized },
+            Recorded::Shared(tape) => Kind::Shared(tape.cursor(reader)?),
+            Recorded::Fresh(_) | Recorded::Gone => Kind::Through(self.take()?),
+        };
+        Some(ReplayBody(kind))
+    }
+
+    /// Gives up what `reader` reads, if another could read all of it again.
+    pub(super) fn retire(&mut self, reader: Reader) -> bool {
+        match &self.kind {
+            Recorded::Empty | Recorded::Whole(_) => true,
+            Recorded::Shared(tape) => tape.retire(reader),
+            Recorded::Fresh(_) | Recorded::Gone => false,
+        }
+    }
+
+    /// Keeps nothing further: `reader` reads on alone.
+    pub(super) fn commit(&mut self, reader: Reader) {
+        if let Recorded::Shared(tape) = mem::replace(&mut self.kind, Recorded::Gone) {
+            tape.commit(reader);
+        }
+    }
+
+    fn take(&mut self) -> Option<B> {
+        match mem::replace(&mut self.kind, Recorded::Gone) {
+            Recorded::Fresh(body) => Some(body),
+            _ => None,
+        }
+    }
+}
+
+fn gather<B>(mut body: B, limit: usize, cx: &mut Context<'_>) -> Recorded<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    if body.is_end_stream() {
+        return Recorded::Empty;
+    }
+    let hint = body.size_hint();
+    let mut next = |body: &mut B| Pin::new(body).poll_frame(cx).map(|frame| Some(Piece::of_frame(frame?)));
+    let data = match next(&mut body) {
+        Poll::Ready(None) => return Recorded::Empty,
+        Poll::Ready(Some(Ok(Piece::Data(data)))) if data.len() <= limit => data,
+        first => return Recorded::Shared(TapeHandle::new(Tape::new(body, hint, limit).with(first))),
+    };
+    if body.is_end_stream() {
+        return Recorded::Whole(data);
+    }
+    match next(&mut body) {
+        Poll::Ready(None) => Recorded::Whole(data),
+        second => {
+            let tape = Tape::new(body, hint, limit).with(Poll::Ready(Some(Ok(Piece::Data(data)))));
+            Recorded::Shared(TapeHandle::new(tape.with(second)))
+        }
+    }
+}
+
+// === impl ReplayBody ===
+
+impl<B> ReplayBody<B> {
+    /// A body of nothing.
+    pub const fn empty() -> Self {
+        Self(Kind::Empty)
+    }
+
+    /// A body that is all there; it shows its size.
+    pub const fn whole(data: Bytes) -> Self {
+        Self(Kind::Whole { data: Some(data), sized: true })
+    }
+
+    /// A body that is passed through and not kept.
+    pub const fn through(body: B) -> Self {
+        Self(Kind::Through(body))
+    }
+}
+
+impl<B> Body for ReplayBody<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Whole { data, .. } => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Kind::Shared(cursor) => cursor.poll_frame(cx),
+            Kind::Through(body) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| {
+                    let frame = frame.map_err(user_error)?;
+                    Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+                }))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Kind::Empty => true,
+            Kind::Whole { data, .. } => data.is_none(),
+            Kind::Shared(cursor) => cursor.has_ended(),
+            Kind::Through(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Whole { data, sized: true } => SizeHint::with_exact(data.as_ref().map_or(0, Bytes::len) as u64),
+            Kind::Whole { .. } => SizeHint::default(),
+            Kind::Shared(cursor) => cursor.size_hint(),
+            Kind::Through(body) => body.size_hint(),
+        }
+    }
+}
+
+impl<B> Default for ReplayBody<B> {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Kind::Empty => "ReplayBody(empty)",
+            Kind::Whole { .. } => "ReplayBody(whole)",
+            Kind::Shared(_) => "ReplayBody(shared)",
+            Kind::Through(_) => "ReplayBody(through)",
+        })
+    }
+}

@@ -1,0 +1,320 @@
+//! When an attempt is followed by another: the decision, as a trait, with Envoy's rules for HTTP.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, Response, StatusCode, header};
+
+use super::{backoff::Wait, date};
+use crate::{
+    config::{RetryOn, RetryPolicy},
+    outcome::{BoxError, Failure, FailureKind, Flags, Sent},
+};
+
+/// Decides what follows an attempt. Closures are judges: `|tried: Tried<'_, Res>| -> Verdict`.
+pub trait Judge<Res> {
+    /// Looks at how an attempt ended. Called only for what was sent; what never left, or was refused unprocessed, is
+    /// repeated without asking.
+    fn judge(&self, tried: Tried<'_, Res>) -> Verdict;
+
+    /// Notes in a response that is delivered why it was not tried again: [`Flags::URX`] when retries, or the time for them,
+    /// were used up, [`Flags::UO`] when the budget was. Failed attempts carry the same flags in their error. Nothing by
+    /// default, for responses that have no room for notes.
+    fn note(&self, response: &mut Res, flags: Flags) {
+        let _ = (response, flags);
+    }
+}
+
+/// How an attempt ended, and what it is judged by.
+#[derive(Debug)]
+pub struct Tried<'a, Res> {
+    /// The response, or the error.
+    pub result: Result<&'a Res, &'a BoxError>,
+    /// What the error stands for.
+    pub failure: Option<Failure>,
+    /// The policy.
+    pub policy: &'a RetryPolicy,
+    /// Whether the request may be repeated whatever became of it.
+    pub idempotent: bool,
+}
+
+/// What follows an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its result is delivered.
+    Deliver,
+    /// Another attempt is worth while, after this wait.
+    Retry(Wait),
+}
+
+/// Envoy's conditions for HTTP responses and for failures, and [`RetryOn::IDEMPOTENT_FAILURE`]; gRPC statuses are looked
+/// for in the head, as the answers that may be retried have no other part.
+///
+/// Why a response was not tried again is noted as [`Flags`] in its extensions.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HttpRules;
+
+/// Envoy's conditions for failures alone; every response is delivered.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FailureRules;
+
+// === impl Judge ===
+
+impl<Res, F> Judge<Res> for F
+where
+    F: Fn(Tried<'_, Res>) -> Verdict,
+{
+    fn judge(&self, tried: Tried<'_, Res>) -> Verdict {
+        self(tried)
+    }
+}
+
+// === impl FailureRules ===
+
+impl<Res> Judge<Res> for FailureRules {
+    fn judge(&self, tried: Tried<'_, Res>) -> Verdict {
+        match tried.failure {
+            Some(failure) if failure_is_retriable(&failure, tried.policy, tried.idempotent) => {
+                Verdict::Retry(Wait::Backoff)
+            }
+            _ => Verdict::Deliver,
+        }
+    }
+}
+
+// === impl HttpRules ===
+
+impl<B> Judge<Response<B>> for HttpRules {
+    fn judge(&self, tried: Tried<'_, Response<B>>) -> Verdict {
+        let Ok(response) = tried.result else {
+            return FailureRules.judge(tried);
+        };
+        if !response_is_retriable(response.status(), response.headers(), tried.policy, tried.idempotent) {
+            return Verdict::Deliver;
+        }
+        let asked = tried.policy.asked_wait().and_then(|asked| retry_after(response.headers(), asked.limit()));
+        Verdict::Retry(asked.map_or(Wait::Backoff, Wait::Asked))
+    }
+
+    fn note(&self, response: &mut Response<B>, flags: Flags) {
+        let known = response.extensions().get::<Flags>().copied().unwrap_or_default();
+        response.extensions_mut().insert(known | flags);
+    }
+}
+
+/// Whether the policy's conditions include a failure. What was refused on this side never is, nor what failed for the
+/// caller's own body, nor the end of the request's own time.
+fn failure_is_retriable(failure: &Failure, policy: &RetryPolicy, idempotent: bool) -> bool {
+    let on = policy.conditions();
+    let any = RetryOn::SERVER_ERROR | RetryOn::GATEWAY_ERROR | RetryOn::RESET;
+    let own_time = matches!(failure.kind, FailureKind::Timeout | FailureKind::Idle);
+    if own_time || !failure.class().is_failure() {
+        return false;
+    }
+    if on.intersects(any) || (idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE)) {
+        return true;
+    }
+    match failure.kind {
+        FailureKind::Refused => on.intersects(RetryOn::REFUSED_STREAM),
+        FailureKind::Connect | FailureKind::ConnectTimeout | FailureKind::Tls => {
+            on.intersects(RetryOn::CONNECT_FAILURE | RetryOn::RESET_BEFORE_REQUEST)
+        }
+        // A refused stream has had bytes; anything else that was not sent has not.
+        _ => failure.sent == Sent::No && on.intersects(RetryOn::RESET_BEFORE_REQUEST),
+    }
+}
+
+const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// Whether the policy's conditions include a response.
+fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
+    let on = policy.conditions();
+    if on.is_empty() {
+        return false;
+    }
+    if headers.contains_key(RATE_LIMITED) {
+        // Without the condition it is never retried, whatever else is met.
+        return on.intersects(RetryOn::RATE_LIMITED);
+    }
+    let gateway = matches!(status.as_u16(), 502..=504);
+    (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))
+        || (gateway && on.intersects(RetryOn::GATEWAY_ERROR))
+        || (gateway && idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE))
+        || (status == StatusCode::CONFLICT && on.intersects(RetryOn::CONFLICT))
+        || (on.intersects(RetryOn::STATUSES) && policy.retriable_statuses().contains(&status))
+        || (on.intersects(RetryOn::HEADERS) && policy.retriable_headers().iter().any(|m| m.matches_headers(headers)))
+        || grpc_condition(headers).is_some_and(|condition| on.intersects(condition))
+}
+
+/// The condition that the status of a trailers-only answer meets.
+fn grpc_condition(headers: &HeaderMap) -> Option<RetryOn> {
+    match headers.get(GRPC_STATUS)?.as_bytes() {
+        b"1" => Some(RetryOn::GRPC_CANCELLED),
+        b"4" => Some(RetryOn::GRPC_DEADLINE_EXCEEDED),
+        b"8" => Some(RetryOn::GRPC_RESOURCE_EXHAUSTED),
+        b"13" => Some(RetryOn::GRPC_INTERNAL),
+        b"14" => Some(RetryOn::GRPC_UNAVAILABLE),
+        _ => None,
+    }
+}
+
+/// How long a `retry-after` asks to wait, in whole seconds above zero and up to `limit`; a longer wait is not waited at all.
+///
+/// Seconds, a date and a Unix time are understood (RFC 9110 10.2.3, and Envoy's `UNIX_TIMESTAMP`). Points in time are
+/// measured from the `date` of the same response, so that neither side's clock need be right.
+fn retry_after(headers: &HeaderMap, limit: Duration) -> Option<Duration> {
+    /// Above this, in 2001 or after 31 years, a number is taken for a point in time.
+    const POINT_IN_TIME: u64 = 1_000_000_000;
+    let text = |name| headers.get(name)?.to_str().ok();
+    let asked = text(header::RETRY_AFTER)?.trim();
+    let sent = || date::parse(text(header::DATE)?);
+    let seconds = match asked.parse::<u64>() {
+        Ok(seconds) if seconds < POINT_IN_TIME => seconds,
+        Ok(point) => point.checked_sub(sent()?)?,
+        Err(_) => date::parse(asked)?.checked_sub(sent()?)?,
+    };
+    let wait = Duration::from_secs(seconds);
+    (seconds > 0 && wait <= limit).then_some(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::config::{HeaderKey, HeaderMatcher, HeaderTest, RetryAfter};
+
+    fn judge(on: RetryOn, idempotent: bool, response: &Response<()>) -> bool {
+        let policy = RetryPolicy::on(on);
+        let tried = Tried { result: Ok(response), failure: None, policy: &policy, idempotent };
+        HttpRules.judge(tried) == Verdict::Retry(Wait::Backoff)
+    }
+
+    fn judge_failure(on: RetryOn, idempotent: bool, kind: FailureKind, sent: Sent) -> bool {
+        let policy = RetryPolicy::on(on);
+        failure_is_retriable(&Failure::new(kind, sent), &policy, idempotent)
+    }
+
+    fn answer(status: u16) -> Response<()> {
+        Response::builder().status(status).body(()).expect("legal")
+    }
+
+    fn with(name: &'static str, value: &'static str) -> Response<()> {
+        let mut response = answer(200);
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        response
+    }
+
+    #[test]
+    fn statuses_meet_the_conditions_of_envoy() {
+        let met = |on| [409, 429, 499, 500, 501, 502, 503, 504, 505].map(|status| judge(on, false, &answer(status)));
+        assert_eq!(met(RetryOn::SERVER_ERROR), [false, false, false, true, true, true, true, true, true]);
+        assert_eq!(met(RetryOn::GATEWAY_ERROR), [false, false, false, false, false, true, true, true, false]);
+        assert_eq!(met(RetryOn::CONFLICT), [true, false, false, false, false, false, false, false, false]);
+        assert_eq!(met(RetryOn::RESET | RetryOn::CONNECT_FAILURE), [false; 9]);
+    }
+
+    #[test]
+    fn own_statuses_and_headers_count_as_listed() {
+        let policy = RetryPolicy::on(RetryOn::default()).statuses([StatusCode::TOO_MANY_REQUESTS]);
+        assert!(response_is_retriable(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), &policy, false));
+        assert!(!response_is_retriable(StatusCode::BAD_GATEWAY, &HeaderMap::new(), &policy, false));
+
+        let key = HeaderKey::parse("x-try-again").expect("legal");
+        let policy = RetryPolicy::on(RetryOn::default()).headers([HeaderMatcher::new(key, HeaderTest::Present(true))]);
+        let headers = with("x-try-again", "yes").headers().clone();
+        assert!(response_is_retriable(StatusCode::OK, &headers, &policy, false));
+        assert!(!response_is_retriable(StatusCode::OK, &HeaderMap::new(), &policy, false));
+    }
+
+    #[test]
+    fn rate_limited_answer_is_retried_on_its_own_condition_only() {
+        let mut limited = with("x-envoy-ratelimited", "true");
+        *limited.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        assert!(!judge(RetryOn::SERVER_ERROR | RetryOn::GATEWAY_ERROR, true, &limited));
+        assert!(judge(RetryOn::RATE_LIMITED, false, &limited));
+        assert!(!judge(RetryOn::RATE_LIMITED, false, &answer(503)));
+    }
+
+    #[test]
+    fn grpc_status_of_a_trailers_only_answer_meets_its_condition() {
+        let conditions = [
+            ("1", RetryOn::GRPC_CANCELLED),
+            ("4", RetryOn::GRPC_DEADLINE_EXCEEDED),
+            ("8", RetryOn::GRPC_RESOURCE_EXHAUSTED),
+            ("13", RetryOn::GRPC_INTERNAL),
+            ("14", RetryOn::GRPC_UNAVAILABLE),
+        ];
+        for (status, condition) in conditions {
+            for (_, other) in conditions {
+                assert_eq!(
+                    judge(other, false, &with("grpc-status", status)),
+                    condition == other,
+                    "{status} on {other:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn idempotent_request_is_retried_on_gateway_errors_and_failures() {
+        let on = RetryOn::IDEMPOTENT_FAILURE;
+        assert_eq!([500, 502, 503, 504].map(|status| judge(on, true, &answer(status))), [false, true, true, true]);
+        assert!(!judge(on, false, &answer(503)));
+        assert!(judge_failure(on, true, FailureKind::Disconnected, Sent::Yes));
+        assert!(!judge_failure(on, false, FailureKind::Disconnected, Sent::Yes));
+    }
+
+    #[test]
+    fn failures_meet_the_conditions_of_envoy() {
+        use FailureKind as K;
+        let all = [K::Reset, K::Disconnected, K::Refused, K::Connect, K::ConnectTimeout, K::PerTryTimeout, K::Protocol];
+        for on in [RetryOn::SERVER_ERROR, RetryOn::GATEWAY_ERROR, RetryOn::RESET] {
+            assert!(all.iter().all(|kind| judge_failure(on, false, *kind, Sent::Maybe)), "{on:?}");
+        }
+        let met = |on, sent| all.map(|kind| judge_failure(on, false, kind, sent));
+        assert_eq!(met(RetryOn::REFUSED_STREAM, Sent::No), [false, false, true, false, false, false, false]);
+        assert_eq!(met(RetryOn::CONNECT_FAILURE, Sent::No), [false, false, false, true, true, false, false]);
+        assert_eq!(met(RetryOn::RESET_BEFORE_REQUEST, Sent::No), [true, true, false, true, true, true, true]);
+        assert_eq!(met(RetryOn::RESET_BEFORE_REQUEST, Sent::Maybe), [false, false, false, true, true, false, false]);
+    }
+
+    #[test]
+    fn what_was_refused_here_is_never_retried() {
+        use FailureKind as K;
+        let everything =
+            RetryOn::SERVER_ERROR | RetryOn::RESET | RetryOn::RESET_BEFORE_REQUEST | RetryOn::IDEMPOTENT_FAILURE;
+        for kind in [K::Overflow, K::NoEndpoint, K::NoRoute, K::Fault, K::RequestBody, K::Timeout, K::Idle, K::Shutdown]
+        {
+            for sent in [Sent::No, Sent::Maybe] {
+                assert!(!judge_failure(everything, true, kind, sent), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_read_in_three_forms_up_to_its_limit() {
+        let asked = |value: &'static str| {
+            let mut response = with("retry-after", value);
+            response.headers_mut().insert("date", HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
+            retry_after(response.headers(), Duration::from_secs(300)).map(|wait| wait.as_secs())
+        };
+        assert_eq!(asked("2"), Some(2));
+        assert_eq!((asked("300"), asked("301")), (Some(300), None));
+        assert_eq!((asked("0"), asked("soon"), asked("-1")), (None, None, None));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:50:07 GMT"), Some(30));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:07 GMT"), None);
+        let headers = with("retry-after", "1700000300").headers().clone();
+        assert_eq!(retry_after(&headers, Duration::from_secs(300)), None, "measured from no date");
+    }
+
+    #[test]
+    fn verdict_carries_what_the_peer_asked_for() {
+        let retry_after = RetryAfter::up_to(Duration::from_secs(10)).expect("legal");
+        let policy = RetryPolicy::on(RetryOn::SERVER_ERROR).retry_after(retry_after);
+        let mut response = with("retry-after", "7");
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        let tried = Tried { result: Ok(&response), failure: None, policy: &policy, idempotent: false };
+        assert_eq!(HttpRules.judge(tried), Verdict::Retry(Wait::Asked(Duration::from_secs(7))));
+    }
+}
