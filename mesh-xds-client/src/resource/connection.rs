@@ -66,7 +66,7 @@ pub(super) fn decode(options: Options, notes: &mut Notes) -> Result<(ConnectionP
 }
 
 fn typed(extension: Any, notes: &mut Notes) -> Result<(ConnectionPolicy, Auto), ConfigError> {
-    let message: HttpProtocolOptions = unpack("value", &extension)?;
+    let message: HttpProtocolOptions = unpack(&extension)?;
     warn_if_set!(
         notes,
         message,

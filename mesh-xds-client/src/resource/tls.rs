@@ -43,9 +43,8 @@ pub(super) fn decode(
     if is::<RawBuffer>(&extension) {
         return Ok(None);
     }
-    notes.at("typed_config", extension, |extension, notes| {
-        upstream(unpack("value", &extension)?, auto, context, notes).map(Some)
-    })
+    notes
+        .at("typed_config", extension, |extension, notes| upstream(unpack(&extension)?, auto, context, notes).map(Some))
 }
 
 fn upstream(
