@@ -449,7 +449,7 @@ fn zero_requests_per_connection_are_no_limit() {
 #[test]
 fn http_options_are_refused_for_each_field_that_breaks_a_rule() {
     use http_parts::{ExplicitHttpConfig, explicit_http_config::ProtocolConfig};
-    let cases: [(&str, fn(&mut HttpProtocolOptions)); 5] = [
+    let cases: [Case<HttpProtocolOptions>; 5] = [
         ("upstream_protocol_options", |o| o.upstream_protocol_options = None),
         ("explicit_http_config.protocol_config", |o| {
             o.upstream_protocol_options =

@@ -27,7 +27,7 @@ fn listener_resource(message: &HttpConnectionManager) -> Decoded<ListenerResourc
 }
 
 #[track_caller]
-fn assert_manager_refused(cases: &[(&str, fn(&mut HttpConnectionManager))]) {
+fn assert_manager_refused(cases: &[Case<HttpConnectionManager>]) {
     for (path, spoil) in cases {
         let mut message = samples::connection_manager();
         spoil(&mut message);

@@ -12,6 +12,9 @@ use mesh_core::config::{Decoded, Warning};
 
 use super::*;
 
+/// The path of a field, and what is done to it.
+type Case<M> = (&'static str, fn(&mut M));
+
 /// Reads a message as a resource of its kind.
 fn decode_message<M: Message + prost::Name>(message: &M, context: &Context) -> Result<Decoded<Resource>, Bad> {
     decode(&samples::any(message), context)
@@ -19,10 +22,7 @@ fn decode_message<M: Message + prost::Name>(message: &M, context: &Context) -> R
 
 /// Changes one thing about a good message, which must then be refused for the field at `path`.
 #[track_caller]
-fn assert_refused<M: Message + prost::Name + Default>(good: M, context: &Context, cases: &[(&str, fn(&mut M))])
-where
-    M: Clone,
-{
+fn assert_refused<M: Message + prost::Name + Clone>(good: M, context: &Context, cases: &[Case<M>]) {
     decode_message(&good, context).expect("the sample is good");
     for (path, spoil) in cases {
         let mut message = good.clone();
@@ -36,7 +36,7 @@ where
 
 /// Changes one thing about a good message, which must then be accepted with a warning of the field at `path`.
 #[track_caller]
-fn assert_warned<M: Message + prost::Name + Default + Clone>(good: M, context: &Context, cases: &[(&str, fn(&mut M))]) {
+fn assert_warned<M: Message + prost::Name + Clone>(good: M, context: &Context, cases: &[Case<M>]) {
     let before = decode_message(&good, context).expect("the sample is good").warnings;
     for (path, change) in cases {
         assert!(!before.iter().any(|warning| warning.field == *path), "{path} is warned of in the sample");

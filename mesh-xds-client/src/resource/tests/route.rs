@@ -554,7 +554,7 @@ fn what_is_not_known_of_routes_is_warned_of() {
 #[test]
 fn action_that_is_not_known_stays_and_fails_its_requests() {
     use pb::route_action as ra;
-    let cases: [(&str, fn(&mut RouteConfiguration)); 7] = [
+    let cases: [Case<RouteConfiguration>; 7] = [
         ("action", |m| m.virtual_hosts[0].routes[0].action = None),
         ("filter_action", |m| {
             m.virtual_hosts[0].routes[0].action = Some(route::Action::FilterAction(Default::default()));
@@ -592,7 +592,7 @@ fn body_within_a_raised_limit_is_not_refused() {
 
 #[test]
 fn route_with_a_condition_that_nothing_meets_is_left_out() {
-    let cases: [(&str, fn(&mut pb::RouteMatch)); 4] = [
+    let cases: [Case<pb::RouteMatch>; 4] = [
         ("tls_context", |m| m.tls_context = Some(Default::default())),
         ("dynamic_metadata", |m| m.dynamic_metadata = vec![Default::default()]),
         ("cookies", |m| m.cookies = vec![Default::default()]),

@@ -34,7 +34,7 @@ fn tls(message: &UpstreamTlsContext) -> UpstreamTls {
 }
 
 #[track_caller]
-fn assert_tls_refused(cases: &[(&str, fn(&mut UpstreamTlsContext))]) {
+fn assert_tls_refused(cases: &[Case<UpstreamTlsContext>]) {
     for (path, spoil) in cases {
         let mut message = tls_context();
         spoil(&mut message);
@@ -154,7 +154,7 @@ fn tls_is_refused_for_each_field_that_breaks_a_rule() {
 
 #[test]
 fn checks_of_certificates_that_are_not_known_are_refused() {
-    let cases: [(&str, fn(&mut CertificateValidationContext)); 6] = [
+    let cases: [Case<CertificateValidationContext>; 6] = [
         ("verify_certificate_spki", |c| c.verify_certificate_spki = vec!["x".to_owned()]),
         ("verify_certificate_hash", |c| c.verify_certificate_hash = vec!["x".to_owned()]),
         ("crl", |c| c.crl = inline("x")),
@@ -192,8 +192,7 @@ fn transport_without_tls_is_plain_and_an_unknown_one_refused() {
 
 #[test]
 fn secrets_of_a_sidecar_become_identities() {
-    let mut message = UpstreamTlsContext::default();
-    message.common_tls_context = Some(CommonTlsContext {
+    let common = CommonTlsContext {
         // As Istio sends it: nothing that TLS 1.2 and 1.3 would not do anyway.
         tls_params: Some(TlsParameters {
             tls_minimum_protocol_version: 3,
@@ -217,8 +216,8 @@ fn secrets_of_a_sidecar_become_identities() {
             },
         )),
         ..Default::default()
-    });
-    let tls = tls(&message);
+    };
+    let tls = tls(&UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() });
     assert_eq!(*tls.trust(), Trust::Identity("default".into()));
     assert_eq!(tls.identity().map(|name| &**name), Some("default"));
     assert_eq!(tls.sans()[0].kind, Some(SanKind::Uri));
