@@ -168,7 +168,7 @@ fn weighted(message: pb::WeightedCluster, notes: &mut Notes) -> Result<WeightedC
         notes,
         message,
         "clusters are drawn at random, by their weights",
-        [runtime_key_prefix, random_value_specifier,]
+        [runtime_key_prefix, random_value_specifier]
     );
     let entries = notes.each("clusters", message.clusters, weighted_entry)?;
     WeightedClusters::new(entries)

@@ -164,7 +164,7 @@ fn known(extension: &Any, depth: usize, notes: &mut Notes) -> Result<Option<Choi
             notes,
             config,
             "endpoints are picked as without it",
-            [active_request_bias, slow_start_config, selection_method,]
+            [active_request_bias, slow_start_config, selection_method]
         );
         let policy = least_request(config.choice_count)?;
         return Ok(Some((policy, weighted(config.locality_lb_config.as_ref(), notes))));

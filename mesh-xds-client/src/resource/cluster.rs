@@ -38,7 +38,7 @@ fn warn_of_unread(message: &pb::Cluster, notes: &mut Notes) {
         notes,
         message,
         "every endpoint is reached as transport_socket says",
-        [transport_socket_matches, transport_socket_matcher,]
+        [transport_socket_matches, transport_socket_matcher]
     );
     warn_if_set!(notes, message, "endpoints are judged by the answers to requests alone", [health_checks]);
     warn_if_set!(

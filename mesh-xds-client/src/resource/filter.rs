@@ -103,7 +103,7 @@ fn stage(message: Message, notes: &mut Notes) -> Result<Stage, ConfigError> {
             notes,
             router,
             "requests are treated as without it",
-            [upstream_http_filters, respect_expected_rq_timeout,]
+            [upstream_http_filters, respect_expected_rq_timeout]
         );
         return Ok(Stage::Router);
     }

@@ -296,7 +296,7 @@ fn names(message: CertificateValidationContext, notes: &mut Notes) -> Result<Vec
         notes,
         message,
         "certificates are verified as without it",
-        [allow_expired_certificate, trust_chain_verification,]
+        [allow_expired_certificate, trust_chain_verification]
     );
     if message.match_typed_subject_alt_names.is_set() {
         return notes.each("match_typed_subject_alt_names", message.match_typed_subject_alt_names, typed_name);

@@ -105,8 +105,8 @@ fn endpoints_are_refused_for_each_field_that_breaks_a_rule() {
             ("endpoints[0].lb_endpoints[0].endpoint.additional_addresses[0].address", |m| {
                 inner(&mut m.endpoints[0].lb_endpoints[0]).additional_addresses = vec![AdditionalAddress::default()];
             }),
-            ("endpoints[1].lb_endpoints[0].address", |m| {
-                m.endpoints[1].lb_endpoints[0] = lb_endpoint("10.0.0.1", 80);
+            ("endpoints[0].lb_endpoints[1].address", |m| {
+                m.endpoints[0].lb_endpoints[1] = lb_endpoint("10.0.0.1", 80);
             }),
             ("policy.drop_overloads[0].category", |m| drops(m)[0].category.clear()),
             ("policy.drop_overloads[0].drop_percentage", |m| drops(m)[0].drop_percentage = None),
@@ -151,6 +151,22 @@ fn same_locality_may_stand_at_two_priorities_and_is_kept_once() {
     let endpoints = decoded(&samples::endpoints()).value;
     let [first, second] = endpoints.groups() else { panic!("two groups") };
     assert!(Arc::ptr_eq(&first.locality, &second.locality));
+}
+
+#[test]
+fn endpoint_listed_again_in_another_locality_is_left_out_there() {
+    let mut message = samples::endpoints();
+    message.endpoints[1].lb_endpoints.insert(0, lb_endpoint("10.0.0.1", 80));
+    let Decoded { value, warnings } = decoded(&message);
+    let addresses = |group: usize| {
+        let endpoints = value.groups()[group].endpoints.iter();
+        endpoints.map(|endpoint| endpoint.address().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (addresses(0), addresses(1)),
+        (vec!["10.0.0.1:80".into(), "[::1]:80".into()], vec!["10.0.0.2:80".into()])
+    );
+    assert_eq!(fields(&warnings), ["endpoints[1].lb_endpoints[0]"]);
 }
 
 #[test]
