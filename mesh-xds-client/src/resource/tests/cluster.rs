@@ -133,9 +133,14 @@ fn discovery_is_refused_for_each_field_that_breaks_a_rule() {
     assert_refused(
         dns(parts::DiscoveryType::LogicalDns),
         &samples::context(),
-        &[("load_assignment.endpoints", |m: &mut Wire| {
-            m.load_assignment = assignment(vec![named("a.example", 443), named("b.example", 443)]);
-        })],
+        &[
+            ("load_assignment.endpoints", |m: &mut Wire| {
+                m.load_assignment = assignment(vec![named("a.example", 443), named("b.example", 443)]);
+            }),
+            ("load_assignment.endpoints", |m| {
+                m.load_assignment.as_mut().expect("set").endpoints.push(group(1, Vec::new()));
+            }),
+        ],
     );
 }
 
@@ -294,6 +299,15 @@ fn what_is_not_known_of_clusters_is_warned_of() {
             }),
         ],
     );
+}
+
+#[test]
+fn transports_by_endpoint_without_another_are_said_to_mean_plaintext() {
+    let message =
+        Wire { transport_socket: None, transport_socket_matches: vec![Default::default()], ..samples::cluster() };
+    let Decoded { value, warnings } = decoded(&message);
+    assert_eq!(value.policy.tls, None);
+    assert!(warnings[0].message.contains("WITHOUT TLS"), "{warnings:?}");
 }
 
 #[test]
