@@ -25,7 +25,7 @@ use self::stack::{Routed, Terms, call, empty, small, stack};
 /// The allocations of one call, from request to dropped response.
 fn allocations<B>(kept: bool, body: impl Fn() -> B) -> u64
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let mut stack = stack();
