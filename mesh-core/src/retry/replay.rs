@@ -82,6 +82,7 @@ where
     }
 
     /// The body for one more attempt, if there can be one.
+    #[inline]
     pub(super) fn attempt(&mut self, reader: Reader) -> Option<ReplayBody<B>> {
         let kind = match &self.kind {
             Recorded::Empty => Kind::Empty,
