@@ -6,35 +6,44 @@
 // The macros make public items.
 #![allow(missing_docs)]
 
+use bytes::Bytes;
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use http_body::Body;
+use http_body_util::Empty;
 use mesh_core::outcome::BoxError;
 
 use self::stack::{Routed, Stack, Terms, call, empty, small, stack};
 
 mod stack;
 
+/// What a call needs. The route's part of the terms lives on, as routes do.
+type Given<B> = Box<(Stack, Option<Routed<B>>, Terms)>;
+
 /// Boxed, so that handing it over is not counted; called once, so that binding symbols is not.
-fn ready<B>(kept: bool, body: fn() -> B) -> Box<(Stack, Option<Routed<B>>)>
+fn ready<B>(kept: bool, request: impl Fn(Terms) -> Routed<B>) -> Given<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
     let (mut stack, terms) = (stack(), Terms::new(kept));
-    call(&mut stack, Routed::new(body(), terms.clone()));
-    Box::new((stack, Some(Routed::new(body(), terms))))
+    call(&mut stack, request(terms.clone()));
+    Box::new((stack, Some(request(terms.clone())), terms))
+}
+
+fn bare(terms: Terms) -> Routed<Empty<Bytes>> {
+    Routed::bare(empty(), terms)
 }
 
 #[library_benchmark]
-#[bench::not_kept(ready(false, empty))]
-#[bench::kept_empty(ready(true, empty))]
-#[bench::kept_small(ready(true, small))]
-fn request<B>(given: Box<(Stack, Option<Routed<B>>)>) -> Box<(Stack, Option<Routed<B>>)>
+#[bench::not_kept(ready(false, bare))]
+#[bench::not_kept_with_headers(ready(false, |terms| Routed::new(empty(), terms)))]
+#[bench::kept_with_headers(ready(true, |terms| Routed::new(empty(), terms)))]
+#[bench::kept_with_headers_and_body(ready(true, |terms| Routed::new(small(), terms)))]
+fn request<B>(mut given: Given<B>) -> Given<B>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
-    let mut given = given;
     let request = given.1.take().expect("made above");
     call(&mut given.0, request);
     // Returned, so that dropping it is not counted.

@@ -16,19 +16,20 @@ const RUNS: usize = 15;
 const CALLS: usize = 200_000;
 
 fn main() {
-    report("not kept", false, empty);
-    report("kept, empty body", true, empty);
-    report("kept, small body", true, small);
+    report("not kept", false, |terms| Routed::bare(empty(), terms));
+    report("not kept, headers", false, |terms| Routed::new(empty(), terms));
+    report("kept, headers", true, |terms| Routed::new(empty(), terms));
+    report("kept, headers, body", true, |terms| Routed::new(small(), terms));
 }
 
-fn report<B>(name: &str, kept: bool, body: fn() -> B)
+fn report<B>(name: &str, kept: bool, request: impl Fn(Terms) -> Routed<B>)
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
     let (mut stack, terms) = (stack(), Terms::new(kept));
-    let made = median(|| drop(black_box(Routed::new(body(), terms.clone()))));
-    let called = median(|| call(&mut stack, Routed::new(body(), terms.clone())));
+    let made = median(|| drop(black_box(request(terms.clone()))));
+    let called = median(|| call(&mut stack, request(terms.clone())));
     println!("{name:20} {:6.1} ns", called - made);
 }
 

@@ -82,6 +82,7 @@ pub struct Deadline<S, P = After, H = AtOnce> {
 
 impl Expiry {
     /// `limit` after `start`; `bound` says which limit it is. A limit beyond what the clock can count is decades away.
+    #[inline]
     pub fn new(bound: Bound, start: Instant, limit: Duration) -> Self {
         const DECADES: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
         let at = start.checked_add(limit).unwrap_or_else(|| start + DECADES);

@@ -170,6 +170,7 @@ impl Limits {
     /// # Errors
     ///
     /// Refuses when as many as allowed are under way.
+    #[inline]
     pub fn admit(self: Arc<Self>, resource: Resource, priority: RequestPriority) -> Result<Permit, Overloaded> {
         let tier = self.tier(priority);
         match tier.counter(resource).admit(|| tier.under_way()) {
@@ -221,6 +222,7 @@ impl Permit {
 }
 
 impl Drop for Permit {
+    #[inline]
     fn drop(&mut self) {
         self.limits.tier(self.priority).counter(self.resource).active.fetch_sub(1, Relaxed);
     }
@@ -276,6 +278,7 @@ impl Counter {
     /// It compares and exchanges rather than adding and taking back: an addition that is about to be taken back would
     /// refuse others who had room, and show in the figures. No memory is published through a count, so the orderings are
     /// relaxed.
+    #[inline]
     fn admit(&self, under_way: impl FnOnce() -> u64) -> Result<(), u32> {
         let limit = self.ceiling().limit(under_way);
         let admitted = self.active.fetch_update(Relaxed, Relaxed, |active| (active < limit).then_some(active + 1));

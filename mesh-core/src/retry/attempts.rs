@@ -33,6 +33,7 @@ impl<F> Attempts<F> {
         Self { future: None, this: Try { id: 0, number: 1 }, since: None }
     }
 
+    #[inline]
     pub(super) fn start(self: Pin<&mut Self>, this: Try, future: F) {
         let mut slot = self.project();
         slot.future.set(Some(future));
@@ -65,6 +66,7 @@ impl<F> Attempts<F> {
 
 impl<F: Future> Attempts<F> {
     /// The next attempt that ends; pending while there is none.
+    #[inline]
     pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Try, F::Output)> {
         let mut slot = self.project();
         let Some(future) = slot.future.as_mut().as_pin_mut() else {

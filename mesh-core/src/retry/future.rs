@@ -133,7 +133,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut driver = self.project();
         loop {
-            let ended = match *driver.stage {
+            match *driver.stage {
                 Stage::Gathering => {
                     driver.kept.gather(cx);
                     // The service was ready before the call.
@@ -146,33 +146,28 @@ where
                         driver.start()?;
                         continue;
                     }
-                    Poll::Pending => None,
+                    Poll::Pending => {}
                 },
-                Stage::UnderWay => match driver.attempts.as_mut().poll(cx) {
-                    Poll::Ready((this, result)) => Some((this, result.map_err(Into::into))),
-                    Poll::Pending => None,
-                },
-                Stage::Waiting(_) => None,
-            };
-            let (this, result) = match ended {
-                Some(ended) => ended,
-                None => match ready!(driver.poll_limits(cx)) {
-                    Limit::Deadline(expiry) => return Poll::Ready(Err(driver.give_up(expiry))),
-                    Limit::Attempt(expiry) => {
-                        let this = driver.attempts.as_mut().expire();
-                        (this, Err(expiry.elapsed(Sent::Maybe).into()))
+                Stage::UnderWay => {
+                    if let Poll::Ready((this, result)) = driver.attempts.as_mut().poll(cx) {
+                        match driver.settle(this, result.map_err(Into::into)) {
+                            Poll::Pending => continue,
+                            delivered => return delivered,
+                        }
                     }
-                    Limit::Wait => {
-                        *driver.stage = Stage::Starting;
-                        continue;
+                }
+                Stage::Waiting(_) => {}
+            }
+            match ready!(driver.poll_limits(cx)) {
+                Limit::Deadline(expiry) => return Poll::Ready(Err(driver.give_up(expiry))),
+                Limit::Wait => *driver.stage = Stage::Starting,
+                Limit::Attempt(expiry) => {
+                    let this = driver.attempts.as_mut().expire();
+                    match driver.settle(this, Err(expiry.elapsed(Sent::Maybe).into())) {
+                        Poll::Pending => {}
+                        delivered => return delivered,
                     }
-                },
-            };
-            driver.kept.observe(this, &result);
-            match driver.next(this, &result) {
-                Next::Deliver(flags) => return Poll::Ready(driver.deliver(this, result, flags)),
-                Next::After(Duration::ZERO) => *driver.stage = Stage::Starting,
-                Next::After(wait) => *driver.stage = Stage::Waiting(Instant::now() + wait),
+                }
             }
         }
     }
@@ -219,6 +214,7 @@ where
     P: AttemptPolicy,
 {
     /// Starts an attempt with the service, which is ready.
+    #[inline]
     fn start(&mut self) -> Result<(), BoxError> {
         let this = Try { id: self.account.started, number: self.account.retries + 1 };
         let Some(request) = self.kept.attempt(this) else {
@@ -230,7 +226,24 @@ where
         Ok(())
     }
 
-    /// What follows attempt `this`, which has ended.
+    /// Delivers the result of attempt `this`, which has ended, or sets out for another and is pending.
+    #[inline]
+    fn settle<Res>(&mut self, this: Try, result: Result<Res, BoxError>) -> Poll<Result<H::Held, BoxError>>
+    where
+        K: Observe<Res>,
+        J: Judge<Res>,
+        H: Hold<Res, BodyLimits>,
+    {
+        self.kept.observe(this, &result);
+        *self.stage = match self.next(this, &result) {
+            Next::Deliver(flags) => return Poll::Ready(self.deliver(this, result, flags)),
+            Next::After(Duration::ZERO) => Stage::Starting,
+            Next::After(wait) => Stage::Waiting(Instant::now() + wait),
+        };
+        Poll::Pending
+    }
+
+    /// What follows attempt `this`.
     fn next<Res>(&mut self, this: Try, result: &Result<Res, BoxError>) -> Next
     where
         J: Judge<Res>,
@@ -282,12 +295,8 @@ where
     }
 
     /// Delivers the result of attempt `this`; `flags` say why there is no other.
-    fn deliver<Res>(
-        &mut self,
-        this: Try,
-        result: Result<Res, BoxError>,
-        flags: Flags,
-    ) -> Result<<H as Hold<Res, BodyLimits>>::Held, BoxError>
+    #[inline]
+    fn deliver<Res>(&mut self, this: Try, result: Result<Res, BoxError>, flags: Flags) -> Result<H::Held, BoxError>
     where
         J: Judge<Res>,
         H: Hold<Res, BodyLimits>,

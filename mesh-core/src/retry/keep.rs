@@ -157,6 +157,7 @@ where
 {
     type Kept = Replayed<B>;
 
+    #[inline]
     fn keep(&self, request: Request<B>, repeatable: bool) -> Replayed<B> {
         let idempotent = request.method().is_idempotent();
         let (head, body) = request.into_parts();
@@ -177,6 +178,7 @@ where
         }
     }
 
+    #[inline]
     fn attempt(&mut self, this: Try) -> Option<Self::Attempt> {
         let body = self.body.attempt(this.id)?;
         let head = if self.repeatable { self.head.clone() } else { self.head.take() };

@@ -88,12 +88,13 @@ where
     }
 
     /// The body for one more attempt, if there can be one.
+    #[inline]
     pub(super) fn attempt(&mut self, reader: Reader) -> Option<ReplayBody> {
         let kind = match &self.kind {
             Recorded::Empty => Kind::Empty,
             Recorded::Whole(data) => Kind::Whole { data: Some(data.clone()), sized: self.sized },
             Recorded::Shared(tape) => Kind::Shared(tape.cursor(reader)?),
-            Recorded::Fresh(_) | Recorded::Gone => Kind::Through(source(self.take()?)),
+            Recorded::Fresh(_) | Recorded::Gone => through(self.take()?),
         };
         Some(ReplayBody(kind))
     }
@@ -147,6 +148,15 @@ where
             Recorded::Shared(TapeHandle::new(tape.with(second)))
         }
     }
+}
+
+/// A body that is not kept; one that is over already needs no box.
+fn through<B>(body: B) -> Kind
+where
+    B: Body + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    if body.is_end_stream() { Kind::Empty } else { Kind::Through(source(body)) }
 }
 
 /// Boxes a body that streams.
@@ -204,7 +214,7 @@ impl ReplayBody {
         B: Body + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        Self(Kind::Through(source(body)))
+        Self(through(body))
     }
 }
 

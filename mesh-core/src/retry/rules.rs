@@ -126,16 +126,32 @@ fn failure_is_retriable(failure: &Failure, policy: &RetryPolicy, idempotent: boo
 const RATE_LIMITED: HeaderName = HeaderName::from_static("x-envoy-ratelimited");
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
+/// The conditions that look at a gRPC status, and the status that each looks for.
+const GRPC_CONDITIONS: [(RetryOn, &[u8]); 5] = [
+    (RetryOn::GRPC_CANCELLED, b"1"),
+    (RetryOn::GRPC_DEADLINE_EXCEEDED, b"4"),
+    (RetryOn::GRPC_RESOURCE_EXHAUSTED, b"8"),
+    (RetryOn::GRPC_INTERNAL, b"13"),
+    (RetryOn::GRPC_UNAVAILABLE, b"14"),
+];
+
 /// Whether the policy's conditions include a response.
 fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
     let on = policy.conditions();
-    if on.is_empty() {
+    let limited = RetryOn::RATE_LIMITED;
+    // Headers are looked up only where they decide.
+    if !on.intersects(limited) && !meets_a_condition(status, headers, policy, idempotent) {
         return false;
     }
-    if headers.contains_key(RATE_LIMITED) {
-        // Without the condition it is never retried, whatever else is met.
-        return on.intersects(RetryOn::RATE_LIMITED);
+    match headers.contains_key(RATE_LIMITED) {
+        // Without its own condition it is never retried, whatever else is met.
+        true => on.intersects(limited),
+        false => meets_a_condition(status, headers, policy, idempotent),
     }
+}
+
+fn meets_a_condition(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
+    let on = policy.conditions();
     let gateway = matches!(status.as_u16(), 502..=504);
     (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))
         || (gateway && on.intersects(RetryOn::GATEWAY_ERROR))
@@ -143,19 +159,15 @@ fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &Retry
         || (status == StatusCode::CONFLICT && on.intersects(RetryOn::CONFLICT))
         || (on.intersects(RetryOn::STATUSES) && policy.retriable_statuses().contains(&status))
         || (on.intersects(RetryOn::HEADERS) && policy.retriable_headers().iter().any(|m| m.matches_headers(headers)))
-        || grpc_condition(headers).is_some_and(|condition| on.intersects(condition))
+        || meets_a_grpc_condition(headers, on)
 }
 
-/// The condition that the status of a trailers-only answer meets.
-fn grpc_condition(headers: &HeaderMap) -> Option<RetryOn> {
-    match headers.get(GRPC_STATUS)?.as_bytes() {
-        b"1" => Some(RetryOn::GRPC_CANCELLED),
-        b"4" => Some(RetryOn::GRPC_DEADLINE_EXCEEDED),
-        b"8" => Some(RetryOn::GRPC_RESOURCE_EXHAUSTED),
-        b"13" => Some(RetryOn::GRPC_INTERNAL),
-        b"14" => Some(RetryOn::GRPC_UNAVAILABLE),
-        _ => None,
-    }
+/// Whether the status of a trailers-only answer meets a condition.
+fn meets_a_grpc_condition(headers: &HeaderMap, on: RetryOn) -> bool {
+    let mut wanted = GRPC_CONDITIONS.iter().filter(|(condition, _)| on.intersects(*condition)).peekable();
+    // The header is looked up only where it decides.
+    wanted.peek().is_some()
+        && headers.get(GRPC_STATUS).is_some_and(|status| wanted.any(|(_, wanted)| status.as_bytes() == *wanted))
 }
 
 /// How long a `retry-after` asks to wait, in whole seconds above zero and up to `limit`; a longer wait is not waited at all.
