@@ -23,11 +23,13 @@ use crate::{
 
 mod available;
 mod background;
+mod factory;
 mod status;
 mod transport;
 
 pub use self::{
     available::Available,
+    factory::{FromFactory, PerRequest, ServiceFuture},
     status::{ClusterStatus, EndpointStatus, PriorityStatus},
     transport::{Dispatch, Transport, Undelivered},
 };
