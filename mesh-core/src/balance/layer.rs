@@ -44,7 +44,7 @@ use crate::{
 ///     .layer(BalanceLayer::new(endpoints, policy).held_by(UntilEnd(HttpClassifier)))
 ///     .service(|_: &EndpointInfo<'_>| {
 ///         service_fn(|request: Request<()>| async move {
-///             Ok::<_, Infallible>(Response::new(Full::from(format!("{:?}", request.headers()))))
+///             Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from(format!("{:?}", request.headers()))))
 ///         })
 ///     });
 ///
