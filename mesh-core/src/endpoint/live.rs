@@ -59,6 +59,9 @@ struct Cost(AtomicU64);
 impl Live {
     /// What a failure counts as under [`Measure::Latency`]: an endpoint that fails fast must not look fast.
     const FAILURE_LATENCY: f32 = 5_000.0;
+    /// Latencies below this, in milliseconds, are alike. Without it the slightest traffic would keep a latency above one
+    /// that has faded to nothing, and who was slow once would never be tried again.
+    const LEAST_LATENCY: f32 = 0.01;
     /// What a failure adds under [`Measure::Penalty`]. One is noise and fades below 1 in 7 s; a row of them adds up.
     const FAILURE_PENALTY: f32 = 2.0;
     /// The most it adds up to, so that an endpoint that has recovered is found out within half a minute.
@@ -74,7 +77,7 @@ impl Live {
     /// The latency in milliseconds, faded; none before the first answer.
     #[inline]
     pub(crate) fn latency(&self, now: u64, rate: f32) -> Option<f32> {
-        self.cost.read(now, rate)
+        self.cost.read(now, rate).map(|latency| latency.max(Self::LEAST_LATENCY))
     }
 
     /// The requests in flight that its failures of late count as.
