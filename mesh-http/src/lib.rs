@@ -4,5 +4,6 @@
 
 pub mod conn;
 pub mod connect;
+pub mod pool;
 pub mod resolve;
 pub mod tls;
