@@ -62,7 +62,7 @@ pub(crate) struct Transport {
 }
 
 /// What pools are made with, or why none can be: TLS that was asked for and cannot be had is never left out.
-type Terms = Result<PoolContext, TlsError>;
+type Terms = Result<Arc<PoolContext>, TlsError>;
 
 /// The pool of an endpoint.
 pub(crate) struct Handle {
@@ -183,13 +183,13 @@ fn make_terms(
         .generation(generation)
         .seed(seed);
     let Some(tls) = &policy.tls else {
-        return Ok(context);
+        return Ok(Arc::new(context));
     };
     let own: Vec<&str> = tls.alpn().iter().map(|protocol| &**protocol).collect();
     let implied = PoolContext::alpn(policy.connections.protocol.unwrap_or_default());
     let alpn = if own.is_empty() { implied } else { &own };
     let client = environment.tls.as_ref().ok_or_else(no_provider)?;
-    Ok(context.tls(client.connector(tls, alpn)?))
+    Ok(Arc::new(context.tls(client.connector(tls, alpn)?)))
 }
 
 fn no_provider() -> TlsError {
@@ -238,7 +238,7 @@ impl Dispatch<Attempt> for Handle {
             }
         };
         let (request, rest) = attempt.split();
-        let ask = Ask { priority: rest.priority(), ..Ask::default() };
+        let ask = Ask::new(rest.priority());
         Delivery::Sent { sending: pool.send(request, ask), endpoint: self.id, rejoin: Some(rest) }
     }
 }
