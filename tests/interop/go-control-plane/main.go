@@ -182,10 +182,24 @@ func serve(s *snapshot, snapshots cache.SnapshotCache) error {
 	if err != nil {
 		return err
 	}
-	if err := made.Consistent(); err != nil {
+	if err := consistent(resources); err != nil {
 		return err
 	}
 	return snapshots.SetSnapshot(context.Background(), s.Node, made)
+}
+
+// consistent checks the clusters against their endpoints. It leaves out listeners and routes: the cache's own check looks
+// for route names in filter chains alone, so that it calls every API listener inconsistent.
+func consistent(resources map[resource.Type][]types.Resource) error {
+	backends := map[resource.Type][]types.Resource{
+		resource.ClusterType:  resources[resource.ClusterType],
+		resource.EndpointType: resources[resource.EndpointType],
+	}
+	made, err := cache.NewSnapshot("", backends)
+	if err != nil {
+		return err
+	}
+	return made.Consistent()
 }
 
 func decode(raw []json.RawMessage, kind protoreflect.MessageType) ([]types.Resource, error) {
