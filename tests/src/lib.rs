@@ -7,3 +7,4 @@
 pub mod echo;
 pub mod identity;
 pub mod peers;
+pub mod wire;

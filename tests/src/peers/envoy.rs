@@ -55,7 +55,8 @@ impl Envoy {
         fs::write(&path, super::fill("envoy/envoy.yaml", &values)).expect("the directory can be written to");
         let path = path.display().to_string();
         // A drain takes two seconds, in place of ten minutes; without hot restart several can run side by side.
-        let arguments = ["--config-path", &path, "--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "2"];
+        let arguments = ["--config-path", &path, "--concurrency", "1", "--disable-hot-restart"];
+        let arguments = [&arguments[..], &["--drain-time-s", "2", "--log-level", "warning"]].concat();
         let process = Process::leashed(&self.program, &arguments, directory);
         let (program, identity, name) = (self.program.clone(), identity.clone(), name.to_owned());
         let mut running = RunningEnvoy { program, process, identity, name, ports };

@@ -120,7 +120,11 @@ impl Drop for Process {
             let _ = self.child.start_kill();
         }
         if std::thread::panicking() {
-            std::eprintln!("log of the peer:\n{}", self.log());
+            // `eprintln`, so that the harness shows it beside the failure.
+            #[expect(clippy::print_stderr, reason = "the log of a peer belongs to the failure of its test")]
+            {
+                eprintln!("log of the peer:\n{}", self.log());
+            }
         }
     }
 }

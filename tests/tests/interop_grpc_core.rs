@@ -1,0 +1,119 @@
+//! gRPC's C-core on the other end: all four kinds of call, statuses, deadlines, cancellation, GOAWAY on drain.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Streaming};
+
+use mesh_tests::echo::Echo;
+use mesh_tests::peers::{GrpcCore, GrpcServers};
+
+#[tokio::test]
+async fn all_four_kinds_of_call_echo() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers(&["one"]).await;
+    let mut echo = connect(&servers, "one");
+
+    let answer = echo.unary(message("a")).await.unwrap();
+    assert_eq!(answer.metadata().get("echo-server").unwrap(), "one");
+    assert_eq!(answer.into_inner(), "a");
+
+    let answer = echo.client_stream(tokio_stream::iter([message("a"), message("b")])).await.unwrap();
+    assert_eq!(answer.into_inner(), "ab");
+
+    let mut request = Request::new(message("a"));
+    request.metadata_mut().insert("echo-count", 3.into());
+    let answers = echo.server_stream(request).await.unwrap().into_inner();
+    assert_eq!(collect(answers).await, ["a", "a", "a"]);
+
+    let answers = echo.both(tokio_stream::iter([message("a"), message("b")])).await.unwrap().into_inner();
+    assert_eq!(collect(answers).await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn status_comes_with_message_details_and_trailers() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers(&["one"]).await;
+    let mut request = Request::new(message("a"));
+    let metadata = request.metadata_mut();
+    metadata.insert("echo-status", (Code::ResourceExhausted as i32).into());
+    metadata.insert("echo-message", "no%20caf%C3%A9".parse().unwrap());
+    metadata.insert_bin("echo-details-bin", tonic::metadata::MetadataValue::from_bytes(b"\x08\x08"));
+    metadata.insert("echo-trailer", "grpc-retry-pushback-ms=5".parse().unwrap());
+
+    let status = connect(&servers, "one").unary(request).await.unwrap_err();
+
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.message(), "no café");
+    assert_eq!(status.details(), b"\x08\x08");
+    assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "5");
+}
+
+#[tokio::test]
+async fn server_sees_a_deadline_and_a_cancellation() {
+    let Some(core) = GrpcCore::find() else { return };
+    let mut servers = core.servers(&["one"]).await;
+    let mut echo = connect(&servers, "one");
+
+    let mut timely = Request::new(message("a"));
+    timely.set_timeout(Duration::from_secs(60));
+    let answer = echo.unary(timely).await.unwrap();
+    let left: u64 = answer.metadata().get("echo-timeout-ms").unwrap().to_str().unwrap().parse().unwrap();
+    assert!((50_000..=60_000).contains(&left), "{left} ms left");
+
+    let mut slow = Request::new(message("a"));
+    slow.metadata_mut().insert("echo-delay-ms", 60_000.into());
+    assert!(timeout(Duration::from_millis(200), echo.unary(slow)).await.is_err());
+
+    while servers.report().await["one"].cancelled != 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn drain_lets_a_call_in_flight_finish_and_refuses_new_ones() {
+    let Some(core) = GrpcCore::find() else { return };
+    let mut servers = core.servers(&["one", "two"]).await;
+    let mut slow = Request::new(message("a"));
+    slow.metadata_mut().insert("echo-delay-ms", 500.into());
+    let mut echo = connect(&servers, "one");
+    let in_flight = tokio::spawn(async move { echo.unary(slow).await });
+    while servers.report().await["one"].started != 1 {
+        tokio::task::yield_now().await;
+    }
+
+    servers.drain("one", 5.0).await;
+    assert_eq!(in_flight.await.unwrap().unwrap().into_inner(), "a");
+    assert_eq!(connect(&servers, "one").unary(message("a")).await.unwrap_err().code(), Code::Unavailable);
+    assert!(connect(&servers, "two").unary(message("a")).await.is_ok());
+
+    servers.start("one").await;
+    assert!(connect(&servers, "one").unary(message("a")).await.is_ok());
+}
+
+#[tokio::test]
+async fn client_counts_who_answered() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers(&["one"]).await;
+    let mut client = core.client(&servers.addr("one").to_string(), "{}").await;
+    let tally = client.call(5).await;
+    assert_eq!(tally.answers["one"], 5);
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+fn connect(servers: &GrpcServers, name: &str) -> Echo<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", servers.addr(name))).unwrap();
+    Echo::new(endpoint.connect_lazy())
+}
+
+fn message(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+async fn collect(answers: Streaming<Bytes>) -> Vec<Bytes> {
+    answers.map(|answer| answer.unwrap()).collect().await
+}
