@@ -9,29 +9,27 @@ use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, Discovery
 use envoy_types::pb::google::rpc::Status;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
 use tonic::transport::Channel;
+use tonic::{Code, Streaming};
 
 use mesh_tests::peers::{GoControlPlane, RunningControlPlane, Snapshot};
 
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+const TARGET: &str = "echo.shop:7070";
+const NODE: &str = "client";
 
 #[tokio::test]
 async fn answer_waits_until_every_name_of_the_snapshot_was_asked_for() {
     let Some(program) = GoControlPlane::find() else { return };
     let mut control_plane = program.start().await;
-    let endpoint: [SocketAddr; 1] = [([127, 0, 0, 1], 1).into()];
-    let clusters: [(&str, u32, &[SocketAddr]); 3] = [("a", 1, &endpoint), ("b", 1, &endpoint), ("idle", 0, &endpoint)];
-    control_plane.set(&Snapshot::new("node", 1).target("echo.shop:7070", &clusters)).await;
-    let mut stream = Ads::open(&control_plane).await;
+    control_plane.set(&snapshot(1)).await;
 
-    stream.ask(CLUSTER, &["a"], None, None).await;
-    stream.ask(LISTENER, &["echo.shop:7070"], None, None).await;
-    // The cluster was asked for first and is still held.
+    // The clusters are asked for first, and held: one of the two that have weight was not named.
+    let mut stream = Ads::open(&control_plane, &[ask(CLUSTER, &["a"]), ask(LISTENER, &[TARGET])]).await;
     assert_eq!(stream.answer().await.type_url, LISTENER);
 
-    stream.ask(CLUSTER, &["a", "b"], None, None).await;
+    stream.send(ask(CLUSTER, &["a", "b"])).await;
     let clusters = stream.answer().await;
     assert_eq!((clusters.type_url.as_str(), clusters.resources.len()), (CLUSTER, 2));
 }
@@ -40,27 +38,25 @@ async fn answer_waits_until_every_name_of_the_snapshot_was_asked_for() {
 async fn report_tells_acceptance_rejection_and_reconnection() {
     let Some(program) = GoControlPlane::find() else { return };
     let mut control_plane = program.start().await;
-    control_plane.set(&Snapshot::new("node", 1).target("echo.shop:7070", &[])).await;
-    let mut stream = Ads::open(&control_plane).await;
+    control_plane.set(&snapshot(1)).await;
 
-    stream.ask(LISTENER, &["echo.shop:7070"], None, None).await;
+    let mut stream = Ads::open(&control_plane, &[ask(LISTENER, &[TARGET])]).await;
     let first = stream.answer().await;
-    stream.ask(LISTENER, &["echo.shop:7070"], Some(&first), None).await;
-    control_plane.set(&Snapshot::new("node", 2).target("echo.shop:7070", &[])).await;
+    stream.send(accept(ask(LISTENER, &[TARGET]), &first)).await;
+    control_plane.set(&snapshot(2)).await;
     let second = stream.answer().await;
     assert_eq!(second.version_info, "2");
-    let rejected = DiscoveryResponse { version_info: first.version_info, ..second };
-    stream.ask(LISTENER, &["echo.shop:7070"], Some(&rejected), Some("listener: too loud")).await;
+    let still_first = DiscoveryResponse { version_info: first.version_info, ..second };
+    stream.send(reject(ask(LISTENER, &[TARGET]), &still_first, "listener: too loud")).await;
 
-    let report = loop {
-        let report = control_plane.report().await;
-        if !report.rejected.is_empty() {
-            break report;
-        }
-    };
+    // What was rejected is offered again at once.
+    assert_eq!(stream.answer().await.version_info, "2");
+
+    let report = control_plane.report().await;
     assert_eq!(report.acked[LISTENER], "1");
+    assert_eq!(report.rejected[0].type_url, LISTENER);
     assert_eq!(report.rejected[0].message, "listener: too loud");
-    assert_eq!((report.node.as_str(), report.streams), ("node", 1));
+    assert_eq!((report.node.as_str(), report.streams), (NODE, 1));
 
     let addr = control_plane.addr();
     let restart = control_plane.kill().await;
@@ -70,6 +66,29 @@ async fn report_tells_acceptance_rejection_and_reconnection() {
     assert_eq!(control_plane.report().await.opened, 0);
 }
 
+fn snapshot(version: u32) -> Snapshot {
+    let endpoint: [SocketAddr; 1] = [([127, 0, 0, 1], 1).into()];
+    Snapshot::new(NODE, version).target(TARGET, &[("a", 1, &endpoint), ("b", 1, &endpoint), ("idle", 0, &endpoint)])
+}
+
+fn ask(type_url: &str, names: &[&str]) -> DiscoveryRequest {
+    DiscoveryRequest {
+        node: Some(Node { id: NODE.to_owned(), ..Node::default() }),
+        type_url: type_url.to_owned(),
+        resource_names: names.iter().map(ToString::to_string).collect(),
+        ..DiscoveryRequest::default()
+    }
+}
+
+fn accept(request: DiscoveryRequest, last: &DiscoveryResponse) -> DiscoveryRequest {
+    DiscoveryRequest { version_info: last.version_info.clone(), response_nonce: last.nonce.clone(), ..request }
+}
+
+fn reject(request: DiscoveryRequest, last: &DiscoveryResponse, message: &str) -> DiscoveryRequest {
+    let status = Status { code: Code::InvalidArgument as i32, message: message.to_owned(), details: vec![] };
+    DiscoveryRequest { error_detail: Some(status), ..accept(request, last) }
+}
+
 /// A state-of-the-world stream by hand.
 struct Ads {
     requests: mpsc::Sender<DiscoveryRequest>,
@@ -77,27 +96,20 @@ struct Ads {
 }
 
 impl Ads {
-    async fn open(control_plane: &RunningControlPlane) -> Self {
+    /// Sends these at once: gRPC's Go server sends no headers before its first message, so that a client which waits for
+    /// headers must have asked for something that will be answered.
+    async fn open(control_plane: &RunningControlPlane, first: &[DiscoveryRequest]) -> Self {
         let channel = Channel::from_shared(format!("http://{}", control_plane.addr())).unwrap().connect_lazy();
         let (requests, outgoing) = mpsc::channel(8);
-        // The server answers the headers with its first message only: something must be asked to get the stream.
-        let node = Node { id: "node".to_owned(), ..Node::default() };
-        requests.send(DiscoveryRequest { node: Some(node), ..DiscoveryRequest::default() }).await.unwrap();
+        for request in first {
+            requests.send(request.clone()).await.unwrap();
+        }
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let answers = client.stream_aggregated_resources(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
         Self { requests, answers }
     }
 
-    async fn ask(&self, type_url: &str, names: &[&str], last: Option<&DiscoveryResponse>, refusal: Option<&str>) {
-        let request = DiscoveryRequest {
-            node: Some(Node { id: "node".to_owned(), ..Node::default() }),
-            type_url: type_url.to_owned(),
-            resource_names: names.iter().map(ToString::to_string).collect(),
-            version_info: last.map(|last| last.version_info.clone()).unwrap_or_default(),
-            response_nonce: last.map(|last| last.nonce.clone()).unwrap_or_default(),
-            error_detail: refusal.map(|message| Status { code: 3, message: message.to_owned(), details: vec![] }),
-            ..DiscoveryRequest::default()
-        };
+    async fn send(&self, request: DiscoveryRequest) {
         self.requests.send(request).await.unwrap();
     }
 
