@@ -1,7 +1,10 @@
 //! Envoy as backend: HTTP/2 by prior knowledge and over mutual TLS, drained and restarted under load.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
+use std::time::Duration;
+
 use hyper::{Method, StatusCode};
+use tokio::time::timeout;
 
 use mesh_tests::identity::Authority;
 use mesh_tests::peers::Envoy;
@@ -50,6 +53,26 @@ async fn failed_health_check_turns_connections_away_and_keeps_listening() {
     let mut fresh = wire::http2(addr).await.unwrap();
     let response = fresh.send_request(wire::request(Method::GET, addr, "")).await.unwrap();
     assert_eq!(wire::text(response).await.unwrap(), "one");
+}
+
+#[tokio::test]
+async fn frozen_backend_is_silent_and_answers_once_thawed() {
+    let Some(envoy) = Envoy::find() else { return };
+    let mut backend = envoy.start("one", &Authority::new().identify("one")).await;
+    let addr = backend.addr();
+    let mut connection = wire::http2(addr).await.unwrap();
+
+    // A signal is delivered in its own time.
+    backend.freeze().await;
+    let unanswered = loop {
+        let mut answer = Box::pin(connection.send_request(wire::request(Method::GET, addr, "")));
+        if timeout(Duration::from_millis(100), &mut answer).await.is_err() {
+            break answer;
+        }
+    };
+
+    backend.thaw().await;
+    assert_eq!(unanswered.await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]

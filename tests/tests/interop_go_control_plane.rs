@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use mesh_tests::peers::{GoControlPlane, RunningControlPlane, Snapshot};
+use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot};
 
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
@@ -59,11 +59,42 @@ async fn report_tells_acceptance_rejection_and_reconnection() {
     assert_eq!((report.node.as_str(), report.streams), (NODE, 1));
 
     let addr = control_plane.addr();
-    let restart = control_plane.kill().await;
+    let killed = control_plane.kill().await;
     assert!(stream.answers.message().await.is_err());
-    let mut control_plane = restart().await;
+    let mut control_plane = killed.restart().await;
     assert_eq!(control_plane.addr(), addr);
     assert_eq!(control_plane.report().await.opened, 0);
+}
+
+// The same that is asked of our clients, asked of one that others wrote: it shows that the control plane, the snapshots and
+// the restart are what they should be.
+#[tokio::test]
+async fn c_core_follows_ten_shifts_and_a_restart_without_a_failed_call() {
+    let (Some(program), Some(core)) = (GoControlPlane::find(), GrpcCore::find()) else { return };
+    let servers = core.servers(&["v1", "v2", "v3"]).await;
+    let (one, two) = ([servers.addr("v1")], [servers.addr("v2"), servers.addr("v3")]);
+    let split = |version: u32, weight: u32| {
+        let clusters: [(&str, u32, &[SocketAddr]); 2] = [("v1", 100 - weight, &one), ("v2", weight, &two)];
+        Snapshot::new(NODE, version).target(TARGET, &clusters)
+    };
+    let mut control_plane = program.start().await;
+    control_plane.set(&split(0, 0)).await;
+    let mut client = core.client(&format!("xds:///{TARGET}"), &control_plane.bootstrap(NODE)).await;
+    assert_eq!(client.call(10).await.answers["v1"], 10);
+
+    client.start().await;
+    for version in 1..=10 {
+        if version == 6 {
+            control_plane = control_plane.kill().await.restart().await;
+        }
+        control_plane.set(&split(version, version * 10)).await;
+        control_plane.accepted(CLUSTER, version).await;
+    }
+    let tally = client.stop().await;
+
+    assert!(tally.failures.is_empty(), "{tally:?}");
+    let after = client.call(10).await.answers;
+    assert_eq!((after["v2"], after["v3"]), (5, 5));
 }
 
 fn snapshot(version: u32) -> Snapshot {

@@ -100,6 +100,16 @@ impl RunningEnvoy {
         self.administer("/healthcheck/ok").await;
     }
 
+    /// Stops the process where it is, by `STOP`: connections stay, new ones are accepted by the system, nobody answers.
+    pub async fn freeze(&mut self) {
+        self.process.write("STOP").await;
+    }
+
+    /// Lets a frozen process go on.
+    pub async fn thaw(&mut self) {
+        self.process.write("CONT").await;
+    }
+
     /// Stops at once, connections with it, and starts again on the same ports.
     pub async fn restart(self) -> Self {
         let Self { program, process, identity, name, ports } = self;

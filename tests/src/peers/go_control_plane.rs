@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use tokio::time::{sleep, timeout};
 
-use super::process::Conversation;
+use super::process::{Conversation, PATIENCE};
 
 /// The server, built.
 pub struct GoControlPlane {
@@ -19,6 +21,12 @@ pub struct GoControlPlane {
 pub struct RunningControlPlane {
     program: PathBuf,
     conversation: Conversation,
+    port: u16,
+}
+
+/// A server that is gone, and the port it had.
+pub struct KilledControlPlane {
+    program: PathBuf,
     port: u16,
 }
 
@@ -119,11 +127,42 @@ impl RunningControlPlane {
         serde_json::from_value(report).expect("the report has this form")
     }
 
-    /// Ends the process by `KILL`; what is returned starts another on the same port, which has forgotten everything.
-    pub async fn kill(self) -> impl AsyncFnOnce() -> Self {
+    /// Waits until a client accepted this version of a type.
+    ///
+    /// # Panics
+    ///
+    /// When a client rejects a response before that, or nobody accepts within twenty seconds.
+    pub async fn accepted(&mut self, type_url: &str, version: impl ToString) {
+        let version = version.to_string();
+        let waiting = async {
+            loop {
+                let report = self.report().await;
+                assert!(report.rejected.is_empty(), "waiting for {version}: {report:?}");
+                if report.acked.get(type_url) == Some(&version) {
+                    return;
+                }
+                // Each report is a round trip to another process; a moment between two leaves the processor to clients.
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let result = timeout(PATIENCE, waiting).await;
+        assert!(result.is_ok(), "{type_url} {version} was not accepted: {:?}", self.report().await);
+    }
+
+    /// Ends the process by `KILL`.
+    pub async fn kill(self) -> KilledControlPlane {
         let Self { program, conversation, port } = self;
         conversation.kill().await;
-        async move || GoControlPlane { program }.start_on(port).await
+        KilledControlPlane { program, port }
+    }
+}
+
+// === impl KilledControlPlane ===
+
+impl KilledControlPlane {
+    /// Starts another on the same port; it has forgotten everything.
+    pub async fn restart(self) -> RunningControlPlane {
+        GoControlPlane { program: self.program }.start_on(self.port).await
     }
 }
 

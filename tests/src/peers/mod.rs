@@ -15,8 +15,10 @@ mod nginx;
 mod process;
 
 pub use self::envoy::{Envoy, RunningEnvoy};
-pub use self::go_control_plane::{GoControlPlane, Rejection, Report, RunningControlPlane, Snapshot};
-pub use self::grpc_core::{GrpcClient, GrpcCore, GrpcServers, Tally};
+pub use self::go_control_plane::{
+    GoControlPlane, KilledControlPlane, Rejection, Report, RunningControlPlane, Snapshot,
+};
+pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers, Tally};
 pub use self::nginx::{Nginx, RunningNginx};
 
 /// Where the programs and configurations for the peers are.

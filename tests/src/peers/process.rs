@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::SOURCES;
 
 /// How long a peer may take to start, or to answer a command.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a peer may take to end once its input has.
 const FAREWELL: Duration = Duration::from_secs(6);
 
