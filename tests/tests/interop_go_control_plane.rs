@@ -72,13 +72,13 @@ async fn report_tells_acceptance_rejection_and_reconnection() {
 async fn c_core_follows_ten_shifts_and_a_restart_without_a_failed_call() {
     let (Some(program), Some(core)) = (GoControlPlane::find(), GrpcCore::find()) else { return };
     let servers = core.servers(&["v1", "v2", "v3"]).await;
-    let (one, two) = ([servers.addr("v1")], [servers.addr("v2"), servers.addr("v3")]);
+    let (v1, v2) = ([servers.addr("v1")], [servers.addr("v2"), servers.addr("v3")]);
     let split = |version: u32, weight: u32| {
-        let clusters: [(&str, u32, &[SocketAddr]); 2] = [("v1", 100 - weight, &one), ("v2", weight, &two)];
+        let clusters: [(&str, u32, &[SocketAddr]); 2] = [("v1", 100 - weight, &v1), ("v2", weight, &v2)];
         Snapshot::new(NODE, version).target(TARGET, &clusters)
     };
     let mut control_plane = program.start().await;
-    control_plane.set(&split(0, 0)).await;
+    control_plane.set(&Snapshot::new(NODE, 0).target(TARGET, &[("v1", 100, &v1)])).await;
     let mut client = core.client(&format!("xds:///{TARGET}"), &control_plane.bootstrap(NODE)).await;
     assert_eq!(client.call(10).await.answers["v1"], 10);
 
@@ -88,8 +88,10 @@ async fn c_core_follows_ten_shifts_and_a_restart_without_a_failed_call() {
             control_plane = control_plane.kill().await.restart().await;
         }
         control_plane.set(&split(version, version * 10)).await;
-        control_plane.accepted(CLUSTER, version).await;
+        control_plane.accepted(version).await;
     }
+    control_plane.set(&Snapshot::new(NODE, 11).target(TARGET, &[("v2", 100, &v2)])).await;
+    control_plane.accepted(11).await;
     let tally = client.stop().await;
 
     assert!(tally.failures.is_empty(), "{tally:?}");
@@ -99,7 +101,7 @@ async fn c_core_follows_ten_shifts_and_a_restart_without_a_failed_call() {
 
 fn snapshot(version: u32) -> Snapshot {
     let endpoint: [SocketAddr; 1] = [([127, 0, 0, 1], 1).into()];
-    Snapshot::new(NODE, version).target(TARGET, &[("a", 1, &endpoint), ("b", 1, &endpoint), ("idle", 0, &endpoint)])
+    Snapshot::new(NODE, version).target(TARGET, &[("a", 1, &endpoint), ("b", 1, &endpoint)])
 }
 
 fn ask(type_url: &str, names: &[&str]) -> DiscoveryRequest {

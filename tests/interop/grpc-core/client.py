@@ -24,7 +24,7 @@ class Client:
         answers, failures = collections.Counter(), collections.Counter()
         while go_on():
             try:
-                _, call = self.unary.with_call(b"ping", timeout=timeout, wait_for_ready=True)
+                _, call = self.unary.with_call(b"ping", timeout=timeout)
                 answers[dict(call.initial_metadata())["echo-server"]] += 1
             except grpc.RpcError as error:
                 failures[f"{error.code().name}: {error.details()}"] += 1

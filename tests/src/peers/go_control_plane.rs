@@ -33,8 +33,12 @@ pub struct KilledControlPlane {
 /// All that one node is to be served, in Envoy's JSON.
 ///
 /// The server runs in its ADS mode: an answer is held until the client has named every resource of that type which its
-/// snapshot holds. So the snapshot must be exactly what the client comes to ask for; a cluster that no route leads to
-/// would silence CDS. [`target`](Self::target) sees to that.
+/// snapshot holds. So a snapshot holds what the client asks for, or is about to ask for once it has the routes; a cluster
+/// that no route leads to, and that the client does not have from before, silences CDS.
+///
+/// Clusters are sent before routes. A snapshot that drops a cluster which the routes of the last one lead to takes it from
+/// under them for a moment, and C-core fails calls in that moment. To shift without loss, list the cluster once more with
+/// weight 0, wait for [`accepted`](RunningControlPlane::accepted), and drop it then.
 #[derive(Clone, Debug, Serialize)]
 pub struct Snapshot {
     node: String,
@@ -127,18 +131,18 @@ impl RunningControlPlane {
         serde_json::from_value(report).expect("the report has this form")
     }
 
-    /// Waits until a client accepted this version of a type.
+    /// Waits until this version was accepted of listeners, routes, clusters and endpoints.
     ///
     /// # Panics
     ///
-    /// When a client rejects a response before that, or nobody accepts within twenty seconds.
-    pub async fn accepted(&mut self, type_url: &str, version: impl ToString) {
+    /// When a client rejects a response before that, or one of the four is not accepted within twenty seconds.
+    pub async fn accepted(&mut self, version: impl ToString) {
         let version = version.to_string();
         let waiting = async {
             loop {
                 let report = self.report().await;
                 assert!(report.rejected.is_empty(), "waiting for {version}: {report:?}");
-                if report.acked.get(type_url) == Some(&version) {
+                if report.acked.len() == 4 && report.acked.values().all(|acked| *acked == version) {
                     return;
                 }
                 // Each report is a round trip to another process; a moment between two leaves the processor to clients.
@@ -146,7 +150,7 @@ impl RunningControlPlane {
             }
         };
         let result = timeout(PATIENCE, waiting).await;
-        assert!(result.is_ok(), "{type_url} {version} was not accepted: {:?}", self.report().await);
+        assert!(result.is_ok(), "{version} was not accepted: {:?}", self.report().await);
     }
 
     /// Ends the process by `KILL`.
@@ -176,13 +180,12 @@ impl Snapshot {
     }
 
     /// A listener called `name` whose requests go to clusters by weight, each with its endpoints; RDS and EDS over the same
-    /// stream. A cluster of weight 0 is left out, as clients do not ask for it.
+    /// stream. A cluster of weight 0 is served, and no route leads to it.
     #[must_use]
     pub fn target(mut self, name: &str, clusters: &[(&str, u32, &[SocketAddr])]) -> Self {
         let route = format!("{name}/routes");
-        let clusters = clusters.iter().filter(|(_, weight, _)| *weight > 0);
         self.listeners.push(listener(name, &route));
-        self.routes.push(weighted_route(&route, clusters.clone().map(|(cluster, weight, _)| (*cluster, *weight))));
+        self.routes.push(weighted_route(&route, clusters));
         for (cluster, _, addrs) in clusters {
             self.clusters.push(eds_cluster(cluster));
             self.endpoints.push(endpoints(cluster, addrs));
@@ -207,8 +210,9 @@ fn listener(name: &str, route: &str) -> Value {
     json!({ "name": name, "api_listener": { "api_listener": manager } })
 }
 
-fn weighted_route<'a>(name: &str, clusters: impl Iterator<Item = (&'a str, u32)>) -> Value {
-    let clusters: Vec<_> = clusters.map(|(name, weight)| json!({ "name": name, "weight": weight })).collect();
+fn weighted_route(name: &str, clusters: &[(&str, u32, &[SocketAddr])]) -> Value {
+    let clusters = clusters.iter().filter(|(_, weight, _)| *weight > 0);
+    let clusters: Vec<_> = clusters.map(|(name, weight, _)| json!({ "name": name, "weight": weight })).collect();
     let route = json!({ "match": { "prefix": "" }, "route": { "weighted_clusters": { "clusters": clusters } } });
     json!({ "name": name, "virtual_hosts": [{ "name": "all", "domains": ["*"], "routes": [route] }] })
 }

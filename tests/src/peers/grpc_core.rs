@@ -140,7 +140,7 @@ impl GrpcServers {
 // === impl GrpcClient ===
 
 impl GrpcClient {
-    /// Makes so many unary calls, one after another, each waiting up to ten seconds for a connection and an answer.
+    /// Makes so many unary calls, one after another, each with a deadline of ten seconds and without wait-for-ready.
     pub async fn call(&mut self, count: u32) -> Tally {
         let tally = self.conversation.ask(&json!({ "call": { "count": count } })).await;
         serde_json::from_value(tally).expect("the tally has this form")
