@@ -4,6 +4,7 @@
 use hyper::{Method, StatusCode};
 
 use mesh_tests::identity::Authority;
+use mesh_tests::load::under_load;
 use mesh_tests::peers::Nginx;
 use mesh_tests::wire;
 
@@ -41,6 +42,29 @@ async fn reload_closes_idle_connections_and_comes_to_answer_with_the_new_name() 
             break;
         }
     }
+}
+
+// What our client loses over a reload, it loses by itself: nginx never stops listening.
+#[tokio::test]
+async fn connection_for_each_get_loses_nothing_over_reloads() {
+    let Some(nginx) = Nginx::find() else { return };
+    let backend = nginx.start("0", &Authority::new().identify("one")).await;
+    let addr = backend.addr();
+    let get = || async move {
+        let mut connection = wire::http1(addr).await?;
+        wire::text(connection.send_request(wire::request(Method::GET, addr, "")).await?).await
+    };
+
+    let ((), tally) = under_load(4, get, async {
+        for name in ["1", "2", "3"] {
+            backend.reload(name).await;
+            while get().await.unwrap() != name {}
+        }
+    })
+    .await;
+
+    assert!(tally.failures.is_empty(), "{tally:?}");
+    assert!(["1", "2", "3"].iter().all(|name| tally.answers.contains_key(*name)), "{tally:?}");
 }
 
 #[tokio::test]

@@ -113,7 +113,7 @@ impl RunningEnvoy {
     /// Stops at once, connections with it, and starts again on the same ports.
     pub async fn restart(self) -> Self {
         let Self { program, process, identity, name, ports } = self;
-        drop(process);
+        process.stop().await;
         Envoy { program }.start_on(ports, &name, &identity).await
     }
 

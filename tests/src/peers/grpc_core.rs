@@ -11,6 +11,7 @@ use tokio::process::Command;
 use super::SOURCES;
 use super::process::Conversation;
 use crate::identity::Identity;
+use crate::load::Tally;
 
 /// A Python that has `grpcio`.
 pub struct GrpcCore {
@@ -39,15 +40,6 @@ pub struct Calls {
 /// A client of one target that counts who answers.
 pub struct GrpcClient {
     conversation: Conversation,
-}
-
-/// Who answered how many calls, and how the others failed.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Tally {
-    /// Calls by the name of the server.
-    pub answers: BTreeMap<String, u64>,
-    /// Calls by `CODE: message`.
-    pub failures: BTreeMap<String, u64>,
 }
 
 // === impl GrpcCore ===

@@ -18,7 +18,7 @@ pub use self::envoy::{Envoy, RunningEnvoy};
 pub use self::go_control_plane::{
     GoControlPlane, KilledControlPlane, Rejection, Report, RunningControlPlane, Snapshot,
 };
-pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers, Tally};
+pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers};
 pub use self::nginx::{Nginx, RunningNginx};
 
 /// Where the programs and configurations for the peers are.

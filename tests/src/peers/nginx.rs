@@ -88,7 +88,7 @@ impl RunningNginx {
     /// Stops at once, connections with it, and starts again on the same ports.
     pub async fn restart(self, name: &str) -> Self {
         let Self { program, process, identity, ports } = self;
-        drop(process);
+        process.stop().await;
         Nginx { program }.start_on(ports, name, &identity).await
     }
 }

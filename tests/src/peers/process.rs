@@ -75,6 +75,14 @@ impl Process {
         }
     }
 
+    /// Ends the process as a drop does, without blocking the thread.
+    pub(super) async fn stop(mut self) {
+        self.input = None;
+        if timeout(FAREWELL, self.child.wait()).await.is_err() {
+            panic!("the peer does not end\n{}", self.log());
+        }
+    }
+
     /// Ends the process without a farewell: sockets are reset, nothing is flushed.
     pub(super) async fn kill(mut self) {
         self.child.kill().await.expect("a child can be killed");
