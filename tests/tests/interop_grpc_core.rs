@@ -4,13 +4,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::Method;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Streaming};
 
 use mesh_tests::echo::Echo;
+use mesh_tests::identity::{Authority, Identity};
 use mesh_tests::peers::{GrpcCore, GrpcServers};
+use mesh_tests::wire;
 
 #[tokio::test]
 async fn all_four_kinds_of_call_echo() {
@@ -93,6 +96,37 @@ async fn drain_lets_a_call_in_flight_finish_and_refuses_new_ones() {
 
     servers.start("one").await;
     assert!(connect(&servers, "one").unary(message("a")).await.is_ok());
+}
+
+#[tokio::test]
+async fn connection_is_sent_away_when_it_is_old() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers_with(&["one"], &[("grpc.max_connection_age_ms", 50)]).await;
+    let mut connection = wire::http2(servers.addr("one")).await.unwrap();
+    while connection.ready().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn mutual_tls_refuses_a_stranger() {
+    let Some(core) = GrpcCore::find() else { return };
+    let authority = Authority::new();
+    let servers = core.tls_servers(&["one"], &authority.identify("one")).await;
+    let addr = servers.addr("one");
+    let call = async |identity: &Identity| {
+        let mut connection = wire::https2(addr, identity).await?;
+        // One message of no bytes.
+        let mut request = wire::request(Method::POST, addr, "\0\0\0\0\0");
+        *request.uri_mut() = format!("https://{addr}/mesh.interop.Echo/Unary").parse()?;
+        request.headers_mut().insert("content-type", "application/grpc".parse()?);
+        request.headers_mut().insert("te", "trailers".parse()?);
+        Ok::<_, wire::Error>(connection.send_request(request).await?)
+    };
+
+    let client = authority.identify("client");
+    assert_eq!(call(&client).await.unwrap().headers()["echo-server"], "one");
+    assert!(call(&Authority::new().identify("stranger").trusting(&client)).await.is_err());
 }
 
 #[tokio::test]
