@@ -4,12 +4,17 @@
 
 pub mod balance;
 pub mod carry;
+pub mod cluster;
 pub mod config;
 pub mod deadline;
 mod dice;
+pub mod endpoint;
 pub mod hold;
+pub mod identity;
 pub mod limit;
 pub mod outcome;
+pub mod outlier;
+pub mod route;
 pub mod source;
 
 pub use self::dice::Dice;

@@ -2,5 +2,7 @@
 //! client, and layers for a server.
 #![forbid(unsafe_code)]
 
+pub mod conn;
 pub mod connect;
 pub mod resolve;
+pub mod tls;

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ClusterPolicy, ConfigError, Percent};
+use super::{ClusterPolicy, ConfigError, Endpoints, Percent};
 
 /// A named set of endpoints that serve the same requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub struct Cluster {
 }
 
 /// Where the endpoints of a cluster come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Discovery {
     /// From whoever gave the cluster, under this name, which may differ from the cluster's (EDS `service_name`).
@@ -24,6 +24,8 @@ pub enum Discovery {
     StrictDns(Vec<DnsName>),
     /// The addresses of one name are one endpoint, tried in order (`LOGICAL_DNS`).
     LogicalDns(DnsName),
+    /// These (`STATIC`).
+    Static(Arc<Endpoints>),
 }
 
 /// A name that is resolved to addresses, and their port.
@@ -166,7 +168,7 @@ impl Cluster {
     pub fn endpoints_name(&self) -> Option<&Arc<str>> {
         match &self.discovery {
             Discovery::Endpoints(name) => Some(name),
-            Discovery::StrictDns(_) | Discovery::LogicalDns(_) => None,
+            Discovery::StrictDns(_) | Discovery::LogicalDns(_) | Discovery::Static(_) => None,
         }
     }
 }

@@ -13,6 +13,13 @@ pub struct HeaderMutations {
     set: Vec<HeaderSet>,
 }
 
+/// Changes with their values made; see [`HeaderMutations::render`].
+#[derive(Debug, Default)]
+pub struct RenderedMutations {
+    remove: Vec<HeaderName>,
+    set: Vec<(HeaderName, HeaderAppend, HeaderValue)>,
+}
+
 /// One header that is added or replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct HeaderSet {
@@ -113,14 +120,13 @@ impl HeaderMutations {
         self.remove.is_empty() && self.set.is_empty()
     }
 
-    /// Changes `headers`.
-    pub fn apply(&self, headers: &mut HeaderMap, scope: &TemplateScope<'_>) {
-        for name in &self.remove {
-            headers.remove(name);
-        }
-        for set in &self.set {
-            set.apply(headers, scope);
-        }
+    /// These changes with their values made from `scope`, ready to be applied.
+    ///
+    /// Rendering comes first because values quote the request as it stood, and because a response is changed when its
+    /// request is gone.
+    pub fn render(&self, scope: &TemplateScope<'_>) -> RenderedMutations {
+        let set = self.set.iter().filter_map(|set| Some((set.name.clone(), set.how, set.render(scope)?)));
+        RenderedMutations { remove: self.remove.clone(), set: set.collect() }
     }
 
     fn push(mut self, mut set: HeaderSet) -> Result<Self, ConfigError> {
@@ -145,24 +151,43 @@ fn mutable(name: HeaderName) -> Result<HeaderName, ConfigError> {
     Ok(name)
 }
 
+// === impl RenderedMutations ===
+
+impl RenderedMutations {
+    /// Changes `headers`.
+    pub fn apply(self, headers: &mut HeaderMap) {
+        for name in &self.remove {
+            headers.remove(name);
+        }
+        for (name, how, value) in self.set {
+            how.apply(headers, name, value);
+        }
+    }
+}
+
+// === impl HeaderAppend ===
+
+impl HeaderAppend {
+    fn apply(self, headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+        let present = headers.contains_key(&name);
+        match self {
+            Self::Append => {
+                headers.append(name, value);
+            }
+            Self::AddIfAbsent if present => {}
+            Self::OverwriteIfPresent if !present => {}
+            Self::AddIfAbsent | Self::Overwrite | Self::OverwriteIfPresent => {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
 // === impl HeaderSet ===
 
 impl HeaderSet {
-    fn apply(&self, headers: &mut HeaderMap, scope: &TemplateScope<'_>) {
-        let Some(value) = self.value.render(scope).filter(|value| self.keep_empty || !value.is_empty()) else {
-            return;
-        };
-        let present = headers.contains_key(&self.name);
-        match self.how {
-            HeaderAppend::Append => {
-                headers.append(self.name.clone(), value);
-            }
-            HeaderAppend::AddIfAbsent if present => {}
-            HeaderAppend::OverwriteIfPresent if !present => {}
-            HeaderAppend::AddIfAbsent | HeaderAppend::Overwrite | HeaderAppend::OverwriteIfPresent => {
-                headers.insert(self.name.clone(), value);
-            }
-        }
+    fn render(&self, scope: &TemplateScope<'_>) -> Option<HeaderValue> {
+        self.value.render(scope).filter(|value| self.keep_empty || !value.is_empty())
     }
 }
 
@@ -269,7 +294,7 @@ mod tests {
     fn mutate(mutations: &HeaderMutations, request: &http::Request<()>) -> HeaderMap {
         let mut headers = request.headers().clone();
         let scope = TemplateScope { request: RequestHead::of(request), route: "r", cluster: "c" };
-        mutations.apply(&mut headers, &scope);
+        mutations.render(&scope).apply(&mut headers);
         headers
     }
 

@@ -1,6 +1,6 @@
 //! Matchers: strings, headers, query parameters, as Envoy means them (`envoy.type.matcher.v3`, `HeaderMatcher`).
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{borrow::Cow, fmt, ops::Range, sync::OnceLock};
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 
@@ -14,6 +14,8 @@ use super::ConfigError;
 pub struct Regex {
     pattern: Box<str>,
     compiled: regex::Regex,
+    /// The pattern without anchors, set at the first replacement; most expressions only ever match.
+    unanchored: OnceLock<regex::Regex>,
 }
 
 /// A test of one string (`envoy.type.matcher.v3.StringMatcher`).
@@ -125,7 +127,7 @@ impl Regex {
         // Compiled alone first: `a)(b` would otherwise become legal inside the anchoring group.
         build(pattern)
             .and_then(|_| build(&format!(r"\A(?:{pattern})\z")))
-            .map(|compiled| Self { pattern: pattern.into(), compiled })
+            .map(|compiled| Self { pattern: pattern.into(), compiled, unanchored: OnceLock::new() })
             .map_err(|error| match error {
                 regex::Error::CompiledTooBig(_) => {
                     ConfigError::new("regex", pattern, "its compiled form passes 1 MiB; shorten it or its repetitions")
@@ -145,8 +147,8 @@ impl Regex {
     }
 
     /// The pattern compiled without anchors, for replacing inside a text.
-    pub(crate) fn unanchored(&self) -> regex::Regex {
-        build(&self.pattern).expect("the pattern compiled when this value was made")
+    pub(crate) fn unanchored(&self) -> &regex::Regex {
+        self.unanchored.get_or_init(|| build(&self.pattern).expect("the pattern compiled when this value was made"))
     }
 }
 
@@ -240,9 +242,16 @@ impl StringMatcher {
         if !self.ignore_case {
             return self.pattern.matches(text);
         }
+        // On bytes, so that no text is copied to be folded; a multi-byte character has no byte in common with ASCII.
+        let (bytes, same) = (text.as_bytes(), <[u8]>::eq_ignore_ascii_case);
         match &self.pattern {
-            Pattern::Exact(wanted) => wanted.eq_ignore_ascii_case(text),
-            other => other.matches(&text.to_ascii_lowercase()),
+            Pattern::Exact(wanted) => same(bytes, wanted.as_bytes()),
+            Pattern::Prefix(wanted) => bytes.get(..wanted.len()).is_some_and(|start| same(start, wanted.as_bytes())),
+            Pattern::Suffix(wanted) => {
+                bytes.len().checked_sub(wanted.len()).is_some_and(|at| same(&bytes[at..], wanted.as_bytes()))
+            }
+            Pattern::Contains(wanted) => bytes.windows(wanted.len()).any(|part| same(part, wanted.as_bytes())),
+            Pattern::Regex(regex) => regex.is_match(text),
         }
     }
 
@@ -327,11 +336,16 @@ impl<'a> RequestHead<'a> {
     /// The head of a request in parts; see [`of`](Self::of).
     pub fn from_parts(method: &'a Method, uri: &'a Uri, headers: &'a HeaderMap) -> Self {
         let authority = match uri.authority() {
-            Some(authority) => authority.as_str(),
+            Some(authority) => without_userinfo(authority.as_str()),
             None => headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
         };
         Self { method, uri, authority, headers }
     }
+}
+
+/// What stands before `@` is a credential, deprecated in HTTP (RFC 9110, 4.2.4) and no part of the host.
+fn without_userinfo(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, host)| host)
 }
 
 // === impl HeaderMatcher ===
@@ -374,6 +388,16 @@ impl HeaderMatcher {
     /// What is asked of it.
     pub fn test(&self) -> &HeaderTest {
         &self.test
+    }
+
+    /// Whether the answer is turned round.
+    pub fn is_inverted(&self) -> bool {
+        self.invert
+    }
+
+    /// Whether an absent header is taken for an empty one.
+    pub fn takes_missing_as_empty(&self) -> bool {
+        self.missing_as_empty
     }
 
     /// Whether a request passes.
@@ -446,6 +470,16 @@ impl QueryMatcher {
         Ok(Self { name, test })
     }
 
+    /// Which parameter is tested.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What is asked of it.
+    pub fn test(&self) -> &QueryTest {
+        &self.test
+    }
+
     /// Whether the query (the text after `?`) passes.
     pub fn matches(&self, query: &str) -> bool {
         let value = query.split('&').find_map(|pair| match pair.split_once('=') {
@@ -482,6 +516,12 @@ mod tests {
             assert!(HeaderMatcher::new(HeaderKey::parse(name).expect("known"), test).matches(&head), "{name}");
         }
         assert!(HeaderKey::parse(":status").is_err());
+    }
+
+    #[test]
+    fn authority_leaves_credentials_out() {
+        let request = http::Request::get("http://me:secret@shop:80/").body(()).expect("legal");
+        assert_eq!(RequestHead::of(&request).authority, "shop:80");
     }
 
     #[test]
@@ -545,8 +585,13 @@ mod tests {
 
     #[test]
     fn ignore_case_folds_ascii_and_is_refused_for_regex() {
-        let matcher = StringMatcher::prefix("AbC").and_then(StringMatcher::ignore_case).expect("legal");
-        assert!(matcher.matches("aBcd"));
+        let folded = |matcher: Result<StringMatcher, ConfigError>| matcher.and_then(StringMatcher::ignore_case);
+        let prefix = folded(StringMatcher::prefix("AbC")).expect("legal");
+        assert!(prefix.matches("aBcd") && !prefix.matches("ab"));
+        let suffix = folded(StringMatcher::suffix("AbC")).expect("legal");
+        assert!(suffix.matches("éaBc") && !suffix.matches("bc"));
+        let contains = folded(StringMatcher::contains("AbC")).expect("legal");
+        assert!(contains.matches("xéaBcd") && !contains.matches("xabd"));
         assert!(StringMatcher::regex("a").and_then(StringMatcher::ignore_case).is_err());
     }
 }

@@ -31,7 +31,7 @@ pub use self::{
         Address, Drop, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata, MetadataValue,
     },
     error::{ConfigError, Decoded, Warning},
-    header::{HeaderAppend, HeaderMutations, HeaderTemplate, TemplateScope},
+    header::{HeaderAppend, HeaderMutations, HeaderTemplate, RenderedMutations, TemplateScope},
     listener::{AbortStatus, FaultAbort, FaultDelay, FaultInjection, FilterKind, HttpFilter, Listener},
     matcher::{
         HeaderKey, HeaderMatcher, HeaderTest, Pattern, QueryMatcher, QueryTest, Regex, RequestHead, StringMatcher,

@@ -1,24 +1,162 @@
-//! Time limits of a request and the layer that enforces them.
+//! Time limits of a request: the layer that enforces one over all of it, the one timer that a request has, and the body
+//! that goes on watching after the head.
+//!
+//! Set against tower's `Timeout`: a limit may come from the request itself, it can guard the response body too, and a
+//! request that is answered without waiting never touches the timer wheel.
+//!
+//! # Examples
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use mesh_core::deadline::{DeadlineLayer, Elapsed};
+//! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! let service = ServiceBuilder::new()
+//!     .layer(DeadlineLayer::new(Duration::from_secs(2)))
+//!     .service(service_fn(async |seconds: u64| {
+//!         tokio::time::sleep(Duration::from_secs(seconds)).await;
+//!         Ok::<_, BoxError>(seconds)
+//!     }));
+//!
+//! assert_eq!(service.clone().oneshot(1).await.expect("in time"), 1);
+//! let error = service.oneshot(3).await.expect_err("too late");
+//! assert!(error.is::<Elapsed>());
+//! # }
+//! ```
+//!
+//! # Cancellation
+//!
+//! When time is up the inner future, or the response body, is dropped at once, before the error is seen.
 
-use std::{error::Error as StdError, fmt};
+mod body;
+mod error;
+mod future;
+mod layer;
+mod timer;
 
-use crate::outcome::{Failure, FailureKind, Sent};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
-/// Time was up.
-#[derive(Debug)]
-pub struct Elapsed;
+use tokio::time::Instant;
+use tower_service::Service;
 
-impl Elapsed {
-    /// What it stands for: flag UT, nothing sent.
-    pub fn failure(&self) -> Failure {
-        Failure::new(FailureKind::Timeout, Sent::No)
+pub use self::{
+    body::{BodyLimits, Silence, TimedBody},
+    error::{Bound, Elapsed},
+    future::ResponseFuture,
+    layer::DeadlineLayer,
+    timer::Timer,
+};
+use crate::{
+    carry::PolicyOf,
+    hold::{AtOnce, Hold},
+    outcome::{BoxError, Sent},
+};
+
+/// When a request's time is up, and which limit says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    at: Instant,
+    limit: Duration,
+    bound: Bound,
+}
+
+/// The same time for every request, counted from `call`.
+#[derive(Clone, Copy, Debug)]
+pub struct After(pub Duration);
+
+/// Ends requests that take too long. See the [module](self).
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline<S, P = After, H = AtOnce> {
+    inner: S,
+    policy: P,
+    hold: H,
+}
+
+// === impl Expiry ===
+
+impl Expiry {
+    /// `limit` after `start`; `bound` says which limit it is. A limit beyond what the clock can count is decades away.
+    pub fn new(bound: Bound, start: Instant, limit: Duration) -> Self {
+        const DECADES: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+        let at = start.checked_add(limit).unwrap_or_else(|| start + DECADES);
+        Self { at, limit, bound }
+    }
+
+    /// When time is up.
+    pub const fn at(&self) -> Instant {
+        self.at
+    }
+
+    /// The error that says so, given how far the request got.
+    pub const fn elapsed(&self, sent: Sent) -> Elapsed {
+        Elapsed::new(self.bound, self.limit, sent)
     }
 }
 
-impl fmt::Display for Elapsed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("request timeout")
+// === impl After ===
+
+impl<R> PolicyOf<R, Option<Expiry>> for After {
+    fn policy_of(&self, _: &R) -> Option<Expiry> {
+        Some(Expiry::new(Bound::Request, Instant::now(), self.0))
     }
 }
 
-impl StdError for Elapsed {}
+// === impl Deadline ===
+
+impl<S> Deadline<S> {
+    /// Ends calls of `inner` that have no response after `limit`.
+    pub const fn new(inner: S, limit: Duration) -> Self {
+        Self::with_parts(inner, After(limit), AtOnce)
+    }
+}
+
+impl<S, P, H> Deadline<S, P, H> {
+    const fn with_parts(inner: S, policy: P, hold: H) -> Self {
+        Self { inner, policy, hold }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<R, S, P, H> Service<R> for Deadline<S, P, H>
+where
+    S: Service<R>,
+    S::Error: Into<BoxError>,
+    P: PolicyOf<R, Option<Expiry>>,
+    H: Hold<S::Response, BodyLimits> + Clone,
+{
+    type Response = H::Held;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future, H>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let expiry = self.policy.policy_of(&request);
+        ResponseFuture::new(self.inner.call(request), expiry, self.hold.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,257 @@
+//! One pick: priority, then locality, then the policy among those who are left; no lock, no allocation.
+
+use tokio::time::Instant;
+
+use super::{
+    NoEndpoint,
+    index::{Pool, Slice, Tier},
+};
+use crate::{
+    Dice,
+    config::LoadBalancing,
+    endpoint::{EndpointSet, Home, Live, Member, Standing, Tried},
+};
+
+/// What a request wants of a pick.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The request's dice.
+    pub dice: &'a mut Dice,
+    /// Where it was before; avoided while somebody else of the same priority is available.
+    pub tried: &'a Tried,
+    /// The request's reading of the clock; its latency counts from here.
+    pub now: Instant,
+    /// Whether it rather waits than goes to an endpoint that is ejected or cannot be reached.
+    pub wait_for_ready: bool,
+}
+
+/// How often a draw that came to nothing is repeated before the pool is searched. While half of it is available, one pick
+/// in sixteen searches, and finds somebody after two steps.
+const DRAWS: usize = 4;
+
+/// One pick under way.
+struct Pick<'a, 'b, H> {
+    set: &'a EndpointSet<H>,
+    home: &'a Home,
+    ask: &'a mut Ask<'b>,
+}
+
+impl<H> EndpointSet<H> {
+    /// The endpoint for a request.
+    #[inline]
+    pub(crate) fn pick<'a>(&'a self, home: &'a Home, ask: &'a mut Ask<'_>) -> Result<&'a Member<H>, NoEndpoint> {
+        let mut pick = Pick { set: self, home, ask };
+        let Some(pool) = self.index.pool(pick.ask.dice) else { return pick.elsewhere(None) };
+        let slice = pool.slice(self.rules.balancing, pick.ask.dice);
+        for _ in 0..DRAWS {
+            if let Some(member) = pick.draw(slice, pool.tier) {
+                return Ok(member);
+            }
+        }
+        pick.search(pool, slice)
+    }
+
+    /// Whether a pick that rather waits would find somebody at `now`, in milliseconds.
+    pub(crate) fn is_available(&self, now: u64) -> bool {
+        self.index
+            .pools
+            .iter()
+            .any(|pool| pool.members(self).any(|member| is_open(member.endpoint.live().standing(), pool.tier, || now)))
+    }
+
+    /// When the first of those who cannot be reached is due for a probe, in milliseconds.
+    pub(crate) fn next_probe(&self) -> Option<u64> {
+        let standings = self.roster.members.iter().map(|member| member.endpoint.live().standing());
+        standings.filter(|standing| standing.tries() > 0).map(Standing::until).min()
+    }
+}
+
+impl Pool {
+    fn members<'a, H>(&'a self, set: &'a EndpointSet<H>) -> impl Iterator<Item = &'a Member<H>> {
+        let of_slice = |slice: &'a Slice| (0..slice.len()).map(|number| &set.roster.members[slice.place(number)]);
+        self.slices.iter().flat_map(of_slice)
+    }
+}
+
+impl<'a, H> Pick<'a, '_, H> {
+    /// Draws as the policy says; none when whoever came up is not available.
+    #[inline]
+    fn draw(&mut self, slice: &Slice, tier: Tier) -> Option<&'a Member<H>> {
+        let member = match self.set.rules.balancing {
+            LoadBalancing::RoundRobin => self.open(slice, slice.in_turn(), tier)?,
+            LoadBalancing::LeastRequest { choices } => self.least_loaded(slice, choices, tier)?,
+            LoadBalancing::PeakEwma { initial, .. } => {
+                let (first, second) = slice.two_at_random(self.ask.dice);
+                let now = self.home.millis(self.ask.now);
+                let initial = initial.as_secs_f32() * 1_000.0;
+                self.better(slice, (first, second), tier, |slow, other| {
+                    self.cost(slice, other, now, initial) < self.cost(slice, slow, now, initial)
+                })?
+            }
+            LoadBalancing::Random => {
+                let number = slice.at_random(self.ask.dice);
+                self.open(slice, number, tier)?
+            }
+        };
+        self.claim(member).then_some(member)
+    }
+
+    #[inline]
+    fn least_loaded(&mut self, slice: &Slice, choices: u32, tier: Tier) -> Option<&'a Member<H>> {
+        let (first, second) = slice.two_at_random(self.ask.dice);
+        let mut best = self.better(slice, (first, second), tier, |first, second| self.is_less(slice, second, first));
+        for _ in 2..choices {
+            let number = slice.at_random(self.ask.dice);
+            let further = self.open(slice, number, tier);
+            best = match (best, further) {
+                (Some(best), Some(further)) if !self.is_less(slice, further, best) => Some(best),
+                (best, None) => best,
+                (_, further) => further,
+            };
+        }
+        best
+    }
+
+    /// Of two, the one that is open; of two that are open, the second if `second_wins`.
+    #[inline]
+    fn better(
+        &self,
+        slice: &Slice,
+        (first, second): (u32, u32),
+        tier: Tier,
+        second_wins: impl FnOnce(&Member<H>, &Member<H>) -> bool,
+    ) -> Option<&'a Member<H>> {
+        match (self.open(slice, first, tier), self.open(slice, second, tier)) {
+            (Some(first), Some(second)) if second_wins(first, second) => Some(second),
+            (Some(first), _) => Some(first),
+            (None, second) => second,
+        }
+    }
+
+    /// Whether `a` has less to do than `b`, for its weight. Nobody wins a tie, so that without load the draw decides, and
+    /// weights hold.
+    #[inline]
+    fn is_less(&self, slice: &Slice, a: &Member<H>, b: &Member<H>) -> bool {
+        let (load_a, load_b) = (self.load(a.endpoint.live()), self.load(b.endpoint.live()));
+        if slice.wheel.is_none() {
+            return load_a < load_b;
+        }
+        load_a * u64::from(b.weight) < load_b * u64::from(a.weight)
+    }
+
+    /// Requests in flight, and what failures of late count as: an endpoint that fails at once is idle for a bad reason.
+    #[inline]
+    fn load(&self, live: &Live) -> u64 {
+        let penalty = live.penalty(|| self.home.millis(self.ask.now), self.set.rules.rate);
+        u64::from(live.in_flight()) + u64::from(penalty)
+    }
+
+    /// How long a request would take: the latency, times those who are before it, for the endpoint's weight.
+    #[inline]
+    fn cost(&self, slice: &Slice, member: &Member<H>, now: u64, initial: f32) -> f32 {
+        let live = member.endpoint.live();
+        let latency = live.latency(now, self.set.rules.rate).unwrap_or(initial);
+        let mut before = live.in_flight() as f32;
+        if slice.wheel.is_some() {
+            before *= slice.mean / member.weight as f32;
+        }
+        latency * (before + 1.0)
+    }
+
+    /// Number `number` of the slice, if it is available and the request was not there before.
+    #[inline]
+    fn open(&self, slice: &Slice, number: u32, tier: Tier) -> Option<&'a Member<H>> {
+        let member = &self.set.roster.members[slice.place(number)];
+        (self.is_open(member, tier) && !self.was_tried(member)).then_some(member)
+    }
+
+    #[inline]
+    fn is_open(&self, member: &Member<H>, tier: Tier) -> bool {
+        is_open(member.endpoint.live().standing(), tier, || self.home.millis(self.ask.now))
+    }
+
+    #[inline]
+    fn was_tried(&self, member: &Member<H>) -> bool {
+        !self.ask.tried.is_empty() && self.ask.tried.contains(member.endpoint.id())
+    }
+
+    /// Takes the probe, if the member is due for one.
+    #[inline]
+    fn claim(&self, member: &Member<H>) -> bool {
+        let standing = member.endpoint.live().standing();
+        standing.tries() == 0 || self.claim_probe(member, standing)
+    }
+
+    #[cold]
+    fn claim_probe(&self, member: &Member<H>, standing: Standing) -> bool {
+        let now = self.home.millis(self.ask.now);
+        !standing.is_unreachable(now) && member.endpoint.live().claim_probe(standing, now)
+    }
+
+    /// Looks at everybody: in the pool whose turn it was, those not tried before those tried; then elsewhere.
+    #[cold]
+    fn search(mut self, pool: &'a Pool, slice: &'a Slice) -> Result<&'a Member<H>, NoEndpoint> {
+        let rest = || pool.slices.iter().filter(|other| !std::ptr::eq(*other, slice));
+        for tried in [false, true] {
+            for slice in std::iter::once(slice).chain(rest()) {
+                if let Some(member) = self.scan(slice, pool.tier, tried) {
+                    return Ok(member);
+                }
+            }
+        }
+        self.elsewhere(Some(pool))
+    }
+
+    /// Looks in the other pools, by preference; then takes anybody at all, unless the request rather waits.
+    #[cold]
+    fn elsewhere(mut self, than: Option<&'a Pool>) -> Result<&'a Member<H>, NoEndpoint> {
+        let index = &self.set.index;
+        let others = index.pools.iter().filter(|pool| than.is_none_or(|than| !std::ptr::eq(*pool, than)));
+        for pool in others {
+            for slice in &pool.slices {
+                if let Some(member) = self.scan(slice, pool.tier, false) {
+                    return Ok(member);
+                }
+            }
+        }
+        let last = &index.last_resort;
+        if last.len() == 0 {
+            return Err(index.reason);
+        }
+        if self.ask.wait_for_ready {
+            return Err(NoEndpoint::Unreachable);
+        }
+        let anybody =
+            || last.from(last.at_random(&mut self.ask.dice.clone())).map(|n| &self.set.roster.members[last.place(n)]);
+        anybody().find(|member| !self.was_tried(member)).or_else(|| anybody().next()).ok_or(index.reason)
+    }
+
+    /// The first that is open, from a random one on; `tried` is whether it may have been tried.
+    fn scan(&mut self, slice: &Slice, tier: Tier, tried: bool) -> Option<&'a Member<H>> {
+        let set = self.set;
+        let start = slice.at_random(self.ask.dice);
+        slice
+            .from(start)
+            .map(|number| &set.roster.members[slice.place(number)])
+            .find(|member| self.is_open(member, tier) && (tried || !self.was_tried(member)) && self.claim(member))
+    }
+}
+
+impl Slice {
+    /// All numbers of the slice, from `start` on and around.
+    fn from(&self, start: u32) -> impl Iterator<Item = u32> + use<> {
+        (start..self.len()).chain(0..start)
+    }
+}
+
+#[inline]
+fn is_open(standing: Standing, tier: Tier, now: impl FnOnce() -> u64) -> bool {
+    standing.is_clear() || is_open_despite(standing, tier, now())
+}
+
+/// In panic, ejections do not count; that nobody answers still does.
+#[cold]
+fn is_open_despite(standing: Standing, tier: Tier, now: u64) -> bool {
+    let is_barred = if tier == Tier::Panic { standing.is_retired() } else { standing.is_barred() };
+    !is_barred && !standing.is_unreachable(now)
+}

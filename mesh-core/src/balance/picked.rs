@@ -1,0 +1,143 @@
+//! An endpoint that was picked, and the guard that learns what became of the request.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    endpoint::{Accusation, Detector, Endpoint, EndpointId, Home, Live},
+    hold::Settle,
+    outcome::{Class, FailureKind, Outcome},
+};
+
+/// An endpoint that was picked for a request; a request in flight there until this is dropped.
+///
+/// Settle it with the request's outcome, by hand or by a [`Hold`](crate::hold::Hold). Dropped unsettled, it takes it that
+/// the caller went away: no failure is counted, and the time that has passed can only raise what the endpoint's latency is
+/// taken to be.
+pub struct Picked<H> {
+    endpoint: Arc<Endpoint<H>>,
+    start: Instant,
+    is_settled: bool,
+}
+
+impl<H> Picked<H> {
+    /// `endpoint` has been opened.
+    #[inline]
+    pub(crate) fn new(endpoint: Arc<Endpoint<H>>, start: Instant) -> Self {
+        endpoint.live().begin();
+        Self { endpoint, start, is_settled: false }
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Arc<Endpoint<H>> {
+        &self.endpoint
+    }
+
+    /// The endpoint's number.
+    pub fn id(&self) -> EndpointId {
+        self.endpoint.id()
+    }
+
+    /// What the transport keeps for the endpoint.
+    pub fn handle(&self) -> &H {
+        self.endpoint.handle().expect("an endpoint is opened before it is picked")
+    }
+
+    /// A response has begun, so there is a connection; the end of a response says so too, but may be far away.
+    #[inline]
+    pub fn reached(&self) {
+        if self.endpoint.live().mark_reachable() {
+            self.home().news.notify_waiters();
+        }
+    }
+
+    fn home(&self) -> &Arc<Home> {
+        self.endpoint.home().expect("an endpoint is opened before it is picked")
+    }
+
+    fn latency(&self, at: Instant) -> f32 {
+        at.saturating_duration_since(self.start).as_secs_f32() * 1_000.0
+    }
+
+    fn answered(&self, at: Instant) {
+        let (home, live) = (self.home(), self.endpoint.live());
+        live.reset_failures();
+        live.answered(home.measure(), self.latency(at), home.millis(at), home.rate());
+    }
+
+    fn failed(&self, outcome: &Outcome) {
+        let (home, live) = (self.home(), self.endpoint.live());
+        let now = home.millis(outcome.at);
+        live.failed(home.measure(), self.latency(outcome.at), now, home.rate());
+        self.count(live, home, outcome);
+    }
+
+    /// Counts a failure, and accuses the endpoint when the row is long enough.
+    fn count(&self, live: &Live, home: &Home, outcome: &Outcome) {
+        let (errors, gateway) = home.thresholds();
+        if errors == 0 && gateway == 0 {
+            return;
+        }
+        let streak = live.count_failure(outcome.class == Class::GatewayError);
+        let by_errors = errors > 0 && streak.errors >= errors;
+        let by_gateway = gateway > 0 && streak.gateway >= gateway;
+        if !by_errors && !by_gateway {
+            return;
+        }
+        live.restart_streak(by_errors, by_gateway);
+        let accuse = |detector| home.accuse(Accusation { endpoint: self.id(), detector, at: outcome.at });
+        if by_errors {
+            accuse(Detector::ConsecutiveErrors);
+        }
+        if by_gateway {
+            accuse(Detector::ConsecutiveGatewayErrors);
+        }
+    }
+
+    fn abandoned(&self, at: Instant) {
+        let (home, live) = (self.home(), self.endpoint.live());
+        live.abandoned(home.measure(), self.latency(at), home.millis(at), home.rate());
+    }
+
+    /// Whether a connection was made says more than the class: an error status came over one too.
+    fn note_reach(&self, outcome: &Outcome) {
+        match outcome.failure.map(|failure| failure.kind) {
+            None | Some(FailureKind::Reset | FailureKind::Refused | FailureKind::Protocol) => self.reached(),
+            Some(FailureKind::Connect | FailureKind::ConnectTimeout | FailureKind::Tls) => {
+                let now = self.home().millis(outcome.at);
+                self.endpoint.live().mark_unreachable(self.id().get(), now);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+impl<H: Send + Sync + 'static> Settle for Picked<H> {
+    fn settle(&mut self, outcome: &Outcome) {
+        self.is_settled = true;
+        match outcome.class {
+            Class::Success => self.answered(outcome.at),
+            Class::ServerError | Class::GatewayError => self.failed(outcome),
+            Class::Cancelled => return self.abandoned(outcome.at),
+            Class::Local => return,
+        }
+        self.note_reach(outcome);
+    }
+}
+
+impl<H> Drop for Picked<H> {
+    fn drop(&mut self) {
+        if !self.is_settled {
+            self.abandoned(Instant::now());
+        }
+        self.endpoint.live().end();
+    }
+}
+
+impl<H> fmt::Debug for Picked<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let age: Duration = self.start.elapsed();
+        f.debug_struct("Picked").field("endpoint", &self.id()).field("age", &age).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,226 @@
+//! One cluster at work: its policy, its endpoints and what is known of them, behind one handle.
+//!
+//! Readers never wait. The endpoint set is immutable and swapped whole; a pick loads it once. Everything that changes the
+//! set (new endpoints, another policy, ejections) goes through one short mutex, the writer's, which no request takes.
+//!
+//! A cluster spawns nothing. [`Cluster::background`] is what it would like to have run.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use tokio::time::Instant;
+
+use crate::{
+    balance::{Ask, NoEndpoint, Picked, Rules},
+    config::{self, ClusterPolicy, Semantics},
+    dice::mix,
+    endpoint::{Endpoint, EndpointInfo, EndpointSet, Home, Member, Roster},
+    outlier::Outlier,
+};
+
+mod available;
+mod background;
+mod status;
+mod transport;
+
+pub use self::{
+    available::Available,
+    status::{ClusterStatus, EndpointStatus, PriorityStatus},
+    transport::{Dispatch, Transport, Undelivered},
+};
+
+/// One cluster at work. Clients share it by `Arc`; the last one drops it, and its background ends.
+pub struct Cluster<T: Transport> {
+    name: Arc<str>,
+    semantics: Semantics,
+    transport: T,
+    home: Arc<Home>,
+    set: ArcSwap<EndpointSet<T::Handle>>,
+    policy: ArcSwap<ClusterPolicy>,
+    writer: Mutex<Writer>,
+}
+
+/// What only the writer needs.
+struct Writer {
+    seed: u64,
+    /// The number that was given last.
+    last_id: u64,
+    /// Counts sets, so that each starts its turns elsewhere.
+    generation: u64,
+    outlier: Option<Outlier>,
+}
+
+impl<T: Transport> Cluster<T> {
+    /// The cluster of `config`, without endpoints yet, treated by `policy`, which is what stacking all sources came to.
+    pub fn new(
+        config: &Arc<config::Cluster>,
+        policy: ClusterPolicy,
+        semantics: Semantics,
+        transport: T,
+        seed: u64,
+    ) -> Arc<Self> {
+        let now = Instant::now();
+        let rules = Rules::of(&policy, semantics);
+        let home = Arc::new(Home::new(now));
+        home.judge_by(rules.balancing, policy.outlier_detection.as_deref());
+        let outlier = policy.outlier_detection.clone().map(|policy| Outlier::new(policy, now, seed));
+        Arc::new(Self {
+            name: config.name().clone(),
+            semantics,
+            transport,
+            home,
+            set: ArcSwap::from_pointee(EndpointSet::new(Arc::new(Roster::empty()), rules, seed)),
+            policy: ArcSwap::from_pointee(policy),
+            writer: Mutex::new(Writer { seed, last_id: 0, generation: 0, outlier }),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
+    /// How it is treated at this moment.
+    pub fn policy(&self) -> Arc<ClusterPolicy> {
+        self.policy.load_full()
+    }
+
+    /// Its transport.
+    pub fn transport(&self) -> &T {
+        &self.transport
+    }
+
+    /// Takes `endpoints` for its own. Those that stay keep what is known of them and their connections, those that are gone
+    /// are retired, and the next pick sees only the new ones.
+    pub fn update_endpoints(&self, endpoints: &config::Endpoints) {
+        let mut writer = self.writer();
+        let before = self.set.load_full();
+        let roster = Arc::new(before.roster.next(endpoints, &mut writer.last_id));
+        self.start_costs(&roster, &before.rules);
+        let gone = before.roster.gone(&roster);
+        if let Some(outlier) = &mut writer.outlier {
+            gone.iter().for_each(|endpoint| outlier.forget(endpoint.id()));
+        }
+        self.publish(&mut writer, roster.clone(), before.rules);
+        drop(writer);
+
+        // The transport is other people's code: never called under the lock.
+        self.tell_changed_metadata(&before.roster, &roster);
+        gone.iter().for_each(|endpoint| self.retire(endpoint));
+    }
+
+    /// Is treated by `policy` from now on. Requests under way finish by the old one.
+    pub fn update_policy(&self, policy: ClusterPolicy) {
+        let mut writer = self.writer();
+        let before = self.set.load_full();
+        let rules = Rules::of(&policy, self.semantics);
+        let members = &before.roster.members;
+        if self.home.judge_by(rules.balancing, policy.outlier_detection.as_deref()) {
+            members.iter().for_each(|member| member.endpoint.live().forget_cost());
+            self.start_costs(&before.roster, &rules);
+        }
+        self.update_outlier(&mut writer, &policy, members);
+        self.policy.store(Arc::new(policy));
+        self.publish(&mut writer, before.roster.clone(), rules);
+        drop(writer);
+
+        members.iter().for_each(|member| self.tell_changed(member));
+    }
+
+    /// The endpoint for a request; see [`balance`](crate::balance).
+    ///
+    /// # Errors
+    ///
+    /// [`NoEndpoint`], when there is nobody, or nobody available and the request would rather wait.
+    #[inline]
+    pub fn pick(&self, ask: &mut Ask<'_>) -> Result<Picked<T::Handle>, NoEndpoint> {
+        let set = self.set.load();
+        let start = ask.now;
+        let member = set.pick(&self.home, ask)?;
+        let open = || self.transport.open(&self.info(member, &self.policy.load()));
+        member.endpoint.open(&self.home, open, |handle| self.transport.retire(handle));
+        Ok(Picked::new(member.endpoint.clone(), start))
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the set that everybody reads from now on.
+    fn publish(&self, writer: &mut Writer, roster: Arc<Roster<T::Handle>>, rules: Rules) {
+        writer.generation += 1;
+        let turn = mix(writer.seed.wrapping_add(writer.generation));
+        self.set.store(Arc::new(EndpointSet::new(roster, rules, turn)));
+        self.home.news.notify_waiters();
+    }
+
+    /// Gives endpoints without history the latency that the policy takes them to have. It fades like any other, so that a
+    /// newcomer gets its first request even among fast ones.
+    fn start_costs(&self, roster: &Roster<T::Handle>, rules: &Rules) {
+        if let config::LoadBalancing::PeakEwma { initial, .. } = rules.balancing {
+            let (millis, now) = (initial.as_secs_f32() * 1_000.0, self.home.millis(Instant::now()));
+            roster.members.iter().for_each(|member| member.endpoint.live().start_latency(millis, now));
+        }
+    }
+
+    fn update_outlier(&self, writer: &mut Writer, policy: &ClusterPolicy, members: &[Member<T::Handle>]) {
+        match (&mut writer.outlier, &policy.outlier_detection) {
+            (Some(outlier), Some(policy)) => outlier.update(policy.clone()),
+            (outlier, None) => {
+                *outlier = None;
+                members.iter().for_each(|member| member.endpoint.live().set_ejected(false));
+            }
+            (outlier, Some(policy)) => {
+                *outlier = Some(Outlier::new(policy.clone(), Instant::now(), writer.seed));
+            }
+        }
+    }
+
+    fn tell_changed(&self, member: &Member<T::Handle>) {
+        if let Some(handle) = member.endpoint.handle() {
+            self.transport.update(handle, &self.info(member, &self.policy.load()));
+        }
+    }
+
+    fn tell_changed_metadata(&self, before: &Roster<T::Handle>, after: &Roster<T::Handle>) {
+        let known: std::collections::HashMap<_, _> =
+            before.members.iter().map(|member| (member.endpoint.id(), member.metadata.as_ref())).collect();
+        let has_changed = |member: &&Member<T::Handle>| {
+            known.get(&member.endpoint.id()).is_some_and(|metadata| *metadata != member.metadata.as_ref())
+        };
+        after.members.iter().filter(has_changed).for_each(|member| self.tell_changed(member));
+    }
+
+    fn retire(&self, endpoint: &Endpoint<T::Handle>) {
+        endpoint.retire(|handle| self.transport.retire(handle));
+    }
+
+    fn info<'a>(&'a self, member: &'a Member<T::Handle>, policy: &'a ClusterPolicy) -> EndpointInfo<'a> {
+        EndpointInfo {
+            cluster: &self.name,
+            id: member.endpoint.id(),
+            addresses: member.endpoint.addresses(),
+            hostname: member.endpoint.hostname(),
+            metadata: member.metadata.as_ref(),
+            policy,
+        }
+    }
+}
+
+impl<T: Transport> Drop for Cluster<T> {
+    fn drop(&mut self) {
+        let set = self.set.load_full();
+        set.roster.members.iter().for_each(|member| self.retire(&member.endpoint));
+        self.home.bell.notify_one();
+        self.home.news.notify_waiters();
+    }
+}
+
+impl<T: Transport> fmt::Debug for Cluster<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("name", &self.name).finish_non_exhaustive()
+    }
+}

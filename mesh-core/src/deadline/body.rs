@@ -1,0 +1,160 @@
+//! The response body that goes on watching the clock.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use pin_project::pin_project;
+use tokio::time::Instant;
+
+use super::{Bound, Elapsed, Expiry, Timer};
+use crate::{
+    hold::{AtOnce, Concluded, Hold, JoinEnd, UntilEnd},
+    outcome::{BoxError, Outcome, Sent},
+};
+
+/// What is left to watch when the head of a response has come.
+///
+/// It is put into responses by the strategies of [`hold`](crate::hold): [`AtOnce`] lets go of it, as do limits on the head
+/// alone; [`UntilEnd`] and [`JoinEnd`] put it into the body of HTTP responses, as a [`TimedBody`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BodyLimits {
+    /// When everything must be over.
+    pub overall: Option<Expiry>,
+    /// How long nothing may move.
+    pub silence: Option<Silence>,
+}
+
+/// A limit on silence: the time for which someone waits for a frame and none comes. A reader who does not ask is not kept
+/// waiting, so a slow reader never hears of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Silence {
+    /// Which limit it is: [`Bound::Idle`] or [`Bound::PerTryIdle`].
+    pub bound: Bound,
+    /// How long it is.
+    pub limit: Duration,
+}
+
+/// A response body that ends with [`Elapsed`] when a limit passes.
+///
+/// Limits are looked at whenever no frame is ready, so that frames which are there are never lost. When a limit passes, the
+/// inner body is dropped before the error is returned, and nothing comes after it.
+#[pin_project]
+#[derive(Debug)]
+pub struct TimedBody<B> {
+    /// None once a limit has passed.
+    #[pin]
+    body: Option<B>,
+    #[pin]
+    timer: Timer,
+    limits: BodyLimits,
+    /// Set when a frame was waited for, taken when one came.
+    quiet_since: Option<Instant>,
+    /// Set when a limit has passed.
+    expired: Option<Outcome>,
+}
+
+// === impl BodyLimits ===
+
+impl BodyLimits {
+    /// When the nearest limit passes, and what is said then.
+    fn nearest(&self, quiet_since: &mut Option<Instant>) -> Option<Expiry> {
+        let silence = self
+            .silence
+            .map(|Silence { bound, limit }| Expiry::new(bound, *quiet_since.get_or_insert_with(Instant::now), limit));
+        match (self.overall, silence) {
+            (Some(overall), Some(silence)) if silence.at() < overall.at() => Some(silence),
+            (Some(overall), _) => Some(overall),
+            (None, silence) => silence,
+        }
+    }
+}
+
+impl<Res> Hold<Res, BodyLimits> for AtOnce {
+    type Held = Res;
+
+    fn hold(&self, response: Res, _: BodyLimits) -> Res {
+        response
+    }
+}
+
+impl<B, C> Hold<Response<B>, BodyLimits> for UntilEnd<C> {
+    type Held = Response<TimedBody<B>>;
+
+    fn hold(&self, response: Response<B>, limits: BodyLimits) -> Self::Held {
+        response.map(|body| TimedBody::new(body, limits))
+    }
+}
+
+impl<B> Hold<Response<B>, BodyLimits> for JoinEnd {
+    type Held = Response<TimedBody<B>>;
+
+    fn hold(&self, response: Response<B>, limits: BodyLimits) -> Self::Held {
+        response.map(|body| TimedBody::new(body, limits))
+    }
+}
+
+// === impl TimedBody ===
+
+impl<B> TimedBody<B> {
+    /// Watches `body`.
+    pub const fn new(body: B, limits: BodyLimits) -> Self {
+        Self { body: Some(body), timer: Timer::new(), limits, quiet_since: None, expired: None }
+    }
+
+    /// Whether a frame ever had to be waited for, which is when the timer comes into being.
+    pub const fn has_waited(&self) -> bool {
+        self.timer.is_set()
+    }
+
+    /// The inner body; none once a limit has passed.
+    pub const fn get_ref(&self) -> Option<&B> {
+        self.body.as_ref()
+    }
+}
+
+impl<B> Body for TimedBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
+        let mut this = self.project();
+        let Some(body) = this.body.as_mut().as_pin_mut() else {
+            return Poll::Ready(None);
+        };
+        if let Poll::Ready(frame) = body.poll_frame(cx) {
+            *this.quiet_since = None;
+            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+        }
+        let Some(expiry) = this.limits.nearest(this.quiet_since) else {
+            return Poll::Pending;
+        };
+        ready!(this.timer.poll(cx, expiry.at()));
+        let elapsed: Elapsed = expiry.elapsed(Sent::Yes);
+        *this.expired = Some(Outcome::failed(elapsed.failure(), expiry.at()));
+        this.body.set(None);
+        Poll::Ready(Some(Err(elapsed.into())))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}
+
+impl<B: Concluded> Concluded for TimedBody<B> {
+    fn outcome(&self) -> Option<Outcome> {
+        self.expired.or_else(|| self.body.as_ref()?.outcome())
+    }
+}

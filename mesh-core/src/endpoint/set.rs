@@ -1,0 +1,139 @@
+//! The endpoints of a cluster at one moment: who they are, and the index that picks from them.
+
+use std::{collections::HashMap, num::NonZeroU64, ops::Range, sync::Arc};
+
+use super::{Endpoint, EndpointId};
+use crate::{
+    balance::{Index, Rules},
+    config::{self, Address, HealthStatus, Locality, Metadata},
+};
+
+/// The endpoints of a cluster at one moment, immutable. An ejection makes a new index over the same roster.
+pub(crate) struct EndpointSet<H> {
+    pub(crate) roster: Arc<Roster<H>>,
+    pub(crate) index: Index,
+    pub(crate) rules: Rules,
+}
+
+/// Who is there: members by group, groups by priority.
+pub(crate) struct Roster<H> {
+    pub(crate) members: Box<[Member<H>]>,
+    pub(crate) groups: Box<[Group]>,
+    /// In percent.
+    pub(crate) overprovisioning: u32,
+}
+
+/// An endpoint as a member of a set.
+pub(crate) struct Member<H> {
+    pub(crate) endpoint: Arc<Endpoint<H>>,
+    pub(crate) metadata: Option<Arc<Metadata>>,
+    pub(crate) weight: u32,
+    pub(crate) health: HealthStatus,
+}
+
+/// The members of one locality at one priority.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub(crate) locality: Arc<Locality>,
+    /// Zero where the source gave none.
+    pub(crate) weight: u32,
+    pub(crate) priority: u32,
+    pub(crate) members: Range<u32>,
+}
+
+/// Finds the record of an identity in the roster before. Sources tend to keep their order, so the place where the last
+/// one was found is tried first, and a table is made only when that fails.
+struct Finder<'a, H> {
+    before: &'a [Member<H>],
+    next: usize,
+    table: Option<HashMap<Key<'a>, &'a Arc<Endpoint<H>>>>,
+}
+
+type Key<'a> = (&'a [Address], Option<&'a str>);
+
+// === impl EndpointSet ===
+
+impl<H> EndpointSet<H> {
+    /// The set of `roster`, under `rules`, with ejections as they are now. `turn` is where taking turns starts.
+    pub(crate) fn new(roster: Arc<Roster<H>>, rules: Rules, turn: u64) -> Self {
+        let index = Index::new(&roster, &rules, turn);
+        Self { roster, index, rules }
+    }
+}
+
+// === impl Roster ===
+
+impl<H> Roster<H> {
+    pub(crate) fn empty() -> Self {
+        Self { members: Box::default(), groups: Box::default(), overprovisioning: config::Endpoints::OVERPROVISIONING }
+    }
+
+    /// The roster of `config`. Who was in the roster before keeps the record; who is new gets a number of `next_id`.
+    pub(crate) fn next(&self, config: &config::Endpoints, next_id: &mut u64) -> Self {
+        let mut finder = Finder { before: &self.members, next: 0, table: None };
+        let mut order: Vec<_> = config.groups().iter().collect();
+        order.sort_by_key(|group| group.priority);
+
+        let mut members = Vec::with_capacity(config.len());
+        let mut groups = Vec::with_capacity(order.len());
+        for group in order {
+            let start = members.len() as u32;
+            members.extend(group.endpoints.iter().map(|endpoint| Member::new(endpoint, &mut finder, next_id)));
+            groups.push(Group {
+                locality: group.locality.clone(),
+                weight: group.weight.map_or(0, config::Weight::get),
+                priority: group.priority,
+                members: start..members.len() as u32,
+            });
+        }
+        Self { members: members.into(), groups: groups.into(), overprovisioning: config.overprovisioning() }
+    }
+
+    /// Who is here and not in `next`.
+    pub(crate) fn gone(&self, next: &Self) -> Vec<Arc<Endpoint<H>>> {
+        let mut stay: Vec<_> = next.members.iter().map(|member| member.endpoint.id()).collect();
+        stay.sort_unstable();
+        let gone = self.members.iter().filter(|member| stay.binary_search(&member.endpoint.id()).is_err());
+        gone.map(|member| member.endpoint.clone()).collect()
+    }
+}
+
+// === impl Member ===
+
+impl<H> Member<H> {
+    fn new(config: &config::Endpoint, finder: &mut Finder<'_, H>, next_id: &mut u64) -> Self {
+        let endpoint = finder.find(config).unwrap_or_else(|| {
+            *next_id += 1;
+            let number = NonZeroU64::new(*next_id).expect("2^64 endpoints are never made");
+            Arc::new(Endpoint::new(EndpointId::new(number), config))
+        });
+        Self { endpoint, metadata: config.metadata().cloned(), weight: config.weight().get(), health: config.health() }
+    }
+}
+
+// === impl Finder ===
+
+impl<'a, H> Finder<'a, H> {
+    fn find(&mut self, config: &config::Endpoint) -> Option<Arc<Endpoint<H>>> {
+        if self.table.is_none() {
+            match self.before.get(self.next) {
+                Some(member) if member.endpoint.is(config) => {
+                    self.next += 1;
+                    return Some(member.endpoint.clone());
+                }
+                // Whoever is new past the end of the old roster could still stand earlier in it.
+                Some(_) => {}
+                None if self.before.is_empty() => return None,
+                None => {}
+            }
+        }
+        let before = self.before;
+        let table = self.table.get_or_insert_with(|| before.iter().map(|m| (key(&m.endpoint), &m.endpoint)).collect());
+        let found = table.get(&(config.addresses(), config.hostname().map(|name| &**name)));
+        found.map(|endpoint| Arc::clone(endpoint))
+    }
+}
+
+fn key<H>(endpoint: &Endpoint<H>) -> Key<'_> {
+    (endpoint.addresses(), endpoint.hostname().map(|name| &**name))
+}

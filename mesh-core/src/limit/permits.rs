@@ -1,0 +1,334 @@
+//! The counters of a cluster and the permits that move them.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use super::Overloaded;
+use crate::{
+    config::{CircuitBreakers, RequestPriority, RetryBudget, Thresholds},
+    hold::Settle,
+    outcome::Outcome,
+};
+
+/// What one cluster has under way, by priority, and how much it may have (`CircuitBreakers`).
+///
+/// A change of policy changes the limits in place, so that what is under way stays counted. What is over a limit that was
+/// lowered runs to its end.
+#[derive(Debug)]
+pub struct Limits {
+    default: Tier,
+    high: Tier,
+}
+
+/// What is limited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Resource {
+    /// Requests under way, to the end of their responses.
+    Requests,
+    /// Requests that wait for a connection.
+    Pending,
+    /// Connections.
+    Connections,
+    /// Retries scheduled or under way.
+    Retries,
+}
+
+/// One of what is limited; dropping it makes room.
+///
+/// It cannot be cloned: each permit is one thing under way.
+#[derive(Debug)]
+#[must_use = "a permit that is dropped at once admits nothing"]
+pub struct Permit {
+    limits: Arc<Limits>,
+    resource: Resource,
+    priority: RequestPriority,
+}
+
+/// What a priority has under way and may have, at a glance; the counts are read one after another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figures {
+    /// Requests under way.
+    pub requests: Figure,
+    /// Requests that wait for a connection.
+    pub pending: Figure,
+    /// Connections.
+    pub connections: Figure,
+    /// Retries scheduled or under way.
+    pub retries: Figure,
+}
+
+/// A count and its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// Under way now.
+    pub active: u32,
+    /// How many may be under way; for retries under a budget, what the budget comes to now.
+    pub limit: u32,
+    /// How many were refused since the counters were made.
+    pub refused: u64,
+}
+
+/// The counters of one priority.
+#[derive(Debug, Default)]
+struct Tier {
+    requests: Counter,
+    pending: Counter,
+    connections: Counter,
+    retries: Counter,
+}
+
+/// One count and its limit, on cache lines of their own: two, since processors fetch lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Counter {
+    active: AtomicU32,
+    /// A [`Ceiling`], packed, so that a change is never seen by halves.
+    ceiling: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// How a limit is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ceiling {
+    Count(u32),
+    /// A share of the requests under way, in millionths, but at least `floor`.
+    Share {
+        millionths: u32,
+        floor: u32,
+    },
+}
+
+// === impl Limits ===
+
+impl Limits {
+    /// Counters at zero under these limits.
+    pub fn new(breakers: &CircuitBreakers) -> Arc<Self> {
+        let limits = Self { default: Tier::default(), high: Tier::default() };
+        limits.update(breakers);
+        Arc::new(limits)
+    }
+
+    /// Sets other limits; what is under way stays counted and runs on.
+    pub fn update(&self, breakers: &CircuitBreakers) {
+        self.default.update(&breakers.default);
+        self.high.update(&breakers.high);
+    }
+
+    /// Admits one request.
+    ///
+    /// # Errors
+    ///
+    /// Refuses when as many as allowed are under way, as do the three below.
+    pub fn request(self: &Arc<Self>, priority: RequestPriority) -> Result<Permit, Overloaded> {
+        self.clone().admit(Resource::Requests, priority)
+    }
+
+    /// Admits one request to those that wait for a connection.
+    ///
+    /// # Errors
+    ///
+    /// Refuses when as many as allowed are waiting.
+    pub fn pending(self: &Arc<Self>, priority: RequestPriority) -> Result<Permit, Overloaded> {
+        self.clone().admit(Resource::Pending, priority)
+    }
+
+    /// Admits one connection.
+    ///
+    /// # Errors
+    ///
+    /// Refuses when as many as allowed are open.
+    pub fn connection(self: &Arc<Self>, priority: RequestPriority) -> Result<Permit, Overloaded> {
+        self.clone().admit(Resource::Connections, priority)
+    }
+
+    /// Counts a connection whatever the limit says: an endpoint that has none is given one, as in Envoy, since requests to
+    /// it would otherwise wait for connections that other endpoints hold.
+    pub fn first_connection(self: &Arc<Self>, priority: RequestPriority) -> Permit {
+        let counter = self.tier(priority).counter(Resource::Connections);
+        counter.active.fetch_add(1, Relaxed);
+        Permit { limits: self.clone(), resource: Resource::Connections, priority }
+    }
+
+    /// Admits one retry, from when it is scheduled to its response.
+    ///
+    /// # Errors
+    ///
+    /// Refuses when the count or the budget allows no more:
+    /// `active retries < max(percent * (requests + pending), min_concurrency)`.
+    pub fn retry(self: &Arc<Self>, priority: RequestPriority) -> Result<Permit, Overloaded> {
+        self.clone().admit(Resource::Retries, priority)
+    }
+
+    /// Admits one of `resource`; as [`request`](Self::request) and its like, for who has a handle to give away.
+    ///
+    /// # Errors
+    ///
+    /// Refuses when as many as allowed are under way.
+    pub fn admit(self: Arc<Self>, resource: Resource, priority: RequestPriority) -> Result<Permit, Overloaded> {
+        let tier = self.tier(priority);
+        match tier.counter(resource).admit(|| tier.under_way()) {
+            Ok(()) => Ok(Permit { limits: self, resource, priority }),
+            Err(limit) => Err(Overloaded::new(resource, priority, limit)),
+        }
+    }
+
+    /// What is under way and allowed.
+    pub fn figures(&self, priority: RequestPriority) -> Figures {
+        let tier = self.tier(priority);
+        let figure = |resource| tier.counter(resource).figure(tier.under_way());
+        Figures {
+            requests: figure(Resource::Requests),
+            pending: figure(Resource::Pending),
+            connections: figure(Resource::Connections),
+            retries: figure(Resource::Retries),
+        }
+    }
+
+    const fn tier(&self, priority: RequestPriority) -> &Tier {
+        match priority {
+            RequestPriority::Default => &self.default,
+            RequestPriority::High => &self.high,
+        }
+    }
+}
+
+// === impl Resource ===
+
+impl fmt::Display for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Requests => "requests",
+            Self::Pending => "pending requests",
+            Self::Connections => "connections",
+            Self::Retries => "retries",
+        })
+    }
+}
+
+// === impl Permit ===
+
+impl Permit {
+    /// What it permits one of.
+    pub const fn resource(&self) -> Resource {
+        self.resource
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.limits.tier(self.priority).counter(self.resource).active.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Settle for Permit {
+    /// Nothing: however the work ended, the permit goes back when it is dropped.
+    fn settle(&mut self, _: &Outcome) {}
+}
+
+// === impl Tier ===
+
+impl Tier {
+    fn update(&self, thresholds: &Thresholds) {
+        let count = |max: Option<u32>, default| Ceiling::Count(max.unwrap_or(default));
+        self.requests.limit(count(thresholds.max_requests, Thresholds::DEFAULT));
+        self.pending.limit(count(thresholds.max_pending, Thresholds::DEFAULT));
+        self.connections.limit(count(thresholds.max_connections, Thresholds::DEFAULT));
+        self.retries.limit(match thresholds.retry_budget {
+            Some(budget) => Ceiling::of_budget(budget),
+            None => count(thresholds.max_retries, Thresholds::DEFAULT_RETRIES),
+        });
+    }
+
+    const fn counter(&self, resource: Resource) -> &Counter {
+        match resource {
+            Resource::Requests => &self.requests,
+            Resource::Pending => &self.pending,
+            Resource::Connections => &self.connections,
+            Resource::Retries => &self.retries,
+        }
+    }
+
+    /// What a retry budget is a share of.
+    fn under_way(&self) -> u64 {
+        u64::from(self.requests.active.load(Relaxed)) + u64::from(self.pending.active.load(Relaxed))
+    }
+}
+
+// === impl Counter ===
+
+impl Counter {
+    fn limit(&self, ceiling: Ceiling) {
+        self.ceiling.store(ceiling.pack(), Relaxed);
+    }
+
+    fn ceiling(&self) -> Ceiling {
+        Ceiling::unpack(self.ceiling.load(Relaxed))
+    }
+
+    /// Counts one more while there is room, or says how much room there was in all.
+    ///
+    /// It compares and exchanges rather than adding and taking back: an addition that is about to be taken back would
+    /// refuse others who had room, and show in the figures. No memory is published through a count, so the orderings are
+    /// relaxed.
+    fn admit(&self, under_way: impl FnOnce() -> u64) -> Result<(), u32> {
+        let limit = self.ceiling().limit(under_way);
+        let admitted = self.active.fetch_update(Relaxed, Relaxed, |active| (active < limit).then_some(active + 1));
+        admitted.map(|_| ()).map_err(|_| {
+            self.refused.fetch_add(1, Relaxed);
+            limit
+        })
+    }
+
+    fn figure(&self, under_way: u64) -> Figure {
+        Figure {
+            active: self.active.load(Relaxed),
+            limit: self.ceiling().limit(|| under_way),
+            refused: self.refused.load(Relaxed),
+        }
+    }
+}
+
+// === impl Ceiling ===
+
+impl Ceiling {
+    /// In the upper half of a packed ceiling: it is a count. No share is that large.
+    const COUNT: u32 = u32::MAX;
+
+    fn of_budget(budget: RetryBudget) -> Self {
+        // At most 1,000,000, so the cast is exact.
+        let millionths = (budget.percent.share() * 1e6).round() as u32;
+        Self::Share { millionths, floor: budget.min_concurrency }
+    }
+
+    fn limit(self, under_way: impl FnOnce() -> u64) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Share { millionths, floor } => {
+                let share = under_way().saturating_mul(u64::from(millionths)) / 1_000_000;
+                u32::try_from(share).unwrap_or(u32::MAX).max(floor)
+            }
+        }
+    }
+
+    const fn pack(self) -> u64 {
+        let (upper, lower) = match self {
+            Self::Count(count) => (Self::COUNT, count),
+            Self::Share { millionths, floor } => (millionths, floor),
+        };
+        ((upper as u64) << 32) | lower as u64
+    }
+
+    const fn unpack(packed: u64) -> Self {
+        let (upper, lower) = ((packed >> 32) as u32, packed as u32);
+        match upper {
+            Self::COUNT => Self::Count(lower),
+            millionths => Self::Share { millionths, floor: lower },
+        }
+    }
+}

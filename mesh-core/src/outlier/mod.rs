@@ -1,0 +1,154 @@
+//! Leaves out endpoints whose answers are bad, for a while: the judge of Envoy's outlier detection, without clock or I/O.
+//!
+//! Failures in a row are counted by the requests' guards, in the endpoint itself ([`Detector`]); only a row that is long
+//! enough comes here. [`Outlier`] decides whether the endpoint is ejected, for how long, and at each interval who may come
+//! back. It holds a record of those endpoints only that were ejected of late.
+//!
+//! Follows `envoy.config.cluster.v3.OutlierDetection` (and gRFC A50, which has no such detector but whose rules of
+//! ejection are the same): the `n`th ejection lasts `n` times the base time up to a maximum, plus a jitter; `n` falls by
+//! one with each interval in which the endpoint was not ejected; ejections end at the intervals only.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+pub use crate::endpoint::Detector;
+use crate::{Dice, config::OutlierDetection, endpoint::EndpointId};
+
+/// Decides who is ejected and when that ends.
+#[derive(Debug)]
+pub struct Outlier {
+    policy: Arc<OutlierDetection>,
+    /// Intervals are counted from here.
+    start: Instant,
+    seed: u64,
+    records: BTreeMap<EndpointId, Record>,
+}
+
+/// What is remembered of an endpoint that was ejected.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    /// How often in a row, as far as not forgiven.
+    times: u32,
+    /// How often ever: numbers the dice.
+    total: u64,
+    /// When the present ejection may end.
+    until: Option<Instant>,
+}
+
+/// What comes of an accusation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Ejected for this long, and until the next interval after that.
+    Ejected(Duration),
+    /// It is ejected already.
+    Already,
+    /// Too many are.
+    Overflow,
+    /// The dice said no: counted only (`enforcing_*`).
+    NotEnforced,
+}
+
+impl Outlier {
+    /// A judge without records, who counts intervals from `start`.
+    pub fn new(policy: Arc<OutlierDetection>, start: Instant, seed: u64) -> Self {
+        Self { policy, start, seed, records: BTreeMap::new() }
+    }
+
+    /// Judges by `policy` from now on. Ejections that are under way keep their length.
+    pub fn update(&mut self, policy: Arc<OutlierDetection>) {
+        self.policy = policy;
+    }
+
+    /// How many are ejected.
+    pub fn ejected(&self) -> usize {
+        self.records.values().filter(|record| record.until.is_some()).count()
+    }
+
+    /// `endpoint`, one of `hosts` in all priorities, has failed too often in a row.
+    pub fn accuse(&mut self, endpoint: EndpointId, detector: Detector, hosts: usize, now: Instant) -> Verdict {
+        let ejected = self.ejected();
+        let policy = &*self.policy;
+        let record = self.records.entry(endpoint).or_insert(Record { times: 0, total: 0, until: None });
+        if record.until.is_some() {
+            return Verdict::Already;
+        }
+        let verdict = if !may_eject_one_more(policy, ejected, hosts) {
+            Verdict::Overflow
+        } else {
+            record.total += 1;
+            let mut dice = Dice::of_call(self.seed, endpoint.get(), record.total);
+            record.judge(policy, detector, now, &mut dice)
+        };
+        self.forget_if_blank(endpoint);
+        verdict
+    }
+
+    /// Reviews all ejections at an interval: who may come back, and who is forgiven. Gives those who come back.
+    pub fn sweep(&mut self, now: Instant) -> Vec<EndpointId> {
+        let mut back = Vec::new();
+        for (id, record) in &mut self.records {
+            match record.until {
+                Some(until) if until <= now => {
+                    record.until = None;
+                    back.push(*id);
+                }
+                Some(_) => {}
+                None => record.times = record.times.saturating_sub(1),
+            }
+        }
+        self.records.retain(|_, record| !record.is_blank());
+        back
+    }
+
+    /// When the next interval ends; none while there is nothing to review.
+    pub fn next_sweep(&self, now: Instant) -> Option<Instant> {
+        if self.records.is_empty() {
+            return None;
+        }
+        let interval = self.policy.interval.as_nanos().max(1);
+        let past = now.saturating_duration_since(self.start).as_nanos() / interval;
+        let next = u64::try_from((past + 1).saturating_mul(interval)).unwrap_or(u64::MAX);
+        self.start.checked_add(Duration::from_nanos(next))
+    }
+
+    /// `endpoint` has left; it no longer counts among the ejected.
+    pub fn forget(&mut self, endpoint: EndpointId) {
+        self.records.remove(&endpoint);
+    }
+
+    fn forget_if_blank(&mut self, endpoint: EndpointId) {
+        if self.records.get(&endpoint).is_some_and(Record::is_blank) {
+            self.records.remove(&endpoint);
+        }
+    }
+}
+
+fn may_eject_one_more(policy: &OutlierDetection, ejected: usize, hosts: usize) -> bool {
+    let share = 100.0 * (ejected + 1) as f64 / hosts.max(1) as f64;
+    share <= policy.max_ejected.value() || (ejected == 0 && policy.always_eject_one)
+}
+
+impl Record {
+    fn is_blank(&self) -> bool {
+        self.times == 0 && self.until.is_none()
+    }
+
+    fn judge(&mut self, policy: &OutlierDetection, detector: Detector, now: Instant, dice: &mut Dice) -> Verdict {
+        let enforce = match detector {
+            Detector::ConsecutiveErrors => policy.enforce_errors,
+            Detector::ConsecutiveGatewayErrors => policy.enforce_gateway_errors,
+        };
+        if dice.share() >= enforce.share() {
+            return Verdict::NotEnforced;
+        }
+        // Past the maximum the count stays, so that forgiveness starts at once.
+        if policy.base_ejection.saturating_mul(self.times) < policy.max_ejection + policy.base_ejection {
+            self.times += 1;
+        }
+        let length = policy.base_ejection.saturating_mul(self.times).min(policy.max_ejection);
+        let length = length + policy.ejection_jitter.mul_f64(dice.share());
+        self.until = Some(now + length);
+        Verdict::Ejected(length)
+    }
+}

@@ -1,0 +1,196 @@
+//! The one error that a caller of the mesh sees.
+
+use std::{error::Error as StdError, fmt};
+
+use http::{HeaderValue, Response, StatusCode};
+use mesh_core::{
+    config::ConfigError,
+    outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},
+};
+
+use crate::Body;
+
+/// Why a request got no response, or something could not be built.
+///
+/// What happened is asked by predicates; wording and causes may change. [`flags`](Self::flags) speaks Envoy's vocabulary,
+/// and [`sent`](Self::sent) says whether the peer may have seen the request, which is what makes repeating it safe.
+///
+/// # Examples
+///
+/// ```
+/// # fn example(error: mesh_http::Error) {
+/// if error.is_overloaded() {
+///     // Refused here, at once; come back later.
+/// } else if error.is_timeout() && error.sent() == mesh_core::outcome::Sent::No {
+///     // Safe to repeat, whatever the method.
+/// }
+/// # }
+/// ```
+pub struct Error {
+    inner: Box<Inner>,
+}
+
+struct Inner {
+    failure: Failure,
+    source: Option<BoxError>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: FailureKind, source: impl Into<BoxError>) -> Self {
+        let inner = Inner { failure: Failure::new(kind, Sent::No), source: Some(source.into()) };
+        Self { inner: Box::new(inner) }
+    }
+
+    /// An error of the layers and rooms below, whose failure is found in its chain.
+    pub(crate) fn from_below(error: BoxError) -> Self {
+        match error.downcast::<Self>() {
+            Ok(error) => *error,
+            Err(error) => Self { inner: Box::new(Inner { failure: Failure::of(&*error), source: Some(error) }) },
+        }
+    }
+
+    /// Envoy's response flags, such as `UF,URX`.
+    pub fn flags(&self) -> Flags {
+        self.inner.failure.flags
+    }
+
+    /// Whether the request left this process.
+    pub fn sent(&self) -> Sent {
+        self.inner.failure.sent
+    }
+
+    /// What happened.
+    pub fn kind(&self) -> FailureKind {
+        self.inner.failure.kind
+    }
+
+    /// Whether a time limit passed: the request's, an attempt's, an idle one.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self.kind(), FailureKind::Timeout | FailureKind::PerTryTimeout | FailureKind::Idle)
+    }
+
+    /// Whether no connection could be had, TLS included.
+    pub fn is_connect(&self) -> bool {
+        matches!(self.kind(), FailureKind::Connect | FailureKind::ConnectTimeout | FailureKind::Tls)
+    }
+
+    /// Whether TLS was refused, by this side or the other.
+    pub fn is_tls(&self) -> bool {
+        self.kind() == FailureKind::Tls
+    }
+
+    /// Whether a circuit breaker refused the request at once.
+    pub fn is_overloaded(&self) -> bool {
+        self.kind() == FailureKind::Overflow
+    }
+
+    /// Whether no endpoint was there, or fit.
+    pub fn is_no_endpoint(&self) -> bool {
+        self.kind() == FailureKind::NoEndpoint
+    }
+
+    /// Whether nothing says where the request should go: no configuration, route or cluster.
+    pub fn is_unrouted(&self) -> bool {
+        matches!(self.kind(), FailureKind::NoConfig | FailureKind::NoRoute | FailureKind::NoCluster)
+    }
+
+    /// Whether the connection or stream broke while the request was on its way.
+    pub fn is_reset(&self) -> bool {
+        matches!(
+            self.kind(),
+            FailureKind::Disconnected | FailureKind::Reset | FailureKind::Refused | FailureKind::Protocol
+        )
+    }
+
+    /// Whether a builder refused a value; the source is a [`ConfigError`].
+    pub fn is_config(&self) -> bool {
+        self.config_error().is_some()
+    }
+
+    /// What a builder refused.
+    pub fn config_error(&self) -> Option<&ConfigError> {
+        let mut next = self.source();
+        while let Some(error) = next {
+            if let Some(refused) = error.downcast_ref() {
+                return Some(refused);
+            }
+            next = error.source();
+        }
+        None
+    }
+
+    /// The status that Envoy would have answered with: 404 for no route, 504 for a timeout, 502 for a broken protocol, else
+    /// 503.
+    pub fn status(&self) -> StatusCode {
+        match self.kind() {
+            FailureKind::NoRoute => StatusCode::NOT_FOUND,
+            FailureKind::Timeout | FailureKind::PerTryTimeout => StatusCode::GATEWAY_TIMEOUT,
+            FailureKind::Idle => StatusCode::REQUEST_TIMEOUT,
+            FailureKind::Protocol => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// The response that Envoy would have answered with, for services that pass failures on: the status, the reason as the
+    /// body, and `x-envoy-overloaded: true` when a circuit breaker refused.
+    pub fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.reason()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        if self.is_overloaded() {
+            headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
+        }
+        response
+    }
+
+    fn reason(&self) -> String {
+        let mut reason = self.to_string();
+        let mut next = self.source();
+        while let Some(error) = next {
+            reason.push_str(": ");
+            reason.push_str(&error.to_string());
+            next = error.source();
+        }
+        reason
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.config_error(), self.kind()) {
+            (Some(_), _) => f.write_str("configuration refused"),
+            (None, FailureKind::Other) => f.write_str("request failed"),
+            (None, kind) => write!(f, "{kind} [{}]", self.flags()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind())
+            .field("sent", &self.sent())
+            .field("flags", &self.flags())
+            .field("source", &self.inner.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl From<ConfigError> for Error {
+    fn from(error: ConfigError) -> Self {
+        Self::new(FailureKind::NoConfig, error)
+    }
+}
+
+impl From<Failed> for Error {
+    fn from(failed: Failed) -> Self {
+        Self::from_below(Box::new(failed))
+    }
+}

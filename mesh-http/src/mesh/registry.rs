@@ -1,0 +1,312 @@
+//! What clients of a mesh share, and how it follows the snapshots: targets with their compiled routes, and clusters.
+//!
+//! Everything here happens off the way of requests, under one lock that no request takes. An update goes make before
+//! break: clusters first, then the routes that use them, then whatever nothing uses any more.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use mesh_core::{
+    config::{self, ClusterEntry, Endpoints, Listener, Snapshot, TargetState},
+    route::RouteTable,
+    source::Interest,
+};
+use tokio::sync::Notify;
+
+use super::Parts;
+use crate::{
+    mesh::dns::Names,
+    plan::{Plan, Profile, Step, Targets},
+    pool::Cluster,
+};
+
+/// The targets and clusters of a mesh.
+#[derive(Debug, Default)]
+pub(crate) struct Registry {
+    targets: Vec<Weak<Target>>,
+    clusters: BTreeMap<Key, Entry>,
+    snapshot: Arc<Snapshot>,
+}
+
+/// Whose cluster it is. Clients that say the same of their clusters share them, under the name that the source gives; what a
+/// client's own code named is its own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    scope: u64,
+    name: Arc<str>,
+}
+
+/// A cluster, and what it was last told.
+#[derive(Debug)]
+struct Entry {
+    cluster: Arc<Cluster>,
+    config: Arc<config::Cluster>,
+    endpoints: Option<Arc<Endpoints>>,
+    /// Set once its endpoints are known, or known not to be had.
+    warm: Arc<AtomicBool>,
+}
+
+/// What a client is for: one route configuration, which may hold many hosts.
+pub(crate) struct Target {
+    pub(crate) name: Arc<str>,
+    pub(crate) profile: Arc<Profile>,
+    origin: Origin,
+    state: ArcSwap<State>,
+    changed: Notify,
+}
+
+/// Where the configuration of a target comes from.
+enum Origin {
+    /// From code: this snapshot, for ever. The number keeps its clusters apart from everybody else's.
+    Code { snapshot: Arc<Snapshot>, scope: u64 },
+    /// From the source of the mesh. Targets of equal profile share the number, and so their clusters.
+    Source { scope: u64, _interest: Option<Interest> },
+}
+
+/// What requests to a target find.
+#[derive(Debug)]
+pub(crate) enum State {
+    /// Nothing is known yet.
+    Waiting,
+    /// Its routes.
+    Ready(Arc<Compiled>),
+    /// There are none, and why.
+    Unavailable(Arc<str>),
+}
+
+/// The routes of a target, ready for requests.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) table: RouteTable<Arc<Plan<Arc<Cluster>>>>,
+    listener: Arc<Listener>,
+    /// Every cluster that routes name, as it was found when they were compiled.
+    clusters: Vec<(Arc<str>, Option<Arc<Cluster>>)>,
+}
+
+// === impl Registry ===
+
+impl Registry {
+    /// Adds a target whose configuration stands in code.
+    pub(crate) fn add_code(&mut self, parts: &Parts, name: Arc<str>, profile: Profile, snapshot: Snapshot) -> Arc<Target> {
+        let origin = Origin::Code { snapshot: Arc::new(snapshot), scope: parts.next_number() };
+        self.add(parts, Target::new(name, Arc::new(profile), origin))
+    }
+
+    /// Adds a target that the source of the mesh knows.
+    pub(crate) fn add_steered(
+        &mut self,
+        parts: &Parts,
+        name: Arc<str>,
+        profile: Profile,
+        interest: Option<Interest>,
+    ) -> Arc<Target> {
+        let twin = self.targets().find(|target| target.shares_scope_with(&profile));
+        let (profile, scope) = match twin {
+            Some(twin) => (twin.profile.clone(), twin.scope()),
+            None => (Arc::new(profile), parts.next_number()),
+        };
+        self.add(parts, Target::new(name, profile, Origin::Source { scope, _interest: interest }))
+    }
+
+    fn add(&mut self, parts: &Parts, target: Target) -> Arc<Target> {
+        let target = Arc::new(target);
+        self.targets.push(Arc::downgrade(&target));
+        self.refresh(parts, &target);
+        target
+    }
+
+    /// Takes a new snapshot of the source.
+    pub(crate) fn apply(&mut self, parts: &Parts, snapshot: Arc<Snapshot>) {
+        self.snapshot = snapshot;
+        self.refresh_all(parts);
+    }
+
+    /// Brings every target up to date, and lets go of what nothing uses.
+    pub(crate) fn refresh_all(&mut self, parts: &Parts) {
+        let targets: Vec<_> = self.targets().collect();
+        for target in &targets {
+            self.refresh(parts, target);
+        }
+        self.targets.retain(|target| target.strong_count() > 0);
+        self.sweep(&targets);
+    }
+
+    /// Every cluster that is in use, by name.
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Cluster>)> {
+        self.clusters.iter().map(|(key, entry)| (&key.name, &entry.cluster))
+    }
+
+    /// The targets that clients hold.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = Arc<Target>> + '_ {
+        self.targets.iter().filter_map(Weak::upgrade)
+    }
+
+    fn refresh(&mut self, parts: &Parts, target: &Arc<Target>) {
+        let snapshot = match &target.origin {
+            Origin::Code { snapshot, .. } => snapshot.clone(),
+            Origin::Source { .. } => self.snapshot.clone(),
+        };
+        match snapshot.targets.get(&target.name) {
+            None => {}
+            Some(TargetState::Ready(listener)) => self.compile(parts, target, &snapshot, listener),
+            Some(TargetState::Unavailable(reason)) => target.publish(State::Unavailable(reason.clone())),
+            Some(_) => target.publish(State::Unavailable("in a state that is not known here".into())),
+        }
+    }
+
+    fn compile(&mut self, parts: &Parts, target: &Arc<Target>, snapshot: &Snapshot, listener: &Arc<Listener>) {
+        let names = listener.routes.clusters();
+        let mut clusters = Vec::with_capacity(names.len());
+        let mut warm = true;
+        for name in names {
+            let entry = snapshot.clusters.get(&name).map(|said| self.cluster(parts, target, said));
+            warm &= entry.is_none_or(|entry| entry.warm.load(Ordering::Acquire));
+            clusters.push((name, entry.map(|entry| entry.cluster.clone())));
+        }
+        // The task that warms a cluster has everything refreshed again when it is done.
+        if !warm || target.has(listener, &clusters) {
+            return;
+        }
+        let mut find = |name: &Arc<str>| clusters.iter().find(|(known, _)| known == name)?.1.clone();
+        let table = RouteTable::compile(&listener.routes, |host, route| {
+            Arc::new(Plan::new(&target.profile, listener, host, route, &mut find))
+        });
+        target.publish(State::Ready(Arc::new(Compiled { table, listener: listener.clone(), clusters })));
+    }
+
+    /// The cluster that `said` speaks of, brought up to date.
+    fn cluster(&mut self, parts: &Parts, target: &Target, said: &ClusterEntry) -> &Entry {
+        let key = Key { scope: target.scope(), name: said.cluster.name().clone() };
+        let entry = self.clusters.entry(key).or_insert_with(|| Entry::new(parts, &target.profile, said));
+        entry.update(&target.profile, said);
+        entry
+    }
+
+    fn sweep(&mut self, targets: &[Arc<Target>]) {
+        let states: Vec<_> = targets.iter().map(|target| (target.scope(), target.state())).collect();
+        self.clusters.retain(|key, entry| {
+            let is_used = states.iter().any(|(scope, state)| *scope == key.scope && state.names(&key.name));
+            // A cluster that warms is not in any routes yet.
+            let is_kept = is_used || !entry.warm.load(Ordering::Acquire);
+            if !is_kept {
+                entry.cluster.retire();
+            }
+            is_kept
+        });
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn new(parts: &Parts, profile: &Profile, said: &ClusterEntry) -> Self {
+        let cluster = parts.new_cluster(profile, &said.cluster);
+        let warm = Arc::new(AtomicBool::new(true));
+        if let Some(names) = Names::of(&said.cluster.discovery, &parts.resolver, parts.next_seed()) {
+            warm.store(false, Ordering::Release);
+            parts.tasks.work(names.follow(Arc::downgrade(&cluster), warm.clone(), parts.poke.clone()));
+        }
+        // No endpoints yet: the first update sets them.
+        Self { cluster, config: said.cluster.clone(), endpoints: None, warm }
+    }
+
+    fn update(&mut self, profile: &Profile, said: &ClusterEntry) {
+        if !Arc::ptr_eq(&self.config, &said.cluster) {
+            self.cluster.update_policy(profile.cluster_policy(&said.cluster.policy));
+            self.config = said.cluster.clone();
+        }
+        let is_known = match (&self.endpoints, &said.endpoints) {
+            (Some(held), Some(said)) => Arc::ptr_eq(held, said),
+            (None, None) => true,
+            _ => false,
+        };
+        if !is_known {
+            let none = Endpoints::none();
+            self.cluster.update_endpoints(said.endpoints.as_deref().unwrap_or(&none));
+            self.endpoints = said.endpoints.clone();
+        }
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    fn new(name: Arc<str>, profile: Arc<Profile>, origin: Origin) -> Self {
+        Self { name, profile, origin, state: ArcSwap::from_pointee(State::Waiting), changed: Notify::new() }
+    }
+
+    /// What requests find at this moment.
+    pub(crate) fn state(&self) -> arc_swap::Guard<Arc<State>> {
+        self.state.load()
+    }
+
+    /// Waits until something is known: routes, or that there are none.
+    pub(crate) async fn known(&self) -> Arc<State> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let state = self.state.load_full();
+            if !matches!(*state, State::Waiting) {
+                return state;
+            }
+            changed.await;
+        }
+    }
+
+    fn publish(&self, state: State) {
+        self.state.store(Arc::new(state));
+        self.changed.notify_waiters();
+    }
+
+    fn scope(&self) -> u64 {
+        match self.origin {
+            Origin::Code { scope, .. } | Origin::Source { scope, .. } => scope,
+        }
+    }
+
+    fn shares_scope_with(&self, profile: &Profile) -> bool {
+        matches!(self.origin, Origin::Source { .. }) && *self.profile == *profile
+    }
+
+    /// Whether the routes in force were compiled from just these.
+    fn has(&self, listener: &Arc<Listener>, clusters: &[(Arc<str>, Option<Arc<Cluster>>)]) -> bool {
+        let same = |(a, b): (&Option<Arc<Cluster>>, &Option<Arc<Cluster>>)| match (a, b) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        match &**self.state() {
+            State::Ready(compiled) => {
+                Arc::ptr_eq(&compiled.listener, listener)
+                    && compiled.clusters.iter().zip(clusters).all(|(a, b)| same((&a.1, &b.1)))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Target").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// Whether the routes name a cluster.
+    fn names(&self, cluster: &str) -> bool {
+        match self {
+            Self::Ready(compiled) => compiled.clusters.iter().any(|(name, _)| &**name == cluster),
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,245 @@
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::*;
+
+/// What Istio's agent writes for proxyless gRPC, in the parts that matter here.
+const ISTIO: &str = r#"{
+  "xds_servers": [{
+    "server_uri": "unix:///etc/istio/proxy/XDS",
+    "channel_creds": [{"type": "insecure"}],
+    "server_features": ["xds_v3", "a_feature_of_tomorrow"]
+  }],
+  "node": {
+    "id": "sidecar~10.0.0.7~web-1.shop~shop.svc.cluster.local",
+    "metadata": {"GENERATOR": "grpc", "LABELS": {"app": "web"}},
+    "locality": {"region": "eu", "zone": "eu-1"},
+    "UserAgentVersionType": null
+  },
+  "certificate_providers": {
+    "default": {"plugin_name": "file_watcher", "config": {
+      "certificate_file": "/var/lib/istio/data/cert-chain.pem",
+      "private_key_file": "/var/lib/istio/data/key.pem",
+      "ca_certificate_file": "/var/lib/istio/data/root-cert.pem",
+      "refresh_interval": "900s"
+    }},
+    "cas": {"plugin_name": "google_cas", "config": {"anything": 1}}
+  },
+  "server_listener_resource_name_template": "xds.istio.io/grpc/lds/inbound/%s",
+  "unknown": [1, 2]
+}"#;
+
+fn json(server: &str) -> String {
+    format!(r#"{{"xds_servers": [{server}]}}"#)
+}
+
+fn refused(document: &str) -> ConfigError {
+    match Bootstrap::from_json(document) {
+        Err(BootstrapError::Invalid(error)) => error,
+        other => panic!("{document} gave {other:?}"),
+    }
+}
+
+#[test]
+fn istio_bootstrap_is_read_whole() {
+    let bootstrap = Bootstrap::from_json(ISTIO).expect("valid");
+    let [server] = bootstrap.servers() else { panic!("one server") };
+    assert_eq!(server.uri(), &ServerUri::Unix(PathBuf::from("/etc/istio/proxy/XDS")));
+    assert_eq!(server.credentials(), &ChannelCredentials::Insecure);
+    assert!(server.has_feature(ServerFeature::XdsV3));
+    assert!(!server.has_feature(ServerFeature::IgnoreResourceDeletion));
+
+    let node = bootstrap.node();
+    assert_eq!(node.id, "sidecar~10.0.0.7~web-1.shop~shop.svc.cluster.local");
+    assert_eq!(node.metadata["LABELS"]["app"], "web");
+    let locality = node.locality.as_ref().expect("given");
+    assert_eq!((&*locality.region, &*locality.zone, &*locality.sub_zone), ("eu", "eu-1", ""));
+
+    let Some(CertificateProvider::FileWatcher(files)) = bootstrap.certificate_provider("default") else {
+        panic!("a file watcher")
+    };
+    assert_eq!(files.refresh_interval, Duration::from_secs(900));
+    assert_eq!(files.ca.as_deref(), Some(Path::new("/var/lib/istio/data/root-cert.pem")));
+    let identity = files.identity.as_ref().expect("given");
+    assert_eq!(identity.private_key, Path::new("/var/lib/istio/data/key.pem"));
+    let unknown = CertificateProvider::Unknown { plugin: "google_cas".to_owned() };
+    assert_eq!(bootstrap.certificate_provider("cas"), Some(&unknown));
+
+    let listener = bootstrap.server_listener_name("10.0.0.7:80");
+    assert_eq!(listener.as_deref(), Some("xds.istio.io/grpc/lds/inbound/10.0.0.7:80"));
+    assert_eq!(bootstrap.client_listener_name("reviews:9080"), "reviews:9080");
+}
+
+#[test]
+fn first_supported_credentials_win_and_those_before_need_no_sense() {
+    let server = r#"{"server_uri": "p:1", "channel_creds": [
+        {"type": "google_default", "config": 7},
+        {"type": "tls", "config": {"ca_certificate_file": "ca.pem"}},
+        {"type": "insecure"}]}"#;
+    let bootstrap = Bootstrap::from_json(json(server)).expect("valid");
+    let files = CertificateFiles { ca: Some(PathBuf::from("ca.pem")), ..CertificateFiles::default() };
+    assert_eq!(bootstrap.servers()[0].credentials(), &ChannelCredentials::Tls(files));
+}
+
+#[test]
+fn tls_without_config_trusts_the_system_and_presents_nothing() {
+    let bootstrap = Bootstrap::from_json(json(r#"{"server_uri": "p:1", "channel_creds": [{"type": "tls"}]}"#));
+    let files = CertificateFiles { ca: None, identity: None, refresh_interval: Duration::from_secs(600) };
+    assert_eq!(bootstrap.expect("valid").servers()[0].credentials(), &ChannelCredentials::Tls(files));
+}
+
+#[test]
+fn a_mistake_is_named_by_path_value_and_remedy() {
+    for (document, field, value, remedy) in [
+        ("[]".to_owned(), "$", "[]", "object"),
+        ("{}".to_owned(), "xds_servers", "[]", "at least one"),
+        (r#"{"xds_servers": {}}"#.to_owned(), "xds_servers", "{}", "array"),
+        (json("7"), "xds_servers[0]", "7", "object"),
+        (json("{}"), "xds_servers[0].server_uri", "unset", "address"),
+        (json(r#"{"server_uri": 5}"#), "xds_servers[0].server_uri", "5", "string"),
+        (json(r#"{"server_uri": "p:1"}"#), "xds_servers[0].channel_creds", "none", "`insecure` or `tls`"),
+        (
+            json(r#"{"server_uri": "p:1", "channel_creds": [{"type": "google_default"}, {"type": "alts"}]}"#),
+            "xds_servers[0].channel_creds",
+            "google_default, alts",
+            "`insecure` or `tls`",
+        ),
+        (
+            json(r#"{"server_uri": "p", "channel_creds": [{"type": "insecure"}]}"#),
+            "xds_servers[0].server_uri",
+            "p",
+            "host:port",
+        ),
+        (
+            json(r#"{"server_uri": "https://p:1", "channel_creds": [{"type": "insecure"}]}"#),
+            "xds_servers[0].server_uri",
+            "https://p:1",
+            "use `tls`",
+        ),
+        (
+            json(r#"{"server_uri": "http://p:1", "channel_creds": [{"type": "tls"}]}"#),
+            "xds_servers[0].server_uri",
+            "http://p:1",
+            "use `insecure`",
+        ),
+        (
+            json(r#"{"server_uri": "p:1", "channel_creds": [{"type": "tls", "config": {"certificate_file": "c"}}]}"#),
+            "xds_servers[0].channel_creds[0].config.private_key_file",
+            "unset",
+            "key",
+        ),
+        (
+            json(r#"{"server_uri": "p:1", "channel_creds": [{"type": "tls", "config": {"refresh_interval": "1m"}}]}"#),
+            "xds_servers[0].channel_creds[0].config.refresh_interval",
+            "1m",
+            "600s",
+        ),
+        (
+            json(r#"{"server_uri": "p:1", "channel_creds": [{"type": "insecure"}], "server_features": [1]}"#),
+            "xds_servers[0].server_features[0]",
+            "1",
+            "string",
+        ),
+    ] {
+        let error = refused(&document);
+        assert_eq!((error.field(), error.value()), (field, value), "{document}");
+        assert!(error.remedy().contains(remedy), "{error}");
+    }
+}
+
+#[test]
+fn every_server_is_checked_though_the_first_would_do() {
+    let good = r#"{"server_uri": "p:1", "channel_creds": [{"type": "insecure"}]}"#;
+    let error = refused(&json(&format!(r#"{good}, {{"server_uri": "p", "channel_creds": [{{"type": "tls"}}]}}"#)));
+    assert_eq!(error.field(), "xds_servers[1].server_uri");
+}
+
+#[test]
+fn a_mistake_outside_the_servers_is_named_too() {
+    let server = r#""xds_servers": [{"server_uri": "p:1", "channel_creds": [{"type": "insecure"}]}]"#;
+    for (rest, field) in [
+        (r#""node": {"id": 1}"#, "node.id"),
+        (r#""node": {"locality": {"zone": []}}"#, "node.locality.zone"),
+        (r#""node": {"metadata": "x"}"#, "node.metadata"),
+        (r#""certificate_providers": {"a": {}}"#, "certificate_providers.a.plugin_name"),
+        (
+            r#""certificate_providers": {"a": {"plugin_name": "file_watcher"}}"#,
+            "certificate_providers.a.config.ca_certificate_file",
+        ),
+        (
+            r#""certificate_providers": {"a": {"plugin_name": "file_watcher", "config": {"ca_certificate_file": "c", "refresh_interval": "0s"}}}"#,
+            "certificate_providers.a.config.refresh_interval",
+        ),
+        (
+            r#""certificate_providers": {"a": {"plugin_name": "file_watcher", "config": {"spiffe_trust_bundle_map_file": "m"}}}"#,
+            "certificate_providers.a.config.spiffe_trust_bundle_map_file",
+        ),
+        (r#""client_default_listener_resource_name_template": 1"#, "client_default_listener_resource_name_template"),
+    ] {
+        assert_eq!(refused(&format!("{{{server}, {rest}}}")).field(), field);
+    }
+}
+
+#[test]
+fn code_and_json_make_the_same_bootstrap() {
+    let server = r#"{"server_uri": "plane:18000", "channel_creds": [{"type": "insecure"}], "server_features": ["trusted_xds_server"]}"#;
+    let json = format!(r#"{{"xds_servers": [{server}], "node": {{"id": "n", "metadata": {{"k": "v"}}}}}}"#);
+    let code = Bootstrap::builder()
+        .server_with_features("plane:18000", ChannelCredentials::Insecure, [ServerFeature::TrustedXdsServer])
+        .node(Node::new("n").metadata("k", "v"))
+        .build();
+    assert_eq!(code.expect("valid"), Bootstrap::from_json(json).expect("valid"));
+}
+
+#[test]
+fn code_is_refused_as_json_is() {
+    let error = Bootstrap::builder().build().expect_err("no server");
+    assert_eq!(error.field(), "xds_servers");
+    let error = Bootstrap::builder().server("plane", ChannelCredentials::Insecure).build().expect_err("no port");
+    assert_eq!(error.field(), "xds_servers[0].server_uri");
+    let files = CertificateFiles { refresh_interval: Duration::ZERO, ..CertificateFiles::default() };
+    let error =
+        Bootstrap::builder().server("plane:1", ChannelCredentials::Tls(files)).build().expect_err("no interval");
+    assert_eq!(error.field(), "xds_servers[0].channel_creds.config.refresh_interval");
+}
+
+#[test]
+fn xdstp_templates_take_the_service_percent_encoded() {
+    let template = "xdstp://plane/envoy.config.listener.v3.Listener/clients/%s";
+    let builder =
+        Bootstrap::builder().server("plane:1", ChannelCredentials::Insecure).client_listener_template(template);
+    let name = builder.build().expect("valid").client_listener_name("a b/c?d%e:80");
+    assert_eq!(name, "xdstp://plane/envoy.config.listener.v3.Listener/clients/a%20b/c%3Fd%25e:80");
+}
+
+#[test]
+fn the_file_variable_wins_and_an_empty_one_counts_as_unset() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("bootstrap.json");
+    std::fs::write(&path, ISTIO).expect("written");
+    let inline = json(r#"{"server_uri": "inline:1", "channel_creds": [{"type": "insecure"}]}"#);
+    let from = |file: &str| {
+        let variables: HashMap<_, OsString> =
+            HashMap::from([(FILE_VARIABLE, file.into()), (INLINE_VARIABLE, inline.clone().into())]);
+        let bootstrap = Bootstrap::from_variables(|name| variables.get(name).cloned());
+        bootstrap.map(|bootstrap| bootstrap.servers()[0].uri().to_string())
+    };
+    assert_eq!(from(path.to_str().expect("text")).expect("valid"), "unix:/etc/istio/proxy/XDS");
+    assert_eq!(from("").expect("valid"), "inline:1");
+    let error = from("/no/such/file").expect_err("a missing file is not passed over");
+    assert_eq!(error.to_string(), "the xDS bootstrap /no/such/file cannot be read");
+    assert!(error.source().is_some());
+}
+
+#[test]
+fn no_variable_says_what_to_set() {
+    let error = Bootstrap::from_variables(|_| None).expect_err("nothing is set");
+    assert!(matches!(error, BootstrapError::NotSet));
+    assert!(error.to_string().contains(FILE_VARIABLE) && error.to_string().contains(INLINE_VARIABLE));
+}
+
+#[test]
+fn text_that_is_not_json_says_where() {
+    let error = Bootstrap::from_json("{\n  x").expect_err("no JSON");
+    assert!(error.source().expect("the parser's").to_string().contains("line 2"), "{error:?}");
+}

@@ -1,0 +1,309 @@
+//! Resources: from the bytes of a control plane to validated configuration, in two steps.
+//!
+//! First a resource is read far enough to know its name, then as a whole. What is refused is refused by itself, as
+//! [`Bad`], under its name, so that its neighbours in the same response still apply. What is understood but cannot be
+//! honoured comes back as a warning with the path of the field, in protobuf's names.
+//!
+//! Both dialects are read by the same code: that of proxyless gRPC (gRFC A27 and its successors) and that of Envoy's
+//! sidecars. Where they judge differently the stricter counts, unless Istio sends what the stricter refuses. Which rules
+//! a value then follows is decided by who uses it ([`Semantics`](mesh_core::config::Semantics)).
+//!
+//! Fields that only name things in Envoy's own statistics, logs and traces, or tune how it listens, are not warned of.
+
+mod action;
+mod balance;
+mod cluster;
+mod common;
+mod connection;
+mod endpoints;
+mod filter;
+mod header;
+mod listener;
+mod matcher;
+mod notes;
+mod protection;
+mod retry;
+mod route;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error as StdError,
+    fmt,
+    sync::Arc,
+};
+
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3 as cluster_pb, endpoint::v3 as endpoint_pb, listener::v3 as listener_pb, route::v3 as route_pb,
+        },
+        service::discovery::v3::Resource as Wrapper,
+    },
+    google::protobuf::Any,
+};
+use mesh_core::config::{Cluster, ConfigError, Decoded, Endpoints, IdentityName, RouteConfig};
+use prost::Message;
+
+pub use self::listener::{ListenerResource, RouteSource};
+use self::{
+    common::{filled, is, message_name, undecodable},
+    notes::Notes,
+};
+
+/// The kinds of resources that are read, in the order in which one refers to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `envoy.config.listener.v3.Listener`.
+    Listener,
+    /// `envoy.config.route.v3.RouteConfiguration`.
+    RouteConfiguration,
+    /// `envoy.config.cluster.v3.Cluster`.
+    Cluster,
+    /// `envoy.config.endpoint.v3.ClusterLoadAssignment`.
+    Endpoints,
+}
+
+/// A valid resource.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Resource {
+    /// The filters of a target, and its routes or their name.
+    Listener(Arc<ListenerResource>),
+    /// The routes of a target.
+    RouteConfiguration(Arc<RouteConfig>),
+    /// How a cluster is found and treated.
+    Cluster(Arc<Cluster>),
+    /// The endpoints of a cluster.
+    Endpoints {
+        /// The name under which they are asked for.
+        cluster: Arc<str>,
+        /// The endpoints.
+        endpoints: Arc<Endpoints>,
+    },
+}
+
+/// A resource that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bad {
+    /// Its name, where that could be read.
+    pub name: Option<Arc<str>>,
+    /// Why.
+    pub error: ConfigError,
+}
+
+/// What this process can honour, so that a resource which refers to anything else is refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    identities: BTreeSet<IdentityName>,
+    secrets: BTreeMap<Arc<str>, IdentityName>,
+}
+
+/// The first step: in all four messages the name is field 1, and the rest is skipped.
+#[derive(Clone, PartialEq, Message)]
+struct NameOnly {
+    #[prost(string, tag = "1")]
+    name: String,
+}
+
+/// Reads a resource as it stands in a response, alone or in the `Resource` that names it.
+///
+/// # Errors
+///
+/// Refuses a type that is not a [`Kind`], bytes that are not of their type, and what breaks a rule of the type.
+pub fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
+    if !is::<Wrapper>(resource) {
+        return decode_bare(resource, context);
+    }
+    let mut wrapper = Wrapper::default();
+    let outcome = wrapper.merge(resource.value.as_slice());
+    let name = (!wrapper.name.is_empty()).then(|| Arc::from(wrapper.name));
+    if let Err(error) = outcome {
+        return Err(Bad { name, error: undecodable(&error, resource.value.len()) });
+    }
+    match wrapper.resource {
+        Some(inner) => decode_bare(&inner, context).map_err(|bad| Bad { name: bad.name.or(name), error: bad.error }),
+        None => Err(Bad { name, error: ConfigError::new("resource", "", "set this field") }),
+    }
+}
+
+fn decode_bare(resource: &Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
+    let bytes = resource.value.as_slice();
+    match Kind::of(&resource.type_url) {
+        Some(Kind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
+        Some(Kind::RouteConfiguration) => decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration)),
+        Some(Kind::Cluster) => decode_cluster(bytes, context).map(|cluster| map(cluster, Resource::Cluster)),
+        Some(Kind::Endpoints) => decode_endpoints(bytes).map(|Decoded { value: (cluster, endpoints), warnings }| {
+            Decoded { value: Resource::Endpoints { cluster, endpoints: Arc::new(endpoints) }, warnings }
+        }),
+        None => {
+            let error = ConfigError::new("type_url", &resource.type_url, "send a type that was asked for");
+            Err(Bad { name: None, error })
+        }
+    }
+}
+
+fn map<T>(decoded: Decoded<T>, into: impl FnOnce(Arc<T>) -> Resource) -> Decoded<Resource> {
+    Decoded { value: into(Arc::new(decoded.value)), warnings: decoded.warnings }
+}
+
+/// Reads an `envoy.config.listener.v3.Listener` for clients.
+///
+/// # Errors
+///
+/// Refuses what the module's rules refuse, with the name if that could be read.
+pub fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, Bad> {
+    read::<listener_pb::Listener, _>(bytes, listener::decode)
+}
+
+/// Reads an `envoy.config.route.v3.RouteConfiguration`.
+///
+/// # Errors
+///
+/// As [`decode_listener`].
+pub fn decode_routes(bytes: &[u8]) -> Result<Decoded<RouteConfig>, Bad> {
+    read(bytes, |message: route_pb::RouteConfiguration, notes| {
+        // Inside a listener a route configuration needs no name, as a resource it does.
+        filled("name", message.name.clone(), "name the route configuration")?;
+        route::configuration(message, notes)
+    })
+}
+
+/// Reads an `envoy.config.cluster.v3.Cluster`.
+///
+/// # Errors
+///
+/// As [`decode_listener`]; refuses identities that `context` does not know.
+pub fn decode_cluster(bytes: &[u8], context: &Context) -> Result<Decoded<Cluster>, Bad> {
+    read(bytes, |message: cluster_pb::Cluster, notes| cluster::decode(message, context, notes))
+}
+
+/// Reads an `envoy.config.endpoint.v3.ClusterLoadAssignment`: the name under which it was asked for, and the endpoints.
+///
+/// # Errors
+///
+/// As [`decode_listener`].
+pub fn decode_endpoints(bytes: &[u8]) -> Result<Decoded<(Arc<str>, Endpoints)>, Bad> {
+    read::<endpoint_pb::ClusterLoadAssignment, _>(bytes, endpoints::decode)
+}
+
+fn read<M: Message + Default, T>(
+    bytes: &[u8],
+    validate: impl FnOnce(M, &mut Notes) -> Result<T, ConfigError>,
+) -> Result<Decoded<T>, Bad> {
+    let mut notes = Notes::default();
+    M::decode(bytes)
+        .map_err(|error| undecodable(&error, bytes.len()))
+        .and_then(|message| validate(message, &mut notes))
+        .map(|value| Decoded { value, warnings: notes.finish() })
+        .map_err(|error| Bad { name: name_of(bytes), error })
+}
+
+/// The name of a resource, even of one that cannot be read to its end.
+fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
+    let mut found = NameOnly::default();
+    // What was read before an error stays, and the name comes first wherever fields are written in order.
+    let _ = found.merge(bytes);
+    (!found.name.is_empty()).then(|| found.name.into())
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::Listener, Self::RouteConfiguration, Self::Cluster, Self::Endpoints];
+
+    /// The type URL by which a control plane is asked for it.
+    pub const fn type_url(self) -> &'static str {
+        match self {
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::RouteConfiguration => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+        }
+    }
+
+    /// The kind of a type URL.
+    pub fn of(type_url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| message_name(kind.type_url()) == message_name(type_url))
+    }
+}
+
+// === impl Resource ===
+
+impl Resource {
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Listener(_) => Kind::Listener,
+            Self::RouteConfiguration(_) => Kind::RouteConfiguration,
+            Self::Cluster(_) => Kind::Cluster,
+            Self::Endpoints { .. } => Kind::Endpoints,
+        }
+    }
+
+    /// Its name, under which it is asked for.
+    pub fn name(&self) -> &Arc<str> {
+        match self {
+            Self::Listener(listener) => &listener.name,
+            Self::RouteConfiguration(routes) => routes.name(),
+            Self::Cluster(cluster) => cluster.name(),
+            Self::Endpoints { cluster, .. } => cluster,
+        }
+    }
+}
+
+// === impl Bad ===
+
+impl fmt::Display for Bad {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "resource `{name}` is refused"),
+            None => f.write_str("a resource without a readable name is refused"),
+        }
+    }
+}
+
+impl StdError for Bad {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.error)
+    }
+}
+
+// === impl Context ===
+
+impl Context {
+    /// A process without identities.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Also honours certificate provider instances and SDS secrets of this name, with the identity of this name: both its
+    /// certificate and its roots.
+    #[must_use]
+    pub fn with_identity(mut self, name: impl Into<IdentityName>) -> Self {
+        self.identities.insert(name.into());
+        self
+    }
+
+    /// Also honours the SDS secret `secret` with the identity `name`. Istio calls the roots of the identity `default`
+    /// `ROOTCA`.
+    #[must_use]
+    pub fn with_secret(mut self, secret: impl Into<Arc<str>>, name: impl Into<IdentityName>) -> Self {
+        let name = name.into();
+        self.identities.insert(name.clone());
+        self.secrets.insert(secret.into(), name);
+        self
+    }
+
+    /// The identity of this name.
+    fn identity(&self, name: &str) -> Option<IdentityName> {
+        self.identities.get(name).cloned()
+    }
+
+    /// The identity that an SDS secret stands for.
+    fn secret(&self, name: &str) -> Option<IdentityName> {
+        self.secrets.get(name).cloned().or_else(|| self.identity(name))
+    }
+}

@@ -1,0 +1,321 @@
+//! TLS towards endpoints: whom to trust, who to be, which name to ask for (`UpstreamTlsContext`).
+
+use std::sync::Arc;
+
+use envoy_types::pb::envoy::{
+    config::core::v3::{DataSource, TransportSocket, data_source, transport_socket::ConfigType},
+    extensions::transport_sockets::{
+        raw_buffer::v3::RawBuffer,
+        tls::v3::{
+            CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher, TlsParameters,
+            UpstreamTlsContext, common_tls_context::ValidationContextType, subject_alt_name_matcher::SanType,
+            tls_parameters::TlsProtocol,
+        },
+    },
+};
+use mesh_core::config::{ConfigError, IdentityName, SanKind, SanMatcher, Sni, StringMatcher, Trust, UpstreamTls};
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+
+use super::{
+    Context,
+    common::{is, is_true, unpack},
+    connection::Auto,
+    matcher,
+    notes::{IsSet, Notes, warn_if_set},
+};
+
+/// Whom to trust, and which names are accepted of them.
+struct Validation {
+    trust: Trust,
+    sans: Vec<SanMatcher>,
+}
+
+/// TLS, or none for the transport that is plain.
+pub(super) fn decode(
+    message: TransportSocket,
+    auto: Auto,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<Option<UpstreamTls>, ConfigError> {
+    let Some(ConfigType::TypedConfig(extension)) = message.config_type else {
+        return Err(ConfigError::new("typed_config", message.name, "set it to an UpstreamTlsContext"));
+    };
+    if is::<RawBuffer>(&extension) {
+        return Ok(None);
+    }
+    notes.at("typed_config", extension, |extension, notes| {
+        upstream(unpack("value", &extension)?, auto, context, notes).map(Some)
+    })
+}
+
+fn upstream(
+    message: UpstreamTlsContext,
+    auto: Auto,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<UpstreamTls, ConfigError> {
+    warn_if_set!(notes, message, "renegotiation is not known here", [allow_renegotiation]);
+    let Some(common) = message.common_tls_context else {
+        return Err(ConfigError::new("common_tls_context", "", "set it, and say whom to trust"));
+    };
+    let common = notes.at("common_tls_context", common, |common, notes| {
+        refuse_unknown(&common)?;
+        warn_if_set!(notes, common, "secrets are never logged", [key_log]);
+        let identity = identity(&common, context)?;
+        let validation = validation(common.validation_context_type, context, notes)?;
+        Ok((identity, validation, common.alpn_protocols))
+    })?;
+    let (identity, validation, alpn) = common;
+    let validates_sent_name = auto.san_validation || message.auto_sni_san_validation;
+    let sans = sans(&validation, validates_sent_name, notes)?;
+    let sni = sni(message.sni, message.auto_host_sni, auto.sni, &validation.trust)?;
+    let mut tls = UpstreamTls::new(validation.trust).with_sni(sni).with_sans(sans).with_alpn(alpn);
+    if let Some(identity) = identity {
+        tls = tls.with_identity(identity);
+    }
+    Ok(tls)
+}
+
+fn sni(name: String, of_endpoint: bool, of_authority: bool, trust: &Trust) -> Result<Sni, ConfigError> {
+    const LONGEST: usize = 255;
+    if name.len() > LONGEST {
+        return Err(ConfigError::new("sni", name, "give at most 255 bytes"));
+    }
+    // Public roots vouch for everyone, so there has to be a name to ask for.
+    let is_public = !matches!(trust, Trust::Identity(_));
+    Ok(match (name.is_empty(), of_endpoint, of_authority) {
+        (_, true, _) => Sni::EndpointHostname,
+        (_, _, true) => Sni::Authority,
+        (false, ..) => Sni::Name(name.into()),
+        (true, ..) if is_public => Sni::Authority,
+        (true, ..) => Sni::Off,
+    })
+}
+
+/// The names to accept; none for the one that was sent.
+///
+/// Without matchers Envoy and gRPC accept every certificate of those they trust. That is kept for the roots of a mesh,
+/// whose SNI is often no name of the endpoint, and not for roots that vouch for everyone.
+fn sans(validation: &Validation, validates_sent_name: bool, notes: &mut Notes) -> Result<Vec<SanMatcher>, ConfigError> {
+    if validates_sent_name {
+        return Ok(Vec::new());
+    }
+    if !validation.sans.is_empty() || !matches!(validation.trust, Trust::Identity(_)) {
+        return Ok(validation.sans.clone());
+    }
+    notes.warn("common_tls_context", "no name is asked for; every certificate of the mesh is accepted");
+    let anything = SanMatcher { kind: None, matcher: StringMatcher::regex(".*")? };
+    Ok(vec![anything])
+}
+
+/// Refuses what would weaken the connection, or be taken for a protection, if it were left out.
+fn refuse_unknown(message: &CommonTlsContext) -> Result<(), ConfigError> {
+    if let Some(parameters) = &message.tls_params {
+        refuse_narrow(parameters).map_err(|error| error.within("tls_params"))?;
+    }
+    for (field, set) in [
+        ("custom_handshaker", message.custom_handshaker.is_set()),
+        ("custom_tls_certificate_selector", message.custom_tls_certificate_selector.is_set()),
+    ] {
+        if set {
+            return Err(ConfigError::new(field, "set", "leave it out; it is not known here"));
+        }
+    }
+    Ok(())
+}
+
+/// gRPC refuses all parameters. Istio sends those that change nothing here, where TLS 1.2 and 1.3 are spoken.
+fn refuse_narrow(message: &TlsParameters) -> Result<(), ConfigError> {
+    if message.tls_minimum_protocol_version > TlsProtocol::TlSv12 as i32 {
+        let version = message.tls_minimum_protocol_version;
+        return Err(ConfigError::new("tls_minimum_protocol_version", version, "use TLSv1_2 or TLS_AUTO"));
+    }
+    let newest = [TlsProtocol::TlsAuto as i32, TlsProtocol::TlSv13 as i32];
+    if !newest.contains(&message.tls_maximum_protocol_version) {
+        let version = message.tls_maximum_protocol_version;
+        return Err(ConfigError::new("tls_maximum_protocol_version", version, "use TLSv1_3 or TLS_AUTO"));
+    }
+    for (field, set) in [
+        ("cipher_suites", message.cipher_suites.is_set()),
+        ("ecdh_curves", message.ecdh_curves.is_set()),
+        ("signature_algorithms", message.signature_algorithms.is_set()),
+        ("compliance_policies", message.compliance_policies.is_set()),
+    ] {
+        if set {
+            return Err(ConfigError::new(field, "set", "leave it out; the process chooses its cryptography"));
+        }
+    }
+    Ok(())
+}
+
+// --- who to be ---
+
+/// The identity to show. The field that replaced the others counts where several are set.
+#[expect(
+    deprecated,
+    reason = "Istio sends proxyless clients the field that tls_certificate_provider_instance replaced"
+)]
+fn identity(message: &CommonTlsContext, context: &Context) -> Result<Option<IdentityName>, ConfigError> {
+    if let Some(instance) = &message.tls_certificate_provider_instance {
+        let field = "tls_certificate_provider_instance.instance_name";
+        return instance_of(field, &instance.instance_name, context).map(Some);
+    }
+    if let Some(instance) = &message.tls_certificate_certificate_provider_instance {
+        let field = "tls_certificate_certificate_provider_instance.instance_name";
+        return instance_of(field, &instance.instance_name, context).map(Some);
+    }
+    for (field, set) in [
+        ("tls_certificates", message.tls_certificates.is_set()),
+        ("tls_certificate_certificate_provider", message.tls_certificate_certificate_provider.is_set()),
+    ] {
+        if set {
+            return Err(ConfigError::new(field, "set", "name an instance in tls_certificate_provider_instance"));
+        }
+    }
+    match message.tls_certificate_sds_secret_configs.as_slice() {
+        [] => Ok(None),
+        [secret] => secret_of("tls_certificate_sds_secret_configs[0].name", secret, context).map(Some),
+        several => {
+            Err(ConfigError::new("tls_certificate_sds_secret_configs", several.len(), "name one; a client shows one"))
+        }
+    }
+}
+
+fn instance_of(field: &'static str, name: &str, context: &Context) -> Result<IdentityName, ConfigError> {
+    context.identity(name).ok_or_else(|| ConfigError::new(field, name, "name an identity that this process was given"))
+}
+
+fn secret_of(field: &'static str, secret: &SdsSecretConfig, context: &Context) -> Result<IdentityName, ConfigError> {
+    context
+        .secret(&secret.name)
+        .ok_or_else(|| ConfigError::new(field, &secret.name, "name a secret that this process has an identity for"))
+}
+
+// --- whom to trust ---
+
+#[expect(
+    deprecated,
+    reason = "Istio sends proxyless clients the fields that ca_certificate_provider_instance replaced"
+)]
+fn validation(
+    message: Option<ValidationContextType>,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<Validation, ConfigError> {
+    match message {
+        Some(ValidationContextType::ValidationContext(message)) => {
+            notes.at("validation_context", message, |message, notes| {
+                let trust = trust(&message, context)?.ok_or_else(|| nobody("ca_certificate_provider_instance"))?;
+                Ok(Validation { trust, sans: names(message, notes)? })
+            })
+        }
+        Some(ValidationContextType::CombinedValidationContext(message)) => {
+            notes.at("combined_validation_context", message, |message, notes| {
+                let default = message.default_validation_context.unwrap_or_default();
+                let own = trust(&default, context).map_err(|error| error.within("default_validation_context"))?;
+                let instance = message.validation_context_certificate_provider_instance;
+                let secret = message.validation_context_sds_secret_config;
+                let trust = match (own, instance, secret) {
+                    (Some(trust @ Trust::Identity(_)), ..) => trust,
+                    (_, Some(instance), _) => {
+                        let field = "validation_context_certificate_provider_instance.instance_name";
+                        Trust::Identity(instance_of(field, &instance.instance_name, context)?)
+                    }
+                    (_, None, Some(secret)) => {
+                        Trust::Identity(secret_of("validation_context_sds_secret_config.name", &secret, context)?)
+                    }
+                    (Some(trust), None, None) => trust,
+                    (None, None, None) => return Err(nobody("default_validation_context")),
+                };
+                Ok(Validation { trust, sans: notes.at("default_validation_context", default, names)? })
+            })
+        }
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => {
+            let trust = Trust::Identity(secret_of("validation_context_sds_secret_config.name", &secret, context)?);
+            Ok(Validation { trust, sans: Vec::new() })
+        }
+        Some(ValidationContextType::ValidationContextCertificateProviderInstance(instance)) => {
+            let field = "validation_context_certificate_provider_instance.instance_name";
+            let trust = Trust::Identity(instance_of(field, &instance.instance_name, context)?);
+            Ok(Validation { trust, sans: Vec::new() })
+        }
+        Some(ValidationContextType::ValidationContextCertificateProvider(provider)) => {
+            let remedy = "use ca_certificate_provider_instance";
+            Err(ConfigError::new("validation_context_certificate_provider", provider.name, remedy))
+        }
+        None => Err(nobody("validation_context")),
+    }
+}
+
+fn nobody(field: &'static str) -> ConfigError {
+    ConfigError::new(field, "", "say whom to trust; otherwise no certificate would be verified")
+}
+
+fn trust(message: &CertificateValidationContext, context: &Context) -> Result<Option<Trust>, ConfigError> {
+    if let Some(instance) = &message.ca_certificate_provider_instance {
+        let field = "ca_certificate_provider_instance.instance_name";
+        return Ok(Some(Trust::Identity(instance_of(field, &instance.instance_name, context)?)));
+    }
+    if message.system_root_certs.is_some() {
+        return Ok(Some(Trust::System));
+    }
+    message.trusted_ca.as_ref().map(roots).transpose()
+}
+
+fn roots(source: &DataSource) -> Result<Trust, ConfigError> {
+    let refuse = |remedy: &'static str| ConfigError::new("trusted_ca", "", remedy);
+    let pem = match &source.specifier {
+        Some(data_source::Specifier::InlineBytes(bytes)) => bytes.as_slice(),
+        Some(data_source::Specifier::InlineString(text)) => text.as_bytes(),
+        _ => return Err(refuse("send the certificates inline, or use ca_certificate_provider_instance")),
+    };
+    let roots: Result<Vec<Box<[u8]>>, _> = CertificateDer::pem_slice_iter(pem)
+        .map(|found| found.map(|certificate| Box::from(certificate.as_ref())))
+        .collect();
+    match roots {
+        Ok(roots) if !roots.is_empty() => Ok(Trust::Roots(Arc::from(roots))),
+        _ => Err(refuse("send certificates in PEM")),
+    }
+}
+
+/// The names that are accepted. What would narrow who is accepted is refused, what would widen it is warned of.
+#[expect(deprecated, reason = "match_subject_alt_names came before the typed list and is still sent")]
+fn names(message: CertificateValidationContext, notes: &mut Notes) -> Result<Vec<SanMatcher>, ConfigError> {
+    for (field, set) in [
+        ("verify_certificate_spki", message.verify_certificate_spki.is_set()),
+        ("verify_certificate_hash", message.verify_certificate_hash.is_set()),
+        ("require_signed_certificate_timestamp", is_true(message.require_signed_certificate_timestamp)),
+        ("crl", message.crl.is_set()),
+        ("custom_validator_config", message.custom_validator_config.is_set()),
+        ("max_verify_depth", message.max_verify_depth.is_set()),
+    ] {
+        if set {
+            return Err(ConfigError::new(field, "set", "leave it out; it is not known here"));
+        }
+    }
+    warn_if_set!(
+        notes,
+        message,
+        "certificates are verified as without it",
+        [allow_expired_certificate, trust_chain_verification,]
+    );
+    if message.match_typed_subject_alt_names.is_set() {
+        return notes.each("match_typed_subject_alt_names", message.match_typed_subject_alt_names, typed_name);
+    }
+    notes.each("match_subject_alt_names", message.match_subject_alt_names, |message, notes| {
+        Ok(SanMatcher { kind: None, matcher: matcher::string(message, notes)? })
+    })
+}
+
+fn typed_name(message: SubjectAltNameMatcher, notes: &mut Notes) -> Result<SanMatcher, ConfigError> {
+    let kind = match SanType::try_from(message.san_type) {
+        Ok(SanType::Dns) => SanKind::Dns,
+        Ok(SanType::Uri) => SanKind::Uri,
+        Ok(SanType::Email) => SanKind::Email,
+        Ok(SanType::IpAddress) => SanKind::Ip,
+        Ok(SanType::Unspecified | SanType::OtherName) | Err(_) => {
+            return Err(ConfigError::new("san_type", message.san_type, "use DNS, URI, EMAIL or IP_ADDRESS"));
+        }
+    };
+    Ok(SanMatcher { kind: Some(kind), matcher: notes.required("matcher", message.matcher, matcher::string)? })
+}

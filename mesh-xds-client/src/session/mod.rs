@@ -1,0 +1,414 @@
+//! The xDS protocol of one stream to one control plane, as a state machine without I/O.
+//!
+//! A [`Session`] is told what happened (a name is wanted, the stream opened, a response came, time passed) and says what to
+//! do next (open a stream, send this request, decode this batch, report that absence). It owns no socket, no task and no
+//! clock: `now` is an argument, and jitter comes from a seed, so a transcript of a session replays exactly.
+//!
+//! It speaks the state-of-the-world variant over `StreamAggregatedResources`. It knows names, versions and nonces; what is
+//! inside a resource is read elsewhere, which is why a verdict comes back through [`Session::answer`].
+//!
+//! # Driving it
+//!
+//! After each input: take every [`Event`] from [`poll_event`](Session::poll_event), then, while the transport has room for a
+//! message, send what [`poll_request`](Session::poll_request) returns, then sleep until
+//! [`next_timeout`](Session::next_timeout) at most. Requests are built when they are taken, so changes that pile up
+//! behind a slow transport leave as one request.
+//!
+//! # Size
+//!
+//! The session never looks at how large a response is. Without a limit of its own a transport would refuse a full
+//! state of more than 4 MiB (tonic's default), which a mesh of some thousand clusters reaches: it must raise its limit for
+//! received messages, and end the stream when the limit is passed. That is a lost stream like any other, and what is held
+//! goes on serving.
+//!
+//! # Where the rules come from
+//!
+//! The xDS protocol ("REST and gRPC protocol" in Envoy's documentation), gRFC A27 (base), A46 (valid resources of a
+//! refused response are used), A57 (what counts as a failure of connectivity). Known gaps: wildcard subscriptions,
+//! `resource_errors` of A88 and time to live are not read.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::google::rpc;
+use tokio::time::Instant;
+
+use crate::ResourceKind;
+
+mod backoff;
+mod batch;
+mod nack;
+#[cfg(test)]
+mod properties;
+mod subscriptions;
+#[cfg(test)]
+mod transcripts;
+
+pub use self::batch::{Batch, RawResource, Ticket, Verdict};
+pub use self::nack::ResourceError;
+
+use self::backoff::Backoff;
+use self::subscriptions::Subscriptions;
+
+/// How patient a [`Session`] is.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// How long a named resource may stay unanswered on a live stream before it is reported absent. Default 15 s, as in
+    /// Envoy and gRPC. Lower it and a slow control plane looks like one that does not know the name.
+    pub absence_timeout: Duration,
+    /// The longest wait before the first attempt to reconnect. Default 1 s; each further attempt multiplies it by 1.6.
+    pub reconnect_initial: Duration,
+    /// The longest wait before any attempt to reconnect. Default 120 s.
+    pub reconnect_max: Duration,
+}
+
+/// One control plane, one node, and what is wanted from it. See the [module](self).
+#[derive(Debug)]
+pub struct Session {
+    absence_timeout: Duration,
+    node: Node,
+    link: Link,
+    /// How many streams were begun; the number of the current one. Tells an answer which stream it belongs to.
+    stream: u64,
+    /// By [`ResourceKind::index`].
+    kinds: [Subscriptions; ResourceKind::ALL.len()],
+    /// What is owed to the current stream, in order. Emptied when it ends.
+    outgoing: VecDeque<Outgoing>,
+    events: VecDeque<Event>,
+    /// Names awaited on the current stream, soonest first: all wait equally long, so the order of sending is the order of
+    /// time. Entries of names that were answered or dropped since are passed over.
+    awaited: VecDeque<Awaited>,
+    backoff: Backoff,
+    /// Type URLs already reported as ignored. Bounded, since a peer chooses them.
+    ignored: BTreeSet<String>,
+}
+
+/// What the owner of a [`Session`] must act on.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Open a stream, then call [`Session::stream_opened`] or [`Session::stream_ended`].
+    Connect,
+    /// The first response of a stream arrived: the control plane is there.
+    Live,
+    /// Decode these resources and give the verdict to [`Session::answer`].
+    Deliver(Batch),
+    /// The control plane has no such resource, as far as can be told.
+    Absent {
+        /// The kind that was asked for.
+        kind: ResourceKind,
+        /// The name that was asked for.
+        name: String,
+        /// How it became known.
+        reason: AbsenceReason,
+    },
+    /// The stream ended, or could not be opened. What was delivered stays valid, and another attempt is due.
+    Lost {
+        /// The cause, as given to [`Session::stream_ended`].
+        cause: String,
+        /// Whether the stream had brought a response. If not, this is a failure of connectivity (gRFC A57), to be shown to
+        /// those who still wait for a resource; if so, servers end streams in the normal course of things.
+        was_live: bool,
+        /// How long until the next [`Event::Connect`].
+        retry_in: Duration,
+    },
+    /// A response was neither used nor answered. Reported once for each type URL.
+    Ignored {
+        /// The type URL of the response.
+        type_url: String,
+    },
+}
+
+/// How a resource is known to be absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbsenceReason {
+    /// It was asked for on a live stream and not answered within [`Config::absence_timeout`].
+    NotFoundTimer,
+    /// A response with the full state of its kind no longer had it.
+    RemovedFromFullState,
+}
+
+/// Where the stream stands.
+#[derive(Debug)]
+enum Link {
+    /// Nothing was ever wanted, or nothing was when the last stream was due again.
+    Idle,
+    /// `Event::Connect` was given out.
+    Connecting,
+    Open {
+        /// Whether the node was sent, which only the first request of a stream carries.
+        introduced: bool,
+        /// Whether a response has come.
+        live: bool,
+    },
+    /// The last stream ended and the next is due at `until`.
+    Waiting { until: Instant },
+}
+
+#[derive(Debug)]
+enum Outgoing {
+    /// The names of a kind have changed.
+    Names(ResourceKind),
+    /// A batch was answered.
+    Answer(ResourceKind, Reply),
+}
+
+/// The part of a request that answers a response. Empty in the first request of a kind on a stream.
+#[derive(Debug, Default)]
+struct Reply {
+    version: String,
+    nonce: String,
+    error: Option<rpc::Status>,
+}
+
+#[derive(Debug)]
+struct Awaited {
+    deadline: Instant,
+    kind: ResourceKind,
+    name: String,
+}
+
+/// Longer than any process, and short enough to be added to an instant.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
+/// How many type URLs are remembered as ignored.
+const MAX_IGNORED: usize = 32;
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            absence_timeout: Duration::from_secs(15),
+            reconnect_initial: Duration::from_secs(1),
+            reconnect_max: Duration::from_secs(120),
+        }
+    }
+}
+
+// === impl Session ===
+
+impl Session {
+    /// A session that wants nothing yet. `seed` decides the jitter of its reconnects.
+    pub fn new(config: Config, node: Node, seed: u64) -> Self {
+        Self {
+            absence_timeout: config.absence_timeout.min(FOREVER),
+            node,
+            link: Link::Idle,
+            stream: 0,
+            kinds: Default::default(),
+            outgoing: VecDeque::new(),
+            events: VecDeque::new(),
+            awaited: VecDeque::new(),
+            backoff: Backoff::new(config.reconnect_initial, config.reconnect_max.min(FOREVER), seed),
+            ignored: BTreeSet::new(),
+        }
+    }
+
+    /// Asks for a resource, until [`unsubscribe`](Self::unsubscribe). Asking twice is asking once: counting users is the
+    /// caller's.
+    ///
+    /// The first subscription opens the stream.
+    pub fn subscribe(&mut self, kind: ResourceKind, name: &str) {
+        if self.kinds[kind.index()].add(name) {
+            self.names_changed(kind);
+        }
+        if matches!(self.link, Link::Idle) {
+            self.connect();
+        }
+    }
+
+    /// Stops asking for a resource. The caller forgets what it held under that name.
+    pub fn unsubscribe(&mut self, kind: ResourceKind, name: &str) {
+        if self.kinds[kind.index()].remove(name) {
+            self.names_changed(kind);
+        }
+    }
+
+    /// The stream that [`Event::Connect`] called for can take requests.
+    pub fn stream_opened(&mut self) {
+        if !matches!(self.link, Link::Connecting) {
+            return;
+        }
+        self.link = Link::Open { introduced: false, live: false };
+        for kind in ResourceKind::ALL {
+            self.names_changed(kind);
+        }
+    }
+
+    /// A response arrived on the current stream.
+    pub fn received(&mut self, response: DiscoveryResponse) {
+        let Link::Open { live, .. } = &mut self.link else { return };
+        if !std::mem::replace(live, true) {
+            self.events.push_back(Event::Live);
+        }
+        self.backoff.reset();
+
+        let kind = ResourceKind::from_type_url(&response.type_url);
+        // A kind never asked for on this stream is not answered: a request without names would be read as a wish
+        // for everything.
+        let Some(kind) = kind.filter(|kind| self.kinds[kind.index()].asked()) else {
+            return self.ignore(response.type_url);
+        };
+        self.kinds[kind.index()].delivered();
+        self.events.push_back(Event::Deliver(Batch::unpack(self.stream, kind, response)));
+    }
+
+    /// The verdict on a [`Batch`].
+    ///
+    /// Batches of one kind are answered in the order of their delivery. A verdict may come after its stream has ended: it
+    /// counts, and nothing is sent for it.
+    pub fn answer(&mut self, ticket: Ticket, verdict: Verdict) {
+        let Ticket { stream, kind, version, nonce, malformed, unchanged } = ticket;
+        let Verdict { accepted, mut rejected } = verdict;
+        rejected.extend(malformed);
+
+        let subscriptions = &mut self.kinds[kind.index()];
+        for name in &accepted {
+            subscriptions.hold(name);
+        }
+        for name in rejected.iter().filter_map(|error| error.name.as_deref()) {
+            subscriptions.refuse(name);
+        }
+        // Where one name could not be read, nobody can say which names are missing.
+        if kind.is_full_state() && rejected.iter().all(|error| error.name.is_some()) {
+            let refused = rejected.iter().filter_map(|error| error.name.as_deref());
+            let present = accepted.iter().chain(&unchanged).map(String::as_str).chain(refused).collect();
+            for name in subscriptions.remove_missing(&present) {
+                self.events.push_back(Event::Absent { kind, name, reason: AbsenceReason::RemovedFromFullState });
+            }
+        }
+
+        let error = (!rejected.is_empty()).then(|| nack::error_detail(&rejected));
+        if error.is_none() {
+            subscriptions.version = version;
+        }
+        if stream == self.stream && matches!(self.link, Link::Open { .. }) {
+            let version = subscriptions.version.clone();
+            self.outgoing.push_back(Outgoing::Answer(kind, Reply { version, nonce, error }));
+        }
+    }
+
+    /// The current stream ended, or could not be opened.
+    pub fn stream_ended(&mut self, cause: impl Into<String>, now: Instant) {
+        let was_live = match self.link {
+            Link::Connecting => false,
+            Link::Open { live, .. } => live,
+            Link::Idle | Link::Waiting { .. } => return,
+        };
+        self.outgoing.clear();
+        self.awaited.clear();
+        for kind in &mut self.kinds {
+            kind.leave_stream();
+        }
+        let retry_in = self.backoff.next_wait();
+        self.link = Link::Waiting { until: now + retry_in };
+        self.events.push_back(Event::Lost { cause: cause.into(), was_live, retry_in });
+    }
+
+    /// Time has passed. Harmless when nothing was due.
+    pub fn timeout(&mut self, now: Instant) {
+        if matches!(self.link, Link::Waiting { until } if until <= now) {
+            self.reconnect();
+        }
+        while self.next_awaited().is_some_and(|deadline| deadline <= now) {
+            let Some(Awaited { kind, name, .. }) = self.awaited.pop_front() else { break };
+            self.kinds[kind.index()].give_up(&name);
+            self.events.push_back(Event::Absent { kind, name, reason: AbsenceReason::NotFoundTimer });
+        }
+    }
+
+    /// When [`timeout`](Self::timeout) has something to do, unless an input changes that.
+    pub fn next_timeout(&mut self) -> Option<Instant> {
+        match self.link {
+            Link::Waiting { until } => Some(until),
+            _ => self.next_awaited(),
+        }
+    }
+
+    /// The next thing to act on, in the order in which things happened.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The next request for the current stream, to be sent at once: taking it starts the clock of the names that it asks for.
+    pub fn poll_request(&mut self, now: Instant) -> Option<DiscoveryRequest> {
+        while let Some(outgoing) = self.outgoing.pop_front() {
+            match outgoing {
+                Outgoing::Answer(kind, reply) => {
+                    self.kinds[kind.index()].answered(&reply.nonce);
+                    return Some(self.request(kind, reply, now));
+                }
+                Outgoing::Names(kind) => {
+                    if let Some(reply) = self.kinds[kind.index()].announce() {
+                        return Some(self.request(kind, reply, now));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    fn request(&mut self, kind: ResourceKind, reply: Reply, now: Instant) -> DiscoveryRequest {
+        let deadline = now + self.absence_timeout;
+        let sent = self.kinds[kind.index()].send(deadline);
+        self.awaited.extend(sent.armed.into_iter().map(|name| Awaited { deadline, kind, name }));
+        if sent.is_partial {
+            self.names_changed(kind);
+        }
+        DiscoveryRequest {
+            version_info: reply.version,
+            node: self.introduce(),
+            resource_names: sent.names,
+            type_url: kind.type_url().to_owned(),
+            response_nonce: reply.nonce,
+            error_detail: reply.error,
+            ..Default::default()
+        }
+    }
+
+    /// The node, for the first request of a stream.
+    fn introduce(&mut self) -> Option<Node> {
+        let Link::Open { introduced, .. } = &mut self.link else { return None };
+        (!std::mem::replace(introduced, true)).then(|| self.node.clone())
+    }
+
+    fn names_changed(&mut self, kind: ResourceKind) {
+        if matches!(self.link, Link::Open { .. }) && self.kinds[kind.index()].mark_changed() {
+            self.outgoing.push_back(Outgoing::Names(kind));
+        }
+    }
+
+    fn reconnect(&mut self) {
+        if self.kinds.iter().all(Subscriptions::is_empty) {
+            self.link = Link::Idle;
+        } else {
+            self.connect();
+        }
+    }
+
+    fn connect(&mut self) {
+        self.stream += 1;
+        self.link = Link::Connecting;
+        self.events.push_back(Event::Connect);
+    }
+
+    fn ignore(&mut self, type_url: String) {
+        if self.ignored.len() < MAX_IGNORED && self.ignored.insert(type_url.clone()) {
+            self.events.push_back(Event::Ignored { type_url });
+        }
+    }
+
+    /// The soonest deadline that still stands.
+    fn next_awaited(&mut self) -> Option<Instant> {
+        loop {
+            let next = self.awaited.front()?;
+            if self.kinds[next.kind.index()].is_awaited(&next.name, next.deadline) {
+                return Some(next.deadline);
+            }
+            self.awaited.pop_front();
+        }
+    }
+}

@@ -1,0 +1,678 @@
+//! Transcripts of the protocol: what the session says, line by line, to what it is told.
+//!
+//! A [`Script`] plays the task that owns the stream and the server at its other end, with a clock moved by hand. Requests and
+//! events are compared in short form: `CDS [a b] v1 n1`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse, Resource};
+use envoy_types::pb::google::protobuf::Any;
+use prost::{Message, Name};
+use tokio::time::Instant;
+
+use super::{AbsenceReason, Batch, Config, Event, ResourceError, Session, Ticket, Verdict};
+use crate::ResourceKind::{self, Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
+
+struct Script {
+    session: Session,
+    now: Instant,
+    tickets: HashMap<String, Ticket>,
+}
+
+impl Script {
+    fn new() -> Self {
+        let node = Node { id: "node-1".to_owned(), ..Default::default() };
+        Self { session: Session::new(Config::default(), node, 1), now: Instant::now(), tickets: HashMap::new() }
+    }
+
+    /// A session that asks for `names` of `kind` on an open stream, with the first request sent.
+    fn asking(kind: ResourceKind, names: &[&str]) -> Self {
+        let mut script = Self::new();
+        script.subscribe(kind, names);
+        script.session.stream_opened();
+        script.requests();
+        script.events();
+        script
+    }
+
+    fn subscribe(&mut self, kind: ResourceKind, names: &[&str]) {
+        for name in names {
+            self.session.subscribe(kind, name);
+        }
+    }
+
+    fn unsubscribe(&mut self, kind: ResourceKind, names: &[&str]) {
+        for name in names {
+            self.session.unsubscribe(kind, name);
+        }
+    }
+
+    fn respond(&mut self, kind: ResourceKind, version: &str, nonce: &str, names: &[&str]) {
+        let resources = names.iter().map(|name| wrapped(name, kind.type_url())).collect();
+        self.session.received(response(kind.type_url(), version, nonce, resources));
+    }
+
+    /// Takes the events, and keeps the tickets of batches by their nonce.
+    fn events(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.session.poll_event().map(|event| self.tell(event))).collect()
+    }
+
+    fn tell(&mut self, event: Event) -> String {
+        match event {
+            Event::Connect => "connect".to_owned(),
+            Event::Live => "live".to_owned(),
+            Event::Deliver(Batch { kind, version, resources, ticket }) => {
+                let names: Vec<_> = resources.iter().map(|one| one.name.as_deref().unwrap_or("?")).collect();
+                let line = format!("deliver {} {names:?} {version} {}", short(kind.type_url()), ticket.nonce());
+                self.tickets.insert(ticket.nonce().to_owned(), ticket);
+                line.replace(['"', ','], "")
+            }
+            Event::Absent { kind, name, reason } => {
+                let how = match reason {
+                    AbsenceReason::NotFoundTimer => "not found",
+                    AbsenceReason::RemovedFromFullState => "removed",
+                };
+                format!("absent {} {name}: {how}", short(kind.type_url()))
+            }
+            Event::Lost { cause, was_live, .. } => format!("lost {cause}, live {was_live}"),
+            Event::Ignored { type_url } => format!("ignored {type_url}"),
+        }
+    }
+
+    fn accept(&mut self, nonce: &str, names: &[&str]) {
+        self.answer(nonce, names, Vec::new());
+    }
+
+    fn reject(&mut self, nonce: &str, accepted: &[&str], rejected: &[&str]) {
+        let rejected = rejected.iter().map(|name| ResourceError {
+            name: Some((*name).to_owned()),
+            field: Some("lb_policy".to_owned()),
+            message: "unknown value 9".to_owned(),
+        });
+        self.answer(nonce, accepted, rejected.collect());
+    }
+
+    fn answer(&mut self, nonce: &str, accepted: &[&str], rejected: Vec<ResourceError>) {
+        let ticket = self.tickets.remove(nonce).expect("a batch with that nonce was delivered");
+        self.session.answer(ticket, Verdict { accepted: accepted.iter().map(ToString::to_string).collect(), rejected });
+    }
+
+    /// A response that is delivered, accepted whole and answered.
+    fn exchange(&mut self, kind: ResourceKind, version: &str, nonce: &str, names: &[&str]) {
+        self.respond(kind, version, nonce, names);
+        self.events();
+        self.accept(nonce, names);
+        self.requests();
+    }
+
+    /// As [`exchange`](Self::exchange), leaving what follows from the verdict to be looked at.
+    fn exchange_quietly(&mut self, kind: ResourceKind, version: &str, nonce: &str, names: &[&str]) {
+        self.respond(kind, version, nonce, names);
+        self.events();
+        self.accept(nonce, names);
+    }
+
+    fn take_requests(&mut self) -> Vec<DiscoveryRequest> {
+        std::iter::from_fn(|| self.session.poll_request(self.now)).collect()
+    }
+
+    /// The requests sent now: kind, names, version and nonce (`-` when empty), and `NACK`.
+    fn requests(&mut self) -> Vec<String> {
+        self.take_requests().iter().map(line).collect()
+    }
+
+    fn advance(&mut self, seconds: f64) {
+        self.now += Duration::from_secs_f64(seconds);
+        self.session.timeout(self.now);
+    }
+
+    /// Ends the stream and waits until the session wants the next.
+    fn lose_stream(&mut self) {
+        self.session.stream_ended("reset", self.now);
+        self.now = self.session.next_timeout().expect("a reconnect is due");
+        self.session.timeout(self.now);
+        self.events();
+    }
+}
+
+fn line(request: &DiscoveryRequest) -> String {
+    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let (version, nonce) = (or_dash(&request.version_info), or_dash(&request.response_nonce));
+    let nack = if request.error_detail.is_some() { " NACK" } else { "" };
+    format!("{} [{}] {version} {nonce}{nack}", short(&request.type_url), request.resource_names.join(" "))
+}
+
+fn short(type_url: &str) -> &'static str {
+    match ResourceKind::from_type_url(type_url).expect("a known type") {
+        Cluster => "CDS",
+        ClusterLoadAssignment => "EDS",
+        Listener => "LDS",
+        RouteConfiguration => "RDS",
+    }
+}
+
+fn response(type_url: &str, version: &str, nonce: &str, resources: Vec<Any>) -> DiscoveryResponse {
+    DiscoveryResponse {
+        version_info: version.to_owned(),
+        nonce: nonce.to_owned(),
+        type_url: type_url.to_owned(),
+        resources,
+        ..Default::default()
+    }
+}
+
+fn wrapped(name: &str, type_url: &str) -> Any {
+    let body = Any { type_url: type_url.to_owned(), value: name.as_bytes().to_vec() };
+    wrapper(Resource { name: name.to_owned(), resource: Some(body), ..Default::default() })
+}
+
+fn wrapper(resource: Resource) -> Any {
+    Any { type_url: Resource::type_url(), value: resource.encode_to_vec() }
+}
+
+// Requests
+
+#[test]
+fn first_subscription_opens_the_stream_and_nothing_else_does() {
+    let mut script = Script::new();
+    script.advance(100.0);
+    assert!(script.events().is_empty());
+    script.subscribe(Listener, &["a"]);
+    script.subscribe(Cluster, &["b"]);
+    assert_eq!(script.events(), ["connect"]);
+    assert!(script.requests().is_empty(), "nothing is sent before the stream is open");
+}
+
+#[test]
+fn node_is_in_the_first_request_of_each_stream_only() {
+    let mut script = Script::new();
+    script.subscribe(Listener, &["a"]);
+    script.subscribe(Cluster, &["b"]);
+    for _ in 0..2 {
+        script.session.stream_opened();
+        let requests = script.take_requests();
+        let nodes: Vec<_> = requests.iter().map(|one| one.node.as_ref().map(|node| node.id.as_str())).collect();
+        assert_eq!(nodes, [Some("node-1"), None]);
+        script.lose_stream();
+    }
+}
+
+#[test]
+fn every_request_carries_all_names_of_its_kind() {
+    let mut script = Script::asking(Cluster, &["a", "b"]);
+    script.subscribe(Cluster, &["c"]);
+    assert_eq!(script.requests(), ["CDS [a b c] - -"]);
+    script.exchange(Cluster, "v1", "n1", &["a", "b", "c"]);
+    script.unsubscribe(Cluster, &["b"]);
+    assert_eq!(script.requests(), ["CDS [a c] v1 n1"]);
+}
+
+#[test]
+fn kinds_are_asked_for_clusters_first() {
+    let mut script = Script::new();
+    script.subscribe(RouteConfiguration, &["r"]);
+    script.subscribe(Listener, &["l"]);
+    script.subscribe(ClusterLoadAssignment, &["e"]);
+    script.subscribe(Cluster, &["c"]);
+    script.session.stream_opened();
+    assert_eq!(script.requests(), ["CDS [c] - -", "EDS [e] - -", "LDS [l] - -", "RDS [r] - -"]);
+}
+
+#[test]
+fn changes_that_wait_for_the_transport_leave_as_one_request() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.subscribe(Cluster, &["b", "c"]);
+    script.unsubscribe(Cluster, &["a"]);
+    script.subscribe(Cluster, &["d"]);
+    assert_eq!(script.requests(), ["CDS [b c d] - -"]);
+}
+
+#[test]
+fn a_name_asked_for_twice_is_no_change() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.subscribe(Cluster, &["a"]);
+    script.unsubscribe(Cluster, &["unknown"]);
+    assert!(script.requests().is_empty());
+}
+
+#[test]
+fn last_name_dropped_sends_an_empty_list_where_names_were_sent() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.unsubscribe(Cluster, &["a"]);
+    assert_eq!(script.requests(), ["CDS [] - -"]);
+}
+
+#[test]
+fn last_name_dropped_unsent_sends_nothing_since_that_would_ask_for_everything() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.subscribe(Listener, &["l"]);
+    script.unsubscribe(Listener, &["l"]);
+    assert!(script.requests().is_empty());
+    script.subscribe(Listener, &["l"]);
+    assert_eq!(script.requests(), ["LDS [l] - -"], "and a later name is asked for");
+}
+
+#[test]
+fn a_kind_without_names_is_not_asked_for_on_a_new_stream() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.subscribe(Listener, &["l"]);
+    script.requests();
+    script.unsubscribe(Listener, &["l"]);
+    script.lose_stream();
+    script.session.stream_opened();
+    assert_eq!(script.requests(), ["CDS [a] - -"]);
+}
+
+#[test]
+fn a_name_dropped_and_wanted_again_unsent_is_taken_back_before_it_is_asked_for() {
+    let mut script = Script::asking(ClusterLoadAssignment, &["a", "b"]);
+    script.exchange(ClusterLoadAssignment, "v1", "n1", &["a", "b"]);
+    script.unsubscribe(ClusterLoadAssignment, &["a"]);
+    script.subscribe(ClusterLoadAssignment, &["a"]);
+    assert_eq!(script.requests(), ["EDS [b] v1 n1", "EDS [a b] v1 n1"]);
+    script.advance(15.0);
+    assert_eq!(script.events(), ["absent EDS a: not found"], "its clock started with the second request");
+}
+
+// Answers
+
+#[test]
+fn ack_carries_the_new_version_and_its_nonce() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    assert_eq!(script.events(), ["live", "deliver CDS [a] v1 n1"]);
+    assert!(script.requests().is_empty(), "no answer before the verdict");
+    script.accept("n1", &["a"]);
+    assert_eq!(script.requests(), ["CDS [a] v1 n1"]);
+}
+
+#[test]
+fn nack_carries_the_last_accepted_version_and_the_refused_nonce() {
+    let mut script = Script::asking(Cluster, &["a", "b"]);
+    script.exchange(Cluster, "v1", "n1", &["a", "b"]);
+    script.respond(Cluster, "v2", "n2", &["a", "b"]);
+    script.events();
+    script.reject("n2", &["a"], &["b"]);
+    let requests = script.take_requests();
+    assert_eq!(line(&requests[0]), "CDS [a b] v1 n2 NACK");
+    let detail = requests[0].error_detail.as_ref().expect("a refusal says why");
+    assert_eq!((detail.code, detail.message.as_str()), (3, r#"resource "b": lb_policy: unknown value 9"#));
+}
+
+#[test]
+fn nack_before_any_accepted_version_carries_none() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.events();
+    script.reject("n1", &[], &["a"]);
+    assert_eq!(script.requests(), ["CDS [a] - n1 NACK"]);
+}
+
+#[test]
+fn version_moves_on_after_a_refused_one() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.events();
+    script.reject("n1", &[], &["a"]);
+    script.requests();
+    script.exchange(Cluster, "v2", "n2", &["a"]);
+    script.subscribe(Cluster, &["b"]);
+    assert_eq!(script.requests(), ["CDS [a b] v2 n2"]);
+}
+
+#[test]
+fn subscription_change_after_a_nack_carries_its_nonce_and_no_error() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.exchange(Cluster, "v1", "n1", &["a"]);
+    script.respond(Cluster, "v2", "n2", &["a"]);
+    script.events();
+    script.reject("n2", &[], &["a"]);
+    script.requests();
+    script.subscribe(Cluster, &["b"]);
+    assert_eq!(script.requests(), ["CDS [a b] v1 n2"]);
+}
+
+#[test]
+fn names_wanted_while_a_batch_is_unanswered_go_with_its_answer() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.events();
+    script.subscribe(Cluster, &["b"]);
+    assert!(script.requests().is_empty());
+    script.accept("n1", &["a"]);
+    assert_eq!(script.requests(), ["CDS [a b] v1 n1"]);
+}
+
+#[test]
+fn an_unanswered_batch_holds_back_its_own_kind_only() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.events();
+    script.subscribe(ClusterLoadAssignment, &["a"]);
+    assert_eq!(script.requests(), ["EDS [a] - -"]);
+}
+
+#[test]
+fn answers_leave_in_the_order_of_the_verdicts() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.subscribe(Listener, &["l"]);
+    script.requests();
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.respond(Listener, "v1", "n2", &["l"]);
+    script.respond(Cluster, "v2", "n3", &["a"]);
+    script.events();
+    script.accept("n1", &["a"]);
+    script.accept("n2", &["l"]);
+    script.reject("n3", &[], &["a"]);
+    assert_eq!(script.requests(), ["CDS [a] v1 n1", "LDS [l] v1 n2", "CDS [a] v1 n3 NACK"]);
+}
+
+#[test]
+fn a_response_to_names_dropped_meanwhile_is_answered_with_the_empty_list() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.unsubscribe(Cluster, &["a"]);
+    script.requests();
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.events();
+    script.accept("n1", &["a"]);
+    assert_eq!(script.requests(), ["CDS [] v1 n1"]);
+}
+
+// What is passed over
+
+#[test]
+fn unknown_type_is_neither_answered_nor_reported_twice() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    for nonce in ["n1", "n2"] {
+        script.session.received(response("type.googleapis.com/other.Thing", "v1", nonce, Vec::new()));
+    }
+    assert_eq!(script.events(), ["live", "ignored type.googleapis.com/other.Thing"]);
+    assert!(script.requests().is_empty());
+}
+
+#[test]
+fn a_kind_never_asked_for_is_not_answered_since_that_would_ask_for_everything() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.respond(Listener, "v1", "n1", &["l"]);
+    assert_eq!(script.events(), ["live", &format!("ignored {}", Listener.type_url())]);
+    assert!(script.requests().is_empty());
+}
+
+#[test]
+fn memory_of_ignored_types_is_bounded() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    for number in 0..1000 {
+        script.session.received(response(&format!("type/{number}"), "v1", "n1", Vec::new()));
+    }
+    assert!(script.events().len() < 50);
+}
+
+#[test]
+fn wrapper_is_taken_off_and_bare_resources_stay_nameless() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    let bare = Any { type_url: Cluster.type_url().to_owned(), value: vec![1] };
+    script.session.received(response(
+        Cluster.type_url(),
+        "v1",
+        "n1",
+        vec![wrapped("a", Cluster.type_url()), bare.clone()],
+    ));
+    script.session.poll_event();
+    let Some(Event::Deliver(batch)) = script.session.poll_event() else { panic!("a batch is due") };
+    assert_eq!(batch.resources[0].name.as_deref(), Some("a"));
+    assert_eq!(batch.resources[0].body.type_url, Cluster.type_url());
+    assert_eq!((batch.resources[1].name.as_deref(), &batch.resources[1].body), (None, &bare));
+}
+
+#[test]
+fn a_wrapper_that_is_not_protobuf_refuses_the_response_and_removes_nothing() {
+    let mut script = Script::asking(Cluster, &["a", "b"]);
+    script.exchange(Cluster, "v1", "n1", &["a", "b"]);
+    let garbage = Any { type_url: Resource::type_url(), value: vec![0xff; 7] };
+    script.session.received(response(Cluster.type_url(), "v2", "n2", vec![wrapped("a", Cluster.type_url()), garbage]));
+    assert_eq!(script.events(), ["deliver CDS [a] v2 n2"]);
+    script.accept("n2", &["a"]);
+    assert_eq!(script.requests(), ["CDS [a b] v1 n2 NACK"]);
+    assert!(script.events().is_empty(), "the unreadable resource may have been b");
+}
+
+#[test]
+fn a_wrapper_without_body_says_that_the_resource_stands() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.exchange(Cluster, "v1", "n1", &["a"]);
+    let heartbeat = wrapper(Resource { name: "a".to_owned(), ..Default::default() });
+    script.session.received(response(Cluster.type_url(), "v2", "n2", vec![heartbeat]));
+    assert_eq!(script.events(), ["deliver CDS [] v2 n2"]);
+    script.accept("n2", &[]);
+    assert!(script.events().is_empty());
+    assert_eq!(script.requests(), ["CDS [a] v2 n2"]);
+}
+
+// Absence
+
+#[test]
+fn full_state_without_a_held_name_removes_it() {
+    for (kind, short) in [(Cluster, "CDS"), (Listener, "LDS")] {
+        let mut script = Script::asking(kind, &["a", "b"]);
+        script.exchange(kind, "v1", "n1", &["a", "b"]);
+        script.exchange_quietly(kind, "v2", "n2", &["b"]);
+        assert_eq!(script.events(), [format!("absent {short} a: removed")]);
+    }
+}
+
+#[test]
+fn partial_state_without_a_held_name_says_nothing_of_it() {
+    for kind in [ClusterLoadAssignment, RouteConfiguration] {
+        let mut script = Script::asking(kind, &["a", "b"]);
+        script.exchange(kind, "v1", "n1", &["a", "b"]);
+        script.exchange_quietly(kind, "v2", "n2", &["b"]);
+        assert!(script.events().is_empty());
+    }
+}
+
+#[test]
+fn full_state_without_a_name_never_delivered_leaves_it_to_its_timer() {
+    let mut script = Script::asking(Cluster, &["a", "b"]);
+    script.exchange_quietly(Cluster, "v1", "n1", &["b"]);
+    assert!(script.events().is_empty());
+    script.advance(15.0);
+    assert_eq!(script.events(), ["absent CDS a: not found"]);
+}
+
+#[test]
+fn a_refused_resource_is_not_a_removed_one() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.exchange(Cluster, "v1", "n1", &["a"]);
+    script.respond(Cluster, "v2", "n2", &["a"]);
+    script.events();
+    script.reject("n2", &[], &["a"]);
+    script.advance(60.0);
+    assert!(script.events().is_empty());
+}
+
+#[test]
+fn a_refused_response_still_removes_what_it_leaves_out() {
+    let mut script = Script::asking(Cluster, &["a", "b"]);
+    script.exchange(Cluster, "v1", "n1", &["a", "b"]);
+    script.respond(Cluster, "v2", "n2", &["b"]);
+    script.events();
+    script.reject("n2", &[], &["b"]);
+    assert_eq!(script.events(), ["absent CDS a: removed"]);
+}
+
+#[test]
+fn a_removed_name_is_held_again_when_it_returns() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.exchange(Cluster, "v1", "n1", &["a"]);
+    for (version, nonce) in [("v2", "n2"), ("v4", "n4")] {
+        script.exchange_quietly(Cluster, version, nonce, &[]);
+        assert_eq!(script.events(), ["absent CDS a: removed"]);
+        script.exchange(Cluster, "v3", "n3", &["a"]);
+    }
+}
+
+#[test]
+fn clock_of_absence_starts_when_the_request_is_sent() {
+    let mut script = Script::new();
+    script.subscribe(ClusterLoadAssignment, &["a"]);
+    script.advance(60.0);
+    script.session.stream_opened();
+    script.advance(60.0);
+    script.requests();
+    script.events();
+    script.advance(14.9);
+    assert!(script.events().is_empty());
+    script.advance(0.1);
+    assert_eq!(script.events(), ["absent EDS a: not found"]);
+    script.advance(60.0);
+    assert!(script.events().is_empty(), "absence is reported once");
+}
+
+#[test]
+fn next_timeout_is_the_soonest_name_still_awaited() {
+    let mut script = Script::asking(ClusterLoadAssignment, &["a"]);
+    let start = script.now;
+    script.advance(5.0);
+    script.subscribe(ClusterLoadAssignment, &["b"]);
+    script.requests();
+    assert_eq!(script.session.next_timeout(), Some(start + Duration::from_secs(15)));
+    script.exchange(ClusterLoadAssignment, "v1", "n1", &["a"]);
+    assert_eq!(script.session.next_timeout(), Some(start + Duration::from_secs(20)));
+    script.unsubscribe(ClusterLoadAssignment, &["b"]);
+    assert_eq!(script.session.next_timeout(), None);
+}
+
+#[test]
+fn a_refused_resource_stops_its_clock_since_it_exists() {
+    let mut script = Script::asking(ClusterLoadAssignment, &["a"]);
+    script.respond(ClusterLoadAssignment, "v1", "n1", &["a"]);
+    script.events();
+    script.reject("n1", &[], &["a"]);
+    script.advance(60.0);
+    assert!(script.events().is_empty());
+}
+
+#[test]
+fn clock_of_absence_stops_with_the_stream_and_starts_anew_on_the_next() {
+    let mut script = Script::asking(ClusterLoadAssignment, &["a"]);
+    script.advance(14.0);
+    script.lose_stream();
+    script.session.stream_opened();
+    script.advance(14.0);
+    assert!(script.events().is_empty(), "the new stream has not sent its request");
+    script.requests();
+    script.advance(14.0);
+    assert!(script.events().is_empty());
+    script.advance(1.0);
+    assert_eq!(script.events(), ["absent EDS a: not found"]);
+}
+
+#[test]
+fn a_held_name_has_no_clock_on_the_next_stream() {
+    let mut script = Script::asking(ClusterLoadAssignment, &["a"]);
+    script.exchange(ClusterLoadAssignment, "v1", "n1", &["a"]);
+    script.lose_stream();
+    script.session.stream_opened();
+    script.requests();
+    assert_eq!(script.session.next_timeout(), None);
+}
+
+// Streams
+
+#[test]
+fn version_outlives_the_stream_and_the_nonce_does_not() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.exchange(Cluster, "v1", "n1", &["a"]);
+    script.lose_stream();
+    script.session.stream_opened();
+    assert_eq!(script.requests(), ["CDS [a] v1 -"]);
+}
+
+#[test]
+fn version_is_not_claimed_for_a_name_it_never_covered() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.exchange(Cluster, "v1", "n1", &["a"]);
+    script.session.stream_ended("reset", script.now);
+    script.subscribe(Cluster, &["b"]);
+    script.advance(1.0);
+    script.session.stream_opened();
+    assert_eq!(script.requests(), ["CDS [a b] - -"]);
+}
+
+#[test]
+fn a_verdict_after_the_stream_ended_counts_and_is_not_sent() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.events();
+    script.lose_stream();
+    script.session.stream_opened();
+    script.accept("n1", &["a"]);
+    assert_eq!(script.requests(), ["CDS [a] v1 -"]);
+}
+
+#[test]
+fn answers_not_yet_sent_die_with_the_stream() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.events();
+    script.accept("n1", &["a"]);
+    script.lose_stream();
+    script.session.stream_opened();
+    assert_eq!(script.requests(), ["CDS [a] v1 -"]);
+}
+
+#[test]
+fn a_response_without_a_stream_is_dropped() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.lose_stream();
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    assert!(script.events().is_empty());
+}
+
+#[test]
+fn loss_tells_whether_the_stream_had_answered() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.session.stream_ended("refused", script.now);
+    assert_eq!(script.events(), ["lost refused, live false"]);
+    script.advance(1.0);
+    script.session.stream_opened();
+    script.requests();
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.session.stream_ended("goodbye", script.now);
+    assert_eq!(script.events(), ["connect", "live", "deliver CDS [a] v1 n1", "lost goodbye, live true"]);
+}
+
+#[test]
+fn waits_grow_while_nothing_answers_and_start_over_after_a_response() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    let mut longest = Duration::ZERO;
+    for _ in 0..12 {
+        script.session.stream_ended("refused", script.now);
+        let Some(Event::Lost { retry_in, .. }) = script.session.poll_event() else { panic!("a loss is due") };
+        longest = longest.max(retry_in);
+        script.advance(retry_in.as_secs_f64());
+        assert_eq!(script.events(), ["connect"]);
+    }
+    assert!(longest > Duration::from_secs(30), "{longest:?}");
+
+    script.session.stream_opened();
+    script.requests();
+    script.exchange(Cluster, "v1", "n1", &["a"]);
+    script.session.stream_ended("reset", script.now);
+    let Some(Event::Lost { retry_in, .. }) = script.session.poll_event() else { panic!("a loss is due") };
+    assert!(retry_in <= Duration::from_secs(1), "{retry_in:?}");
+}
+
+#[test]
+fn nothing_wanted_means_no_reconnect_until_something_is() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.unsubscribe(Cluster, &["a"]);
+    script.session.stream_ended("reset", script.now);
+    script.events();
+    script.advance(500.0);
+    assert!(script.events().is_empty());
+    script.subscribe(Cluster, &["a"]);
+    assert_eq!(script.events(), ["connect"]);
+}

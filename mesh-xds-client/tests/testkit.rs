@@ -1,0 +1,504 @@
+//! What the control plane of the test kit says to a client written by hand against the protocol, in memory under a paused
+//! clock, and on sockets where the claim is about sockets.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::google::{protobuf::Any, rpc};
+use hyper_util::rt::TokioIo;
+use mesh_xds_client::ResourceKind::{self, ClusterLoadAssignment, Listener, RouteConfiguration};
+use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
+use mesh_xds_client::testkit::{ControlPlane, Event};
+use prost::Message;
+use tokio::io::DuplexStream;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status, Streaming};
+
+const CDS: ResourceKind = ResourceKind::Cluster;
+
+/// One stream, driven by hand.
+struct Client {
+    requests: mpsc::Sender<DiscoveryRequest>,
+    responses: Streaming<DiscoveryResponse>,
+}
+
+impl Client {
+    /// A stream to `plane` through memory.
+    async fn of(plane: &ControlPlane) -> Self {
+        Self::over(in_memory(plane).await).await.expect("a stream opens")
+    }
+
+    async fn over(channel: Channel) -> Result<Self, Status> {
+        let (requests, outgoing) = mpsc::channel(16);
+        let mut service = AggregatedDiscoveryServiceClient::new(channel);
+        let responses = service.stream_aggregated_resources(ReceiverStream::new(outgoing)).await?.into_inner();
+        Ok(Self { requests, responses })
+    }
+
+    async fn say(&self, request: DiscoveryRequest) {
+        self.requests.send(request).await.expect("the stream takes requests");
+    }
+
+    async fn ask(&self, kind: ResourceKind, names: &[&str]) {
+        self.say(request(kind, names)).await;
+    }
+
+    /// The next response.
+    async fn hear(&mut self) -> DiscoveryResponse {
+        self.responses.message().await.expect("the stream is up").expect("the stream goes on")
+    }
+
+    /// The next response, which is accepted.
+    async fn take(&mut self, names: &[&str]) -> DiscoveryResponse {
+        let response = self.hear().await;
+        self.ack(&response, names).await;
+        response
+    }
+
+    async fn ack(&self, response: &DiscoveryResponse, names: &[&str]) {
+        self.say(answer(response, &response.version_info, names)).await;
+    }
+
+    async fn nack(&self, response: &DiscoveryResponse, held: &str, names: &[&str]) {
+        let error_detail = Some(rpc::Status { code: 3, message: "no good".to_owned(), ..Default::default() });
+        self.say(DiscoveryRequest { error_detail, ..answer(response, held, names) }).await;
+    }
+
+    /// Nothing comes, for as long as nothing else happens. Under a paused clock this takes no time.
+    async fn hears_nothing(&mut self) {
+        let heard = timeout(Duration::from_secs(60), self.responses.message()).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
+}
+
+fn request(kind: ResourceKind, names: &[&str]) -> DiscoveryRequest {
+    DiscoveryRequest {
+        type_url: kind.type_url().to_owned(),
+        resource_names: names.iter().map(ToString::to_string).collect(),
+        node: Some(Node { id: "tester".to_owned(), ..Default::default() }),
+        ..Default::default()
+    }
+}
+
+fn answer(response: &DiscoveryResponse, version: &str, names: &[&str]) -> DiscoveryRequest {
+    DiscoveryRequest {
+        type_url: response.type_url.clone(),
+        version_info: version.to_owned(),
+        response_nonce: response.nonce.clone(),
+        resource_names: names.iter().map(ToString::to_string).collect(),
+        ..Default::default()
+    }
+}
+
+async fn in_memory(plane: &ControlPlane) -> Channel {
+    let plane = plane.clone();
+    let connect = tower::service_fn(move |_| {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(plane.serve_connection(theirs));
+        async move { Ok::<TokioIo<DuplexStream>, std::io::Error>(TokioIo::new(ours)) }
+    });
+    Endpoint::from_static("http://plane").connect_with_connector(connect).await.expect("memory connects")
+}
+
+async fn over_tcp(address: SocketAddr) -> Client {
+    let channel = Endpoint::try_from(format!("http://{address}")).expect("a URI").connect().await;
+    Client::over(channel.expect("the port is open")).await.expect("a stream opens")
+}
+
+fn cluster_names(response: &DiscoveryResponse) -> Vec<String> {
+    let name = |any: &Any| Cluster::decode(any.value.as_slice()).expect("a cluster").name;
+    response.resources.iter().map(name).collect()
+}
+
+fn address(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+// Resources
+
+#[tokio::test(start_paused = true)]
+async fn named_clusters_come_whole_and_only_those_named() {
+    let plane = ControlPlane::new();
+    for name in ["a", "b", "c"] {
+        plane.set(cluster(name));
+    }
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a", "b"]).await;
+    let response = client.take(&["a", "b"]).await;
+    assert_eq!(cluster_names(&response), ["a", "b"]);
+    assert_eq!(response.version_info, plane.version(CDS));
+
+    plane.set(cluster("a"));
+    assert_eq!(cluster_names(&client.take(&["a", "b"]).await), ["a", "b"], "the unchanged neighbour comes along");
+    plane.set(cluster("c"));
+    client.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_names_mean_all_clusters_until_a_name_was_given() {
+    let plane = ControlPlane::new();
+    plane.set(cluster("a"));
+    plane.set(cluster("b"));
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &[]).await;
+    assert_eq!(cluster_names(&client.take(&[]).await), ["a", "b"]);
+
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    let response = client.hear().await;
+    client.ack(&response, &[]).await;
+    plane.wait_for(|event| matches!(event, Event::Acked(ack) if ack.nonce == response.nonce)).await;
+    plane.set(cluster("a"));
+    client.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_asterisk_means_all_clusters() {
+    let plane = ControlPlane::new();
+    plane.set(cluster("a"));
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["*"]).await;
+    assert_eq!(cluster_names(&client.take(&["*"]).await), ["a"]);
+    plane.set(cluster("b"));
+    assert_eq!(cluster_names(&client.take(&["*"]).await), ["a", "b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_request_for_unknown_listeners_is_answered_and_for_unknown_routes_is_not() {
+    let plane = ControlPlane::new();
+    let mut client = Client::of(&plane).await;
+    client.ask(Listener, &["a"]).await;
+    assert!(client.take(&["a"]).await.resources.is_empty());
+    client.ask(RouteConfiguration, &["a"]).await;
+    client.hears_nothing().await;
+    plane.set(route_config("a", [("x", 1)]));
+    assert_eq!(client.take(&["a"]).await.resources.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_endpoints_that_changed_are_sent() {
+    let plane = ControlPlane::new();
+    plane.set(endpoints("a", [address(1)]));
+    plane.set(endpoints("b", [address(2)]));
+    let mut client = Client::of(&plane).await;
+    client.ask(ClusterLoadAssignment, &["a", "b"]).await;
+    assert_eq!(client.take(&["a", "b"]).await.resources.len(), 2);
+    plane.set(endpoints("b", [address(3)]));
+    let response = client.take(&["a", "b"]).await;
+    assert_eq!(response.resources.len(), 1);
+    assert_eq!(response.version_info, "3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_changes_are_one_version_and_clusters_come_first() {
+    let plane = ControlPlane::new();
+    let mut client = Client::of(&plane).await;
+    client.ask(Listener, &["l"]).await;
+    client.take(&["l"]).await;
+    client.ask(CDS, &["a", "b"]).await;
+    client.take(&["a", "b"]).await;
+    plane.update(|tx| {
+        tx.set(listener("l", route_config("r", [("a", 1), ("b", 1)]))).set(cluster("a")).set(cluster("b"));
+    });
+    let first = client.take(&["a", "b"]).await;
+    assert_eq!((first.type_url.as_str(), first.version_info.as_str()), (CDS.type_url(), "1"));
+    assert_eq!(cluster_names(&first), ["a", "b"]);
+    let second = client.take(&["l"]).await;
+    assert_eq!((second.type_url.as_str(), second.version_info.as_str()), (Listener.type_url(), "1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_cluster_leaves_the_full_state_and_removed_endpoints_say_nothing() {
+    let plane = ControlPlane::new();
+    plane.update(|tx| {
+        tx.set(cluster("a")).set(cluster("b")).set(endpoints("a", [address(1)]));
+    });
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a", "b"]).await;
+    client.take(&["a", "b"]).await;
+    client.ask(ClusterLoadAssignment, &["a"]).await;
+    client.take(&["a"]).await;
+    plane.remove(CDS, "a");
+    assert_eq!(cluster_names(&client.take(&["a", "b"]).await), ["b"]);
+    plane.remove(ClusterLoadAssignment, "a");
+    client.hears_nothing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_dropped_and_asked_for_again_is_sent_again() {
+    let plane = ControlPlane::new();
+    plane.set(endpoints("a", [address(1)]));
+    let mut client = Client::of(&plane).await;
+    client.ask(ClusterLoadAssignment, &["a"]).await;
+    let response = client.take(&["a"]).await;
+    client.ack(&response, &[]).await;
+    client.hears_nothing().await;
+    client.ack(&response, &["a"]).await;
+    assert_eq!(client.hear().await.resources.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_no_protobuf_are_sent_as_they_are() {
+    let plane = ControlPlane::new();
+    let garbage = Any { type_url: CDS.type_url().to_owned(), value: vec![0xff; 9] };
+    plane.raw(CDS, "a", garbage.clone());
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    assert_eq!(client.hear().await.resources, [garbage]);
+}
+
+// Answers
+
+#[tokio::test(start_paused = true)]
+async fn an_ack_is_recorded_with_all_that_it_says() {
+    let plane = ControlPlane::new();
+    let version = plane.set(cluster("a"));
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    let response = client.take(&["a"]).await;
+    let ack = plane.wait_acked(CDS, &version).await.expect("accepted");
+    assert_eq!((ack.version.as_str(), ack.answers.as_deref()), (version.as_str(), Some(version.as_str())));
+    assert_eq!((ack.nonce, ack.node_id.as_str()), (response.nonce, "tester"));
+    assert_eq!((ack.kind, ack.names), (Some(CDS), vec!["a".to_owned()]));
+    assert!(!ack.has_node && ack.error.is_none());
+    assert!(plane.nacks().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_version_is_not_sent_again_until_something_changes() {
+    let plane = ControlPlane::new();
+    let first = plane.set(cluster("a"));
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    let response = client.take(&["a"]).await;
+    let second = plane.set(cluster("a"));
+    let refused = client.hear().await;
+    client.nack(&refused, &response.version_info, &["a"]).await;
+    client.hears_nothing().await;
+
+    let nack = plane.wait_acked(CDS, &second).await.expect_err("refused");
+    assert_eq!((nack.request().version.as_str(), nack.request().answers.as_deref()), (first.as_str(), Some("2")));
+    assert_eq!(nack.to_string(), format!(r#"node "tester" refused version 2 of {}: no good"#, CDS.type_url()));
+    assert_eq!(plane.nacks().len(), 1);
+
+    let third = plane.set(cluster("a"));
+    assert_eq!(client.take(&["a"]).await.version_info, third);
+    plane.wait_for(|event| matches!(event, Event::Acked(ack) if ack.version == third)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_crossed_a_response_is_recorded_and_otherwise_passed_over() {
+    let plane = ControlPlane::new();
+    plane.set(cluster("a"));
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    let first = client.hear().await;
+    plane.set(cluster("a"));
+    let second = client.hear().await;
+    client.ack(&first, &["a", "late"]).await;
+    plane.wait_for(|event| matches!(event, Event::Acked(ack) if ack.nonce == first.nonce)).await;
+    assert_eq!(plane.subscriptions(CDS), ["a".to_owned()].into());
+    client.ack(&second, &["a", "late"]).await;
+    plane.wait_for(|event| matches!(event, Event::Acked(ack) if ack.nonce == second.nonce)).await;
+    client.hears_nothing().await;
+    assert_eq!(plane.subscriptions(CDS), ["a".to_owned(), "late".to_owned()].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_and_subscriptions_are_those_of_live_streams() {
+    let plane = ControlPlane::new();
+    let one = Client::of(&plane).await;
+    let two = Client::of(&plane).await;
+    one.ask(CDS, &["a"]).await;
+    two.ask(CDS, &["b"]).await;
+    plane.wait_for(|event| event.request().is_some_and(|request| request.names == ["b"])).await;
+    assert_eq!(plane.streams(), 2);
+    assert_eq!(plane.subscriptions(CDS), ["a".to_owned(), "b".to_owned()].into());
+    drop(one);
+    plane.wait_streams(1).await;
+    assert_eq!(plane.subscriptions(CDS), ["b".to_owned()].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_type_nobody_serves_is_recorded_and_not_answered() {
+    let plane = ControlPlane::new();
+    let mut client = Client::of(&plane).await;
+    client.say(DiscoveryRequest { type_url: "type/other".to_owned(), ..Default::default() }).await;
+    client.hears_nothing().await;
+    let asked = plane.events().into_iter().find_map(|event| event.request().cloned()).expect("recorded");
+    assert_eq!((asked.kind, asked.type_url.as_str()), (None, "type/other"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn delta_is_refused_as_unimplemented() {
+    let plane = ControlPlane::new();
+    let mut service = AggregatedDiscoveryServiceClient::new(in_memory(&plane).await);
+    let requests = tokio_stream::once(DeltaDiscoveryRequest::default());
+    let status = service.delta_aggregated_resources(requests).await.expect_err("refused");
+    assert_eq!(status.code(), Code::Unimplemented);
+}
+
+// Breaking
+
+#[tokio::test(start_paused = true)]
+async fn ended_streams_bring_their_status_and_leave_the_connection() {
+    let plane = ControlPlane::new();
+    let channel = in_memory(&plane).await;
+    let mut client = Client::over(channel.clone()).await.expect("a stream opens");
+    client.ask(CDS, &["a"]).await;
+    client.hear().await;
+    plane.end_streams(Status::unavailable("going away"));
+    let status = client.responses.message().await.expect_err("ended");
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "going away"));
+    plane.wait_streams(0).await;
+
+    let mut client = Client::over(channel).await.expect("a new stream on the same connection");
+    client.ask(CDS, &["a"]).await;
+    client.hear().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn aborted_connections_end_without_a_word() {
+    let plane = ControlPlane::new();
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    client.hear().await;
+    plane.abort_connections();
+    client.responses.message().await.expect_err("cut");
+    plane.wait_streams(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_handle_takes_its_connections_along() {
+    let plane = ControlPlane::new();
+    let (ours, theirs) = tokio::io::duplex(1024);
+    let connection = tokio::spawn(plane.serve_connection(theirs));
+    let other = plane.clone();
+    drop(plane);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!connection.is_finished(), "a handle is left");
+    drop(other);
+    connection.await.expect("ended");
+    drop(ours);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delayed_responses_come_late_and_silence_keeps_them_until_it_ends() {
+    let plane = ControlPlane::new();
+    plane.set(cluster("a"));
+    let mut client = Client::of(&plane).await;
+    plane.silence(true);
+    client.ask(CDS, &["a"]).await;
+    client.hears_nothing().await;
+
+    plane.delay(Duration::from_secs(7));
+    let start = Instant::now();
+    plane.silence(false);
+    client.take(&["a"]).await;
+    assert!((7..8).contains(&start.elapsed().as_secs()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dripping_connection_needs_a_second_for_each_byte() {
+    let plane = ControlPlane::new();
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    client.take(&["a"]).await;
+    plane.drip(Duration::from_secs(1));
+    plane.set(cluster("a"));
+    let start = Instant::now();
+    let size = client.hear().await.encoded_len() as u64;
+    assert!(start.elapsed() >= Duration::from_secs(size), "{:?} for {size} bytes", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unsolicited_response_is_sent_as_written_and_its_nonce_recognised() {
+    let plane = ControlPlane::new();
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    client.take(&["a"]).await;
+    let odd = DiscoveryResponse {
+        version_info: "odd".to_owned(),
+        nonce: "odd-nonce".to_owned(),
+        type_url: CDS.type_url().to_owned(),
+        ..Default::default()
+    };
+    plane.send(odd.clone());
+    assert_eq!(client.hear().await, odd);
+    client.ack(&odd, &["a"]).await;
+    let ack = plane.wait_acked(CDS, "odd").await.expect("accepted");
+    assert_eq!((ack.nonce.as_str(), ack.answers.as_deref()), ("odd-nonce", Some("odd")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_control_plane_answers_once_resumed() {
+    let plane = ControlPlane::new();
+    plane.pause();
+    let channel = in_memory(&plane).await;
+    let opening = tokio::spawn(Client::over(channel));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert!(!opening.is_finished());
+    plane.resume();
+    opening.await.expect("no panic").expect("a stream opens");
+}
+
+// Sockets
+
+#[tokio::test]
+async fn a_stopped_control_plane_starts_again_on_its_address_with_what_it_had() {
+    let plane = ControlPlane::new();
+    plane.set(cluster("a"));
+    let address = plane.listen("127.0.0.1:0").await.expect("a free port");
+    let mut client = over_tcp(address).await;
+    client.ask(CDS, &["a"]).await;
+    client.take(&["a"]).await;
+
+    plane.stop().await;
+    client.responses.message().await.expect_err("cut");
+    tokio::net::TcpStream::connect(address).await.expect_err("the port is closed");
+
+    assert_eq!(plane.listen(address).await.expect("the port is free"), address);
+    let mut client = over_tcp(address).await;
+    client.ask(CDS, &["a"]).await;
+    assert_eq!(cluster_names(&client.hear().await), ["a"]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_unix_socket_is_served_too() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("xds.sock");
+    let plane = ControlPlane::new();
+    plane.set(cluster("a"));
+    tokio::spawn(plane.serve(tokio::net::UnixListener::bind(&path).expect("bound")));
+    let connect = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { tokio::net::UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let channel = Endpoint::from_static("http://plane").connect_with_connector(connect).await.expect("connects");
+    let mut client = Client::over(channel).await.expect("a stream opens");
+    client.ask(CDS, &["a"]).await;
+    assert_eq!(cluster_names(&client.hear().await), ["a"]);
+}
+
+#[tokio::test]
+async fn a_response_of_many_megabytes_is_sent_whole() {
+    let plane = ControlPlane::new();
+    let body = Any { type_url: CDS.type_url().to_owned(), value: vec![7; 20 << 20] };
+    plane.raw(CDS, "a", body);
+    let address = plane.listen("127.0.0.1:0").await.expect("a free port");
+    let channel = Endpoint::try_from(format!("http://{address}")).expect("a URI").connect().await.expect("connects");
+    let mut service = AggregatedDiscoveryServiceClient::new(channel).max_decoding_message_size(64 << 20);
+    let (requests, outgoing) = mpsc::channel(1);
+    requests.send(request(CDS, &["a"])).await.expect("taken");
+    let responses = service.stream_aggregated_resources(ReceiverStream::new(outgoing)).await;
+    let response = responses.expect("a stream opens").into_inner().message().await.expect("up").expect("goes on");
+    assert_eq!(response.resources[0].value.len(), 20 << 20);
+}
