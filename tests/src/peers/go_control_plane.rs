@@ -106,16 +106,6 @@ impl RunningControlPlane {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// The bootstrap file of a client that announces itself as `node`.
-    pub fn bootstrap(&self, node: &str) -> String {
-        let server = json!({
-            "server_uri": self.addr().to_string(),
-            "channel_creds": [{ "type": "insecure" }],
-            "server_features": ["xds_v3"],
-        });
-        json!({ "xds_servers": [server], "node": { "id": node } }).to_string()
-    }
-
     /// Serves this to its node from now on, in place of what that node had.
     ///
     /// # Panics

@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::process::Command;
+use tokio::time::timeout;
 
 use super::SOURCES;
-use super::process::Conversation;
+use super::process::{Conversation, PATIENCE};
 use crate::identity::Identity;
 use crate::load::Tally;
 
@@ -136,6 +137,19 @@ impl GrpcClient {
     pub async fn call(&mut self, count: u32) -> Tally {
         let tally = self.conversation.ask(&json!({ "call": { "count": count } })).await;
         serde_json::from_value(tally).expect("the tally has this form")
+    }
+
+    /// Calls, ten times a turn, until one turn is answered by all of these servers and by nobody else.
+    ///
+    /// C-core acknowledges a response when it has read it, which is before its calls go by it.
+    ///
+    /// # Panics
+    ///
+    /// When that does not happen within twenty seconds.
+    pub async fn settle(&mut self, servers: &[&str]) {
+        let settling = async { while !self.call(10).await.answers.keys().eq(servers) {} };
+        let result = timeout(PATIENCE, settling).await;
+        assert!(result.is_ok(), "not {servers:?} alone: {:?}", self.call(10).await);
     }
 
     /// Begins to make calls without a pause.

@@ -5,8 +5,10 @@
 
 use std::env;
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
+
+use serde_json::json;
 
 mod envoy;
 mod go_control_plane;
@@ -23,6 +25,16 @@ pub use self::nginx::{Nginx, RunningNginx};
 
 /// Where the programs and configurations for the peers are.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interop");
+
+/// The bootstrap, as gRPC has it, of a client that is `node` to the control plane at `addr`, in plain text.
+pub fn bootstrap(addr: SocketAddr, node: &str) -> String {
+    let server = json!({
+        "server_uri": addr.to_string(),
+        "channel_creds": [{ "type": "insecure" }],
+        "server_features": ["xds_v3"],
+    });
+    json!({ "xds_servers": [server], "node": { "id": node } }).to_string()
+}
 
 /// The program that `.ci/interop` left in `variable`, or a line on the skipped test's output.
 ///
