@@ -1,1 +1,12 @@
-//! x
+//! What scenarios over several crates share: peers that we did not write, identities, load, and clients
+//! that do no more than they are told.
+//!
+//! The scenarios are in `tests/`. Those named `interop_*` need a peer: `.ci/interop` at the top of the checkout gets the
+//! peers and runs them, and the plain test command skips, with a line saying so, what it has no peer for.
+#![forbid(unsafe_code)]
+
+pub mod echo;
+pub mod identity;
+pub mod load;
+pub mod peers;
+pub mod wire;

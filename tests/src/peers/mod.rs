@@ -1,0 +1,70 @@
+//! Software that we did not write, found, started, steered and ended by the test that needs it.
+//!
+//! `.ci/interop` says where the peers are through the environment. A test begins with
+//! `let Some(nginx) = Nginx::find() else { return };`, which skips it, visibly, on a machine without that peer.
+
+use std::env;
+use std::io::{self, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+
+use serde_json::json;
+
+mod envoy;
+mod go_control_plane;
+mod grpc_core;
+mod nginx;
+mod process;
+
+pub use self::envoy::{Envoy, RunningEnvoy};
+pub use self::go_control_plane::{
+    GoControlPlane, KilledControlPlane, Rejection, Report, RunningControlPlane, Snapshot,
+};
+pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers};
+pub use self::nginx::{Nginx, RunningNginx};
+
+/// Where the programs and configurations for the peers are.
+const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interop");
+
+/// The bootstrap, as gRPC has it, of a client that is `node` to the control plane at `addr`, in plain text.
+pub fn bootstrap(addr: SocketAddr, node: &str) -> String {
+    let server = json!({
+        "server_uri": addr.to_string(),
+        "channel_creds": [{ "type": "insecure" }],
+        "server_features": ["xds_v3"],
+    });
+    json!({ "xds_servers": [server], "node": { "id": node } }).to_string()
+}
+
+/// The program that `.ci/interop` left in `variable`, or a line on the skipped test's output.
+///
+/// # Panics
+///
+/// Under `.ci/interop` (it sets `MESH_INTEROP_REQUIRED=1`) a missing peer fails the test.
+fn find(peer: &str, variable: &str) -> Option<PathBuf> {
+    if let Some(program) = env::var_os(variable) {
+        return Some(program.into());
+    }
+    assert!(env::var_os("MESH_INTEROP_REQUIRED").is_none(), "{variable} must name the program of {peer}");
+    let test = std::thread::current();
+    let test = test.name().unwrap_or("a test");
+    // Not `eprintln`: the test harness would show it for failed tests only.
+    let line = format!("skipped {test}: no {peer} here; get it with `.ci/interop {peer}`\n");
+    io::stderr().write_all(line.as_bytes()).expect("standard error can be written to");
+    None
+}
+
+/// Loopback ports that nobody listened on a moment ago, all different.
+///
+/// For peers that must come back on the port they had, or cannot say which port the system chose.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port"));
+    held.map(|listener| listener.local_addr().expect("a bound listener has an address").port())
+}
+
+/// Fills a configuration: each `@NAME@` in the file `template` of [`SOURCES`] becomes its value.
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let path = format!("{SOURCES}/{template}");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    values.iter().fold(text, |text, (name, value)| text.replace(&format!("@{name}@"), value))
+}

@@ -1,0 +1,192 @@
+//! gRPC's C-core on the other end: all four kinds of call, statuses, deadlines, cancellation, GOAWAY on drain.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::Method;
+use tokio::time::timeout;
+use tokio_stream::StreamExt as _;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Streaming};
+
+use mesh_tests::echo::Echo;
+use mesh_tests::identity::{Authority, Identity};
+use mesh_tests::peers::{GrpcCore, GrpcServers, bootstrap};
+use mesh_tests::wire;
+use mesh_xds_client::ResourceKind;
+use mesh_xds_client::testkit::{ControlPlane, resource};
+
+#[tokio::test]
+async fn all_four_kinds_of_call_echo() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers(&["one"]).await;
+    let mut echo = connect(&servers, "one");
+
+    let answer = echo.unary(message("a")).await.unwrap();
+    assert_eq!(answer.metadata().get("echo-server").unwrap(), "one");
+    assert_eq!(answer.into_inner(), "a");
+
+    let answer = echo.client_stream(tokio_stream::iter([message("a"), message("b")])).await.unwrap();
+    assert_eq!(answer.into_inner(), "ab");
+
+    let mut request = Request::new(message("a"));
+    request.metadata_mut().insert("echo-count", 3.into());
+    let answers = echo.server_stream(request).await.unwrap().into_inner();
+    assert_eq!(collect(answers).await, ["a", "a", "a"]);
+
+    let answers = echo.both(tokio_stream::iter([message("a"), message("b")])).await.unwrap().into_inner();
+    assert_eq!(collect(answers).await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn status_comes_with_message_details_and_trailers() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers(&["one"]).await;
+    let mut request = Request::new(message("a"));
+    let metadata = request.metadata_mut();
+    metadata.insert("echo-status", (Code::ResourceExhausted as i32).into());
+    metadata.insert("echo-message", "no%20caf%C3%A9".parse().unwrap());
+    metadata.insert_bin("echo-details-bin", tonic::metadata::MetadataValue::from_bytes(b"\x08\x08"));
+    metadata.insert("echo-trailer", "grpc-retry-pushback-ms=5".parse().unwrap());
+
+    let status = connect(&servers, "one").unary(request).await.unwrap_err();
+
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert_eq!(status.message(), "no café");
+    assert_eq!(status.details(), b"\x08\x08");
+    assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "5");
+}
+
+#[tokio::test]
+async fn server_sees_a_deadline_and_a_cancellation() {
+    let Some(core) = GrpcCore::find() else { return };
+    let mut servers = core.servers(&["one"]).await;
+    let mut echo = connect(&servers, "one");
+
+    let mut timely = Request::new(message("a"));
+    timely.set_timeout(Duration::from_secs(60));
+    let answer = echo.unary(timely).await.unwrap();
+    let left: u64 = answer.metadata().get("echo-timeout-ms").unwrap().to_str().unwrap().parse().unwrap();
+    assert!((50_000..=60_000).contains(&left), "{left} ms left");
+
+    let mut slow = Request::new(message("a"));
+    slow.metadata_mut().insert("echo-delay-ms", 60_000.into());
+    assert!(timeout(Duration::from_millis(200), echo.unary(slow)).await.is_err());
+
+    while servers.report().await["one"].cancelled != 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn drain_lets_a_call_in_flight_finish_and_refuses_new_ones() {
+    let Some(core) = GrpcCore::find() else { return };
+    let mut servers = core.servers(&["one", "two"]).await;
+    let mut slow = Request::new(message("a"));
+    slow.metadata_mut().insert("echo-delay-ms", 500.into());
+    let mut echo = connect(&servers, "one");
+    let in_flight = tokio::spawn(async move { echo.unary(slow).await });
+    while servers.report().await["one"].started != 1 {
+        tokio::task::yield_now().await;
+    }
+
+    servers.drain("one", 5.0).await;
+    assert_eq!(in_flight.await.unwrap().unwrap().into_inner(), "a");
+    assert_eq!(connect(&servers, "one").unary(message("a")).await.unwrap_err().code(), Code::Unavailable);
+    assert!(connect(&servers, "two").unary(message("a")).await.is_ok());
+
+    servers.start("one").await;
+    assert!(connect(&servers, "one").unary(message("a")).await.is_ok());
+}
+
+#[tokio::test]
+async fn connection_is_sent_away_when_it_is_old() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers_with(&["one"], &[("grpc.max_connection_age_ms", 50)]).await;
+    let mut connection = wire::http2(servers.addr("one")).await.unwrap();
+    while connection.ready().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn mutual_tls_refuses_a_stranger() {
+    let Some(core) = GrpcCore::find() else { return };
+    let authority = Authority::new();
+    let servers = core.tls_servers(&["one"], &authority.identify("one")).await;
+    let addr = servers.addr("one");
+    let call = async |identity: &Identity| {
+        let mut connection = wire::https2(addr, identity).await?;
+        // One message of no bytes.
+        let mut request = wire::request(Method::POST, addr, "\0\0\0\0\0");
+        *request.uri_mut() = format!("https://{addr}/mesh.interop.Echo/Unary").parse()?;
+        request.headers_mut().insert("content-type", "application/grpc".parse()?);
+        request.headers_mut().insert("te", "trailers".parse()?);
+        Ok::<_, wire::Error>(connection.send_request(request).await?)
+    };
+
+    let client = authority.identify("client");
+    assert_eq!(call(&client).await.unwrap().headers()["echo-server"], "one");
+    assert!(call(&Authority::new().identify("stranger").trusting(&client)).await.is_err());
+}
+
+#[tokio::test]
+async fn xds_client_obeys_the_control_plane_of_the_test_kit() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers(&["v1", "v2"]).await;
+    let plane = ControlPlane::new();
+    plane.update(|tx| {
+        tx.set(resource::listener("echo.shop:7070", "routes"))
+            .set(resource::route_config("routes", [("v1", 1)]))
+            .set(resource::cluster("v1"))
+            .set(resource::cluster("v2"))
+            .set(resource::endpoints("v1", [servers.addr("v1")]))
+            .set(resource::endpoints("v2", [servers.addr("v2")]));
+    });
+    let addr = plane.listen("127.0.0.1:0").await.unwrap();
+    let mut client = core.client("xds:///echo.shop:7070", &bootstrap(addr, "client")).await;
+    client.settle(&["v1"]).await;
+
+    // 1. Weights shift under load.
+    client.start().await;
+    for (weight, answering) in [(50, &["v1", "v2"][..]), (100, &["v2"])] {
+        plane.set(resource::route_config("routes", [("v1", 100 - weight), ("v2", weight)]));
+        client.settle(answering).await;
+    }
+    // 2. The control plane goes, and traffic is unharmed.
+    plane.stop().await;
+    client.settle(&["v2"]).await;
+
+    // 3. It comes back, and is obeyed.
+    let version = plane.set(resource::route_config("routes", [("v1", 1)]));
+    plane.listen(addr).await.unwrap();
+    client.settle(&["v1"]).await;
+    plane.wait_acked(ResourceKind::RouteConfiguration, &version).await.unwrap();
+    let tally = client.stop().await;
+    assert!(tally.failures.is_empty(), "{tally:?}");
+    assert!(plane.nacks().is_empty());
+}
+
+#[tokio::test]
+async fn client_counts_who_answered() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers(&["one"]).await;
+    let mut client = core.client(&servers.addr("one").to_string(), "{}").await;
+    let tally = client.call(5).await;
+    assert_eq!(tally.answers["one"], 5);
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+fn connect(servers: &GrpcServers, name: &str) -> Echo<Channel> {
+    let endpoint = Endpoint::from_shared(format!("http://{}", servers.addr(name))).unwrap();
+    Echo::new(endpoint.connect_lazy())
+}
+
+fn message(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+async fn collect(answers: Streaming<Bytes>) -> Vec<Bytes> {
+    answers.map(|answer| answer.unwrap()).collect().await
+}
