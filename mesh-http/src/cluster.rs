@@ -54,7 +54,6 @@ pub(crate) struct Environment {
 pub(crate) struct Transport {
     environment: Environment,
     limits: Arc<Limits>,
-    metrics: ClusterMetrics,
     /// What pools are made with; replaced whole when the policy changes.
     terms: ArcSwap<Terms>,
     generations: AtomicU64,
@@ -107,7 +106,7 @@ impl Cluster {
     ) -> Arc<Self> {
         let limits = Limits::new(&policy.circuit_breakers);
         let metrics = ClusterMetrics::of(config.name());
-        let transport = Transport::new(environment.clone(), limits.clone(), metrics.clone(), &policy, seed);
+        let transport = Transport::new(environment.clone(), limits.clone(), &policy, seed);
         let balanced = core::Cluster::new(config, policy, semantics, transport, seed);
         Arc::new(Self { balanced, limits, metrics })
     }
@@ -149,15 +148,9 @@ impl fmt::Debug for Cluster {
 // === impl Transport ===
 
 impl Transport {
-    fn new(
-        environment: Environment,
-        limits: Arc<Limits>,
-        metrics: ClusterMetrics,
-        policy: &ClusterPolicy,
-        seed: u64,
-    ) -> Self {
+    fn new(environment: Environment, limits: Arc<Limits>, policy: &ClusterPolicy, seed: u64) -> Self {
         let terms = ArcSwap::from_pointee(make_terms(&environment, &limits, policy, 0, seed));
-        Self { environment, limits, metrics, terms, generations: AtomicU64::new(0), seed }
+        Self { environment, limits, terms, generations: AtomicU64::new(0), seed }
     }
 
     /// Connections of another protocol or under other TLS are of another generation, and drain.

@@ -11,7 +11,7 @@ pub mod connect;
 mod error;
 mod mesh;
 mod plan;
-mod pool;
+pub mod pool;
 pub mod protocol;
 pub mod resolve;
 mod telemetry;

@@ -127,7 +127,7 @@ impl<B, P: Protocol> Observe<Response<AttemptBody<P>>> for KeptRouted<B, P> {
     fn observe(&mut self, _: Try, result: &Result<Response<AttemptBody<P>>, BoxError>) {
         let avoids = self.facts.forward().retry.as_ref().is_some_and(|retry| retry.avoids_previous());
         let endpoint = match result {
-            Ok(response) => crate::body::endpoint_of(response.body()),
+            Ok(response) => crate::body::endpoint_of::<P>(response.body()),
             Err(error) => AtEndpoint::of(&**error),
         };
         if let Some(endpoint) = endpoint.filter(|_| avoids) {

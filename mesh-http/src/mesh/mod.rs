@@ -18,7 +18,7 @@ use mesh_core::{
     config::{self, ConfigError, Snapshot, Trust},
     identity::{Identities, IdentitySource, IdentityStatus},
     outcome::FailureKind,
-    source::{ConfigSource, Interest, SourceStatus},
+    source::{ConfigSource, SourceStatus},
 };
 use tokio::{runtime::Handle, sync::Notify};
 

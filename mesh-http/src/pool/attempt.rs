@@ -137,7 +137,10 @@ where
         match version {
             Version::H1 => {
                 let (sender, driver) = h1::handshake(io, &self.context.http1).await.map_err(http)?;
-                Ok((Line::H1(sender.into()), Driver::H1(Box::new(driver))))
+                let mut driver = Box::new(driver);
+                // Its sender is ready once it has been polled.
+                poll_fn(|cx| Poll::Ready(drop(Pin::new(&mut driver).poll(cx)))).await;
+                Ok((Line::H1(sender.into()), Driver::H1(driver)))
             }
             Version::H2 => {
                 let (sender, driver) = h2::handshake(io, &self.context.http2).await.map_err(http)?;
