@@ -1,1 +1,20 @@
-//! x
+//! Does it for gRPC: a tonic channel, what statuses and trailers mean, deadlines.
+//!
+//! It has no connection code of its own: a [`Channel`] is mesh-http's client, told by the [`Grpc`] protocol how gRPC differs
+//! from plain HTTP. It refuses everything that is not gRPC's: routing, balancing and retries are decided below.
+#![forbid(unsafe_code)]
+
+mod body;
+mod channel;
+mod classify;
+mod protocol;
+mod status;
+mod timeout;
+
+pub use self::{
+    body::Body,
+    channel::{Channel, ChannelBuilder, ResponseFuture},
+    classify::{GrpcClassifier, GrpcEnd},
+    protocol::Grpc,
+    status::{flags, status_of},
+};

@@ -47,7 +47,9 @@ impl Error {
     pub(crate) fn from_below(error: BoxError) -> Self {
         match error.downcast::<Self>() {
             Ok(error) => *error,
-            Err(error) => Self { inner: Box::new(Inner { failure: Failure::of(&*error), status: None, source: Some(error) }) },
+            Err(error) => {
+                Self { inner: Box::new(Inner { failure: Failure::of(&*error), status: None, source: Some(error) }) }
+            }
         }
     }
 

@@ -11,9 +11,9 @@ use std::{
 
 use http::{HeaderName, StatusCode};
 use mesh_core::config::{
-    Action, ClusterChoice, ClusterPolicy, DirectResponse, FaultInjection, FilterKind, Forward, HeaderMutations, HostRewrite, Listener,
-    PathMatch, PathRewrite, Policy, Redirect, RequestPriority, RetryPolicy, Route, RoutePolicy, Semantics, TimeLimit,
-    Timeouts, VirtualHost, WeightedCluster, WeightedClusters,
+    Action, ClusterChoice, ClusterPolicy, DirectResponse, FaultInjection, FilterKind, Forward, HeaderMutations,
+    HostRewrite, Listener, PathMatch, PathRewrite, Policy, Redirect, RequestPriority, RetryPolicy, Route, RoutePolicy,
+    Semantics, TimeLimit, Timeouts, VirtualHost, WeightedCluster, WeightedClusters,
 };
 
 /// What a client's builder fixed: whose rules count, and what code says above and below the control plane.
@@ -255,10 +255,8 @@ impl Prepare<'_> {
 
     /// The faults of every fault filter; the most specific configuration replaces the filter's own.
     fn faults(&self, cluster: &Arc<str>, entry: Option<&WeightedCluster>) -> Vec<Fault> {
-        let override_ = entry
-            .and_then(|entry| entry.faults.as_ref())
-            .or(self.route.faults.as_ref())
-            .or(self.host.faults.as_ref());
+        let override_ =
+            entry.and_then(|entry| entry.faults.as_ref()).or(self.route.faults.as_ref()).or(self.host.faults.as_ref());
         let filters = self.listener.filters.iter().filter_map(|filter| match &filter.kind {
             FilterKind::Faults(faults) => Some(override_.unwrap_or(faults)),
             _ => None,
@@ -279,10 +277,9 @@ impl From<&Timeouts> for TimeLimits {
         // Both are set only where different sources set them; then both hold.
         let overall = nearer(limit(timeouts.request), limit(timeouts.max_stream_duration));
         let caller = match timeouts.grpc_timeout_max {
-            Some(max) => CallerLimit::Replaces {
-                max: max.duration(),
-                offset: timeouts.grpc_timeout_offset.unwrap_or_default(),
-            },
+            Some(max) => {
+                CallerLimit::Replaces { max: max.duration(), offset: timeouts.grpc_timeout_offset.unwrap_or_default() }
+            }
             None => CallerLimit::Beside,
         };
         Self {
@@ -386,10 +383,7 @@ mod tests {
                 .set(HeaderName::from_static("x-level"), template, HeaderAppend::Overwrite)
                 .expect("legal")
         };
-        let mut route = Route::new(
-            RouteMatch::any(),
-            Action::Forward(Forward::to(ClusterChoice::One("c".into()))),
-        );
+        let mut route = Route::new(RouteMatch::any(), Action::Forward(Forward::to(ClusterChoice::One("c".into()))));
         route.request_headers = change("route");
         let route = Arc::new(route);
         let mut host = VirtualHost::new("h", vec![mesh_core::config::Domain::Any], vec![route.clone()]).expect("legal");

@@ -11,10 +11,15 @@ use mesh_core::{
     outcome::{Classify, HttpClassifier},
 };
 
+use crate::Client;
+
 /// What a protocol over HTTP means by what it says.
-pub trait Protocol: Clone + Send + Sync + 'static {
+pub trait Protocol: Clone + Send + Sync + Sized + 'static {
     /// Finds out what a response means.
     type Classifier: Classify;
+
+    /// What [`ClientBuilder::build`](crate::ClientBuilder::build) builds: the client, in the words of the protocol.
+    type Client: From<Client<Self>>;
 
     /// Whose rules count where Envoy's and gRPC's differ.
     const SEMANTICS: Semantics;
@@ -73,6 +78,7 @@ pub struct Http;
 
 impl Protocol for Http {
     type Classifier = HttpClassifier;
+    type Client = Client<Self>;
 
     const SEMANTICS: Semantics = Semantics::Envoy;
     const HTTP: HttpProtocol = HttpProtocol::Http1;

@@ -115,8 +115,7 @@ pub(crate) fn propagate(headers: &mut HeaderMap) {
     if !context.is_valid() || headers.contains_key(TRACEPARENT) {
         return;
     }
-    let parent =
-        format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8());
+    let parent = format!("00-{}-{}-{:02x}", context.trace_id(), context.span_id(), context.trace_flags().to_u8());
     if let Ok(value) = HeaderValue::from_str(&parent) {
         headers.insert(TRACEPARENT, value);
     }

@@ -57,14 +57,21 @@ where
 }
 
 #[pin_project(project = StageProject)]
-#[allow(clippy::large_enum_variant, reason = "nearly every call is under way, and a box would be one allocation a call")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every call is under way, and a box would be one allocation a call"
+)]
 enum Stage<B, P: Protocol>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     /// For the configuration. The request is there until it comes.
-    Waiting { request: Option<Request<B>>, shared: Arc<Shared>, known: Known },
+    Waiting {
+        request: Option<Request<B>>,
+        shared: Arc<Shared>,
+        known: Known,
+    },
     /// By a fault. What it meets is there until the delay is over.
     HeldBack {
         #[pin]

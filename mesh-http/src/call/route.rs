@@ -125,7 +125,8 @@ fn forwarded<B, P: Protocol>(
     let mut dice = caller.dice;
     let head = RequestHead::of(&request);
     let faults = chosen.map_or_else(Met::default, |target| Met::draw(&target.faults, &head, &mut dice));
-    let response_changes = chosen.map_or_else(Vec::new, |target| render(&target.response_headers, &plan, &cluster, &head));
+    let response_changes =
+        chosen.map_or_else(Vec::new, |target| render(&target.response_headers, &plan, &cluster, &head));
     let asked = nearer(P::asked_timeout(request.headers()), options.timeout());
     change(&plan, forward, chosen, &cluster, &mut request)?;
 

@@ -202,7 +202,7 @@ impl<P: Protocol> ClientBuilder<P> {
     ///
     /// A [`ConfigError`] for a value that is refused, or a target without endpoints, routes or source; and when there is no
     /// mesh given and no tokio runtime to make one in.
-    pub fn build(mut self) -> Result<Client<P>, Error> {
+    pub fn build(mut self) -> Result<P::Client, Error> {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake.into());
         }
@@ -226,7 +226,7 @@ impl<P: Protocol> ClientBuilder<P> {
             None => mesh.add_steered(name, profile)?,
         };
         let (seed, number) = mesh.seed_and_number();
-        Ok(Client::new(Shared { mesh, target, seed, number, calls: Default::default(), ready_timeout }))
+        Ok(Client::new(Shared { mesh, target, seed, number, calls: Default::default(), ready_timeout }).into())
     }
 
     fn limit(&mut self, field: &'static str, limit: Duration) -> Option<TimeLimit> {
@@ -253,7 +253,11 @@ impl<P: Protocol> ClientBuilder<P> {
             }
             (None, true) if clusters.is_empty() => return Ok(None),
             (None, true) => {
-                return Err(ConfigError::new("routes", "unset beside clusters", "say which requests go to which cluster"));
+                return Err(ConfigError::new(
+                    "routes",
+                    "unset beside clusters",
+                    "say which requests go to which cluster",
+                ));
             }
             (Some(routes), true) => routes,
             (None, false) => {
@@ -306,7 +310,9 @@ fn discovered(
             cluster.discovery = Discovery::StrictDns(names);
             Ok((cluster, None))
         }
-        _ => Err(ConfigError::new("endpoints", "addresses and names mixed", "give one kind, or two clusters and routes")),
+        _ => {
+            Err(ConfigError::new("endpoints", "addresses and names mixed", "give one kind, or two clusters and routes"))
+        }
     }
 }
 

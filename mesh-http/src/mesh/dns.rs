@@ -85,9 +85,11 @@ impl Names {
             valid_for = valid_for.min(answer.valid_for);
             let mut addresses = answer.addresses.iter().map(|ip| Address::from(SocketAddr::new(*ip, name.port())));
             if self.logical {
-                endpoints.extend(addresses.next().map(|first| {
-                    Endpoint::new(first).with_additional(addresses).with_hostname(name.host().clone())
-                }));
+                endpoints.extend(
+                    addresses.next().map(|first| {
+                        Endpoint::new(first).with_additional(addresses).with_hostname(name.host().clone())
+                    }),
+                );
             } else {
                 endpoints.extend(addresses.map(|address| Endpoint::new(address).with_hostname(name.host().clone())));
             }
@@ -102,7 +104,9 @@ impl Names {
             let Some(cluster) = cluster.upgrade() else { return };
             match round.endpoints {
                 Ok(endpoints) => cluster.balanced().update_endpoints(&endpoints),
-                Err(error) => tracing::warn!(%error, cluster = %cluster.name(), "look-up failed, last addresses serve on"),
+                Err(error) => {
+                    tracing::warn!(%error, cluster = %cluster.name(), "look-up failed, last addresses serve on")
+                }
             }
             drop(cluster);
             if !warm.swap(true, Ordering::AcqRel) {

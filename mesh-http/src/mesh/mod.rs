@@ -22,11 +22,11 @@ use mesh_core::{
 };
 use tokio::{runtime::Handle, sync::Notify};
 
+use self::registry::Registry;
 pub(crate) use self::{
     registry::{Compiled, State, Target},
     tasks::Tasks,
 };
-use self::registry::Registry;
 use crate::{
     Error,
     cluster::{Cluster, Environment},
@@ -272,7 +272,8 @@ impl MeshBuilder {
         }
         let identities = Identities::new();
         let tasks = Tasks::new(runtime);
-        let tls = self.provider.or_else(Provider::compiled_in).map(|provider| TlsClient::new(provider, identities.clone()));
+        let tls =
+            self.provider.or_else(Provider::compiled_in).map(|provider| TlsClient::new(provider, identities.clone()));
         let parts = Parts {
             environment: Environment { connector: self.connector, tls, tasks: tasks.clone() },
             tasks,
@@ -398,4 +399,3 @@ impl crate::pool::Spawn for Tasks {
         self.connection(task);
     }
 }
-

@@ -94,7 +94,13 @@ pub(crate) struct Compiled {
 
 impl Registry {
     /// Adds a target whose configuration stands in code.
-    pub(crate) fn add_code(&mut self, parts: &Parts, name: Arc<str>, profile: Profile, snapshot: Snapshot) -> Arc<Target> {
+    pub(crate) fn add_code(
+        &mut self,
+        parts: &Parts,
+        name: Arc<str>,
+        profile: Profile,
+        snapshot: Snapshot,
+    ) -> Arc<Target> {
         let origin = Origin::Code { snapshot: Arc::new(snapshot), scope: parts.next_number() };
         self.add(parts, Target::new(name, Arc::new(profile), origin))
     }

@@ -195,9 +195,7 @@ where
 {
     poll_fn(|cx| match Pin::new(&mut *driver).poll(cx) {
         Poll::Ready(Err(error)) => Poll::Ready(Err(http(error))),
-        Poll::Ready(Ok(())) => {
-            Poll::Ready(Err(ConnectError::Io(Arc::new(io::ErrorKind::UnexpectedEof.into()))))
-        }
+        Poll::Ready(Ok(())) => Poll::Ready(Err(ConnectError::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())))),
         Poll::Pending if driver.has_heard() => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
     })

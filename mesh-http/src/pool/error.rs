@@ -43,10 +43,7 @@ pub enum ConnectError {
 
 impl<B> fmt::Debug for SendFailed<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendFailed")
-            .field("is_returned", &self.request.is_some())
-            .field("error", &self.error)
-            .finish()
+        f.debug_struct("SendFailed").field("is_returned", &self.request.is_some()).field("error", &self.error).finish()
     }
 }
 

@@ -1,0 +1,103 @@
+//! From what fails on this side to the status that gRPC callers see.
+
+use std::{error::Error as StdError, sync::Arc};
+
+use http::StatusCode;
+use mesh_core::outcome::{FailureKind, Flags};
+use tonic::{Code, Status};
+
+/// The status that stands for an error of the mesh, which becomes its source.
+///
+/// A status that is in the error's own chain, as when a request stream fails with one, is kept.
+pub fn status_of(error: mesh_http::Error) -> Status {
+    let (code, message) = match own_status(&error) {
+        Some(status) => (status.code(), status.message().to_owned()),
+        None => (code_of(&error), message_of(&error)),
+    };
+    let mut status = Status::new(code, message);
+    status.set_source(Arc::new(error));
+    status
+}
+
+/// The response flags of a status that was made on this side, such as `UO`; none of one that a server sent.
+pub fn flags(status: &Status) -> Flags {
+    let mut next = status.source();
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<mesh_http::Error>() {
+            return error.flags();
+        }
+        next = error.source();
+    }
+    Flags::default()
+}
+
+fn own_status(error: &mesh_http::Error) -> Option<&Status> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(status) = error.downcast_ref() {
+            return Some(status);
+        }
+        next = error.source();
+    }
+    None
+}
+
+fn message_of(error: &mesh_http::Error) -> String {
+    let mut message = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        message.push_str(": ");
+        message.push_str(&error.to_string());
+        next = error.source();
+    }
+    message
+}
+
+fn code_of(error: &mesh_http::Error) -> Code {
+    match error.kind() {
+        FailureKind::Timeout => Code::DeadlineExceeded,
+        FailureKind::Reset => reset_code(error).map_or(Code::Internal, code_of_reset),
+        FailureKind::Protocol | FailureKind::RequestBody => Code::Internal,
+        FailureKind::Other => Code::Unknown,
+        _ => Code::Unavailable,
+    }
+}
+
+/// The HTTP/2 error code with which the peer reset the stream.
+fn reset_code(error: &mesh_http::Error) -> Option<u32> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<mesh_http::conn::Error>() {
+            return error.code();
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// gRPC over HTTP/2, "HTTP2 Transport Mapping", errors.
+fn code_of_reset(code: u32) -> Code {
+    const REFUSED_STREAM: u32 = 7;
+    const CANCEL: u32 = 8;
+    const ENHANCE_YOUR_CALM: u32 = 11;
+    const INADEQUATE_SECURITY: u32 = 12;
+    match code {
+        REFUSED_STREAM => Code::Unavailable,
+        CANCEL => Code::Cancelled,
+        ENHANCE_YOUR_CALM => Code::ResourceExhausted,
+        INADEQUATE_SECURITY => Code::PermissionDenied,
+        _ => Code::Internal,
+    }
+}
+
+/// The gRPC status that an HTTP status stands for (gRPC's "HTTP to gRPC Status Code Mapping").
+pub(crate) fn code_of_http(status: StatusCode) -> Code {
+    match status.as_u16() {
+        400 => Code::Internal,
+        401 => Code::Unauthenticated,
+        403 => Code::PermissionDenied,
+        404 => Code::Unimplemented,
+        429 | 502..=504 => Code::Unavailable,
+        _ => Code::Unknown,
+    }
+}
