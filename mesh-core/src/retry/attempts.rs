@@ -53,12 +53,19 @@ impl<F> Attempts<F> {
         Some(Expiry::new(bound, *slot.since.get_or_insert_with(Instant::now), limit))
     }
 
-    /// Drops the attempt whose time was up.
-    pub(super) fn expire(mut self: Pin<&mut Self>) -> Try {
-        self.as_mut().clear();
+    /// The attempt whose limit is the nearest.
+    pub(super) const fn slowest(&self) -> Try {
         self.this
     }
 
+    /// Drops an attempt, which may have ended by itself.
+    #[inline]
+    pub(super) fn end(self: Pin<&mut Self>, this: Try) {
+        debug_assert_eq!(self.this, this, "there is one at a time");
+        self.project().future.set(None);
+    }
+
+    /// Drops all.
     pub(super) fn clear(self: Pin<&mut Self>) {
         self.project().future.set(None);
     }
@@ -73,7 +80,6 @@ impl<F: Future> Attempts<F> {
             return Poll::Pending;
         };
         let output = ready!(future.poll(cx));
-        slot.future.set(None);
         Poll::Ready((*slot.this, output))
     }
 }

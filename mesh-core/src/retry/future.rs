@@ -162,7 +162,7 @@ where
                 Limit::Deadline(expiry) => return Poll::Ready(Err(driver.give_up(expiry))),
                 Limit::Wait => *driver.stage = Stage::Starting,
                 Limit::Attempt(expiry) => {
-                    let this = driver.attempts.as_mut().expire();
+                    let this = driver.attempts.slowest();
                     match driver.settle(this, Err(expiry.elapsed(Sent::Maybe).into())) {
                         Poll::Pending => {}
                         delivered => return delivered,
@@ -234,7 +234,9 @@ where
         J: Judge<Res>,
         H: Hold<Res, BodyLimits>,
     {
+        // Observed first, so that who holds something for the attempt hears why it is dropped.
         self.kept.observe(this, &result);
+        self.attempts.as_mut().end(this);
         *self.stage = match self.next(this, &result) {
             Next::Deliver(flags) => return Poll::Ready(self.deliver(this, result, flags)),
             Next::After(Duration::ZERO) => Stage::Starting,
