@@ -443,6 +443,49 @@ async fn silent_attempt_is_cut_off_and_tried_again() {
     assert!(script.gaps()[0] < SECOND + 25 * MS);
 }
 
+/// A request body that gives ten frames, with a gap before each.
+struct Upload {
+    gap: Duration,
+    left: u32,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Upload {
+    fn new(gap: Duration) -> Request<Self> {
+        Request::new(Self { gap, left: 10, sleep: Box::pin(sleep(gap)) })
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        std::task::ready!(self.sleep.as_mut().poll(cx));
+        self.left -= 1;
+        self.sleep = Box::pin(sleep(self.gap));
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_that_reads_its_request_is_not_silent() {
+    let inner = tower::service_fn(async |request: Request<ReplayBody<Upload>>| {
+        Ok::<_, BoxError>(Response::new(request.into_body().collect().await?.to_bytes().len()))
+    });
+    let silence = Some(Silence { bound: Bound::PerTryIdle, limit: SECOND });
+    let layer = on_terms(Terms { silence, ..Terms::default() });
+    assert!(layer.layer(inner).oneshot(Upload::new(SECOND / 2)).await.is_ok());
+
+    let start = Instant::now();
+    let error = layer.layer(inner).oneshot(Upload::new(60 * SECOND)).await.expect_err("silence");
+    assert_eq!(error.downcast_ref::<Elapsed>().map(Elapsed::bound), Some(Bound::PerTryIdle));
+    assert_eq!(start.elapsed(), SECOND);
+}
+
 // === The budget ===
 
 #[tokio::test(start_paused = true)]

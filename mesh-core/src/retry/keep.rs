@@ -37,6 +37,11 @@ pub trait Kept {
     /// The answer of this attempt is delivered: no other will be made.
     fn commit(&mut self, this: Try);
 
+    /// Counts what was read of the request so far, in any unit: while it grows, an attempt without an answer is not silent.
+    fn progress(&self) -> u64 {
+        0
+    }
+
     /// Whether the request may be repeated whatever became of it, by what can be seen from it.
     fn is_idempotent(&self) -> bool {
         false
@@ -193,6 +198,10 @@ where
     fn commit(&mut self, this: Try) {
         self.head = None;
         self.body.commit(this.id);
+    }
+
+    fn progress(&self) -> u64 {
+        self.body.progress()
     }
 
     fn is_idempotent(&self) -> bool {

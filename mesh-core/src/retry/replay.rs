@@ -109,6 +109,14 @@ where
         }
     }
 
+    /// Frames that were read, where the body is shared; a short one is no progress worth counting.
+    pub(super) fn progress(&self) -> u64 {
+        match &self.kind {
+            Recorded::Shared(tape) => tape.progress(),
+            _ => 0,
+        }
+    }
+
     fn take(&mut self) -> Option<B> {
         match mem::replace(&mut self.kind, Recorded::Gone) {
             Recorded::Fresh(body) => Some(body),
