@@ -388,6 +388,13 @@ async fn deadline_ends_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn at_the_same_instant_the_deadline_comes_first() {
+    let layer = RetryLayer::new(policy(RetryOn::RESET, 1)).timeout(SECOND).per_try_timeout(SECOND);
+    let error = layer.layer(Script::new([Never])).oneshot(get()).await.expect_err("never an answer");
+    assert_eq!(error.downcast_ref::<Elapsed>().map(Elapsed::bound), Some(Bound::Request));
+}
+
+#[tokio::test(start_paused = true)]
 async fn wait_that_would_outlast_the_deadline_is_not_begun() {
     let script = Script::new([AskToWait("9")]);
     let policy = policy(RetryOn::SERVER_ERROR, 1).retry_after(RetryAfter::up_to(10 * SECOND).expect("legal"));
@@ -566,6 +573,28 @@ async fn request_that_is_not_kept_is_never_cloned() {
     let script = Script::new([Answer(503)]);
     let service = RetryLayer::cloning(RetryPolicy::never()).layer(script);
     assert_eq!(service.oneshot(Precious).await.expect("an answer").status().as_u16(), 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answer_to_a_request_that_cannot_be_repeated_is_delivered() {
+    let script = Script::new([Answer(503), Answer(200)]);
+    let limits = budget_of(1);
+    let layer = RetryLayer::new(policy(RetryOn::SERVER_ERROR, 1)).keep(Replay::new().limit(3)).budget(limits.clone());
+    let response = layer.layer(script.clone()).oneshot(get()).await.expect("the answer there is");
+    assert_eq!((response.status().as_u16(), script.started(), flags_of(&response)), (503, 1, Flags::default()));
+    assert_eq!(retries_under_way(&limits), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_streams_on_after_an_early_answer() {
+    let inner = tower::service_fn(async |request: Request<ReplayBody<Upload>>| {
+        let mut body = request.into_body();
+        body.frame().await.expect("a first frame")?;
+        Ok::<_, BoxError>(Response::new(body))
+    });
+    let service = RetryLayer::new(policy(RetryOn::SERVER_ERROR, 1)).layer(inner);
+    let rest = service.oneshot(Upload::new(SECOND)).await.expect("an early answer").into_body();
+    assert_eq!(rest.collect().await.expect("the rest").to_bytes().len(), 9);
 }
 
 #[tokio::test(start_paused = true)]
