@@ -25,7 +25,7 @@ use self::stack::{Routed, Terms, call, empty, small, stack};
 /// The allocations of one call, from request to dropped response.
 fn allocations<B>(kept: bool, body: impl Fn() -> B) -> u64
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let mut stack = stack();
@@ -36,9 +36,9 @@ where
 }
 
 #[test]
-fn request_that_is_not_kept_allocates_nothing() {
+fn request_that_is_not_kept_allocates_nothing_but_a_box_for_its_body() {
     assert_eq!(allocations(false, empty), 0);
-    assert_eq!(allocations(false, small), 0);
+    assert_eq!(allocations(false, small), 1);
 }
 
 #[test]

@@ -422,7 +422,7 @@ impl Body for Stalled {
 
 #[tokio::test(start_paused = true)]
 async fn limits_reach_into_the_body_where_asked() {
-    let inner = tower::service_fn(async |_: Request<ReplayBody<Full<Bytes>>>| {
+    let inner = tower::service_fn(async |_: Request<ReplayBody>| {
         Ok::<_, BoxError>(Response::new(Stalled(Some(Bytes::from("first")))))
     });
     let layer = RetryLayer::new(policy(RetryOn::SERVER_ERROR, 1)).hold(UntilEnd(HttpClassifier)).timeout(9 * SECOND);

@@ -32,12 +32,14 @@ pub struct Error {
 
 struct Inner {
     failure: Failure,
+    /// What a route says instead of the usual status.
+    status: Option<StatusCode>,
     source: Option<BoxError>,
 }
 
 impl Error {
     pub(crate) fn new(kind: FailureKind, source: impl Into<BoxError>) -> Self {
-        let inner = Inner { failure: Failure::new(kind, Sent::No), source: Some(source.into()) };
+        let inner = Inner { failure: Failure::new(kind, Sent::No), status: None, source: Some(source.into()) };
         Self { inner: Box::new(inner) }
     }
 
@@ -45,8 +47,14 @@ impl Error {
     pub(crate) fn from_below(error: BoxError) -> Self {
         match error.downcast::<Self>() {
             Ok(error) => *error,
-            Err(error) => Self { inner: Box::new(Inner { failure: Failure::of(&*error), source: Some(error) }) },
+            Err(error) => Self { inner: Box::new(Inner { failure: Failure::of(&*error), status: None, source: Some(error) }) },
         }
+    }
+
+    /// The same, which stands for another status.
+    pub(crate) fn answering(mut self, status: StatusCode) -> Self {
+        self.inner.status = Some(status);
+        self
     }
 
     /// Envoy's response flags, such as `UF,URX`.
@@ -122,6 +130,9 @@ impl Error {
     /// The status that Envoy would have answered with: 404 for no route, 504 for a timeout, 502 for a broken protocol, else
     /// 503.
     pub fn status(&self) -> StatusCode {
+        if let Some(status) = self.inner.status {
+            return status;
+        }
         match self.kind() {
             FailureKind::NoRoute => StatusCode::NOT_FOUND,
             FailureKind::Timeout | FailureKind::PerTryTimeout => StatusCode::GATEWAY_TIMEOUT,

@@ -2,7 +2,25 @@
 //! client, and layers for a server.
 #![forbid(unsafe_code)]
 
+mod body;
+mod call;
+mod client;
+mod cluster;
 pub mod conn;
 pub mod connect;
+mod error;
+mod mesh;
+mod plan;
+mod pool;
+pub mod protocol;
 pub mod resolve;
+mod telemetry;
 pub mod tls;
+
+pub use self::{
+    body::Body,
+    call::ResponseFuture,
+    client::{CallOptions, Client, ClientBuilder, EndpointSpec, IntoEndpoint},
+    error::Error,
+    mesh::{Mesh, MeshBuilder, MeshStatus},
+};

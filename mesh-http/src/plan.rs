@@ -4,11 +4,14 @@
 //! gRPC's rules applied), the handles of its clusters, and the header changes of all levels in the order in which they apply.
 //! A request keeps the `Arc` of its plan for its whole life: route and policy are one version.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicU32},
+    time::Duration,
+};
 
 use http::{HeaderName, StatusCode};
 use mesh_core::config::{
-    Action, ClusterChoice, DirectResponse, FaultInjection, FilterKind, Forward, HeaderMutations, HostRewrite, Listener,
+    Action, ClusterChoice, ClusterPolicy, DirectResponse, FaultInjection, FilterKind, Forward, HeaderMutations, HostRewrite, Listener,
     PathMatch, PathRewrite, Policy, Redirect, RequestPriority, RetryPolicy, Route, RoutePolicy, Semantics, TimeLimit,
     Timeouts, VirtualHost, WeightedCluster, WeightedClusters,
 };
@@ -74,7 +77,14 @@ pub(crate) struct Target<C> {
     /// In the order in which they apply.
     pub(crate) request_headers: Vec<HeaderMutations>,
     pub(crate) response_headers: Vec<HeaderMutations>,
-    pub(crate) faults: Vec<Arc<FaultInjection>>,
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// A fault that requests of a target may meet, and how many meet it now.
+#[derive(Debug)]
+pub(crate) struct Fault {
+    pub(crate) says: Arc<FaultInjection>,
+    pub(crate) active: Arc<AtomicU32>,
 }
 
 /// The time limits that hold for a request, off where there is none.
@@ -105,6 +115,11 @@ impl Profile {
     pub(crate) fn route_policy(&self, said: &RoutePolicy) -> RoutePolicy {
         let said = self.readable(said);
         self.pins.route.or(&said).or(&self.code.route).or(&self.preset.route)
+    }
+
+    /// The policy of a cluster of which the control plane says `said`.
+    pub(crate) fn cluster_policy(&self, said: &ClusterPolicy) -> ClusterPolicy {
+        self.pins.cluster.or(said).or(&self.code.cluster).or(&self.preset.cluster)
     }
 
     /// What of `said` this kind of client reads: gRPC does not know route timeouts (gRFC A31).
@@ -239,7 +254,7 @@ impl Prepare<'_> {
     }
 
     /// The faults of every fault filter; the most specific configuration replaces the filter's own.
-    fn faults(&self, cluster: &Arc<str>, entry: Option<&WeightedCluster>) -> Vec<Arc<FaultInjection>> {
+    fn faults(&self, cluster: &Arc<str>, entry: Option<&WeightedCluster>) -> Vec<Fault> {
         let override_ = entry
             .and_then(|entry| entry.faults.as_ref())
             .or(self.route.faults.as_ref())
@@ -251,7 +266,7 @@ impl Prepare<'_> {
         filters
             .filter(|faults| faults.delay.is_some() || faults.abort.is_some())
             .filter(|faults| faults.cluster.as_ref().is_none_or(|only| only == cluster))
-            .cloned()
+            .map(|faults| Fault { says: faults.clone(), active: Arc::default() })
             .collect()
     }
 }

@@ -9,7 +9,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::{
     config::{AbortStatus, HttpProtocol, Policy, Semantics, preset},
     outcome::{Classify, HttpClassifier},
-    retry::Pushback,
 };
 
 /// What a protocol over HTTP means by what it says.
@@ -25,6 +24,9 @@ pub trait Protocol: Clone + Send + Sync + 'static {
 
     /// Whether the exact size of a request body is told to the peer (`content-length`).
     const ANNOUNCES_LENGTH: bool;
+
+    /// Whether an injected abort has a text as its body.
+    const ABORT_HAS_TEXT: bool;
 
     /// The classifier.
     fn classifier() -> Self::Classifier;
@@ -45,6 +47,15 @@ pub trait Protocol: Clone + Send + Sync + 'static {
     fn abort(with: AbortStatus) -> http::Response<()>;
 }
 
+/// What a peer says about repeating a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushback {
+    /// Not at all.
+    Stop,
+    /// After exactly this long.
+    After(Duration),
+}
+
 /// What a peer may be told of an attempt.
 #[derive(Clone, Copy, Debug)]
 pub struct Announcement {
@@ -52,8 +63,6 @@ pub struct Announcement {
     pub number: u32,
     /// The time that is left for the whole request.
     pub remaining: Option<Duration>,
-    /// The time that is left for this attempt: the lesser of its own limit and what remains.
-    pub expected: Option<Duration>,
     /// Whether the route asks to number attempts (`x-envoy-attempt-count`).
     pub numbered: bool,
 }
@@ -68,6 +77,7 @@ impl Protocol for Http {
     const SEMANTICS: Semantics = Semantics::Envoy;
     const HTTP: HttpProtocol = HttpProtocol::Http1;
     const ANNOUNCES_LENGTH: bool = true;
+    const ABORT_HAS_TEXT: bool = true;
 
     fn classifier() -> HttpClassifier {
         HttpClassifier

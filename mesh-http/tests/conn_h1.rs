@@ -14,7 +14,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use mesh_http::conn::{Error, ErrorKind, Http1Options, Sent, h1};
+use mesh_core::outcome::Sent;
+use mesh_http::conn::{Error, ErrorKind, Http1Options, h1};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 

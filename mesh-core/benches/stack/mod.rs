@@ -138,7 +138,7 @@ pub(crate) struct KeepRouted(Replay);
 
 impl<B> Keep<Routed<B>> for KeepRouted
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     type Kept = Replayed<B>;
@@ -152,8 +152,8 @@ where
 #[derive(Clone)]
 pub(crate) struct ByCluster(Arc<Limits>);
 
-impl<B> PolicyOf<Request<ReplayBody<B>>, Breaker> for ByCluster {
-    fn policy_of(&self, _: &Request<ReplayBody<B>>) -> Breaker {
+impl PolicyOf<Request<ReplayBody>, Breaker> for ByCluster {
+    fn policy_of(&self, _: &Request<ReplayBody>) -> Breaker {
         Breaker { limits: self.0.clone(), priority: RequestPriority::Default }
     }
 }
@@ -170,7 +170,7 @@ pub(crate) fn stack() -> Stack {
 /// One call, from request to dropped response.
 pub(crate) fn call<B>(stack: &mut Stack, request: Routed<B>)
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let mut cx = Context::from_waker(Waker::noop());

@@ -331,7 +331,7 @@ impl<H> Sorter<'_, H> {
     }
 
     fn is_in(&self, member: &Member<H>, tier: Tier) -> bool {
-        let is_ejected = member.endpoint.live().is_ejected();
+        let is_ejected = member.seat.is_ejected();
         match tier {
             Tier::Panic => member.health != HealthStatus::Draining,
             Tier::Healthy => !is_ejected && matches!(member.health, HealthStatus::Unknown | HealthStatus::Healthy),

@@ -12,14 +12,27 @@ use std::{error::Error as StdError, fmt};
 
 use crate::outcome::{Failure, FailureKind, Sent};
 
+mod error;
+mod future;
 mod index;
+mod layer;
 mod load;
 mod pick;
 mod picked;
+mod service;
+mod terms;
 mod wheel;
 
 pub(crate) use self::index::{Index, Rules};
-pub use self::{pick::Ask, picked::Picked};
+pub use self::{
+    error::AtEndpoint,
+    future::ResponseFuture,
+    layer::BalanceLayer,
+    pick::Ask,
+    picked::Picked,
+    service::{Balance, OverServices},
+    terms::{Attempted, OwnDice, Terms, TermsOf},
+};
 
 /// No endpoint could be picked, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

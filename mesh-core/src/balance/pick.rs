@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Dice,
     config::LoadBalancing,
-    endpoint::{EndpointSet, Home, Live, Member, Standing, Tried},
+    endpoint::{EndpointSet, Home, Member, Standing, Tried},
 };
 
 /// What a request wants of a pick.
@@ -56,12 +56,12 @@ impl<H> EndpointSet<H> {
         self.index
             .pools
             .iter()
-            .any(|pool| pool.members(self).any(|member| is_open(member.endpoint.live().standing(), pool.tier, || now)))
+            .any(|pool| pool.members(self).any(|member| is_open(member.seat.live().standing(), pool.tier, || now)))
     }
 
     /// When the first of those who cannot be reached is due for a probe, in milliseconds.
     pub(crate) fn next_probe(&self) -> Option<u64> {
-        let standings = self.roster.members.iter().map(|member| member.endpoint.live().standing());
+        let standings = self.roster.members.iter().map(|member| member.seat.live().standing());
         standings.filter(|standing| standing.tries() > 0).map(Standing::until).min()
     }
 }
@@ -80,12 +80,11 @@ impl<'a, H> Pick<'a, '_, H> {
         let member = match self.set.rules.balancing {
             LoadBalancing::RoundRobin => self.open(slice, slice.in_turn(), tier)?,
             LoadBalancing::LeastRequest { choices } => self.least_loaded(slice, choices, tier)?,
-            LoadBalancing::PeakEwma { initial, .. } => {
+            LoadBalancing::PeakEwma { .. } => {
                 let (first, second) = slice.two_at_random(self.ask.dice);
                 let now = self.home.millis(self.ask.now);
-                let initial = initial.as_secs_f32() * 1_000.0;
-                self.better(slice, (first, second), tier, |slow, other| {
-                    self.cost(slice, other, now, initial) < self.cost(slice, slow, now, initial)
+                self.better(slice, (first, second), tier, |first, other| {
+                    self.cost(slice, other, now) < self.cost(slice, first, now)
                 })?
             }
             LoadBalancing::Random => {
@@ -132,7 +131,7 @@ impl<'a, H> Pick<'a, '_, H> {
     /// weights hold.
     #[inline]
     fn is_less(&self, slice: &Slice, a: &Member<H>, b: &Member<H>) -> bool {
-        let (load_a, load_b) = (self.load(a.endpoint.live()), self.load(b.endpoint.live()));
+        let (load_a, load_b) = (self.load(a), self.load(b));
         if slice.wheel.is_none() {
             return load_a < load_b;
         }
@@ -141,17 +140,17 @@ impl<'a, H> Pick<'a, '_, H> {
 
     /// Requests in flight, and what failures of late count as: an endpoint that fails at once is idle for a bad reason.
     #[inline]
-    fn load(&self, live: &Live) -> u64 {
-        let penalty = live.penalty(|| self.home.millis(self.ask.now), self.set.rules.rate);
-        u64::from(live.in_flight()) + u64::from(penalty)
+    fn load(&self, member: &Member<H>) -> u64 {
+        let penalty = member.seat.live().penalty(|| self.home.millis(self.ask.now), self.set.rules.rate);
+        u64::from(member.seat.in_flight()) + u64::from(penalty)
     }
 
-    /// How long a request would take: the latency, times those who are before it, for the endpoint's weight.
+    /// How long a request would take: the latency, times those who are before it, for the endpoint's weight. Nothing at an
+    /// endpoint that is new, so that it soon has a history.
     #[inline]
-    fn cost(&self, slice: &Slice, member: &Member<H>, now: u64, initial: f32) -> f32 {
-        let live = member.endpoint.live();
-        let latency = live.latency(now, self.set.rules.rate).unwrap_or(initial);
-        let mut before = live.in_flight() as f32;
+    fn cost(&self, slice: &Slice, member: &Member<H>, now: u64) -> f32 {
+        let Some(latency) = member.seat.live().latency(now, self.set.rules.rate) else { return 0.0 };
+        let mut before = member.seat.in_flight() as f32;
         if slice.wheel.is_some() {
             before *= slice.mean / member.weight as f32;
         }
@@ -167,25 +166,25 @@ impl<'a, H> Pick<'a, '_, H> {
 
     #[inline]
     fn is_open(&self, member: &Member<H>, tier: Tier) -> bool {
-        is_open(member.endpoint.live().standing(), tier, || self.home.millis(self.ask.now))
+        is_open(member.seat.live().standing(), tier, || self.home.millis(self.ask.now))
     }
 
     #[inline]
     fn was_tried(&self, member: &Member<H>) -> bool {
-        !self.ask.tried.is_empty() && self.ask.tried.contains(member.endpoint.id())
+        !self.ask.tried.is_empty() && self.ask.tried.contains(member.seat.id())
     }
 
     /// Takes the probe, if the member is due for one.
     #[inline]
     fn claim(&self, member: &Member<H>) -> bool {
-        let standing = member.endpoint.live().standing();
+        let standing = member.seat.live().standing();
         standing.tries() == 0 || self.claim_probe(member, standing)
     }
 
     #[cold]
     fn claim_probe(&self, member: &Member<H>, standing: Standing) -> bool {
         let now = self.home.millis(self.ask.now);
-        !standing.is_unreachable(now) && member.endpoint.live().claim_probe(standing, now)
+        !standing.is_unreachable(now) && member.seat.live().claim_probe(standing, now)
     }
 
     /// Looks at everybody: in the pool whose turn it was, those not tried before those tried; then elsewhere.
@@ -252,6 +251,6 @@ fn is_open(standing: Standing, tier: Tier, now: impl FnOnce() -> u64) -> bool {
 /// In panic, ejections do not count; that nobody answers still does.
 #[cold]
 fn is_open_despite(standing: Standing, tier: Tier, now: u64) -> bool {
-    let is_barred = if tier == Tier::Panic { standing.is_retired() } else { standing.is_barred() };
-    !is_barred && !standing.is_unreachable(now)
+    let is_out = standing.is_retired() || (standing.is_ejected() && tier != Tier::Panic);
+    !is_out && !standing.is_unreachable(now)
 }

@@ -16,21 +16,20 @@ use crate::{
 /// the caller went away: no failure is counted, and the time that has passed can only raise what the endpoint's latency is
 /// taken to be.
 pub struct Picked<H> {
+    /// The reference is the request in flight.
     endpoint: Arc<Endpoint<H>>,
     start: Instant,
     is_settled: bool,
 }
 
 impl<H> Picked<H> {
-    /// `endpoint` has been opened.
     #[inline]
     pub(crate) fn new(endpoint: Arc<Endpoint<H>>, start: Instant) -> Self {
-        endpoint.live().begin();
         Self { endpoint, start, is_settled: false }
     }
 
     /// The endpoint.
-    pub fn endpoint(&self) -> &Arc<Endpoint<H>> {
+    pub fn endpoint(&self) -> &Endpoint<H> {
         &self.endpoint
     }
 
@@ -41,7 +40,7 @@ impl<H> Picked<H> {
 
     /// What the transport keeps for the endpoint.
     pub fn handle(&self) -> &H {
-        self.endpoint.handle().expect("an endpoint is opened before it is picked")
+        self.endpoint.handle().expect("an endpoint is opened when it is picked")
     }
 
     /// A response has begun, so there is a connection; the end of a response says so too, but may be far away.
@@ -53,7 +52,7 @@ impl<H> Picked<H> {
     }
 
     fn home(&self) -> &Arc<Home> {
-        self.endpoint.home().expect("an endpoint is opened before it is picked")
+        self.endpoint.home().expect("an endpoint is opened when it is picked")
     }
 
     fn latency(&self, at: Instant) -> f32 {
@@ -131,7 +130,6 @@ impl<H> Drop for Picked<H> {
         if !self.is_settled {
             self.abandoned(Instant::now());
         }
-        self.endpoint.live().end();
     }
 }
 

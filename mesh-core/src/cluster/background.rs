@@ -45,24 +45,26 @@ impl<T: Transport> Cluster<T> {
 
     fn judge(&self, outlier: &mut Outlier, roster: &Roster<T::Handle>, accusation: &Accusation) -> bool {
         let Accusation { endpoint: id, detector, at } = *accusation;
-        let Some(member) = roster.members.iter().find(|member| member.endpoint.id() == id) else { return false };
+        let mut endpoints = roster.members.iter().map(|member| &member.seat);
+        let Some(endpoint) = endpoints.find(|endpoint| endpoint.id() == id) else { return false };
         let verdict = outlier.accuse(id, detector, roster.members.len(), at);
-        let address = &member.endpoint.addresses()[0];
+        let address = &endpoint.addresses()[0];
         let Verdict::Ejected(length) = verdict else {
             tracing::debug!(cluster = %self.name, endpoint.addr = %address, ?detector, ?verdict, "endpoint not ejected");
             return false;
         };
         tracing::warn!(cluster = %self.name, endpoint.addr = %address, ?detector, ?length, "endpoint ejected");
-        member.endpoint.live().set_ejected(true);
+        endpoint.live().set_ejected(true);
         true
     }
 
     fn readmit(&self, outlier: &mut Outlier, roster: &Roster<T::Handle>, now: Instant) -> bool {
         let back = outlier.sweep(now);
-        for member in roster.members.iter().filter(|member| back.contains(&member.endpoint.id())) {
-            tracing::info!(cluster = %self.name, endpoint.addr = %member.endpoint.addresses()[0], "ejection over");
-            member.endpoint.live().reset_failures();
-            member.endpoint.live().set_ejected(false);
+        let endpoints = roster.members.iter().map(|member| &member.seat);
+        for endpoint in endpoints.filter(|endpoint| back.binary_search(&endpoint.id()).is_ok()) {
+            tracing::info!(cluster = %self.name, endpoint.addr = %endpoint.addresses()[0], "ejection over");
+            endpoint.live().reset_failures();
+            endpoint.live().set_ejected(false);
         }
         !back.is_empty()
     }

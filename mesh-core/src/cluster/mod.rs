@@ -17,17 +17,19 @@ use crate::{
     balance::{Ask, NoEndpoint, Picked, Rules},
     config::{self, ClusterPolicy, Semantics},
     dice::mix,
-    endpoint::{Endpoint, EndpointInfo, EndpointSet, Home, Member, Roster},
+    endpoint::{EndpointInfo, EndpointSet, Home, Member, Roster, Seat},
     outlier::Outlier,
 };
 
 mod available;
 mod background;
+mod factory;
 mod status;
 mod transport;
 
 pub use self::{
     available::Available,
+    factory::{FromFactory, PerRequest, ServiceFuture},
     status::{ClusterStatus, EndpointStatus, PriorityStatus},
     transport::{Dispatch, Transport, Undelivered},
 };
@@ -99,17 +101,16 @@ impl<T: Transport> Cluster<T> {
         let mut writer = self.writer();
         let before = self.set.load_full();
         let roster = Arc::new(before.roster.next(endpoints, &mut writer.last_id));
-        self.start_costs(&roster, &before.rules);
         let gone = before.roster.gone(&roster);
         if let Some(outlier) = &mut writer.outlier {
-            gone.iter().for_each(|endpoint| outlier.forget(endpoint.id()));
+            gone.iter().for_each(|seat| outlier.forget(seat.id()));
         }
         self.publish(&mut writer, roster.clone(), before.rules);
         drop(writer);
 
         // The transport is other people's code: never called under the lock.
         self.tell_changed_metadata(&before.roster, &roster);
-        gone.iter().for_each(|endpoint| self.retire(endpoint));
+        gone.iter().for_each(|seat| self.retire(seat));
     }
 
     /// Is treated by `policy` from now on. Requests under way finish by the old one.
@@ -119,8 +120,8 @@ impl<T: Transport> Cluster<T> {
         let rules = Rules::of(&policy, self.semantics);
         let members = &before.roster.members;
         if self.home.judge_by(rules.balancing, policy.outlier_detection.as_deref()) {
-            members.iter().for_each(|member| member.endpoint.live().forget_cost());
-            self.start_costs(&before.roster, &rules);
+            let now = Instant::now();
+            members.iter().for_each(|member| member.seat.live().restart_cost(&self.home, now));
         }
         self.update_outlier(&mut writer, &policy, members);
         self.policy.store(Arc::new(policy));
@@ -141,8 +142,8 @@ impl<T: Transport> Cluster<T> {
         let start = ask.now;
         let member = set.pick(&self.home, ask)?;
         let open = || self.transport.open(&self.info(member, &self.policy.load()));
-        member.endpoint.open(&self.home, open, |handle| self.transport.retire(handle));
-        Ok(Picked::new(member.endpoint.clone(), start))
+        let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
+        Ok(Picked::new(endpoint, start))
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -157,21 +158,12 @@ impl<T: Transport> Cluster<T> {
         self.home.news.notify_waiters();
     }
 
-    /// Gives endpoints without history the latency that the policy takes them to have. It fades like any other, so that a
-    /// newcomer gets its first request even among fast ones.
-    fn start_costs(&self, roster: &Roster<T::Handle>, rules: &Rules) {
-        if let config::LoadBalancing::PeakEwma { initial, .. } = rules.balancing {
-            let (millis, now) = (initial.as_secs_f32() * 1_000.0, self.home.millis(Instant::now()));
-            roster.members.iter().for_each(|member| member.endpoint.live().start_latency(millis, now));
-        }
-    }
-
     fn update_outlier(&self, writer: &mut Writer, policy: &ClusterPolicy, members: &[Member<T::Handle>]) {
         match (&mut writer.outlier, &policy.outlier_detection) {
             (Some(outlier), Some(policy)) => outlier.update(policy.clone()),
             (outlier, None) => {
                 *outlier = None;
-                members.iter().for_each(|member| member.endpoint.live().set_ejected(false));
+                members.iter().for_each(|member| member.seat.live().set_ejected(false));
             }
             (outlier, Some(policy)) => {
                 *outlier = Some(Outlier::new(policy.clone(), Instant::now(), writer.seed));
@@ -180,30 +172,30 @@ impl<T: Transport> Cluster<T> {
     }
 
     fn tell_changed(&self, member: &Member<T::Handle>) {
-        if let Some(handle) = member.endpoint.handle() {
+        if let Some(handle) = member.seat.handle() {
             self.transport.update(handle, &self.info(member, &self.policy.load()));
         }
     }
 
     fn tell_changed_metadata(&self, before: &Roster<T::Handle>, after: &Roster<T::Handle>) {
         let known: std::collections::HashMap<_, _> =
-            before.members.iter().map(|member| (member.endpoint.id(), member.metadata.as_ref())).collect();
+            before.members.iter().map(|member| (member.seat.id(), member.metadata.as_ref())).collect();
         let has_changed = |member: &&Member<T::Handle>| {
-            known.get(&member.endpoint.id()).is_some_and(|metadata| *metadata != member.metadata.as_ref())
+            known.get(&member.seat.id()).is_some_and(|metadata| *metadata != member.metadata.as_ref())
         };
         after.members.iter().filter(has_changed).for_each(|member| self.tell_changed(member));
     }
 
-    fn retire(&self, endpoint: &Endpoint<T::Handle>) {
-        endpoint.retire(|handle| self.transport.retire(handle));
+    fn retire(&self, seat: &Seat<T::Handle>) {
+        seat.leave(|handle| self.transport.retire(handle));
     }
 
     fn info<'a>(&'a self, member: &'a Member<T::Handle>, policy: &'a ClusterPolicy) -> EndpointInfo<'a> {
         EndpointInfo {
             cluster: &self.name,
-            id: member.endpoint.id(),
-            addresses: member.endpoint.addresses(),
-            hostname: member.endpoint.hostname(),
+            id: member.seat.id(),
+            addresses: member.seat.addresses(),
+            hostname: member.seat.hostname(),
             metadata: member.metadata.as_ref(),
             policy,
         }
@@ -213,7 +205,7 @@ impl<T: Transport> Cluster<T> {
 impl<T: Transport> Drop for Cluster<T> {
     fn drop(&mut self) {
         let set = self.set.load_full();
-        set.roster.members.iter().for_each(|member| self.retire(&member.endpoint));
+        set.roster.members.iter().for_each(|member| self.retire(&member.seat));
         self.home.bell.notify_one();
         self.home.news.notify_waiters();
     }

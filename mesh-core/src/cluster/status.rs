@@ -83,19 +83,20 @@ fn priorities<H>(set: &EndpointSet<H>) -> Vec<PriorityStatus> {
 
 impl EndpointStatus {
     fn of<H>(member: &Member<H>, group: &Group) -> Self {
-        let endpoint = &member.endpoint;
+        let seat = &member.seat;
+        let standing = seat.live().standing();
         Self {
-            id: endpoint.id(),
-            addresses: endpoint.addresses().to_vec(),
-            hostname: endpoint.hostname().cloned(),
+            id: seat.id(),
+            addresses: seat.addresses().to_vec(),
+            hostname: seat.hostname().cloned(),
             locality: group.locality.clone(),
             priority: group.priority,
             weight: member.weight,
             health: member.health,
-            is_ejected: endpoint.is_ejected(),
-            is_unreachable: endpoint.live().standing().tries() > 0,
-            in_flight: endpoint.in_flight(),
-            is_open: endpoint.handle().is_some(),
+            is_ejected: standing.is_ejected(),
+            is_unreachable: standing.tries() > 0,
+            in_flight: seat.in_flight(),
+            is_open: seat.handle().is_some(),
         }
     }
 }

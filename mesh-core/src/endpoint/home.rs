@@ -20,6 +20,8 @@ pub(crate) struct Home {
     measure: AtomicU8,
     /// How fast a cost fades: an `f32`, per millisecond.
     rate: AtomicU32,
+    /// The latency that a new endpoint is taken to have: an `f32`, in milliseconds.
+    initial: AtomicU32,
     /// Failures in a row that accuse an endpoint; zero is off.
     errors: AtomicU32,
     gateway_errors: AtomicU32,
@@ -55,6 +57,7 @@ impl Home {
             epoch,
             measure: AtomicU8::new(Measure::Nothing as u8),
             rate: AtomicU32::new(0),
+            initial: AtomicU32::new(0),
             errors: AtomicU32::new(0),
             gateway_errors: AtomicU32::new(0),
             reviewed: AtomicBool::new(false),
@@ -80,6 +83,9 @@ impl Home {
     pub(crate) fn judge_by(&self, balancing: LoadBalancing, outlier: Option<&OutlierDetection>) -> bool {
         let (measure, rate) = Measure::of(balancing);
         self.rate.store(rate.to_bits(), Relaxed);
+        if let LoadBalancing::PeakEwma { initial, .. } = balancing {
+            self.initial.store((initial.as_secs_f32() * 1_000.0).to_bits(), Relaxed);
+        }
         self.errors.store(outlier.map_or(0, |policy| policy.consecutive_errors), Relaxed);
         self.gateway_errors.store(outlier.map_or(0, |policy| policy.consecutive_gateway_errors), Relaxed);
         self.measure.swap(measure as u8, Relaxed) != measure as u8
@@ -93,6 +99,11 @@ impl Home {
     #[inline]
     pub(crate) fn rate(&self) -> f32 {
         f32::from_bits(self.rate.load(Relaxed))
+    }
+
+    /// The latency that a new endpoint is taken to have, where latency is what counts.
+    pub(crate) fn initial(&self) -> Option<f32> {
+        (self.measure() == Measure::Latency).then(|| f32::from_bits(self.initial.load(Relaxed)))
     }
 
     /// The thresholds for failures in a row: any, the gateway's.

@@ -1,16 +1,19 @@
-//! What is known of an endpoint at this moment, in four words that every thread may change.
+//! What is known of an endpoint at this moment, in three words that every thread may change.
 
 use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
 
+use tokio::time::Instant;
+
+use super::Home;
 use crate::dice::mix;
 
 /// What is known of an endpoint at this moment.
 ///
 /// The words are read one by one and need not agree: each is a hint to balancing, and none guards memory. So every access
-/// is relaxed, but for the retirement (see [`Endpoint::retire`](super::Endpoint::retire)).
+/// is relaxed.
 #[derive(Debug, Default)]
 pub(crate) struct Live {
     /// Latency average or penalty, as the policy has it; see [`Cost`].
@@ -19,7 +22,6 @@ pub(crate) struct Live {
     failures: AtomicU64,
     /// Flags, connect failures in a row and the time until which it is left alone; see [`Standing`].
     standing: AtomicU64,
-    in_flight: AtomicU32,
 }
 
 /// What an endpoint's [`Cost`] measures.
@@ -57,30 +59,25 @@ struct Cost(AtomicU64);
 impl Live {
     /// What a failure counts as under [`Measure::Latency`]: an endpoint that fails fast must not look fast.
     const FAILURE_LATENCY: f32 = 5_000.0;
+    /// Latencies below this, in milliseconds, are alike. Without it the slightest traffic would keep a latency above one
+    /// that has faded to nothing, and who was slow once would never be tried again.
+    const LEAST_LATENCY: f32 = 0.01;
     /// What a failure adds under [`Measure::Penalty`]. One is noise and fades below 1 in 7 s; a row of them adds up.
     const FAILURE_PENALTY: f32 = 2.0;
     /// The most it adds up to, so that an endpoint that has recovered is found out within half a minute.
     const MOST_PENALTY: f32 = 16.0;
 
-    #[inline]
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
-    }
-
-    #[inline]
-    pub(crate) fn begin(&self) {
-        self.in_flight.fetch_add(1, Relaxed);
-    }
-
-    #[inline]
-    pub(crate) fn end(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+    /// Costs measure something else from now on. A latency starts at what the policy takes a new endpoint to have, and
+    /// fades like any other.
+    pub(crate) fn restart_cost(&self, home: &Home, now: Instant) {
+        let cost = home.initial().map_or(0, |latency| Cost::word(latency, home.millis(now)));
+        self.cost.0.store(cost, Relaxed);
     }
 
     /// The latency in milliseconds, faded; none before the first answer.
     #[inline]
     pub(crate) fn latency(&self, now: u64, rate: f32) -> Option<f32> {
-        self.cost.read(now, rate)
+        self.cost.read(now, rate).map(|latency| latency.max(Self::LEAST_LATENCY))
     }
 
     /// The requests in flight that its failures of late count as.
@@ -121,15 +118,6 @@ impl Live {
         }
     }
 
-    /// Takes an endpoint without history to have this latency.
-    pub(crate) fn start_latency(&self, latency: f32, now: u64) {
-        let _ = self.cost.0.compare_exchange(0, Cost::word(latency, now), Relaxed, Relaxed);
-    }
-
-    pub(crate) fn forget_cost(&self) {
-        self.cost.0.store(0, Relaxed);
-    }
-
     /// A success ends every row of failures.
     #[inline]
     pub(crate) fn reset_failures(&self) {
@@ -164,14 +152,6 @@ impl Live {
         Standing(self.standing.load(Relaxed))
     }
 
-    pub(crate) fn is_ejected(&self) -> bool {
-        self.standing().0 & Standing::EJECTED != 0
-    }
-
-    pub(crate) fn is_retired(&self) -> bool {
-        self.standing().0 & Standing::RETIRED != 0
-    }
-
     pub(crate) fn set_ejected(&self, ejected: bool) {
         if ejected {
             self.standing.fetch_or(Standing::EJECTED, Relaxed);
@@ -180,13 +160,9 @@ impl Live {
         }
     }
 
-    pub(crate) fn mark_retired(&self) {
-        self.standing.fetch_or(Standing::RETIRED, Relaxed);
-    }
-
-    /// Whether nobody has told the transport of the retirement yet; whoever asks first has to.
-    pub(crate) fn is_first_to_tell(&self) -> bool {
-        self.standing.fetch_or(Standing::TOLD, Relaxed) & Standing::TOLD == 0
+    /// Has left its cluster. Whoever says so first has to tell the transport.
+    pub(crate) fn is_first_to_retire(&self) -> bool {
+        self.standing.fetch_or(Standing::RETIRED, Relaxed) & Standing::RETIRED == 0
     }
 
     /// No connection could be made: leaves it alone for a while, longer each time. Says whether this is news.
@@ -224,10 +200,9 @@ impl Live {
 impl Standing {
     const EJECTED: u64 = 1;
     const RETIRED: u64 = 1 << 1;
-    const TOLD: u64 = 1 << 2;
-    const PROBED: u64 = 1 << 3;
+    const PROBED: u64 = 1 << 2;
     /// What stays when a connection is there.
-    const FLAGS: u64 = Self::EJECTED | Self::RETIRED | Self::TOLD;
+    const FLAGS: u64 = Self::EJECTED | Self::RETIRED;
     const TRIES: u32 = 8;
     const UNTIL: u32 = 16;
 
@@ -243,9 +218,8 @@ impl Standing {
         self.0 == 0
     }
 
-    /// Ejected or retired.
-    pub(crate) const fn is_barred(self) -> bool {
-        self.0 & (Self::EJECTED | Self::RETIRED) != 0
+    pub(crate) const fn is_ejected(self) -> bool {
+        self.0 & Self::EJECTED != 0
     }
 
     pub(crate) const fn is_retired(self) -> bool {
@@ -446,7 +420,7 @@ mod tests {
         live.set_ejected(true);
         live.mark_unreachable(1, 0);
         live.mark_reachable();
-        assert!(live.is_ejected());
+        assert!(live.standing().is_ejected());
         live.set_ejected(false);
         assert!(live.standing().is_clear());
     }

@@ -3,20 +3,30 @@
 //! An [`Endpoint`] is one record per identity, which is its addresses and hostname within a cluster. Sets come and go with
 //! every update; the record stays as long as some set holds its identity, and with it what was learnt: requests in flight,
 //! latency, failures in a row, ejection, connections. Weight, health, metadata, locality and priority may change from one
-//! update to the next, so they are of the set and not of the record.
+//! update to the next, so they are of the set's [`Member`] and not of the record.
 //!
-//! A record is small until it is used: what the transport keeps for an endpoint is made at the first pick. The words that
-//! every pick reads and every request writes stand in the record itself. They fill half a cache line, and the record is
-//! nearly two lines long, so no two endpoints' words share one.
+//! A record is small: what the transport keeps for an endpoint is made at the first pick. What requests write stands in its
+//! first 40 bytes, and it is two cache lines long, so no two endpoints write to the same line.
+//!
+//! The reference count of a record is its count of requests: a request in flight holds a reference
+//! ([`Picked`](crate::balance::Picked)), a set holds one in its [`Seat`], and seats are counted. That saves every request
+//! two atomic writes, where threads contend for the same few endpoints.
 
 use std::{
     fmt,
     num::NonZeroU64,
+    ops::Deref,
     sync::{
         Arc, OnceLock,
-        atomic::{Ordering, fence},
+        atomic::{
+            AtomicBool, AtomicU32,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
 };
+
+use tokio::time::Instant;
 
 use crate::config::{self, Address, ClusterPolicy, Metadata};
 
@@ -37,11 +47,24 @@ pub(crate) use self::{
 pub struct EndpointId(NonZeroU64);
 
 /// One live endpoint, with what the transport keeps for it (`H`).
+#[repr(C)]
 pub struct Endpoint<H> {
     live: Live,
+    /// How many references are seats.
+    seats: AtomicU32,
+    has_left: AtomicBool,
     id: EndpointId,
+    used: OnceLock<Used<H>>,
     identity: Identity,
-    used: OnceLock<Box<Used<H>>>,
+}
+
+/// A set's hold on an endpoint.
+pub(crate) struct Seat<H>(Arc<Endpoint<H>>);
+
+/// What there is once an endpoint was picked.
+struct Used<H> {
+    handle: H,
+    home: Arc<Home>,
 }
 
 /// What a transport is told of an endpoint.
@@ -74,12 +97,6 @@ struct Named {
     hostname: Option<Arc<str>>,
 }
 
-/// What there is once an endpoint was picked.
-struct Used<H> {
-    handle: H,
-    home: Arc<Home>,
-}
-
 // === impl EndpointId ===
 
 impl EndpointId {
@@ -102,10 +119,6 @@ impl fmt::Display for EndpointId {
 // === impl Endpoint ===
 
 impl<H> Endpoint<H> {
-    pub(crate) fn new(id: EndpointId, config: &config::Endpoint) -> Self {
-        Self { live: Live::default(), id, identity: Identity::of(config), used: OnceLock::new() }
-    }
-
     /// Its number.
     pub fn id(&self) -> EndpointId {
         self.id
@@ -113,33 +126,12 @@ impl<H> Endpoint<H> {
 
     /// Where it listens; at least one address.
     pub fn addresses(&self) -> &[Address] {
-        match &self.identity {
-            Identity::Address(address) => std::slice::from_ref(address),
-            Identity::Named(named) => &named.addresses,
-        }
+        self.identity.addresses()
     }
 
     /// Its name, if it has one.
     pub fn hostname(&self) -> Option<&Arc<str>> {
-        match &self.identity {
-            Identity::Address(_) => None,
-            Identity::Named(named) => named.hostname.as_ref(),
-        }
-    }
-
-    /// Requests under way.
-    pub fn in_flight(&self) -> u32 {
-        self.live.in_flight()
-    }
-
-    /// Whether it is left out because its answers were bad.
-    pub fn is_ejected(&self) -> bool {
-        self.live.is_ejected()
-    }
-
-    /// Whether it has left its cluster: it finishes what it has and gets nothing new.
-    pub fn is_retired(&self) -> bool {
-        self.live.is_retired()
+        self.identity.hostname()
     }
 
     /// What the transport keeps for it; none before its first pick.
@@ -147,10 +139,21 @@ impl<H> Endpoint<H> {
         self.used.get().map(|used| &used.handle)
     }
 
+    /// Whether it is left out because its answers were bad.
+    pub fn is_ejected(&self) -> bool {
+        self.live.standing().is_ejected()
+    }
+
+    /// Whether it has left its cluster: it finishes what it has and gets nothing new.
+    pub fn is_retired(&self) -> bool {
+        self.live.standing().is_retired()
+    }
+
     pub(crate) fn live(&self) -> &Live {
         &self.live
     }
 
+    /// What it shares with its cluster's others; none before its first pick.
     pub(crate) fn home(&self) -> Option<&Arc<Home>> {
         self.used.get().map(|used| &used.home)
     }
@@ -159,36 +162,26 @@ impl<H> Endpoint<H> {
         self.addresses() == config.addresses() && self.hostname() == config.hostname()
     }
 
-    /// Starts to use it, unless that has happened. `retire` is called when it has left the cluster in the meantime.
-    #[inline]
-    pub(crate) fn open(&self, home: &Arc<Home>, open: impl FnOnce() -> H, retire: impl FnOnce(&H)) {
-        if self.used.get().is_none() {
-            self.open_now(home, open, retire);
-        }
-    }
-
     #[cold]
-    fn open_now(&self, home: &Arc<Home>, open: impl FnOnce() -> H, retire: impl FnOnce(&H)) {
-        self.used.get_or_init(|| Box::new(Used { handle: open(), home: home.clone() }));
-        // Either this thread sees the retirement or the retiring one sees the handle: both write, fence, then read.
-        fence(Ordering::SeqCst);
-        if self.live.is_retired() {
-            self.tell_retired(retire);
+    fn open(&self, home: &Arc<Home>, open: impl FnOnce() -> H, retire: impl FnOnce(&H)) {
+        self.used.get_or_init(|| {
+            self.live.restart_cost(home, Instant::now());
+            Used { handle: open(), home: home.clone() }
+        });
+        // Either this thread sees that the endpoint has left or the one who takes it away sees the handle: both write,
+        // fence, then read.
+        fence(SeqCst);
+        if self.has_left.load(Relaxed) {
+            self.retire(retire);
         }
     }
 
-    /// Takes it out of use for good; `retire` is called, once, if there is something to retire.
-    pub(crate) fn retire(&self, retire: impl FnOnce(&H)) {
-        self.live.mark_retired();
-        fence(Ordering::SeqCst);
-        self.tell_retired(retire);
-    }
-
-    fn tell_retired(&self, retire: impl FnOnce(&H)) {
-        if let Some(handle) = self.handle()
-            && self.live.is_first_to_tell()
+    /// Tells the transport that it has left, if there is something to tell, once.
+    fn retire(&self, tell: impl FnOnce(&H)) {
+        if let Some(used) = self.used.get()
+            && self.live.is_first_to_retire()
         {
-            retire(handle);
+            tell(&used.handle);
         }
     }
 }
@@ -203,9 +196,83 @@ impl<H> fmt::Debug for Endpoint<H> {
     }
 }
 
+// === impl Seat ===
+
+impl<H> Seat<H> {
+    /// The first seat of a new endpoint.
+    pub(crate) fn new(id: EndpointId, config: &config::Endpoint) -> Self {
+        Self(Arc::new(Endpoint {
+            live: Live::default(),
+            seats: AtomicU32::new(1),
+            has_left: AtomicBool::new(false),
+            id,
+            used: OnceLock::new(),
+            identity: Identity::of(config),
+        }))
+    }
+
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u32 {
+        // A seat that comes or goes at this moment may be counted as a request; to balancing that is nothing.
+        (Arc::strong_count(&self.0) as u32).saturating_sub(self.0.seats.load(Relaxed))
+    }
+
+    /// The endpoint for one more request. `retire` is called when it has left the cluster in the meantime.
+    #[inline]
+    pub(crate) fn take(&self, home: &Arc<Home>, open: impl FnOnce() -> H, retire: impl FnOnce(&H)) -> Arc<Endpoint<H>> {
+        if self.0.used.get().is_none() {
+            self.0.open(home, open, retire);
+        }
+        self.0.clone()
+    }
+
+    /// It has left the cluster for good; `retire` is called, once, if there is something to retire.
+    pub(crate) fn leave(&self, retire: impl FnOnce(&H)) {
+        self.0.has_left.store(true, Relaxed);
+        fence(SeqCst);
+        self.0.retire(retire);
+    }
+}
+
+impl<H> Clone for Seat<H> {
+    fn clone(&self) -> Self {
+        self.0.seats.fetch_add(1, Relaxed);
+        Self(self.0.clone())
+    }
+}
+
+impl<H> Drop for Seat<H> {
+    fn drop(&mut self) {
+        self.0.seats.fetch_sub(1, Relaxed);
+    }
+}
+
+impl<H> Deref for Seat<H> {
+    type Target = Endpoint<H>;
+
+    #[inline]
+    fn deref(&self) -> &Endpoint<H> {
+        &self.0
+    }
+}
+
 // === impl Identity ===
 
 impl Identity {
+    fn addresses(&self) -> &[Address] {
+        match self {
+            Self::Address(address) => std::slice::from_ref(address),
+            Self::Named(named) => &named.addresses,
+        }
+    }
+
+    fn hostname(&self) -> Option<&Arc<str>> {
+        match self {
+            Self::Address(_) => None,
+            Self::Named(named) => named.hostname.as_ref(),
+        }
+    }
+
     fn of(config: &config::Endpoint) -> Self {
         match (config.addresses(), config.hostname()) {
             ([address], None) => Self::Address(address.clone()),
@@ -220,11 +287,19 @@ impl Identity {
 mod tests {
     use super::*;
 
+    /// What `Arc` adds.
+    const COUNTS: usize = 2 * size_of::<usize>();
+
     #[test]
-    fn record_of_an_idle_endpoint_is_small() {
-        // What `Arc` adds is two counters.
-        let record = size_of::<Endpoint<Arc<()>>>() + 2 * size_of::<usize>();
-        assert!(record <= 104, "{record} bytes");
+    fn idle_endpoint_is_a_small_record() {
+        assert!(size_of::<Endpoint<Arc<()>>>() + COUNTS <= 120);
         assert!(size_of::<Member<Arc<()>>>() <= 24);
+    }
+
+    #[test]
+    fn what_two_endpoints_write_is_a_cache_line_apart() {
+        let written = COUNTS + std::mem::offset_of!(Endpoint<Arc<()>>, live) + size_of::<Live>();
+        assert_eq!(written, 40);
+        assert!(size_of::<Endpoint<Arc<()>>>() + COUNTS >= written + 64);
     }
 }

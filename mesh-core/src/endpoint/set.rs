@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, num::NonZeroU64, ops::Range, sync::Arc};
 
-use super::{Endpoint, EndpointId};
+use super::{EndpointId, Seat};
 use crate::{
     balance::{Index, Rules},
     config::{self, Address, HealthStatus, Locality, Metadata},
@@ -25,7 +25,7 @@ pub(crate) struct Roster<H> {
 
 /// An endpoint as a member of a set.
 pub(crate) struct Member<H> {
-    pub(crate) endpoint: Arc<Endpoint<H>>,
+    pub(crate) seat: Seat<H>,
     pub(crate) metadata: Option<Arc<Metadata>>,
     pub(crate) weight: u32,
     pub(crate) health: HealthStatus,
@@ -41,12 +41,12 @@ pub(crate) struct Group {
     pub(crate) members: Range<u32>,
 }
 
-/// Finds the record of an identity in the roster before. Sources tend to keep their order, so the place where the last
+/// Finds the seat of an identity in the roster before. Sources tend to keep their order, so the place where the last
 /// one was found is tried first, and a table is made only when that fails.
 struct Finder<'a, H> {
     before: &'a [Member<H>],
     next: usize,
-    table: Option<HashMap<Key<'a>, &'a Arc<Endpoint<H>>>>,
+    table: Option<HashMap<Key<'a>, &'a Seat<H>>>,
 }
 
 type Key<'a> = (&'a [Address], Option<&'a str>);
@@ -68,7 +68,7 @@ impl<H> Roster<H> {
         Self { members: Box::default(), groups: Box::default(), overprovisioning: config::Endpoints::OVERPROVISIONING }
     }
 
-    /// The roster of `config`. Who was in the roster before keeps the record; who is new gets a number of `next_id`.
+    /// The roster of `config`. Who was in the roster before keeps the seat; who is new gets a number of `next_id`.
     pub(crate) fn next(&self, config: &config::Endpoints, next_id: &mut u64) -> Self {
         let mut finder = Finder { before: &self.members, next: 0, table: None };
         let mut order: Vec<_> = config.groups().iter().collect();
@@ -90,11 +90,11 @@ impl<H> Roster<H> {
     }
 
     /// Who is here and not in `next`.
-    pub(crate) fn gone(&self, next: &Self) -> Vec<Arc<Endpoint<H>>> {
-        let mut stay: Vec<_> = next.members.iter().map(|member| member.endpoint.id()).collect();
+    pub(crate) fn gone(&self, next: &Self) -> Vec<Seat<H>> {
+        let mut stay: Vec<_> = next.members.iter().map(|member| member.seat.id()).collect();
         stay.sort_unstable();
-        let gone = self.members.iter().filter(|member| stay.binary_search(&member.endpoint.id()).is_err());
-        gone.map(|member| member.endpoint.clone()).collect()
+        let gone = self.members.iter().filter(|member| stay.binary_search(&member.seat.id()).is_err());
+        gone.map(|member| member.seat.clone()).collect()
     }
 }
 
@@ -102,24 +102,24 @@ impl<H> Roster<H> {
 
 impl<H> Member<H> {
     fn new(config: &config::Endpoint, finder: &mut Finder<'_, H>, next_id: &mut u64) -> Self {
-        let endpoint = finder.find(config).unwrap_or_else(|| {
+        let seat = finder.find(config).unwrap_or_else(|| {
             *next_id += 1;
             let number = NonZeroU64::new(*next_id).expect("2^64 endpoints are never made");
-            Arc::new(Endpoint::new(EndpointId::new(number), config))
+            Seat::new(EndpointId::new(number), config)
         });
-        Self { endpoint, metadata: config.metadata().cloned(), weight: config.weight().get(), health: config.health() }
+        Self { seat, metadata: config.metadata().cloned(), weight: config.weight().get(), health: config.health() }
     }
 }
 
 // === impl Finder ===
 
 impl<'a, H> Finder<'a, H> {
-    fn find(&mut self, config: &config::Endpoint) -> Option<Arc<Endpoint<H>>> {
+    fn find(&mut self, config: &config::Endpoint) -> Option<Seat<H>> {
         if self.table.is_none() {
             match self.before.get(self.next) {
-                Some(member) if member.endpoint.is(config) => {
+                Some(member) if member.seat.is(config) => {
                     self.next += 1;
-                    return Some(member.endpoint.clone());
+                    return Some(member.seat.clone());
                 }
                 // Whoever is new past the end of the old roster could still stand earlier in it.
                 Some(_) => {}
@@ -128,12 +128,12 @@ impl<'a, H> Finder<'a, H> {
             }
         }
         let before = self.before;
-        let table = self.table.get_or_insert_with(|| before.iter().map(|m| (key(&m.endpoint), &m.endpoint)).collect());
+        let table = self.table.get_or_insert_with(|| before.iter().map(|m| (key(&m.seat), &m.seat)).collect());
         let found = table.get(&(config.addresses(), config.hostname().map(|name| &**name)));
-        found.map(|endpoint| Arc::clone(endpoint))
+        found.map(|seat| Seat::clone(seat))
     }
 }
 
-fn key<H>(endpoint: &Endpoint<H>) -> Key<'_> {
-    (endpoint.addresses(), endpoint.hostname().map(|name| &**name))
+fn key<H>(seat: &Seat<H>) -> Key<'_> {
+    (seat.addresses(), seat.hostname().map(|name| &**name))
 }

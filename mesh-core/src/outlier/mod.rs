@@ -152,3 +152,135 @@ impl Record {
         Verdict::Ejected(length)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+    use crate::config::Percent;
+
+    struct Scene {
+        outlier: Outlier,
+        start: Instant,
+        hosts: usize,
+    }
+
+    impl Scene {
+        fn new(hosts: usize, policy: OutlierDetection) -> Self {
+            let start = Instant::now();
+            Self { outlier: Outlier::new(Arc::new(policy), start, 1), start, hosts }
+        }
+
+        fn accuse(&mut self, endpoint: u64, second: u64) -> Verdict {
+            self.outlier.accuse(id(endpoint), Detector::ConsecutiveErrors, self.hosts, self.at(second))
+        }
+
+        fn sweep(&mut self, second: u64) -> Vec<u64> {
+            self.outlier.sweep(self.at(second)).into_iter().map(EndpointId::get).collect()
+        }
+
+        fn at(&self, second: u64) -> Instant {
+            self.start + Duration::from_secs(second)
+        }
+    }
+
+    fn id(number: u64) -> EndpointId {
+        EndpointId::new(NonZeroU64::new(number).expect("not zero"))
+    }
+
+    fn at_most(percent: f64) -> OutlierDetection {
+        OutlierDetection { max_ejected: Percent::new(percent).expect("legal"), ..OutlierDetection::default() }
+    }
+
+    fn seconds(seconds: u64) -> Verdict {
+        Verdict::Ejected(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn no_more_than_the_maximum_share_is_ejected() {
+        let mut scene = Scene::new(3, at_most(50.0));
+        assert_eq!(scene.accuse(1, 0), seconds(30));
+        assert_eq!(scene.accuse(1, 0), Verdict::Already);
+        assert_eq!(scene.accuse(2, 0), Verdict::Overflow);
+        assert_eq!(Scene::new(1, at_most(90.0)).accuse(1, 0), Verdict::Overflow);
+        assert_eq!(Scene::new(9, OutlierDetection::default()).accuse(1, 0), Verdict::Overflow);
+        assert_eq!(Scene::new(10, OutlierDetection::default()).accuse(1, 0), seconds(30));
+    }
+
+    #[test]
+    fn one_may_be_ejected_whatever_the_share_where_the_policy_says_so() {
+        let mut scene = Scene::new(3, OutlierDetection { always_eject_one: true, ..at_most(30.0) });
+        assert_eq!(scene.accuse(1, 0), seconds(30));
+        assert_eq!(scene.accuse(2, 0), Verdict::Overflow);
+    }
+
+    #[test]
+    fn ejections_in_a_row_grow_longer_and_clean_intervals_forgive() {
+        let base_ejection = Duration::from_secs(10);
+        let mut scene = Scene::new(1, OutlierDetection { base_ejection, ..at_most(100.0) });
+        assert_eq!(scene.accuse(1, 0), seconds(10));
+        assert_eq!(scene.sweep(9), []);
+        assert_eq!(scene.sweep(10), [1]);
+        assert_eq!(scene.accuse(1, 11), seconds(20));
+        assert_eq!(scene.sweep(30), [], "19 s of 20");
+        assert_eq!(scene.sweep(40), [1]);
+        assert_eq!(scene.accuse(1, 41), seconds(30));
+        assert_eq!(scene.sweep(80), [1]);
+        // Two clean intervals.
+        assert_eq!((scene.sweep(90), scene.sweep(100)), (vec![], vec![]));
+        assert_eq!(scene.accuse(1, 101), seconds(20));
+        assert_eq!(scene.sweep(130), [1]);
+        (14..20).for_each(|interval| assert_eq!(scene.sweep(interval * 10), []));
+        assert_eq!(scene.accuse(1, 200), seconds(10));
+    }
+
+    #[test]
+    fn ejection_is_never_longer_than_the_maximum_and_its_jitter() {
+        let mut scene = Scene::new(1, OutlierDetection { ejection_jitter: Duration::from_secs(5), ..at_most(100.0) });
+        for n in 0..30 {
+            let Verdict::Ejected(length) = scene.accuse(1, n * 1_000) else { panic!("not ejected") };
+            let bare = Duration::from_secs(30 * (n + 1)).min(Duration::from_secs(300));
+            assert!(length >= bare && length < bare + Duration::from_secs(5), "{length:?} at {n}");
+            assert_eq!(scene.sweep(n * 1_000 + 500), [1]);
+        }
+    }
+
+    #[test]
+    fn detector_that_is_not_enforced_only_counts() {
+        let mut scene = Scene::new(1, at_most(100.0));
+        let verdict = scene.outlier.accuse(id(1), Detector::ConsecutiveGatewayErrors, 1, scene.start);
+        assert_eq!(verdict, Verdict::NotEnforced);
+        assert_eq!(scene.outlier.next_sweep(scene.start), None, "nothing is remembered");
+    }
+
+    #[test]
+    fn enforcement_is_a_share_of_the_accusations() {
+        let enforce_errors = Percent::new(30.0).expect("legal");
+        let mut scene = Scene::new(1_000, OutlierDetection { enforce_errors, ..at_most(100.0) });
+        let ejected = (1..=1_000).filter(|n| matches!(scene.accuse(*n, 0), Verdict::Ejected(_))).count();
+        assert!((250..350).contains(&ejected), "{ejected} of 1000");
+        assert_eq!(scene.outlier.ejected(), ejected);
+    }
+
+    #[test]
+    fn sweeps_stand_at_whole_intervals_while_there_is_something_to_review() {
+        let mut scene = Scene::new(1, at_most(100.0));
+        assert_eq!(scene.outlier.next_sweep(scene.at(3)), None);
+        scene.accuse(1, 13);
+        assert_eq!(scene.outlier.next_sweep(scene.at(13)), Some(scene.at(20)));
+        assert_eq!(scene.outlier.next_sweep(scene.at(20)), Some(scene.at(30)));
+        assert_eq!(scene.sweep(50), [1]);
+        assert!(scene.outlier.next_sweep(scene.at(50)).is_some(), "there is something to forgive");
+        assert_eq!(scene.sweep(60), []);
+        assert_eq!(scene.outlier.next_sweep(scene.at(60)), None);
+    }
+
+    #[test]
+    fn endpoint_that_left_makes_room_for_another_ejection() {
+        let mut scene = Scene::new(2, at_most(50.0));
+        assert_eq!((scene.accuse(1, 0), scene.accuse(2, 0)), (seconds(30), Verdict::Overflow));
+        scene.outlier.forget(id(1));
+        assert_eq!(scene.accuse(2, 0), seconds(30));
+    }
+}

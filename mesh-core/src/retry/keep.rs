@@ -158,7 +158,7 @@ impl Default for Replay {
 
 impl<B> Keep<Request<B>> for Replay
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     type Kept = Replayed<B>;
@@ -173,10 +173,10 @@ where
 
 impl<B> Kept for Replayed<B>
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    type Attempt = Request<ReplayBody<B>>;
+    type Attempt = Request<ReplayBody>;
 
     fn gather(&mut self, cx: &mut Context<'_>) {
         if self.repeatable {

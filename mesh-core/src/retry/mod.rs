@@ -29,7 +29,7 @@
 //!         HeaderName::from_static("x-client"),
 //!         HeaderValue::from_static("docs"),
 //!     ))
-//!     .service(service_fn(async |request: Request<ReplayBody<Full<Bytes>>>| {
+//!     .service(service_fn(async |request: Request<ReplayBody>| {
 //!         assert_eq!(request.headers()["x-client"], "docs");
 //!         let status = if SEEN.fetch_add(1, Ordering::Relaxed) == 0 { 503 } else { 200 };
 //!         Ok::<_, BoxError>(Response::builder().status(status).body(())?)

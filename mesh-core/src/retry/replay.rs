@@ -22,26 +22,32 @@ use crate::outcome::BoxError;
 
 /// A request body that the next attempt can read again.
 ///
-/// Dropping it before its end cancels the attempt and leaves the source as it was, so that a later attempt reads on. It is
-/// `Unpin` and `Send` whenever `B` is.
+/// Dropping it before its end cancels the attempt and leaves the source as it was, so that a later attempt reads on.
 ///
 /// # Errors
 ///
 /// An error of the user's body is a [`Failed`](crate::outcome::Failed) of kind
 /// [`FailureKind::RequestBody`](crate::outcome::FailureKind::RequestBody) with that error as its source. An attempt that was
 /// given up, and still reads, is told so by an error.
-pub struct ReplayBody<B>(Kind<B>);
+pub struct ReplayBody(Kind);
 
-enum Kind<B> {
+/// A user's body that streams: boxed, so that whatever users send, connections carry one type. It is the only box that a
+/// body costs, and bodies that are over before they begin have none.
+pub(super) type Source = Box<dyn Body<Data = Bytes, Error = BoxError> + Send + Unpin>;
+
+/// A user's body in our words: data in `Bytes`, errors boxed.
+struct Plain<B>(B);
+
+enum Kind {
     Empty,
     /// The data is taken when it is read. A size that is hidden makes no `content-length`.
     Whole {
         data: Option<Bytes>,
         sized: bool,
     },
-    Shared(Cursor<B>),
+    Shared(Cursor<Source>),
     /// Nothing is kept.
-    Through(B),
+    Through(Source),
 }
 
 /// The body of a request that is kept for another attempt.
@@ -56,7 +62,7 @@ enum Recorded<B> {
     Fresh(B),
     Empty,
     Whole(Bytes),
-    Shared(TapeHandle<B>),
+    Shared(TapeHandle<Source>),
     /// An attempt has it, and no other will.
     Gone,
 }
@@ -65,7 +71,7 @@ enum Recorded<B> {
 
 impl<B> Recording<B>
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     /// Keeps up to `limit` bytes of `body`; `sized` tells whether a short body may show its size.
@@ -83,12 +89,12 @@ where
 
     /// The body for one more attempt, if there can be one.
     #[inline]
-    pub(super) fn attempt(&mut self, reader: Reader) -> Option<ReplayBody<B>> {
+    pub(super) fn attempt(&mut self, reader: Reader) -> Option<ReplayBody> {
         let kind = match &self.kind {
             Recorded::Empty => Kind::Empty,
             Recorded::Whole(data) => Kind::Whole { data: Some(data.clone()), sized: self.sized },
             Recorded::Shared(tape) => Kind::Shared(tape.cursor(reader)?),
-            Recorded::Fresh(_) | Recorded::Gone => Kind::Through(self.take()?),
+            Recorded::Fresh(_) | Recorded::Gone => through(self.take()?),
         };
         Some(ReplayBody(kind))
     }
@@ -127,7 +133,7 @@ where
 
 fn gather<B>(mut body: B, limit: usize, cx: &mut Context<'_>) -> Recorded<B>
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     if body.is_end_stream() {
@@ -138,7 +144,7 @@ where
     let data = match next(&mut body) {
         Poll::Ready(None) => return Recorded::Empty,
         Poll::Ready(Some(Ok(Piece::Data(data)))) if data.len() <= limit => data,
-        first => return Recorded::Shared(TapeHandle::new(Tape::new(body, hint, limit).with(first))),
+        first => return Recorded::Shared(TapeHandle::new(Tape::new(source(body), hint, limit).with(first))),
     };
     if body.is_end_stream() {
         return Recorded::Whole(data);
@@ -146,15 +152,60 @@ where
     match next(&mut body) {
         Poll::Ready(None) => Recorded::Whole(data),
         second => {
-            let tape = Tape::new(body, hint, limit).with(Poll::Ready(Some(Ok(Piece::Data(data)))));
+            let tape = Tape::new(source(body), hint, limit).with(Poll::Ready(Some(Ok(Piece::Data(data)))));
             Recorded::Shared(TapeHandle::new(tape.with(second)))
         }
     }
 }
 
+/// A body that is not kept; one that is over already needs no box.
+fn through<B>(body: B) -> Kind
+where
+    B: Body + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    if body.is_end_stream() { Kind::Empty } else { Kind::Through(source(body)) }
+}
+
+/// Boxes a body that streams.
+fn source<B>(body: B) -> Source
+where
+    B: Body + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    Box::new(Plain(body))
+}
+
+// === impl Plain ===
+
+impl<B> Body for Plain<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.0).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            let frame = frame.map_err(Into::into)?;
+            Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
 // === impl ReplayBody ===
 
-impl<B> ReplayBody<B> {
+impl ReplayBody {
     /// A body of nothing.
     pub const fn empty() -> Self {
         Self(Kind::Empty)
@@ -166,16 +217,16 @@ impl<B> ReplayBody<B> {
     }
 
     /// A body that is passed through and not kept.
-    pub const fn through(body: B) -> Self {
-        Self(Kind::Through(body))
+    pub fn through<B>(body: B) -> Self
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Self(through(body))
     }
 }
 
-impl<B> Body for ReplayBody<B>
-where
-    B: Body + Unpin,
-    B::Error: Into<BoxError>,
-{
+impl Body for ReplayBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -186,10 +237,7 @@ where
             Kind::Shared(cursor) => cursor.poll_frame(cx),
             Kind::Through(body) => {
                 let frame = ready!(Pin::new(body).poll_frame(cx));
-                Poll::Ready(frame.map(|frame| {
-                    let frame = frame.map_err(user_error)?;
-                    Ok(frame.map_data(|mut data| data.copy_to_bytes(data.remaining())))
-                }))
+                Poll::Ready(frame.map(|frame| frame.map_err(user_error)))
             }
         }
     }
@@ -214,13 +262,13 @@ where
     }
 }
 
-impl<B> Default for ReplayBody<B> {
+impl Default for ReplayBody {
     fn default() -> Self {
         Self::empty()
     }
 }
 
-impl<B> fmt::Debug for ReplayBody<B> {
+impl fmt::Debug for ReplayBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.0 {
             Kind::Empty => "ReplayBody(empty)",

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use http::Request;
+use mesh_core::outcome::Sent;
 
 /// What hyper asks the error of a request body to be convertible to.
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -34,17 +35,6 @@ pub enum ErrorKind {
     Protocol,
     /// The request cannot be sent as it is, or its body failed.
     Request,
-}
-
-/// What the peer may have seen of a request that failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Sent {
-    /// Nothing, or the peer vouches that it did nothing with it. Repeating it is safe.
-    No,
-    /// Nobody knows.
-    Maybe,
-    /// Some of it, for the peer reacted to it.
-    Yes,
 }
 
 /// A call that failed, with the request where it is certain that none of it was written.

@@ -67,6 +67,7 @@ where
         dispatch: Some(dispatch),
         tasks,
         cork,
+        heard: false,
         answered: false,
         figures: Arc::clone(&figures),
         outcome: Ok(()),
@@ -96,6 +97,8 @@ where
     /// What it spawned: the mover of bytes, and the streams.
     tasks: Tasks,
     cork: Cork<IO>,
+    /// Whether the peer has said anything yet.
+    heard: bool,
     /// Whether a call, or a body, ended in this poll and since the last [`survey`](Self::survey).
     answered: bool,
     figures: Arc<Figures>,
@@ -105,7 +108,10 @@ where
 
 /// One of the streams that the peer permits, taken until dropped: hold it until the response body has ended.
 #[derive(Debug)]
-pub struct Claim(Arc<Figures>);
+pub struct Claim {
+    figures: Arc<Figures>,
+    ordinal: usize,
+}
 
 /// What is known about a connection from outside its task.
 #[derive(Debug)]
@@ -185,6 +191,9 @@ impl<B> Sender<B> {
     }
 
     /// Takes one of the streams that the peer permits, or none when all are taken or the connection is no longer open.
+    ///
+    /// Claims are in one order with all sequentially consistent operations: who announces that it waits and then finds
+    /// no claim is seen by whoever drops one next.
     #[must_use]
     pub fn claim(&self) -> Option<Claim> {
         if !self.is_open() {
@@ -193,9 +202,9 @@ impl<B> Sender<B> {
         let permitted = self.max_streams();
         self.figures
             .claimed
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |claimed| (claimed < permitted).then_some(claimed + 1))
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |claimed| (claimed < permitted).then_some(claimed + 1))
             .ok()
-            .map(|_| Claim(Arc::clone(&self.figures)))
+            .map(|before| Claim { figures: Arc::clone(&self.figures), ordinal: before + 1 })
     }
 }
 
@@ -252,6 +261,25 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
+    /// Whether the peer has said anything yet, which for a peer that speaks HTTP/2 is its SETTINGS: how many streams it
+    /// permits is known from then on.
+    #[must_use]
+    pub fn has_heard(&self) -> bool {
+        self.heard
+    }
+
+    /// As [`Sender::is_open`], for who must not hold a sender.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.figures.phase() == Phase::Open
+    }
+
+    /// As [`Sender::max_streams`].
+    #[must_use]
+    pub fn max_streams(&self) -> usize {
+        self.figures.permitted.load(Ordering::Relaxed)
+    }
+
     fn poll_ready_futures(&mut self, budget: &mut usize) -> Pass {
         while let Some(slot) = self.tasks.next_ready() {
             if slot == MAIN {
@@ -333,6 +361,7 @@ where
                 Look::Released => return this.finish(),
                 Look::Heard => {
                     this.survey();
+                    this.heard = true;
                     continue;
                 }
                 Look::Quiet => {}
@@ -369,9 +398,17 @@ where
 
 // === impl Claim ===
 
+impl Claim {
+    /// How many streams were claimed once this one was.
+    #[must_use]
+    pub fn ordinal(&self) -> usize {
+        self.ordinal
+    }
+}
+
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.0.claimed.fetch_sub(1, Ordering::Relaxed);
+        self.figures.claimed.fetch_sub(1, Ordering::SeqCst);
     }
 }
 

@@ -33,5 +33,5 @@ mod io;
 mod options;
 mod task;
 
-pub use self::error::{Error, ErrorKind, SendError, Sent};
+pub use self::error::{Error, ErrorKind, SendError};
 pub use self::options::{Http1Options, Http2Options, KeepAlive};

@@ -22,7 +22,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{pool::Cluster, resolve::Resolve};
+use crate::{cluster::Cluster, resolve::Resolve};
 
 /// Look-ups no more often than this, whatever the records say: a time to live of zero is common and means "do not cache".
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
@@ -101,7 +101,7 @@ impl Names {
             let round = self.round().await;
             let Some(cluster) = cluster.upgrade() else { return };
             match round.endpoints {
-                Ok(endpoints) => cluster.update_endpoints(&endpoints),
+                Ok(endpoints) => cluster.balanced().update_endpoints(&endpoints),
                 Err(error) => tracing::warn!(%error, cluster = %cluster.name(), "look-up failed, last addresses serve on"),
             }
             drop(cluster);

@@ -22,9 +22,9 @@ use tokio::sync::Notify;
 
 use super::Parts;
 use crate::{
+    cluster::Cluster,
     mesh::dns::Names,
-    plan::{Plan, Profile, Step, Targets},
-    pool::Cluster,
+    plan::{Plan, Profile},
 };
 
 /// The targets and clusters of a mesh.
@@ -67,7 +67,7 @@ enum Origin {
     /// From code: this snapshot, for ever. The number keeps its clusters apart from everybody else's.
     Code { snapshot: Arc<Snapshot>, scope: u64 },
     /// From the source of the mesh. Targets of equal profile share the number, and so their clusters.
-    Source { scope: u64, _interest: Option<Interest> },
+    Source { scope: u64, _interest: Interest },
 }
 
 /// What requests to a target find.
@@ -105,7 +105,7 @@ impl Registry {
         parts: &Parts,
         name: Arc<str>,
         profile: Profile,
-        interest: Option<Interest>,
+        interest: Interest,
     ) -> Arc<Target> {
         let twin = self.targets().find(|target| target.shares_scope_with(&profile));
         let (profile, scope) = match twin {
@@ -139,8 +139,18 @@ impl Registry {
     }
 
     /// Every cluster that is in use, by name.
-    pub(crate) fn clusters(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Cluster>)> {
-        self.clusters.iter().map(|(key, entry)| (&key.name, &entry.cluster))
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        self.clusters.values().map(|entry| &entry.cluster)
+    }
+
+    /// Lets go of every cluster: their connections take nothing new.
+    pub(crate) fn close(&mut self) {
+        for target in self.targets().collect::<Vec<_>>() {
+            target.publish(State::Unavailable("the mesh was shut down".into()));
+        }
+        for (_, entry) in std::mem::take(&mut self.clusters) {
+            entry.cluster.balanced().update_endpoints(&Endpoints::none());
+        }
     }
 
     /// The targets that clients hold.
@@ -193,12 +203,9 @@ impl Registry {
         let states: Vec<_> = targets.iter().map(|target| (target.scope(), target.state())).collect();
         self.clusters.retain(|key, entry| {
             let is_used = states.iter().any(|(scope, state)| *scope == key.scope && state.names(&key.name));
-            // A cluster that warms is not in any routes yet.
-            let is_kept = is_used || !entry.warm.load(Ordering::Acquire);
-            if !is_kept {
-                entry.cluster.retire();
-            }
-            is_kept
+            // A cluster that warms is not in any routes yet. One that is let go of here serves the requests that have it,
+            // and retires its endpoints with the last of them.
+            is_used || !entry.warm.load(Ordering::Acquire)
         });
     }
 }
@@ -229,7 +236,7 @@ impl Entry {
         };
         if !is_known {
             let none = Endpoints::none();
-            self.cluster.update_endpoints(said.endpoints.as_deref().unwrap_or(&none));
+            self.cluster.balanced().update_endpoints(said.endpoints.as_deref().unwrap_or(&none));
             self.endpoints = said.endpoints.clone();
         }
     }
@@ -296,6 +303,15 @@ impl Target {
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Target").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+// === impl Compiled ===
+
+impl Compiled {
+    /// The cluster of this name, if routes of the target name it and it exists.
+    pub(crate) fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
+        self.clusters.iter().find(|(known, _)| &**known == name)?.1.as_ref()
     }
 }
 

@@ -142,6 +142,15 @@ impl Connector {
         }
     }
 
+    /// Whether the name to ask for depends on the request's authority.
+    pub(crate) fn asks_for_authority(&self, endpoint_hostname: Option<&str>) -> bool {
+        match self.inner.tls.sni() {
+            Sni::Name(_) => false,
+            Sni::EndpointHostname => endpoint_hostname.is_none(),
+            _ => true,
+        }
+    }
+
     /// Shakes hands over `io` and returns once the peer has proven who it is.
     ///
     /// The identity and the trust are those of this moment. There is no time limit; whoever calls sets one. Verifying takes

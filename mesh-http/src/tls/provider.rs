@@ -26,6 +26,16 @@ impl Provider {
         Self(provider)
     }
 
+    /// The provider that is compiled in: AWS-LC, or ring where only that is.
+    pub fn compiled_in() -> Option<Self> {
+        #[cfg(feature = "tls-aws-lc")]
+        return Some(Self::aws_lc());
+        #[cfg(all(feature = "tls-ring", not(feature = "tls-aws-lc")))]
+        return Some(Self::ring());
+        #[cfg(not(any(feature = "tls-ring", feature = "tls-aws-lc")))]
+        return None;
+    }
+
     pub(crate) fn rustls(&self) -> &Arc<CryptoProvider> {
         &self.0
     }

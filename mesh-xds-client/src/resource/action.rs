@@ -49,7 +49,7 @@ fn unsupported(field: &'static str, notes: &mut Notes) -> Action {
 
 // --- route ---
 
-fn forward(message: pb::RouteAction, scope: &Scope, notes: &mut Notes) -> Result<Option<Action>, ConfigError> {
+fn forward(mut message: pb::RouteAction, scope: &Scope, notes: &mut Notes) -> Result<Option<Action>, ConfigError> {
     use pb::route_action::ClusterSpecifier;
     if let Some(ClusterSpecifier::ClusterSpecifierPlugin(name)) = &message.cluster_specifier {
         if scope.plugins.contains_key(name) {
@@ -63,17 +63,12 @@ fn forward(message: pb::RouteAction, scope: &Scope, notes: &mut Notes) -> Result
         return Ok(Some(unsupported(field, notes)));
     }
     warn_of_unread(&message, notes);
-    let path_rewrite = path_rewrite(message.prefix_rewrite.clone(), message.regex_rewrite.as_ref())?;
-    let host_rewrite = host_rewrite(message.host_rewrite_specifier.clone())?;
-    let priority = priority(message.priority)?;
-    let cluster_not_found = cluster_not_found(message.cluster_not_found_response_code)?;
-    let (specifier, policy) = policy(message, notes)?;
-    let mut forward = Forward::to(cluster(specifier, notes)?);
-    forward.policy = policy;
-    forward.priority = priority;
-    forward.path_rewrite = path_rewrite;
-    forward.host_rewrite = host_rewrite;
-    forward.cluster_not_found = cluster_not_found;
+    let mut forward = Forward::to(cluster(message.cluster_specifier.take(), notes)?);
+    forward.path_rewrite = path_rewrite(std::mem::take(&mut message.prefix_rewrite), message.regex_rewrite.as_ref())?;
+    forward.host_rewrite = host_rewrite(message.host_rewrite_specifier.take())?;
+    forward.priority = priority(message.priority)?;
+    forward.cluster_not_found = cluster_not_found(message.cluster_not_found_response_code)?;
+    forward.policy = policy(message, notes)?;
     Ok(Some(Action::Forward(forward)))
 }
 
@@ -119,15 +114,11 @@ fn warn_of_unread(message: &pb::RouteAction, notes: &mut Notes) {
     );
 }
 
-/// Time limits and retries, and what the message said besides.
+/// Time limits and retries.
 #[expect(deprecated, reason = "max_grpc_timeout came before max_stream_duration and Istio still sends it")]
-fn policy(
-    message: pb::RouteAction,
-    notes: &mut Notes,
-) -> Result<(Option<pb::route_action::ClusterSpecifier>, RoutePolicy), ConfigError> {
+fn policy(message: pb::RouteAction, notes: &mut Notes) -> Result<RoutePolicy, ConfigError> {
     let retry = notes.opt("retry_policy", message.retry_policy, retry::policy)?.unwrap_or_default();
-    let stream = notes.opt("max_stream_duration", message.max_stream_duration, stream_duration)?;
-    let stream = match stream {
+    let stream = match notes.opt("max_stream_duration", message.max_stream_duration, stream_duration)? {
         Some(stream) => stream,
         None => Timeouts {
             grpc_timeout_max: limit("max_grpc_timeout", message.max_grpc_timeout)?,
@@ -142,7 +133,7 @@ fn policy(
         per_try_idle: retry.timeouts.per_try_idle,
         ..stream
     };
-    Ok((message.cluster_specifier, RoutePolicy { timeouts, retry: retry.retry }))
+    Ok(RoutePolicy { timeouts, retry: retry.retry })
 }
 
 fn stream_duration(message: pb::route_action::MaxStreamDuration, _: &mut Notes) -> Result<Timeouts, ConfigError> {
@@ -177,7 +168,7 @@ fn weighted(message: pb::WeightedCluster, notes: &mut Notes) -> Result<WeightedC
         notes,
         message,
         "clusters are drawn at random, by their weights",
-        [runtime_key_prefix, random_value_specifier,]
+        [runtime_key_prefix, random_value_specifier]
     );
     let entries = notes.each("clusters", message.clusters, weighted_entry)?;
     WeightedClusters::new(entries)

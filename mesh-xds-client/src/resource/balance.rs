@@ -154,27 +154,27 @@ fn is_replaced(extension: &Any) -> bool {
 
 fn known(extension: &Any, depth: usize, notes: &mut Notes) -> Result<Option<Choice>, ConfigError> {
     if is::<RoundRobin>(extension) {
-        let config: RoundRobin = unpack("value", extension)?;
+        let config: RoundRobin = unpack(extension)?;
         warn_if_set!(notes, config, "new endpoints take their full share at once", [slow_start_config]);
         return Ok(Some((LoadBalancing::RoundRobin, weighted(config.locality_lb_config.as_ref(), notes))));
     }
     if is::<LeastRequest>(extension) {
-        let config: LeastRequest = unpack("value", extension)?;
+        let config: LeastRequest = unpack(extension)?;
         warn_if_set!(
             notes,
             config,
             "endpoints are picked as without it",
-            [active_request_bias, slow_start_config, selection_method,]
+            [active_request_bias, slow_start_config, selection_method]
         );
         let policy = least_request(config.choice_count)?;
         return Ok(Some((policy, weighted(config.locality_lb_config.as_ref(), notes))));
     }
     if is::<Random>(extension) {
-        let config: Random = unpack("value", extension)?;
+        let config: Random = unpack(extension)?;
         return Ok(Some((LoadBalancing::Random, weighted(config.locality_lb_config.as_ref(), notes))));
     }
     if is::<WrrLocality>(extension) {
-        let config: WrrLocality = unpack("value", extension)?;
+        let config: WrrLocality = unpack(extension)?;
         let within = notes.required("endpoint_picking_policy", config.endpoint_picking_policy, |list, notes| {
             first_known(&list, depth + 1, notes)
         })?;

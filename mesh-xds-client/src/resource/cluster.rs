@@ -34,12 +34,7 @@ pub(super) fn decode(mut message: pb::Cluster, context: &Context, notes: &mut No
 
 #[expect(deprecated, reason = "what is not honoured is warned of, deprecated or not")]
 fn warn_of_unread(message: &pb::Cluster, notes: &mut Notes) {
-    warn_if_set!(
-        notes,
-        message,
-        "every endpoint is reached as transport_socket says",
-        [transport_socket_matches, transport_socket_matcher,]
-    );
+    warn_of_transports(message, notes);
     warn_if_set!(notes, message, "endpoints are judged by the answers to requests alone", [health_checks]);
     warn_if_set!(
         notes,
@@ -75,6 +70,20 @@ fn warn_of_unread(message: &pb::Cluster, notes: &mut Notes) {
             upstream_http_protocol_options,
         ]
     );
+}
+
+/// Transports by endpoint, which Istio's sidecars are sent for mutual TLS where an endpoint can do it.
+fn warn_of_transports(message: &pb::Cluster, notes: &mut Notes) {
+    let instead = match &message.transport_socket {
+        Some(_) => "every endpoint is reached as transport_socket says",
+        None => "every endpoint is reached WITHOUT TLS, since transport_socket is unset",
+    };
+    if message.transport_socket_matches.is_set() {
+        notes.warn("transport_socket_matches", instead);
+    }
+    if message.transport_socket_matcher.is_set() {
+        notes.warn("transport_socket_matcher", instead);
+    }
 }
 
 /// Load is not reported. What must not be asked for is still refused (gRFC A27).
@@ -175,7 +184,6 @@ fn strict_dns(message: ClusterLoadAssignment, notes: &mut Notes) -> Result<Disco
         let endpoints = endpoints::assignment(message, Place::Optional, notes)?;
         return Ok(Discovery::Static(Arc::new(endpoints)));
     }
-    let mut names = Vec::new();
     let groups = notes.each("endpoints", message.endpoints, |group, notes| {
         warn_if_set!(notes, group, "names resolve to equal endpoints", [load_balancing_weight, metadata]);
         if group.priority != 0 {
@@ -183,7 +191,7 @@ fn strict_dns(message: ClusterLoadAssignment, notes: &mut Notes) -> Result<Disco
         }
         notes.each("lb_endpoints", group.lb_endpoints, dns_name)
     })?;
-    names.extend(groups.into_iter().flatten());
+    let names = groups.concat();
     if names.is_empty() {
         return Err(ConfigError::new("endpoints", "[]", "name at least one host"));
     }

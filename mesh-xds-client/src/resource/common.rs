@@ -127,15 +127,12 @@ pub(super) fn message_name(type_url: &str) -> &str {
 }
 
 /// The message that an extension holds, which must be an `M`.
-pub(super) fn unpack<M: Message + Name + Default>(
-    field: &'static str,
-    extension: &wire::Any,
-) -> Result<M, ConfigError> {
+pub(super) fn unpack<M: Message + Name + Default>(extension: &wire::Any) -> Result<M, ConfigError> {
     if !is::<M>(extension) {
         let remedy = format!("send {}", M::full_name());
-        return Err(ConfigError::new("type_url", &extension.type_url, remedy).within(field));
+        return Err(ConfigError::new("type_url", &extension.type_url, remedy));
     }
-    M::decode(extension.value.as_slice()).map_err(|error| undecodable(&error, extension.value.len()).within(field))
+    M::decode(extension.value.as_slice()).map_err(|error| undecodable(&error, extension.value.len()))
 }
 
 /// Says that bytes are not the message that they should be.

@@ -66,12 +66,12 @@ pub(super) fn decode(options: Options, notes: &mut Notes) -> Result<(ConnectionP
 }
 
 fn typed(extension: Any, notes: &mut Notes) -> Result<(ConnectionPolicy, Auto), ConfigError> {
-    let message: HttpProtocolOptions = unpack("value", &extension)?;
+    let message: HttpProtocolOptions = unpack(&extension)?;
     warn_if_set!(
         notes,
         message,
         "requests are treated as without it",
-        [http_filters, outlier_detection, request_mirror_policies, hash_policy, retry_policy,]
+        [http_filters, outlier_detection, request_mirror_policies, hash_policy, retry_policy]
     );
     let policy = notes.opt("common_http_protocol_options", message.common_http_protocol_options, common)?;
     let auto = notes.opt("upstream_http_protocol_options", message.upstream_http_protocol_options, automatic)?;
@@ -86,7 +86,7 @@ fn common(message: core::HttpProtocolOptions, notes: &mut Notes) -> Result<Conne
         notes,
         message,
         "connections and requests are treated as without it",
-        [max_connection_duration_jitter, max_headers_count, max_response_headers_kb, max_stream_duration,]
+        [max_connection_duration_jitter, max_headers_count, max_response_headers_kb, max_stream_duration]
     );
     Ok(ConnectionPolicy {
         idle_timeout: limit("idle_timeout", message.idle_timeout)?,
@@ -152,7 +152,7 @@ fn keep_alive(
             notes,
             message,
             "HTTP/2 is spoken as without it",
-            [max_concurrent_streams, initial_stream_window_size, initial_connection_window_size,]
+            [max_concurrent_streams, initial_stream_window_size, initial_connection_window_size]
         );
         notes.opt("connection_keepalive", message.connection_keepalive, pings)
     })?;

@@ -1,7 +1,7 @@
 //! Endpoints by locality and priority (`ClusterLoadAssignment`).
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -61,8 +61,9 @@ pub(super) fn assignment(
     notes: &mut Notes,
 ) -> Result<Endpoints, ConfigError> {
     let mut interner = Interner::default();
-    let groups =
+    let mut groups =
         notes.each("endpoints", message.endpoints, |message, notes| group(message, place, &mut interner, notes))?;
+    leave_out_repeated(&mut groups, notes);
     let endpoints = Endpoints::new(groups)?;
     match message.policy {
         Some(message) => notes.at("policy", message, |message, notes| with_policy(endpoints, message, notes)),
@@ -75,7 +76,7 @@ fn with_policy(endpoints: Endpoints, message: Policy, notes: &mut Notes) -> Resu
         notes,
         message,
         "endpoints are treated as without it",
-        [endpoint_stale_after, weighted_priority_health,]
+        [endpoint_stale_after, weighted_priority_health]
     );
     let endpoints = endpoints.with_drops(notes.each("drop_overloads", message.drop_overloads, drop_overload)?);
     match number(message.overprovisioning_factor) {
@@ -83,6 +84,29 @@ fn with_policy(endpoints: Endpoints, message: Policy, notes: &mut Notes) -> Resu
             endpoints.with_overprovisioning(factor).map_err(|error| told_as("overprovisioning_factor", &error))
         }
         None => Ok(endpoints),
+    }
+}
+
+/// Leaves out endpoints that stand in an earlier group already, as Envoy does: Istio lists the gateway of a remote network
+/// in each locality behind it. Within one group a repetition is a mistake, and refused.
+fn leave_out_repeated(groups: &mut [LocalityEndpoints], notes: &mut Notes) {
+    let mut first = HashMap::new();
+    let mut repeated = HashSet::new();
+    for (g, group) in groups.iter().enumerate() {
+        for (e, endpoint) in group.endpoints.iter().enumerate() {
+            let earliest = *first.entry((endpoint.addresses(), endpoint.hostname())).or_insert(g);
+            if earliest != g {
+                notes.warn(format!("endpoints[{g}].lb_endpoints[{e}]"), "listed before, and left out here");
+                repeated.insert((g, e));
+            }
+        }
+    }
+    if repeated.is_empty() {
+        return;
+    }
+    for (g, group) in groups.iter_mut().enumerate() {
+        let mut places = 0..;
+        group.endpoints.retain(|_| places.next().is_some_and(|e| !repeated.contains(&(g, e))));
     }
 }
 

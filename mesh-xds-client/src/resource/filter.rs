@@ -98,12 +98,12 @@ fn stage(message: Message, notes: &mut Notes) -> Result<Stage, ConfigError> {
         if message.disabled {
             return Err(ConfigError::new("disabled", true, "leave the router on"));
         }
-        let router: Router = unpack("typed_config", &extension)?;
+        let router: Router = unpack(&extension).map_err(|error| error.within("typed_config"))?;
         warn_if_set!(
             notes,
             router,
             "requests are treated as without it",
-            [upstream_http_filters, respect_expected_rq_timeout,]
+            [upstream_http_filters, respect_expected_rq_timeout]
         );
         return Ok(Stage::Router);
     }
@@ -153,7 +153,7 @@ pub(super) fn overrides(
 
 fn override_of(name: &str, extension: Any, notes: &mut Notes) -> Result<Option<Arc<FaultInjection>>, ConfigError> {
     let (extension, optional) = if is::<FilterConfig>(&extension) {
-        let wrapper: FilterConfig = unpack("value", &extension)?;
+        let wrapper: FilterConfig = unpack(&extension)?;
         let speaks_of_faults = wrapper.config.as_ref().map_or(name == FAULT_FILTER, is::<HttpFault>);
         if wrapper.disabled && speaks_of_faults {
             return Ok(Some(Arc::default()));
@@ -179,7 +179,7 @@ fn override_of(name: &str, extension: Any, notes: &mut Notes) -> Result<Option<A
 // --- fault ---
 
 fn unpack_faults(extension: &Any, notes: &mut Notes) -> Result<Arc<FaultInjection>, ConfigError> {
-    let message: HttpFault = unpack("value", extension)?;
+    let message: HttpFault = unpack(extension)?;
     faults(message, notes).map(Arc::new)
 }
 

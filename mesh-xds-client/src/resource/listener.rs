@@ -64,7 +64,7 @@ pub(super) fn decode(message: pb::Listener, notes: &mut Notes) -> Result<Listene
 }
 
 fn manager(extension: Any, notes: &mut Notes) -> Result<Manager, ConfigError> {
-    let message: HttpConnectionManager = unpack("value", &extension)?;
+    let message: HttpConnectionManager = unpack(&extension)?;
     if message.xff_num_trusted_hops != 0 {
         return Err(ConfigError::new("xff_num_trusted_hops", message.xff_num_trusted_hops, "leave it 0"));
     }

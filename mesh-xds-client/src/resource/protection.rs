@@ -115,7 +115,7 @@ fn warn_of_other_detectors(message: &OutlierMessage, notes: &mut Notes) -> Resul
         notes,
         message,
         "this does not count here",
-        [split_external_local_origin_errors, monitors, detect_degraded_hosts,]
+        [split_external_local_origin_errors, monitors, detect_degraded_hosts]
     );
     let enforced = [
         ("enforcing_success_rate", message.enforcing_success_rate, 100),

@@ -37,7 +37,7 @@ pub(super) fn configuration(message: pb::RouteConfiguration, notes: &mut Notes) 
         notes,
         message,
         "requests are treated as without it",
-        [internal_only_headers, request_mirror_policies, ignore_path_parameters_in_path_matching, route_specifiers,]
+        [internal_only_headers, request_mirror_policies, ignore_path_parameters_in_path_matching, route_specifiers]
     );
     warn_if_set!(notes, message, "only the virtual hosts that stand here are known", [vhds]);
     warn_if_set!(notes, message, "virtual hosts are chosen by the authority", [vhost_header]);
@@ -140,7 +140,7 @@ fn route(
         notes,
         message,
         "requests are treated as without it",
-        [per_request_buffer_limit_bytes, request_body_buffer_limit, route_specifiers,]
+        [per_request_buffer_limit_bytes, request_body_buffer_limit, route_specifiers]
     );
     let Some(matches) = notes.required("match", message.r#match, matcher::route)? else {
         return Ok(None);

@@ -43,9 +43,8 @@ pub(super) fn decode(
     if is::<RawBuffer>(&extension) {
         return Ok(None);
     }
-    notes.at("typed_config", extension, |extension, notes| {
-        upstream(unpack("value", &extension)?, auto, context, notes).map(Some)
-    })
+    notes
+        .at("typed_config", extension, |extension, notes| upstream(unpack(&extension)?, auto, context, notes).map(Some))
 }
 
 fn upstream(
@@ -68,7 +67,7 @@ fn upstream(
     let (identity, validation, alpn) = common;
     let validates_sent_name = auto.san_validation || message.auto_sni_san_validation;
     let sans = sans(&validation, validates_sent_name, notes)?;
-    let sni = sni(message.sni, message.auto_host_sni, auto.sni, &validation.trust)?;
+    let sni = sni(message.sni, message.auto_host_sni, auto.sni, sans.is_empty())?;
     let mut tls = UpstreamTls::new(validation.trust).with_sni(sni).with_sans(sans).with_alpn(alpn);
     if let Some(identity) = identity {
         tls = tls.with_identity(identity);
@@ -76,18 +75,17 @@ fn upstream(
     Ok(tls)
 }
 
-fn sni(name: String, of_endpoint: bool, of_authority: bool, trust: &Trust) -> Result<Sni, ConfigError> {
+/// The name to send. Where it is also the name to ask for there has to be one, though Envoy would send none.
+fn sni(name: String, of_endpoint: bool, of_authority: bool, is_asked_for: bool) -> Result<Sni, ConfigError> {
     const LONGEST: usize = 255;
     if name.len() > LONGEST {
         return Err(ConfigError::new("sni", name, "give at most 255 bytes"));
     }
-    // Public roots vouch for everyone, so there has to be a name to ask for.
-    let is_public = !matches!(trust, Trust::Identity(_));
     Ok(match (name.is_empty(), of_endpoint, of_authority) {
         (_, true, _) => Sni::EndpointHostname,
         (_, _, true) => Sni::Authority,
         (false, ..) => Sni::Name(name.into()),
-        (true, ..) if is_public => Sni::Authority,
+        (true, ..) if is_asked_for => Sni::Authority,
         (true, ..) => Sni::Off,
     })
 }
@@ -297,7 +295,7 @@ fn names(message: CertificateValidationContext, notes: &mut Notes) -> Result<Vec
         notes,
         message,
         "certificates are verified as without it",
-        [allow_expired_certificate, trust_chain_verification,]
+        [allow_expired_certificate, trust_chain_verification]
     );
     if message.match_typed_subject_alt_names.is_set() {
         return notes.each("match_typed_subject_alt_names", message.match_typed_subject_alt_names, typed_name);

@@ -1,0 +1,61 @@
+//! Clusters to pick from, of any size, with a transport that carries nothing.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use mesh_core::{
+    Dice,
+    balance::{Ask, Picked},
+    cluster::{Cluster, Transport},
+    config::{self, ClusterPolicy, Endpoint, Endpoints, LoadBalancing, Semantics, Weight},
+    endpoint::{EndpointInfo, Tried},
+};
+use tokio::time::Instant;
+
+pub(crate) struct Nowhere;
+
+impl Transport for Nowhere {
+    type Handle = Arc<()>;
+
+    fn open(&self, _: &EndpointInfo<'_>) -> Arc<()> {
+        Arc::new(())
+    }
+
+    fn update(&self, _: &Arc<()>, _: &EndpointInfo<'_>) {}
+
+    fn retire(&self, _: &Arc<()>) {}
+}
+
+/// A cluster under its policy, and what a request brings.
+pub(crate) struct Scene {
+    pub(crate) cluster: Arc<Cluster<Nowhere>>,
+    dice: Dice,
+    tried: Tried,
+    pub(crate) now: Instant,
+}
+
+impl Scene {
+    /// `n` endpoints, all of which have been used; of weights 1 to 5 where `weighted`.
+    pub(crate) fn new(policy: LoadBalancing, n: u32, weighted: bool) -> Self {
+        let config = Arc::new(config::Cluster::new("bench").expect("a name"));
+        let policy = ClusterPolicy { load_balancing: Some(policy), ..ClusterPolicy::default() };
+        let cluster = Cluster::new(&config, policy, Semantics::Envoy, Nowhere, 1);
+        cluster.update_endpoints(&Endpoints::flat((0..n).map(|i| endpoint(i, weighted)).collect()).expect("endpoints"));
+        let mut scene = Self { cluster, dice: Dice::new(1), tried: Tried::new(), now: Instant::now() };
+        for _ in 0..20 * n {
+            drop(scene.pick());
+        }
+        scene
+    }
+
+    #[inline]
+    pub(crate) fn pick(&mut self) -> Picked<Arc<()>> {
+        let mut ask = Ask { dice: &mut self.dice, tried: &self.tried, now: self.now, wait_for_ready: false };
+        self.cluster.pick(&mut ask).expect("all endpoints are healthy")
+    }
+}
+
+fn endpoint(i: u32, weighted: bool) -> Endpoint {
+    let address = SocketAddr::from(((0x0a00_0000 + i).to_be_bytes(), 80));
+    let weight = if weighted { 1 + i % 5 } else { 1 };
+    Endpoint::new(address).with_weight(Weight::new(weight).expect("not zero"))
+}

@@ -1,0 +1,47 @@
+//! How a balanced request fails: for want of an endpoint ([`NoEndpoint`](super::NoEndpoint)), or at one ([`AtEndpoint`]).
+
+use std::{error::Error as StdError, fmt};
+
+use crate::{endpoint::EndpointId, outcome::BoxError};
+
+/// A request failed at this endpoint; what happened is the source.
+#[derive(Debug)]
+pub struct AtEndpoint {
+    endpoint: EndpointId,
+    source: BoxError,
+}
+
+impl AtEndpoint {
+    pub(crate) fn new(endpoint: EndpointId, source: BoxError) -> Self {
+        Self { endpoint, source }
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> EndpointId {
+        self.endpoint
+    }
+
+    /// The endpoint at which `error`, or anything in its chain of sources, happened.
+    pub fn of(error: &(dyn StdError + 'static)) -> Option<EndpointId> {
+        let mut next = Some(error);
+        while let Some(error) = next {
+            if let Some(at) = error.downcast_ref::<Self>() {
+                return Some(at.endpoint);
+            }
+            next = error.source();
+        }
+        None
+    }
+}
+
+impl fmt::Display for AtEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "endpoint {} failed", self.endpoint)
+    }
+}
+
+impl StdError for AtEndpoint {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.source)
+    }
+}

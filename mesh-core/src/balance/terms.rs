@@ -1,0 +1,91 @@
+//! What a request says of its own balancing: its dice, where it was before, when it began, whether it waits.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    Dice,
+    carry::Carried,
+    endpoint::{EndpointId, Tried},
+};
+
+/// What a request says of its own balancing.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// Decides the draws of this attempt. A request that has dice of its own rolls these with them.
+    pub dice: Dice,
+    /// Where earlier attempts were.
+    pub tried: Tried,
+    /// The attempt's reading of the clock.
+    pub now: Instant,
+    /// Whether it waits for an endpoint rather than fail for want of one. It waits as long as its caller does.
+    pub wait_for_ready: bool,
+}
+
+/// Finds the terms of a request, and tells it what became of them. [`Carried`] asks the request itself ([`Attempted`]);
+/// [`OwnDice`] is for requests that have nothing to say.
+pub trait TermsOf<R> {
+    /// The terms of this attempt.
+    fn terms_of(&self, request: &mut R) -> Terms;
+
+    /// The request is about to be sent to `endpoint`. It is told again when no connection could be made there and the
+    /// request moves on; the last one told is the one that answered or failed.
+    fn picked(&self, request: &mut R, endpoint: EndpointId);
+}
+
+/// A request that carries its terms.
+pub trait Attempted {
+    /// The terms of this attempt.
+    fn terms(&mut self) -> Terms;
+
+    /// As [`TermsOf::picked`].
+    fn picked(&mut self, endpoint: EndpointId);
+}
+
+/// Dice of the balancer's own, from a seed and the number of the call; nothing was tried before and nothing waits.
+///
+/// Clones count together.
+#[derive(Clone, Debug)]
+pub struct OwnDice {
+    seed: u64,
+    calls: Arc<AtomicU64>,
+}
+
+// === impl Carried ===
+
+impl<R: Attempted> TermsOf<R> for Carried {
+    fn terms_of(&self, request: &mut R) -> Terms {
+        request.terms()
+    }
+
+    fn picked(&self, request: &mut R, endpoint: EndpointId) {
+        request.picked(endpoint);
+    }
+}
+
+// === impl OwnDice ===
+
+impl OwnDice {
+    /// Dice seeded with `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, calls: Arc::default() }
+    }
+}
+
+impl<R> TermsOf<R> for OwnDice {
+    fn terms_of(&self, _: &mut R) -> Terms {
+        let call = self.calls.fetch_add(1, Relaxed);
+        Terms {
+            dice: Dice::of_call(self.seed, 0, call),
+            tried: Tried::new(),
+            now: Instant::now(),
+            wait_for_ready: false,
+        }
+    }
+
+    fn picked(&self, _: &mut R, _: EndpointId) {}
+}

@@ -1,0 +1,43 @@
+//! When the mesh tries again: mesh-core's rules for HTTP, and what the protocol's peers ask for.
+
+use std::marker::PhantomData;
+
+use http::Response;
+use mesh_core::{
+    outcome::Flags,
+    retry::{HttpRules, Judge, Tried, Verdict, Wait},
+};
+
+use crate::protocol::{Protocol, Pushback};
+
+/// The rules of a protocol.
+pub(crate) struct Rules<P>(PhantomData<fn() -> P>);
+
+// === impl Rules ===
+
+impl<P> Rules<P> {
+    pub(super) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<P> Clone for Rules<P> {
+    fn clone(&self) -> Self {
+        Self::new()
+    }
+}
+
+impl<B, P: Protocol> Judge<Response<B>> for Rules<P> {
+    fn judge(&self, tried: Tried<'_, Response<B>>) -> Verdict {
+        let pushback = tried.result.as_ref().ok().and_then(|response| P::pushback(response.headers()));
+        match (HttpRules.judge(tried), pushback) {
+            (Verdict::Retry(_), Some(Pushback::Stop)) => Verdict::Deliver,
+            (Verdict::Retry(_), Some(Pushback::After(wait))) => Verdict::Retry(Wait::Exactly(wait)),
+            (verdict, _) => verdict,
+        }
+    }
+
+    fn note(&self, response: &mut Response<B>, flags: Flags) {
+        HttpRules.note(response, flags);
+    }
+}

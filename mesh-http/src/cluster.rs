@@ -1,0 +1,296 @@
+//! A cluster over HTTP: mesh-core's cluster, whose endpoints are reached through connection pools.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame, SizeHint};
+use mesh_core::{
+    cluster::{self as core, Dispatch, Undelivered},
+    config::{self, ClusterPolicy, Semantics},
+    endpoint::{EndpointId, EndpointInfo},
+    identity::IdentityError,
+    limit::Limits,
+    outcome::{BoxError, Failed, Failure, FailureKind, Sent},
+};
+use pin_project::pin_project;
+
+use crate::{
+    call::{Attempt, RequestBody},
+    connect::Connect,
+    mesh::Tasks,
+    pool::{Ask, Pool, PoolBody, PoolContext, SendFailed, Sending},
+    telemetry::ClusterMetrics,
+    tls::{TlsClient, TlsError},
+};
+
+/// A cluster over HTTP.
+pub(crate) struct Cluster {
+    balanced: Arc<core::Cluster<Transport>>,
+    limits: Arc<Limits>,
+    metrics: ClusterMetrics,
+}
+
+/// What every cluster of a mesh opens its connections with.
+#[derive(Clone)]
+pub(crate) struct Environment {
+    pub(crate) connector: Arc<dyn Connect>,
+    /// None when no cryptography is at hand; clusters that ask for TLS fail then.
+    pub(crate) tls: Option<TlsClient>,
+    pub(crate) tasks: Tasks,
+}
+
+/// Opens a pool for each endpoint that is used.
+pub(crate) struct Transport {
+    environment: Environment,
+    limits: Arc<Limits>,
+    metrics: ClusterMetrics,
+    /// What pools are made with; replaced whole when the policy changes.
+    terms: ArcSwap<Terms>,
+    generations: AtomicU64,
+    seed: u64,
+}
+
+/// What pools are made with, or why none can be: TLS that was asked for and cannot be had is never left out.
+type Terms = Result<Arc<PoolContext>, TlsError>;
+
+/// The pool of an endpoint.
+pub(crate) struct Handle {
+    id: EndpointId,
+    hostname: Option<Arc<str>>,
+    pool: Result<Pool<RequestBody>, TlsError>,
+}
+
+/// A request on its way to an endpoint.
+#[pin_project(project = DeliveryProject)]
+pub(crate) enum Delivery {
+    Sent {
+        #[pin]
+        sending: Sending<RequestBody>,
+        endpoint: EndpointId,
+        rejoin: Option<Rejoin>,
+    },
+    Refused(Option<(Attempt, Failed)>),
+}
+
+/// Makes an attempt whole again.
+type Rejoin = crate::call::AttemptRest;
+
+/// The body of a response, and which endpoint it came from.
+#[pin_project]
+pub(crate) struct EndpointBody {
+    #[pin]
+    body: PoolBody,
+    endpoint: EndpointId,
+}
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// A cluster without endpoints.
+    pub(crate) fn new(
+        environment: &Environment,
+        config: &Arc<config::Cluster>,
+        policy: ClusterPolicy,
+        semantics: Semantics,
+        seed: u64,
+    ) -> Arc<Self> {
+        let limits = Limits::new(&policy.circuit_breakers);
+        let metrics = ClusterMetrics::of(config.name());
+        let transport = Transport::new(environment.clone(), limits.clone(), metrics.clone(), &policy, seed);
+        let balanced = core::Cluster::new(config, policy, semantics, transport, seed);
+        Arc::new(Self { balanced, limits, metrics })
+    }
+
+    /// The name.
+    pub(crate) fn name(&self) -> &Arc<str> {
+        self.balanced.name()
+    }
+
+    /// Its endpoints, and how one is picked.
+    pub(crate) fn balanced(&self) -> &Arc<core::Cluster<Transport>> {
+        &self.balanced
+    }
+
+    /// What may be under way.
+    pub(crate) fn limits(&self) -> &Arc<Limits> {
+        &self.limits
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &ClusterMetrics {
+        &self.metrics
+    }
+
+    /// Is treated by `policy` from now on. Counters stay; connections stay unless they are of another kind now.
+    pub(crate) fn update_policy(&self, policy: ClusterPolicy) {
+        self.limits.update(&policy.circuit_breakers);
+        self.balanced.transport().set_terms(&policy, &self.balanced.policy());
+        self.balanced.update_policy(policy);
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("name", self.name()).finish_non_exhaustive()
+    }
+}
+
+// === impl Transport ===
+
+impl Transport {
+    fn new(
+        environment: Environment,
+        limits: Arc<Limits>,
+        metrics: ClusterMetrics,
+        policy: &ClusterPolicy,
+        seed: u64,
+    ) -> Self {
+        let terms = ArcSwap::from_pointee(make_terms(&environment, &limits, policy, 0, seed));
+        Self { environment, limits, metrics, terms, generations: AtomicU64::new(0), seed }
+    }
+
+    /// Connections of another protocol or under other TLS are of another generation, and drain.
+    fn set_terms(&self, policy: &ClusterPolicy, before: &ClusterPolicy) {
+        let is_other = policy.tls != before.tls || policy.connections.protocol != before.connections.protocol;
+        let generation = self.generations.fetch_add(u64::from(is_other), Ordering::Relaxed) + u64::from(is_other);
+        let terms = make_terms(&self.environment, &self.limits, policy, generation, self.seed);
+        self.terms.store(Arc::new(terms));
+    }
+}
+
+fn make_terms(
+    environment: &Environment,
+    limits: &Arc<Limits>,
+    policy: &ClusterPolicy,
+    generation: u64,
+    seed: u64,
+) -> Terms {
+    let tasks = Arc::new(environment.tasks.clone());
+    let context = PoolContext::new(environment.connector.clone(), tasks, limits.clone())
+        .policy(&policy.connections)
+        .connect_timeout(policy.connect_timeout.unwrap_or(PoolContext::CONNECT_TIMEOUT))
+        .generation(generation)
+        .seed(seed);
+    let Some(tls) = &policy.tls else {
+        return Ok(Arc::new(context));
+    };
+    let own: Vec<&str> = tls.alpn().iter().map(|protocol| &**protocol).collect();
+    let implied = PoolContext::alpn(policy.connections.protocol.unwrap_or_default());
+    let alpn = if own.is_empty() { implied } else { &own };
+    let client = environment.tls.as_ref().ok_or_else(no_provider)?;
+    Ok(Arc::new(context.tls(client.connector(tls, alpn)?)))
+}
+
+fn no_provider() -> TlsError {
+    let remedy = "give the mesh a provider, by `crypto`, or turn on one of the tls features";
+    TlsError::Identity(IdentityError::absent("cryptography", "none is compiled in", remedy))
+}
+
+impl core::Transport for Transport {
+    type Handle = Handle;
+
+    fn open(&self, endpoint: &EndpointInfo<'_>) -> Handle {
+        let terms = self.terms.load();
+        let pool = match &**terms {
+            Ok(context) => Ok(Pool::new(context.clone(), endpoint.addresses.to_vec(), endpoint.hostname.cloned())),
+            Err(error) => Err(error.clone()),
+        };
+        Handle { id: endpoint.id, hostname: endpoint.hostname.cloned(), pool }
+    }
+
+    fn update(&self, handle: &Handle, _: &EndpointInfo<'_>) {
+        if let (Ok(pool), Ok(context)) = (&handle.pool, &**self.terms.load()) {
+            pool.update(context.clone());
+        }
+    }
+
+    fn retire(&self, handle: &Handle) {
+        if let Ok(pool) = &handle.pool {
+            pool.retire();
+        }
+    }
+}
+
+// === impl Handle ===
+
+impl Dispatch<Attempt> for Handle {
+    type Response = Response<EndpointBody>;
+    type Future = Delivery;
+
+    fn dispatch(&self, mut attempt: Attempt) -> Delivery {
+        attempt.meets(self.hostname.as_ref());
+        let pool = match &self.pool {
+            Ok(pool) => pool,
+            Err(error) => {
+                let failed = Failed::because(Failure::new(FailureKind::Tls, Sent::No), error.clone());
+                return Delivery::Refused(Some((attempt, failed)));
+            }
+        };
+        let (request, rest) = attempt.split();
+        let ask = Ask::new(rest.priority());
+        Delivery::Sent { sending: pool.send(request, ask), endpoint: self.id, rejoin: Some(rest) }
+    }
+}
+
+// === impl Delivery ===
+
+impl Future for Delivery {
+    type Output = Result<Response<EndpointBody>, Undelivered<Attempt>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            DeliveryProject::Sent { sending, endpoint, rejoin } => {
+                let result = ready!(sending.poll(cx));
+                Poll::Ready(match result {
+                    Ok(response) => Ok(response.map(|body| EndpointBody { body, endpoint: *endpoint })),
+                    Err(SendFailed { request, error }) => {
+                        let rest = rejoin.take();
+                        let request = request.and_then(|request| Some(rest?.join(request)));
+                        Err(Undelivered { request, error: error.into() })
+                    }
+                })
+            }
+            DeliveryProject::Refused(refused) => {
+                let (attempt, failed) = refused.take().expect("polled after completion");
+                Poll::Ready(Err(Undelivered { request: Some(attempt), error: failed.into() }))
+            }
+        }
+    }
+}
+
+// === impl EndpointBody ===
+
+impl EndpointBody {
+    /// The endpoint that sends it.
+    pub(crate) fn endpoint(&self) -> EndpointId {
+        self.endpoint
+    }
+}
+
+impl Body for EndpointBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.project().body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

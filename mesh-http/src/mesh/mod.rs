@@ -1,0 +1,401 @@
+//! What the clients of a process share: a source of configuration, identities, connections, clusters, and every task.
+
+mod dns;
+mod registry;
+mod tasks;
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use mesh_core::{
+    cluster::ClusterStatus,
+    config::{self, ConfigError, Snapshot, Trust},
+    identity::{Identities, IdentitySource, IdentityStatus},
+    outcome::FailureKind,
+    source::{ConfigSource, Interest, SourceStatus},
+};
+use tokio::{runtime::Handle, sync::Notify};
+
+pub(crate) use self::{
+    registry::{Compiled, State, Target},
+    tasks::Tasks,
+};
+use self::registry::Registry;
+use crate::{
+    Error,
+    cluster::{Cluster, Environment},
+    connect::{Connect, SocketConnector},
+    plan::Profile,
+    pool::Task,
+    resolve::{Resolve, SystemResolver},
+    tls::{Provider, TlsClient},
+};
+
+/// A handle on what the clients of a process share.
+///
+/// Clones are cheap. Clients hold one, so a mesh lives as long as its last client; then its work ends, and connections end
+/// with their last response. There is nothing process-wide: two meshes know nothing of each other.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example(source: impl mesh_core::source::ConfigSource) -> Result<(), mesh_http::Error> {
+/// use mesh_http::{Client, Mesh};
+///
+/// let mesh = Mesh::builder().source(source).build()?;
+/// let reviews = Client::builder("reviews.shop:9080").mesh(&mesh).build()?;
+/// reviews.ready().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Mesh {
+    shared: Arc<Shared>,
+}
+
+/// Builds a [`Mesh`].
+#[must_use]
+pub struct MeshBuilder {
+    source: Option<Arc<dyn ConfigSource>>,
+    identities: Vec<(Arc<str>, Arc<dyn IdentitySource>)>,
+    connector: Arc<dyn Connect>,
+    resolver: Arc<dyn Resolve>,
+    provider: Option<Provider>,
+    runtime: Option<Handle>,
+    seed: Option<u64>,
+}
+
+/// How a mesh stands, for people.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MeshStatus {
+    /// The source, where there is one.
+    pub source: Option<SourceStatus>,
+    /// Every target that clients hold, and what is the matter with those that have no configuration.
+    pub targets: Vec<(Arc<str>, Result<(), Arc<str>>)>,
+    /// Every cluster in use.
+    pub clusters: Vec<ClusterStatus>,
+    /// Every identity.
+    pub identities: Vec<(Arc<str>, IdentityStatus)>,
+}
+
+struct Shared {
+    parts: Parts,
+    source: Option<Arc<dyn ConfigSource>>,
+    registry: Mutex<Registry>,
+}
+
+/// The parts that clusters and targets are made of and with.
+pub(crate) struct Parts {
+    pub(crate) tasks: Tasks,
+    pub(crate) resolver: Arc<dyn Resolve>,
+    /// Rung when targets should be looked at again.
+    pub(crate) poke: Arc<Notify>,
+    environment: Environment,
+    identities: Identities,
+    seed: u64,
+    numbers: AtomicU64,
+}
+
+// === impl Mesh ===
+
+impl Mesh {
+    /// Builds a mesh.
+    pub fn builder() -> MeshBuilder {
+        MeshBuilder {
+            source: None,
+            identities: Vec::new(),
+            connector: Arc::new(SocketConnector),
+            resolver: Arc::new(SystemResolver::default()),
+            provider: None,
+            runtime: None,
+            seed: None,
+        }
+    }
+
+    /// How everything stands.
+    pub fn status(&self) -> MeshStatus {
+        let registry = self.shared.registry();
+        let targets = registry.targets().map(|target| {
+            let state = match &**target.state() {
+                State::Waiting => Err("waiting for its configuration".into()),
+                State::Ready(_) => Ok(()),
+                State::Unavailable(reason) => Err(reason.clone()),
+            };
+            (target.name.clone(), state)
+        });
+        MeshStatus {
+            source: self.shared.source.as_ref().map(|source| source.status()),
+            targets: targets.collect(),
+            clusters: registry.clusters().map(|cluster| cluster.balanced().status()).collect(),
+            identities: self.shared.parts.identities.statuses(),
+        }
+    }
+
+    /// Adds an identity, or replaces the one of that name, which handshakes read from now on.
+    pub fn add_identity(&self, name: impl Into<Arc<str>>, source: impl IdentitySource) {
+        self.shared.parts.add_identity(name.into(), Arc::new(source));
+    }
+
+    /// Ends the work, waits up to `grace` for responses under way, then cuts the connections that are left. Returns whether
+    /// nothing had to be cut. Requests that are made afterwards may fail.
+    ///
+    /// Dropping the future leaves the work ended and the connections as they are.
+    pub async fn shutdown(&self, grace: Duration) -> bool {
+        self.shared.registry().close();
+        self.shared.parts.tasks.shutdown(grace).await
+    }
+
+    /// Adds a target that stands in code.
+    pub(crate) fn add_code(&self, name: Arc<str>, profile: Profile, snapshot: Snapshot) -> Arc<Target> {
+        self.shared.registry().add_code(&self.shared.parts, name, profile, snapshot)
+    }
+
+    /// Adds a target that the source knows.
+    pub(crate) fn add_steered(&self, name: Arc<str>, profile: Profile) -> Result<Arc<Target>, ConfigError> {
+        let Some(source) = &self.shared.source else {
+            let remedy = "give endpoints, routes, or a mesh that has a source";
+            return Err(ConfigError::new("target", name, remedy));
+        };
+        let interest = source.watch(&name);
+        Ok(self.shared.registry().add_steered(&self.shared.parts, name, profile, interest))
+    }
+
+    /// Refuses a policy that names identities which nobody registered.
+    pub(crate) fn check_identities(&self, profile: &Profile) -> Result<(), ConfigError> {
+        let contexts = [&profile.pins, &profile.code, &profile.preset].map(|policy| policy.cluster.tls.as_ref());
+        for tls in contexts.into_iter().flatten() {
+            let trusted = match tls.trust() {
+                Trust::Identity(name) => Some(name),
+                _ => None,
+            };
+            for name in tls.identity().into_iter().chain(trusted) {
+                if self.shared.parts.identities.get(name).is_none() {
+                    return Err(ConfigError::new("tls.identity", name, "register it with the mesh, by `identity`"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Why a target is still without configuration after `waited`.
+    pub(crate) fn why_waiting(&self, target: &str, waited: Duration) -> Error {
+        let mut reason = format!("target `{target}` has no configuration after {waited:?}");
+        if let Some(status) = self.shared.source.as_ref().map(|source| source.status()) {
+            let link = if status.connected { "connected to" } else { "not connected to" };
+            reason.push_str(&format!("; {link} {}", status.server));
+            if let Some(error) = status.last_error {
+                reason.push_str(&format!(", last error: {error}"));
+            }
+        }
+        Error::new(FailureKind::NoConfig, reason)
+    }
+
+    /// The seed of the mesh, and a number that no other client of it has.
+    pub(crate) fn seed_and_number(&self) -> (u64, u64) {
+        (self.shared.parts.seed, self.shared.parts.next_number())
+    }
+}
+
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mesh").field("steered", &self.shared.source.is_some()).finish_non_exhaustive()
+    }
+}
+
+// === impl MeshBuilder ===
+
+impl MeshBuilder {
+    /// Steers targets by `source`, such as an xDS client. Default: none, and every client says in code where to send.
+    pub fn source(mut self, source: impl ConfigSource) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// Registers an identity under a name by which TLS contexts refer to it. Default: none.
+    pub fn identity(mut self, name: impl Into<Arc<str>>, source: impl IdentitySource) -> Self {
+        self.identities.push((name.into(), Arc::new(source)));
+        self
+    }
+
+    /// Opens every connection through `connector`. Default: [`SocketConnector`].
+    pub fn connector(mut self, connector: impl Connect) -> Self {
+        self.connector = Arc::new(connector);
+        self
+    }
+
+    /// Looks names up with `resolver`. Default: [`SystemResolver`].
+    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// The cryptography of TLS. Default: aws-lc-rs, or ring where only that is compiled in.
+    pub fn crypto(mut self, provider: Provider) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// Spawns tasks on this runtime. Default: the one in which [`build`](Self::build) is called.
+    pub fn runtime(mut self, runtime: Handle) -> Self {
+        self.runtime = Some(runtime);
+        self
+    }
+
+    /// Makes every random decision repeatable. Default: a seed of its own.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Builds the mesh, and starts its work.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] when there is no tokio runtime to work in, an identity stands twice, or no cryptography is compiled
+    /// in and none was given.
+    pub fn build(self) -> Result<Mesh, Error> {
+        let runtime = match self.runtime {
+            Some(runtime) => runtime,
+            None => Handle::try_current().map_err(|_| {
+                ConfigError::new("runtime", "none", "call build inside a tokio runtime, or give one by `runtime`")
+            })?,
+        };
+        if let Some(name) = twice(&self.identities) {
+            return Err(ConfigError::new("identity", name, "register a name once").into());
+        }
+        let identities = Identities::new();
+        let tasks = Tasks::new(runtime);
+        let tls = self.provider.or_else(Provider::compiled_in).map(|provider| TlsClient::new(provider, identities.clone()));
+        let parts = Parts {
+            environment: Environment { connector: self.connector, tls, tasks: tasks.clone() },
+            tasks,
+            resolver: self.resolver,
+            poke: Arc::default(),
+            identities,
+            seed: self.seed.unwrap_or_else(random_seed),
+            numbers: AtomicU64::new(0),
+        };
+        for (name, source) in self.identities {
+            parts.add_identity(name, source);
+        }
+        let shared = Arc::new(Shared { parts, source: self.source, registry: Mutex::default() });
+        Shared::start(&shared);
+        Ok(Mesh { shared })
+    }
+}
+
+impl fmt::Debug for MeshBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeshBuilder").finish_non_exhaustive()
+    }
+}
+
+fn twice(identities: &[(Arc<str>, Arc<dyn IdentitySource>)]) -> Option<&str> {
+    let mut seen = std::collections::HashSet::new();
+    identities.iter().find(|(name, _)| !seen.insert(name)).map(|(name, _)| &**name)
+}
+
+/// Chance without a dependency: what the standard library seeds its hash maps with.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn registry(&self) -> MutexGuard<'_, Registry> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts following the source. Nothing that is spawned keeps the mesh alive.
+    fn start(shared: &Arc<Self>) {
+        let tasks = &shared.parts.tasks;
+        let mut snapshots = shared.source.as_ref().map(|source| {
+            tasks.work(source.work());
+            source.snapshots()
+        });
+        let mesh = Arc::downgrade(shared);
+        let poke = shared.parts.poke.clone();
+        tasks.work(async move {
+            loop {
+                // Biased: which of two events is seen first must not be left to chance.
+                let snapshot = tokio::select! {
+                    biased;
+                    snapshot = next(&mut snapshots) => Some(snapshot),
+                    () = poke.notified() => None,
+                };
+                let Some(mesh) = mesh.upgrade() else { return };
+                let mut registry = mesh.registry();
+                match snapshot {
+                    Some(snapshot) => registry.apply(&mesh.parts, snapshot),
+                    None => registry.refresh_all(&mesh.parts),
+                }
+            }
+        });
+    }
+}
+
+/// The next snapshot; never, where there is no source or it has ended.
+async fn next(snapshots: &mut Option<tokio::sync::watch::Receiver<Arc<Snapshot>>>) -> Arc<Snapshot> {
+    if let Some(receiver) = snapshots {
+        if receiver.changed().await.is_ok() {
+            return receiver.borrow_and_update().clone();
+        }
+        *snapshots = None;
+    }
+    std::future::pending().await
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.parts.tasks.stop_work();
+    }
+}
+
+// === impl Parts ===
+
+impl Parts {
+    /// A number that was not given before.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A seed for something that is made now.
+    pub(crate) fn next_seed(&self) -> u64 {
+        mesh_core::Dice::of_call(self.seed, u64::MAX, self.next_number()).roll()
+    }
+
+    /// A cluster without endpoints, whose background work is under way.
+    pub(crate) fn new_cluster(&self, profile: &Profile, said: &Arc<config::Cluster>) -> Arc<Cluster> {
+        let policy = profile.cluster_policy(&said.policy);
+        let cluster = Cluster::new(&self.environment, said, policy, profile.semantics, self.next_seed());
+        self.tasks.work(cluster.balanced().background());
+        cluster
+    }
+
+    fn add_identity(&self, name: Arc<str>, source: Arc<dyn IdentitySource>) {
+        self.tasks.work(source.clone().background());
+        self.identities.insert(name, source);
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+impl crate::pool::Spawn for Tasks {
+    fn spawn(&self, task: Task) {
+        self.connection(task);
+    }
+}
+

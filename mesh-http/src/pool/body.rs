@@ -1,0 +1,66 @@
+//! A response body that occupies its connection until it has ended.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use mesh_core::outcome::{Failed, Sent};
+
+use super::{connection::Occupied, error};
+use crate::conn;
+
+/// The body of a response from a pool.
+///
+/// Its connection, or its stream, goes back to the pool when it has been read to its end; at once, where there is no body.
+/// Dropping it earlier resets the stream, or closes an HTTP/1 connection. Errors are a [`Failed`]; as the response had
+/// begun, [`Sent::Yes`].
+#[derive(Debug)]
+pub struct PoolBody {
+    incoming: Incoming,
+    occupied: Option<Occupied>,
+}
+
+impl PoolBody {
+    pub(super) fn new(incoming: Incoming, occupied: Occupied) -> Self {
+        let mut body = Self { incoming, occupied: Some(occupied) };
+        if body.incoming.is_end_stream() {
+            body.finish();
+        }
+        body
+    }
+
+    fn finish(&mut self) {
+        if let Some(occupied) = self.occupied.take() {
+            occupied.finish();
+        }
+    }
+}
+
+impl Body for PoolBody {
+    type Data = Bytes;
+    type Error = Failed;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failed>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
+        match &frame {
+            Some(Ok(_)) if !self.incoming.is_end_stream() => {}
+            Some(Ok(_)) | None => self.finish(),
+            Some(Err(_)) => self.occupied = None,
+        }
+        Poll::Ready(frame.map(|frame| {
+            frame.map_err(|error| error::failed(conn::Error::from_body(error), Sent::Yes))
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,131 @@
+//! How a request fails at a pool, in the words that retries, ejection and metrics read.
+
+use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
+
+use http::Request;
+use mesh_core::{
+    limit::Overloaded,
+    outcome::{Failed, Failure, FailureKind, Sent},
+};
+
+use crate::{
+    conn::{self, ErrorKind},
+    tls::TlsError,
+};
+
+/// A request that was not answered, and the request itself where none of it has left.
+pub struct SendFailed<B> {
+    /// The request as it was given, where it never left: another endpoint can have it.
+    pub request: Option<Request<B>>,
+    /// What happened.
+    pub error: Failed,
+}
+
+/// Why there is no connection; told to everyone who waited for it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No stream of bytes could be opened.
+    Io(Arc<io::Error>),
+    /// TLS failed.
+    Tls(TlsError),
+    /// The peer chose a protocol by ALPN that the configuration does not allow.
+    Alpn(Box<str>),
+    /// The peer does not speak HTTP/2, or hung up before it said a word.
+    Http(Arc<conn::Error>),
+    /// It was not ready within this time.
+    Elapsed(Duration),
+    /// The task that opened it was ended.
+    Cancelled,
+}
+
+// === impl SendFailed ===
+
+impl<B> fmt::Debug for SendFailed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendFailed")
+            .field("is_returned", &self.request.is_some())
+            .field("error", &self.error)
+            .finish()
+    }
+}
+
+impl<B> fmt::Display for SendFailed<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("request was not answered")
+    }
+}
+
+impl<B> StdError for SendFailed<B> {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.error)
+    }
+}
+
+// === impl ConnectError ===
+
+impl ConnectError {
+    /// Nothing of a request has left when there is no connection.
+    pub(super) fn failed(&self) -> Failed {
+        let kind = match self {
+            Self::Io(_) | Self::Http(_) => FailureKind::Connect,
+            Self::Tls(_) | Self::Alpn(_) => FailureKind::Tls,
+            Self::Elapsed(_) => FailureKind::ConnectTimeout,
+            Self::Cancelled => FailureKind::Shutdown,
+        };
+        Failed::because(Failure::new(kind, Sent::No), self.clone())
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(_) => f.write_str("no stream to the endpoint"),
+            Self::Tls(_) => f.write_str("no TLS with the endpoint"),
+            Self::Alpn(protocol) => {
+                write!(f, "the endpoint chose `{protocol}`, which the cluster's protocol does not allow")
+            }
+            Self::Http(_) => f.write_str("the endpoint does not begin HTTP/2"),
+            Self::Elapsed(limit) => write!(f, "connection not ready within {limit:?}"),
+            Self::Cancelled => f.write_str("connecting was given up on this side"),
+        }
+    }
+}
+
+impl StdError for ConnectError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Io(error) => Some(&**error),
+            Self::Tls(error) => Some(error),
+            Self::Http(error) => Some(&**error),
+            Self::Alpn(_) | Self::Elapsed(_) | Self::Cancelled => None,
+        }
+    }
+}
+
+/// The limit that refused, as a failure.
+pub(super) fn overflow(overloaded: Overloaded) -> Failed {
+    Failed::because(overloaded.failure(), overloaded)
+}
+
+/// A fault of the request itself; the endpoint has no part in it.
+pub(super) fn unsendable(source: impl Into<mesh_core::outcome::BoxError>) -> Failed {
+    Failed::because(Failure::new(FailureKind::RequestBody, Sent::No), source)
+}
+
+/// What a connection says of a call, or of a response body.
+pub(super) fn failed(error: conn::Error, sent: Sent) -> Failed {
+    Failed::because(Failure::new(kind_of(&error), sent), error)
+}
+
+fn kind_of(error: &conn::Error) -> FailureKind {
+    match error.kind() {
+        // A peer that refuses our certificate may say so only now.
+        ErrorKind::Lost | ErrorKind::Protocol if TlsError::find(error).is_some() => FailureKind::Tls,
+        ErrorKind::Closed | ErrorKind::Lost | ErrorKind::Silent => FailureKind::Disconnected,
+        ErrorKind::Refused => FailureKind::Refused,
+        ErrorKind::Reset => FailureKind::Reset,
+        ErrorKind::Protocol => FailureKind::Protocol,
+        ErrorKind::Request => FailureKind::RequestBody,
+    }
+}

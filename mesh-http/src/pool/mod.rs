@@ -1,0 +1,161 @@
+//! The connections to one endpoint, and the queue of those who wait for one.
+//!
+//! A [`Pool`] turns an endpoint's addresses into something that answers requests. hyper-util's client pools too, for all
+//! hosts at once and without limits; here there is one pool for each endpoint, because an endpoint was picked before, and
+//! what it may cost is bounded: connections, requests on each, requests that wait.
+//!
+//! | | HTTP/1.1 | HTTP/2 |
+//! |---|---|---|
+//! | a request gets | the connection that was used last, whole | a stream of the connection with the fewest |
+//! | in place of a lock | one short one | an atomic claim on a snapshot |
+//! | another connection opens | for each request that waits | when nine tenths of all streams are in use |
+//! | it comes back | when the response body has ended | likewise |
+//!
+//! # Lazy
+//!
+//! A pool holds no connection, no task and no memory to speak of until a request comes. Opening a connection and driving it
+//! is one task, spawned through the injected [`Spawn`], so handshakes never run on the task of a request. A failed attempt
+//! is told to all who wait; nothing tries again until a request asks.
+//!
+//! # Whom a connection is for
+//!
+//! Where TLS asks the peer to prove the request's authority, connections are kept apart by it; requests of one authority
+//! never go over a connection that was verified for another.
+//!
+//! # Cancellation
+//!
+//! Dropping a [`Sending`], or a [`PoolBody`] before its end, resets the stream or closes the connection, and makes room at
+//! once. Dropping the pool retires it: what is in flight finishes.
+
+mod attempt;
+mod body;
+mod connection;
+mod context;
+mod error;
+mod send;
+mod shared;
+mod target;
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::Request;
+use http_body::Body;
+use mesh_core::config::{Address, RequestPriority};
+
+use self::{
+    attempt::{Attempt, BoxError},
+    shared::Shared,
+};
+pub use self::{
+    body::PoolBody,
+    context::{PoolContext, Spawn, Task},
+    error::{ConnectError, SendFailed},
+    send::Sending,
+};
+
+/// The connections to one endpoint. `B` is the one type of request bodies that they carry.
+pub struct Pool<B> {
+    shared: Arc<Shared<B>>,
+}
+
+/// What a pool needs to know of a request beyond the request.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Ask {
+    /// Whose limits count.
+    pub priority: RequestPriority,
+}
+
+/// What a pool has at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolFigures {
+    /// Connections, from ready to closed; those that finish what they have included.
+    pub connections: usize,
+    /// Connections being opened.
+    pub connecting: usize,
+    /// Connections without a request.
+    pub idle: usize,
+    /// Requests that wait for a connection.
+    pub pending: usize,
+    /// Streams in flight on HTTP/2 connections that take requests.
+    pub streams: usize,
+    /// Connections that became ready, since the pool was made.
+    pub opened: u64,
+    /// Attempts to connect that failed, since the pool was made.
+    pub failed: u64,
+}
+
+// === impl Pool ===
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    /// A pool for the endpoint that listens at `addresses`, tried in order (happy eyeballs), and bears `hostname`.
+    pub fn new(context: Arc<PoolContext>, addresses: impl Into<Box<[Address]>>, hostname: Option<Arc<str>>) -> Self {
+        Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, Attempt::launch)) }
+    }
+
+    /// Sends `request` over a connection that is ready, or waits for one in turn.
+    ///
+    /// The target may be in the form of either version of HTTP. The first steps are taken at once, before the future is
+    /// polled.
+    ///
+    /// # Errors
+    ///
+    /// [`SendFailed`], with the request where none of it was sent. What a closing connection gives back goes on over
+    /// another one by itself; nothing else is repeated.
+    pub fn send(&self, request: Request<B>, ask: Ask) -> Sending<B> {
+        Sending::new(&self.shared, request, ask.priority)
+    }
+}
+
+impl<B> Pool<B> {
+    /// Opens a connection if there is none, so that the first request finds one. Does nothing where the peer has to prove
+    /// the authority of a request, which is not known yet.
+    pub fn connect_ahead(&self) {
+        self.shared.connect_ahead();
+    }
+
+    /// Follows `context` from now on. Connections that exist keep the times that they were opened with. With another
+    /// [generation](PoolContext::generation) they finish what they have and take nothing new.
+    pub fn update(&self, context: Arc<PoolContext>) {
+        self.shared.update(context);
+    }
+
+    /// Closes idle connections, and the others when they have finished what they have. Requests that still come are
+    /// carried, by connections that are not kept.
+    pub fn retire(&self) {
+        self.shared.retire();
+    }
+
+    /// What there is at this moment.
+    #[must_use]
+    pub fn figures(&self) -> PoolFigures {
+        self.shared.figures()
+    }
+}
+
+impl<B> Drop for Pool<B> {
+    fn drop(&mut self) {
+        self.shared.retire();
+    }
+}
+
+impl<B> fmt::Debug for Pool<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("shared", &self.shared).field("figures", &self.figures()).finish()
+    }
+}
+
+// === impl Ask ===
+
+impl Ask {
+    /// A request of this priority.
+    #[must_use]
+    pub const fn new(priority: RequestPriority) -> Self {
+        Self { priority }
+    }
+}

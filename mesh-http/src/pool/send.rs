@@ -1,0 +1,217 @@
+//! One request on its way through a pool.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use mesh_core::{config::RequestPriority, outcome::Failed};
+
+use super::{
+    attempt::BoxError,
+    body::PoolBody,
+    connection::{Lease, Line, lock},
+    error::{self, ConnectError, SendFailed},
+    shared::{Acquired, News, Shared, Ticket},
+    target::{self, Undo},
+};
+use crate::conn::{ErrorKind, SendError};
+
+/// A request that waits for a connection or for its response.
+///
+/// Dropping it gives the request up: it leaves the queue, or its HTTP/2 stream is reset, or its HTTP/1 connection is closed.
+#[must_use = "futures do nothing unless polled"]
+pub struct Sending<B> {
+    stage: Stage<B>,
+    priority: RequestPriority,
+    /// How often the request came back from a connection that had closed.
+    bounces: u8,
+}
+
+enum Stage<B> {
+    /// Boxed, since most requests never are in it.
+    Waiting(Box<Waiting<B>>),
+    Calling(Call<B>),
+    Failed(Box<SendFailed<B>>),
+    Over,
+}
+
+struct Waiting<B> {
+    request: Request<B>,
+    ticket: Ticket<B>,
+}
+
+struct Call<B> {
+    answer: Answer<B>,
+    lease: Lease<B>,
+    undo: Undo,
+}
+
+/// The one box of an attempt: hyper's future has no name.
+type Answer<B> = Pin<Box<dyn Future<Output = Result<Response<Incoming>, SendError<B>>> + Send>>;
+
+/// More than any burst of closing connections should take. Each of them had carried requests before.
+const MAX_BOUNCES: u8 = 8;
+
+// === impl Sending ===
+
+impl<B> Sending<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    pub(super) fn new(shared: &Arc<Shared<B>>, request: Request<B>, priority: RequestPriority) -> Self {
+        let stage = match shared.lease_stream(|| target::host_of(&request)) {
+            Some(lease) => Stage::Calling(Call::start(lease, request)),
+            None => Stage::acquire(shared, request, priority, None),
+        };
+        Self { stage, priority, bounces: 0 }
+    }
+
+    /// From calling: the response is there, or the call has failed, or the request came back and goes on elsewhere.
+    fn answered(
+        &mut self,
+        call: Call<B>,
+        answer: Result<Response<Incoming>, SendError<B>>,
+    ) -> Option<Result<Response<PoolBody>, SendFailed<B>>> {
+        let Call { mut lease, undo, .. } = call;
+        let mut failed = match answer {
+            Ok(response) => {
+                let occupied = lease.into_occupied();
+                return Some(Ok(response.map(|body| PoolBody::new(body, occupied))));
+            }
+            Err(failed) => failed,
+        };
+        let request = failed.take_request().map(|mut request| {
+            undo.restore(&mut request);
+            request
+        });
+        let is_stale = failed.kind() == ErrorKind::Closed && !lease.is_first() && self.bounces < MAX_BOUNCES;
+        let shared = lease.connection().shared.clone();
+        if failed.kind() == ErrorKind::Closed {
+            shared.retire_connection(lease.connection());
+        }
+        drop(lease);
+        match request {
+            Some(request) if is_stale => {
+                self.bounces += 1;
+                self.stage = Stage::acquire(&shared, request, self.priority, None);
+                None
+            }
+            request => {
+                let sent = failed.sent();
+                Some(Err(SendFailed { request, error: error::failed(failed.into_error(), sent) }))
+            }
+        }
+    }
+}
+
+impl<B> Future for Sending<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    type Output = Result<Response<PoolBody>, SendFailed<B>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        loop {
+            match &mut this.stage {
+                // To calling, or failed, as the pool says.
+                Stage::Waiting(waiting) => {
+                    let news = ready!(Pin::new(&mut waiting.ticket.told).poll(cx));
+                    let Stage::Waiting(waiting) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
+                    this.stage = waiting.told(news.ok(), this.priority);
+                }
+                Stage::Calling(call) => {
+                    let answer = ready!(call.answer.as_mut().poll(cx));
+                    let Stage::Calling(call) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
+                    if let Some(result) = this.answered(call, answer) {
+                        return Poll::Ready(result);
+                    }
+                }
+                Stage::Failed(_) => {
+                    let Stage::Failed(failed) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
+                    return Poll::Ready(Err(*failed));
+                }
+                Stage::Over => panic!("a request was polled after it had been answered"),
+            }
+        }
+    }
+}
+
+impl<B> fmt::Debug for Sending<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stage = match &self.stage {
+            Stage::Waiting(_) => "waiting",
+            Stage::Calling(_) => "calling",
+            Stage::Failed(_) => "failed",
+            Stage::Over => "over",
+        };
+        f.debug_struct("Sending").field("stage", &stage).finish_non_exhaustive()
+    }
+}
+
+// === impl Stage ===
+
+impl<B> Stage<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    fn acquire(shared: &Arc<Shared<B>>, request: Request<B>, priority: RequestPriority, place: Option<u64>) -> Self {
+        match shared.acquire(target::host_of(&request), priority, place) {
+            Ok(Acquired::Lease(lease)) => Self::Calling(Call::start(lease, request)),
+            Ok(Acquired::Wait(ticket)) => Self::Waiting(Box::new(Waiting { request, ticket })),
+            Err(error) => Self::failed(request, error),
+        }
+    }
+
+    fn failed(request: Request<B>, error: Failed) -> Self {
+        Self::Failed(Box::new(SendFailed { request: Some(request), error }))
+    }
+}
+
+// === impl Waiting ===
+
+impl<B> Waiting<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    fn told(self, news: Option<News<B>>, priority: RequestPriority) -> Stage<B> {
+        let Self { request, ticket } = self;
+        match news {
+            Some(News::Lease(lease)) => Stage::Calling(Call::start(lease, request)),
+            Some(News::Again) => Stage::acquire(&ticket.shared, request, priority, Some(ticket.id)),
+            Some(News::Failed(error)) => Stage::failed(request, error),
+            None => Stage::failed(request, ConnectError::Cancelled.failed()),
+        }
+    }
+}
+
+// === impl Call ===
+
+impl<B> Call<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    /// Hands the request to the connection.
+    fn start(mut lease: Lease<B>, mut request: Request<B>) -> Self {
+        let connection = lease.connection();
+        let (answer, undo): (Answer<B>, Undo) = match &connection.line {
+            Line::H1(sender) => {
+                let undo = target::to_http1(&mut request, &connection.host);
+                (Box::pin(lock(sender).send(request)), undo)
+            }
+            Line::H2(sender) => {
+                let undo = target::to_http2(&mut request, connection.is_secure);
+                (Box::pin(sender.clone().send(request)), undo)
+            }
+        };
+        Self { answer, lease, undo }
+    }
+}

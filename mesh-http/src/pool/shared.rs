@@ -1,0 +1,664 @@
+//! The state of a pool: its connections by the name that their peer has proven, and who waits for one.
+//!
+//! All of it is under one short lock, but for the one thing that nearly every HTTP/2 request needs: a [`View`] of the open
+//! connections, replaced whole when they change. No code of others runs under the lock: what there is to spawn, wake or drop
+//! is gathered and done after it.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use arc_swap::ArcSwap;
+use mesh_core::{
+    config::{Address, HttpProtocol, RequestPriority},
+    limit::Permit,
+    outcome::Failed,
+};
+use tokio::sync::oneshot;
+
+use super::{
+    PoolFigures,
+    attempt::Attempt,
+    connection::{Connection, Lease, Rest, lock, mark},
+    context::PoolContext,
+    error::{self, ConnectError},
+};
+use crate::tls::{PeerName, TlsError};
+
+/// What the handles, requests and tasks of one pool share.
+pub(super) struct Shared<B> {
+    pub(super) addresses: Box<[Address]>,
+    hostname: Option<Arc<str>>,
+    view: ArcSwap<View<B>>,
+    /// Requests that wait, in all lanes. In one order with the claims of streams.
+    waiting: AtomicUsize,
+    opened: AtomicU64,
+    failed: AtomicU64,
+    state: Mutex<State<B>>,
+    /// Starts to connect. A pointer, so that nothing but the making of a pool needs to know what a body is.
+    launch: fn(Attempt<B>),
+}
+
+/// What a request reads without a lock: the HTTP/2 connections that take requests.
+pub(super) struct View<B> {
+    /// Whether connections are for one authority each.
+    is_keyed: bool,
+    lanes: Vec<(Key, Vec<Arc<Connection<B>>>)>,
+}
+
+/// Whom the connections of a lane are for: the host of an authority, where that is what the peer must prove.
+type Key = Option<Box<str>>;
+
+struct State<B> {
+    context: Arc<PoolContext>,
+    lanes: Vec<Lane<B>>,
+    /// What the endpoint was found to speak, where the configuration leaves it open.
+    learned: Option<Version>,
+    /// Sockets open or about to be.
+    sockets: usize,
+    is_retired: bool,
+    last_id: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    H1,
+    H2,
+}
+
+/// The connections that are interchangeable.
+struct Lane<B> {
+    id: u64,
+    key: Key,
+    name: Option<PeerName>,
+    /// Those that take requests, now or once they have ended one.
+    open: Vec<Arc<Connection<B>>>,
+    /// Those of HTTP/1 that are ready; the last was used last.
+    idle: Vec<Arc<Connection<B>>>,
+    /// How many have [`Rest::Short`].
+    resting: usize,
+    connecting: usize,
+    /// In the order of their numbers.
+    waiting: VecDeque<Waiter<B>>,
+    /// Streams that one more HTTP/2 connection is taken to permit.
+    streams: usize,
+}
+
+struct Waiter<B> {
+    id: u64,
+    priority: RequestPriority,
+    tell: oneshot::Sender<News<B>>,
+    /// Held for its drop.
+    _permit: Permit,
+}
+
+/// A place among those who wait; dropping it leaves.
+pub(super) struct Ticket<B> {
+    pub(super) told: oneshot::Receiver<News<B>>,
+    pub(super) id: u64,
+    lane: u64,
+    pub(super) shared: Arc<Shared<B>>,
+}
+
+/// What one who waits is told.
+pub(super) enum News<B> {
+    Lease(Lease<B>),
+    Failed(Failed),
+    /// The pool has changed so much that the request has to ask again, at its place.
+    Again,
+}
+
+/// What a request gets.
+pub(super) enum Acquired<B> {
+    Lease(Lease<B>),
+    Wait(Ticket<B>),
+}
+
+/// A socket that counts until dropped.
+pub(super) struct Slot<B> {
+    shared: Arc<Shared<B>>,
+    permit: Option<Permit>,
+}
+
+/// What is left to do when the lock is free again.
+struct After<B> {
+    attempts: Vec<Attempt<B>>,
+    leases: Vec<Lease<B>>,
+}
+
+// === impl Shared ===
+
+impl<B> Shared<B> {
+    pub(super) fn new(
+        context: Arc<PoolContext>,
+        addresses: Box<[Address]>,
+        hostname: Option<Arc<str>>,
+        launch: fn(Attempt<B>),
+    ) -> Self {
+        let is_keyed = is_keyed(&context, hostname.as_deref());
+        let state = State { context, lanes: Vec::new(), learned: None, sockets: 0, is_retired: false, last_id: 0 };
+        Self {
+            addresses,
+            hostname,
+            view: ArcSwap::from_pointee(View { is_keyed, lanes: Vec::new() }),
+            waiting: AtomicUsize::new(0),
+            opened: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            state: Mutex::new(state),
+            launch,
+        }
+    }
+
+    /// A stream of an open HTTP/2 connection, without a lock, unless somebody waits already.
+    pub(super) fn lease_stream<'h>(self: &Arc<Self>, host: impl FnOnce() -> Option<&'h str>) -> Option<Lease<B>> {
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            return None;
+        }
+        let view = self.view.load();
+        let key = if view.is_keyed { host() } else { None };
+        let lease = least_loaded(view.find(key)?)?;
+        if lease.crosses_mark() {
+            self.grow(key);
+        }
+        Some(lease)
+    }
+
+    /// A connection for a request to `host`, or a place in the queue: at its end, or where its `place` was before.
+    pub(super) fn acquire(
+        self: &Arc<Self>,
+        host: Option<&str>,
+        priority: RequestPriority,
+        place: Option<u64>,
+    ) -> Result<Acquired<B>, Failed> {
+        self.with(|state, after| {
+            let at = state.lane(self, host).map_err(error::unsendable)?;
+            let lane = &mut state.lanes[at];
+            let is_next = lane.waiting.front().is_none_or(|first| place.is_some_and(|place| place < first.id));
+            if is_next && let Some(lease) = lane.check_out() {
+                return Ok(Acquired::Lease(lease));
+            }
+            let permit = state.context.limits.pending(priority).map_err(error::overflow)?;
+            let (tell, told) = oneshot::channel();
+            let id = place.unwrap_or_else(|| state.next_id());
+            let lane = &mut state.lanes[at];
+            let position = lane.waiting.partition_point(|waiter| waiter.id < id);
+            lane.waiting.insert(position, Waiter { id, priority, tell, _permit: permit });
+            let lane_id = lane.id;
+            // Announced before the connections are looked at again: a stream that ends now either is found there, or
+            // finds this.
+            self.waiting.fetch_add(1, Ordering::SeqCst);
+            self.pump(state, at, after);
+            Ok(Acquired::Wait(Ticket { told, id, lane: lane_id, shared: self.clone() }))
+        })
+    }
+
+    /// Connects although nobody waits, where it is clear for whom and there is no connection.
+    pub(super) fn connect_ahead(self: &Arc<Self>) {
+        self.with(|state, after| {
+            if state.is_retired || is_keyed(&state.context, self.hostname.as_deref()) {
+                return;
+            }
+            // There is one key, and it was accepted when the configuration was; a name that is none fails the requests.
+            let Ok(at) = state.lane(self, None) else { return };
+            let lane = &state.lanes[at];
+            if lane.open.is_empty() && lane.connecting == 0 {
+                self.attempt(state, at, RequestPriority::Default, after);
+            }
+        });
+    }
+
+    /// Opens one more HTTP/2 connection when those that there are run out of streams.
+    #[cold]
+    fn grow(self: &Arc<Self>, host: Option<&str>) {
+        self.with(|state, after| {
+            let Some(at) = state.lanes.iter().position(|lane| is_for(&lane.key, host)) else { return };
+            let lane = &state.lanes[at];
+            let is_short = lane.open.iter().all(|open| open.streams() >= mark(open.max_streams()));
+            if is_short && lane.connecting == 0 && !state.is_retired {
+                self.attempt(state, at, RequestPriority::Default, after);
+            }
+        });
+    }
+
+    /// A connection is ready. One that nobody wants any more ends with the caller's handle.
+    pub(super) fn opened(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
+        self.opened.fetch_add(1, Ordering::Relaxed);
+        self.with(|state, after| {
+            let Some(at) = state.position(connection.lane) else { return connection.retire() };
+            let lane = &mut state.lanes[at];
+            lane.connecting -= 1;
+            lane.open.push(connection.clone());
+            if connection.is_h2() {
+                lane.streams = connection.max_streams().max(1);
+                state.learned = Some(Version::H2);
+            } else {
+                lane.idle.push(connection.clone());
+                state.learned = Some(Version::H1);
+            }
+            self.pump(state, at, after);
+            if state.is_retired {
+                state.lanes[at].retire();
+                self.pump(state, at, after);
+            }
+            self.publish(state);
+        });
+    }
+
+    /// No connection could be made: all who wait in the lane are told, as in Envoy, so that they may go elsewhere.
+    pub(super) fn not_opened(self: &Arc<Self>, lane: u64, error: &ConnectError) {
+        self.failed.fetch_add(1, Ordering::Relaxed);
+        self.with(|state, after| {
+            let Some(at) = state.position(lane) else { return };
+            state.lanes[at].connecting -= 1;
+            self.dismiss(&mut state.lanes[at], after, || News::Failed(error.failed()));
+        });
+    }
+
+    /// An HTTP/1 connection has carried a response to its end.
+    pub(super) fn give_back(self: &Arc<Self>, connection: Arc<Connection<B>>) {
+        let is_ready = self.with(|state, after| {
+            if !connection.is_usable() {
+                self.remove(state, &connection, after);
+                return true;
+            }
+            let Some(at) = state.position(connection.lane) else { return true };
+            connection.pulse.set_rest(Rest::Short);
+            let is_ready = connection.is_h1_ready();
+            if is_ready {
+                connection.pulse.set_rest(Rest::No);
+                state.lanes[at].idle.push(connection.clone());
+                self.pump(state, at, after);
+            } else {
+                state.lanes[at].resting += 1;
+            }
+            is_ready
+        });
+        if !is_ready {
+            connection.pulse.driver.wake();
+        }
+    }
+
+    /// The driver of a connection that rests has been polled.
+    pub(super) fn look_at_rest(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
+        self.with(|state, after| {
+            let Some(at) = state.position(connection.lane) else { return };
+            let lane = &mut state.lanes[at];
+            let rest = connection.pulse.rest();
+            let is_ready = connection.is_h1_ready();
+            match (rest, is_ready) {
+                (Rest::No, _) | (Rest::Long, false) => return,
+                (Rest::Short | Rest::Long, true) => {
+                    connection.pulse.set_rest(Rest::No);
+                    lane.idle.push(connection.clone());
+                }
+                (Rest::Short, false) => connection.pulse.set_rest(Rest::Long),
+            }
+            if rest == Rest::Short {
+                lane.resting -= 1;
+            }
+            self.pump(state, at, after);
+        });
+    }
+
+    /// An HTTP/2 stream has ended, or one more is permitted.
+    pub(super) fn stream_ended(self: &Arc<Self>, lane: u64) {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        self.with(|state, after| {
+            if let Some(at) = state.position(lane) {
+                self.pump(state, at, after);
+            }
+        });
+    }
+
+    /// A connection takes nothing new from now on. What it carries finishes.
+    pub(super) fn retire_connection(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
+        connection.retire();
+        self.with(|state, after| self.remove(state, connection, after));
+    }
+
+    /// Retires a connection if nothing uses it.
+    pub(super) fn retire_if_idle(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
+        self.with(|state, after| {
+            let is_idle = if connection.is_h2() {
+                connection.streams() == 0
+            } else {
+                state.lanes.iter().any(|lane| lane.idle.iter().any(|idle| Arc::ptr_eq(idle, connection)))
+            };
+            if is_idle {
+                connection.retire();
+                self.remove(state, connection, after);
+            }
+        });
+    }
+
+    /// Retires all connections, and those that are still to come once they have served who waits.
+    pub(super) fn retire(self: &Arc<Self>) {
+        self.with(|state, after| {
+            state.is_retired = true;
+            state.lanes.iter_mut().for_each(Lane::retire);
+            self.publish(state);
+            self.pump_all(state, after);
+        });
+    }
+
+    /// Follows another context. Under another generation nothing that was opened, or is being opened, fits.
+    pub(super) fn update(self: &Arc<Self>, context: Arc<PoolContext>) {
+        self.with(|state, after| {
+            let is_other = state.context.generation != context.generation;
+            state.context = context;
+            if is_other {
+                state.learned = None;
+                for mut lane in std::mem::take(&mut state.lanes) {
+                    lane.retire();
+                    self.dismiss(&mut lane, after, || News::Again);
+                }
+                self.publish(state);
+            }
+            self.pump_all(state, after);
+        });
+    }
+
+    pub(super) fn figures(&self) -> PoolFigures {
+        let state = lock(&self.state);
+        let mut figures = PoolFigures {
+            opened: self.opened.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            pending: self.waiting.load(Ordering::Relaxed),
+            ..PoolFigures::default()
+        };
+        let mut connecting = 0;
+        for lane in &state.lanes {
+            connecting += lane.connecting;
+            figures.idle += lane.idle.len();
+            for open in &lane.open {
+                figures.streams += open.streams();
+                figures.idle += usize::from(open.is_h2() && open.streams() == 0);
+            }
+        }
+        figures.connecting = connecting;
+        figures.connections = state.sockets.saturating_sub(connecting);
+        figures
+    }
+
+    fn with<T>(self: &Arc<Self>, change: impl FnOnce(&mut State<B>, &mut After<B>) -> T) -> T {
+        let mut after = After { attempts: Vec::new(), leases: Vec::new() };
+        let mut state = lock(&self.state);
+        let result = change(&mut state, &mut after);
+        state.lanes.retain(|lane| !lane.is_empty());
+        drop(state);
+        after.attempts.into_iter().for_each(self.launch);
+        result
+    }
+
+    /// Serves who waits in a lane, in order, and connects for those that are left.
+    fn pump(self: &Arc<Self>, state: &mut State<B>, at: usize, after: &mut After<B>) {
+        let lane = &mut state.lanes[at];
+        while !lane.waiting.is_empty()
+            && let Some(lease) = lane.check_out()
+            && let Some(waiter) = lane.waiting.pop_front()
+        {
+            self.waiting.fetch_sub(1, Ordering::SeqCst);
+            after.leases.extend(waiter.tell(News::Lease(lease)));
+        }
+        for _ in 0..state.demand(at) {
+            let priority = state.lanes[at].waiting.front().map_or(RequestPriority::Default, |first| first.priority);
+            if !self.attempt(state, at, priority, after) {
+                break;
+            }
+        }
+    }
+
+    fn pump_all(self: &Arc<Self>, state: &mut State<B>, after: &mut After<B>) {
+        (0..state.lanes.len()).for_each(|at| self.pump(state, at, after));
+    }
+
+    /// Sends everyone away who waits in a lane.
+    fn dismiss(&self, lane: &mut Lane<B>, after: &mut After<B>, news: impl Fn() -> News<B>) {
+        let waiting = std::mem::take(&mut lane.waiting);
+        self.waiting.fetch_sub(waiting.len(), Ordering::SeqCst);
+        after.leases.extend(waiting.into_iter().filter_map(|waiter| waiter.tell(news())));
+    }
+
+    /// Starts to connect if the limits permit it. A lane without a connection is given one in any case (Envoy): those who
+    /// wait there would wait for connections that others hold.
+    fn attempt(
+        self: &Arc<Self>,
+        state: &mut State<B>,
+        at: usize,
+        priority: RequestPriority,
+        after: &mut After<B>,
+    ) -> bool {
+        let limits = &state.context.limits;
+        let is_first = state.lanes[at].open.is_empty() && state.lanes[at].connecting == 0;
+        let has_room = state.context.max_per_endpoint.is_none_or(|max| state.sockets < max as usize);
+        let permit = match limits.connection(priority) {
+            Ok(permit) if has_room || is_first => permit,
+            Err(_) if is_first => limits.first_connection(priority),
+            _ => return false,
+        };
+        state.sockets += 1;
+        let id = state.next_id();
+        let lane = &mut state.lanes[at];
+        lane.connecting += 1;
+        let slot = Slot { shared: self.clone(), permit: Some(permit) };
+        after.attempts.push(Attempt::new(self.clone(), state.context.clone(), (id, lane.id), lane.name.clone(), slot));
+        true
+    }
+
+    fn remove(self: &Arc<Self>, state: &mut State<B>, connection: &Arc<Connection<B>>, after: &mut After<B>) {
+        let Some(at) = state.position(connection.lane) else { return };
+        state.lanes[at].remove(connection);
+        if connection.is_h2() {
+            self.publish(state);
+        }
+        self.pump(state, at, after);
+    }
+
+    /// Lets requests see the connections as they are now.
+    fn publish(&self, state: &State<B>) {
+        let is_keyed = is_keyed(&state.context, self.hostname.as_deref());
+        let open_streams = |lane: &Lane<B>| {
+            let open: Vec<_> = lane.open.iter().filter(|open| open.is_h2()).cloned().collect();
+            (!open.is_empty()).then(|| (lane.key.clone(), open))
+        };
+        let lanes = state.lanes.iter().filter_map(open_streams).collect();
+        self.view.store(Arc::new(View { is_keyed, lanes }));
+    }
+
+    fn socket_closed(self: &Arc<Self>) {
+        self.with(|state, after| {
+            state.sockets -= 1;
+            self.pump_all(state, after);
+        });
+    }
+
+    fn leave(self: &Arc<Self>, lane: u64, id: u64) {
+        self.with(|state, _| {
+            let Some(lane) = state.lanes.iter_mut().find(|known| known.id == lane) else { return };
+            if let Ok(at) = lane.waiting.binary_search_by_key(&id, |waiter| waiter.id) {
+                lane.waiting.remove(at);
+                self.waiting.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+    }
+}
+
+/// Whether connections are for one authority each. Elsewhere they are interchangeable.
+fn is_keyed(context: &PoolContext, hostname: Option<&str>) -> bool {
+    context.tls.as_ref().is_some_and(|tls| tls.asks_for_authority(hostname))
+}
+
+fn is_for(key: &Key, host: Option<&str>) -> bool {
+    match (key, host) {
+        (Some(key), Some(host)) => key.eq_ignore_ascii_case(host),
+        (key, host) => key.is_none() && host.is_none(),
+    }
+}
+
+/// A stream of the connection that has the fewest in flight. There are few connections; a scan costs less than an order.
+fn least_loaded<B>(open: &[Arc<Connection<B>>]) -> Option<Lease<B>> {
+    match open {
+        [only] => only.lease_stream(),
+        _ => {
+            let least = open.iter().filter(|open| open.is_usable()).min_by_key(|open| open.streams())?;
+            // Somebody may have been faster; then any will do.
+            least.lease_stream().or_else(|| open.iter().find_map(Connection::lease_stream))
+        }
+    }
+}
+
+impl<B> fmt::Debug for Shared<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("addresses", &self.addresses).finish_non_exhaustive()
+    }
+}
+
+// === impl View ===
+
+impl<B> View<B> {
+    fn find(&self, host: Option<&str>) -> Option<&[Arc<Connection<B>>]> {
+        self.lanes.iter().find(|(key, _)| is_for(key, host)).map(|(_, open)| &**open)
+    }
+}
+
+// === impl State ===
+
+impl<B> State<B> {
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// The lane for requests to `host`.
+    fn lane(&mut self, shared: &Shared<B>, host: Option<&str>) -> Result<usize, TlsError> {
+        let hostname = shared.hostname.as_deref();
+        let key = host.filter(|_| is_keyed(&self.context, hostname));
+        if let Some(at) = self.lanes.iter().position(|lane| is_for(&lane.key, key)) {
+            return Ok(at);
+        }
+        let tls = self.context.tls.as_ref();
+        let name = tls.map(|tls| tls.peer_name(key.unwrap_or_default(), hostname)).transpose()?;
+        let id = self.next_id();
+        let streams = self.context.http2.initial_streams.max(1);
+        self.lanes.push(Lane::new(id, key.map(Into::into), name, streams));
+        Ok(self.lanes.len() - 1)
+    }
+
+    fn position(&self, lane: u64) -> Option<usize> {
+        self.lanes.iter().position(|known| known.id == lane)
+    }
+
+    fn version(&self) -> Option<Version> {
+        match self.context.protocol {
+            HttpProtocol::Http2 => Some(Version::H2),
+            HttpProtocol::Auto if self.context.tls.is_some() => self.learned,
+            _ => Some(Version::H1),
+        }
+    }
+
+    /// How many connections would have to be opened for those who wait.
+    fn demand(&self, at: usize) -> usize {
+        let lane = &self.lanes[at];
+        if self.version() == Some(Version::H1) {
+            return lane.waiting.len().saturating_sub(lane.connecting + lane.resting);
+        }
+        // One that has no stream in flight, and none to give, permits none: another would not either.
+        if lane.open.iter().any(|open| open.is_h2() && open.streams() == 0) {
+            return 0;
+        }
+        let unmet = lane.waiting.len().saturating_sub(lane.connecting * lane.streams);
+        unmet.div_ceil(lane.streams)
+    }
+}
+
+// === impl Lane ===
+
+impl<B> Lane<B> {
+    fn new(id: u64, key: Key, name: Option<PeerName>, streams: usize) -> Self {
+        Self {
+            id,
+            key,
+            name,
+            open: Vec::new(),
+            idle: Vec::new(),
+            resting: 0,
+            connecting: 0,
+            waiting: VecDeque::new(),
+            streams,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.connecting == 0 && self.waiting.is_empty()
+    }
+
+    /// A connection for one request: of HTTP/1 the one that was used last, of HTTP/2 the one that has the least to do.
+    fn check_out(&mut self) -> Option<Lease<B>> {
+        while let Some(idle) = self.idle.pop() {
+            if let Some(lease) = idle.clone().lease_whole() {
+                return Some(lease);
+            }
+            self.remove(&idle);
+        }
+        if !self.open.iter().any(|open| open.is_h2()) {
+            return None;
+        }
+        self.open.retain(|open| !open.is_h2() || open.is_usable());
+        least_loaded(&self.open)
+    }
+
+    fn remove(&mut self, connection: &Arc<Connection<B>>) {
+        self.open.retain(|open| !Arc::ptr_eq(open, connection));
+        self.idle.retain(|idle| !Arc::ptr_eq(idle, connection));
+        if connection.pulse.rest() == Rest::Short {
+            self.resting -= 1;
+        }
+        connection.pulse.set_rest(Rest::No);
+    }
+
+    fn retire(&mut self) {
+        for open in self.open.drain(..) {
+            open.retire();
+            open.pulse.set_rest(Rest::No);
+        }
+        self.idle.clear();
+        self.resting = 0;
+    }
+}
+
+// === impl Waiter ===
+
+impl<B> Waiter<B> {
+    /// Tells it; what it no longer takes comes back, to be dropped without the lock.
+    fn tell(self, news: News<B>) -> Option<Lease<B>> {
+        match self.tell.send(news) {
+            Err(News::Lease(lease)) => Some(lease),
+            _ => None,
+        }
+    }
+}
+
+// === impl Ticket ===
+
+impl<B> Drop for Ticket<B> {
+    fn drop(&mut self) {
+        // A lease that was granted but not seen goes back with the channel, after this.
+        self.shared.leave(self.lane, self.id);
+    }
+}
+
+// === impl Slot ===
+
+impl<B> Drop for Slot<B> {
+    fn drop(&mut self) {
+        drop(self.permit.take());
+        self.shared.socket_closed();
+    }
+}

@@ -1,0 +1,509 @@
+//! Clusters: where endpoints come from, how they are picked, protected and reached.
+
+use std::time::Duration;
+
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            cluster::v3::{
+                self as pb, Cluster as Wire, LoadBalancingPolicy, OutlierDetection as OutlierMessage, circuit_breakers,
+                cluster as parts, load_balancing_policy::Policy as LbPolicyMessage,
+            },
+            core::v3 as core,
+            endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, lb_endpoint::HostIdentifier},
+        },
+        extensions::{
+            load_balancing_policies::{
+                least_request::v3::LeastRequest, random::v3::Random, ring_hash::v3::RingHash,
+                round_robin::v3::RoundRobin, wrr_locality::v3::WrrLocality,
+            },
+            upstreams::http::v3::{
+                HttpProtocolOptions, http_protocol_options as http_parts,
+                http_protocol_options::UpstreamProtocolOptions,
+            },
+        },
+        r#type::v3::Percent as PercentMessage,
+    },
+    google::protobuf::BoolValue,
+};
+use mesh_core::config::{Discovery, DnsName, HttpProtocol, LoadBalancing, Percent, TimeLimit};
+
+use super::{
+    samples::{HTTP_OPTIONS, address, any, file, group, http_options, lb_endpoint, seconds, unknown, wrap},
+    *,
+};
+
+fn decoded(message: &Wire) -> Decoded<Cluster> {
+    decode_cluster(&message.encode_to_vec(), &samples::context()).expect("a good cluster")
+}
+
+fn of_type(kind: parts::DiscoveryType) -> Wire {
+    Wire {
+        cluster_discovery_type: Some(parts::ClusterDiscoveryType::Type(kind as i32)),
+        eds_cluster_config: None,
+        ..samples::cluster()
+    }
+}
+
+fn named(host: &str, port: u32) -> LbEndpoint {
+    let endpoint = Endpoint { address: address(host, port), ..Default::default() };
+    LbEndpoint { host_identifier: Some(HostIdentifier::Endpoint(endpoint)), ..Default::default() }
+}
+
+/// One group of these hosts, without locality, as inside a cluster.
+fn assignment(hosts: Vec<LbEndpoint>) -> Option<ClusterLoadAssignment> {
+    let mut group = group(0, hosts);
+    (group.locality, group.load_balancing_weight) = (None, None);
+    Some(ClusterLoadAssignment { endpoints: vec![group], ..Default::default() })
+}
+
+fn dns(kind: parts::DiscoveryType) -> Wire {
+    Wire { load_assignment: assignment(vec![named("cart.example", 443)]), ..of_type(kind) }
+}
+
+fn socket(message: &mut Wire) -> &mut core::SocketAddress {
+    let endpoint = &mut message.load_assignment.as_mut().expect("set").endpoints[0].lb_endpoints[0];
+    let Some(HostIdentifier::Endpoint(endpoint)) = &mut endpoint.host_identifier else { panic!("set") };
+    match endpoint.address.as_mut().and_then(|address| address.address.as_mut()) {
+        Some(core::address::Address::SocketAddress(socket)) => socket,
+        _ => panic!("the sample has a socket address"),
+    }
+}
+
+fn dns_name(host: &str) -> DnsName {
+    DnsName::new(host, 443).expect("legal")
+}
+
+// --- where endpoints come from ---
+
+#[test]
+fn endpoints_are_asked_for_under_the_service_name_or_that_of_the_cluster() {
+    let mut message = samples::cluster();
+    let name = |message: &Wire| decoded(message).value.endpoints_name().map(ToString::to_string);
+    assert_eq!(name(&message).as_deref(), Some("service"));
+    message.eds_cluster_config.as_mut().expect("set").service_name.clear();
+    assert_eq!(name(&message).as_deref(), Some("cluster"));
+}
+
+#[test]
+fn discovery_is_refused_for_each_field_that_breaks_a_rule() {
+    fn eds(message: &mut Wire) -> &mut parts::EdsClusterConfig {
+        message.eds_cluster_config.as_mut().expect("the sample is of EDS")
+    }
+    assert_refused(
+        samples::cluster(),
+        &samples::context(),
+        &[
+            ("eds_cluster_config", |m: &mut Wire| m.eds_cluster_config = None),
+            ("eds_cluster_config.eds_config", |m| eds(m).eds_config = None),
+            ("eds_cluster_config.eds_config", |m| eds(m).eds_config = file()),
+            ("eds_cluster_config.service_name", |m| {
+                m.name = "xdstp://authority/envoy.config.cluster.v3.Cluster/a".to_owned();
+                eds(m).service_name.clear();
+            }),
+            ("cluster_type", |m| {
+                m.cluster_discovery_type = Some(parts::ClusterDiscoveryType::ClusterType(Default::default()));
+            }),
+            ("type", |m| m.cluster_discovery_type = Some(parts::ClusterDiscoveryType::Type(77))),
+            ("lrs_server", |m| m.lrs_server = file()),
+        ],
+    );
+    for kind in [parts::DiscoveryType::StrictDns, parts::DiscoveryType::LogicalDns] {
+        assert_refused(
+            dns(kind),
+            &samples::context(),
+            &[
+                ("load_assignment", |m: &mut Wire| m.load_assignment = None),
+                ("load_assignment.endpoints", |m| m.load_assignment = assignment(Vec::new())),
+                ("load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.address", |m| {
+                    socket(m).address = "not a name".to_owned()
+                }),
+                ("load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value", |m| {
+                    socket(m).port_specifier = Some(core::socket_address::PortSpecifier::PortValue(0));
+                }),
+                ("load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.port_value", |m| {
+                    socket(m).port_specifier = Some(core::socket_address::PortSpecifier::PortValue(99_999));
+                }),
+                ("load_assignment.endpoints[0].lb_endpoints[0].endpoint.address.socket_address.resolver_name", |m| {
+                    socket(m).resolver_name = "custom".to_owned()
+                }),
+            ],
+        );
+    }
+    assert_refused(
+        dns(parts::DiscoveryType::LogicalDns),
+        &samples::context(),
+        &[
+            ("load_assignment.endpoints", |m: &mut Wire| {
+                m.load_assignment = assignment(vec![named("a.example", 443), named("b.example", 443)]);
+            }),
+            ("load_assignment.endpoints", |m| {
+                m.load_assignment.as_mut().expect("set").endpoints.push(group(1, Vec::new()));
+            }),
+        ],
+    );
+}
+
+#[test]
+fn names_are_left_to_be_resolved() {
+    let mut message = dns(parts::DiscoveryType::StrictDns);
+    assert_eq!(decoded(&message).value.discovery, Discovery::StrictDns(vec![dns_name("cart.example")]));
+    message = dns(parts::DiscoveryType::LogicalDns);
+    assert_eq!(decoded(&message).value.discovery, Discovery::LogicalDns(dns_name("cart.example")));
+}
+
+#[test]
+fn addresses_and_static_endpoints_are_kept_in_the_cluster() {
+    for kind in [parts::DiscoveryType::StrictDns, parts::DiscoveryType::Static] {
+        let hosts = vec![lb_endpoint("10.0.0.1", 80), lb_endpoint("::1", 80)];
+        let message = Wire { load_assignment: assignment(hosts), ..of_type(kind) };
+        let Decoded { value, warnings } = decoded(&message);
+        let Discovery::Static(endpoints) = &value.discovery else { panic!("{:?}", value.discovery) };
+        assert_eq!((endpoints.len(), endpoints.groups()[0].endpoints[0].weight().get()), (2, 2));
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+}
+
+#[test]
+fn clusters_of_a_sidecar_that_reach_nothing_here_are_kept_and_empty() {
+    // BlackHoleCluster and PassthroughCluster, which Istio sends to everyone.
+    let black_hole = decoded(&of_type(parts::DiscoveryType::Static));
+    let passthrough = decoded(&Wire {
+        lb_policy: parts::LbPolicy::ClusterProvided as i32,
+        ..of_type(parts::DiscoveryType::OriginalDst)
+    });
+    for cluster in [&black_hole.value, &passthrough.value] {
+        assert_eq!(cluster.discovery, Discovery::Static(Arc::new(Endpoints::none())));
+    }
+    assert!(black_hole.warnings.is_empty());
+    assert_eq!(fields(&passthrough.warnings), ["type", "lb_policy"]);
+}
+
+// --- how they are treated ---
+
+#[test]
+fn policy_keeps_what_its_source_says() {
+    let cluster = decoded(&samples::cluster()).value;
+    let policy = &cluster.policy;
+    assert_eq!(policy.load_balancing, Some(LoadBalancing::LEAST_REQUEST));
+    assert_eq!((policy.locality_weighted, policy.panic_threshold), (Some(true), Some(Percent::ZERO)));
+    assert_eq!(policy.circuit_breakers.default.max_requests, Some(10));
+    assert_eq!(policy.circuit_breakers.high.max_requests, Some(20));
+    assert_eq!(policy.circuit_breakers.default.max_connections, None, "unset stays unset");
+    let ejection = policy.outlier_detection.as_ref().expect("set");
+    assert_eq!((ejection.consecutive_errors, ejection.consecutive_gateway_errors), (7, 5));
+    assert_eq!(policy.connect_timeout, Some(Duration::from_secs(3)));
+    let connections = &policy.connections;
+    assert_eq!(connections.protocol, Some(HttpProtocol::Http2));
+    assert_eq!((connections.max_per_endpoint, connections.max_requests), (Some(4), Some(100)));
+    assert_eq!(connections.idle_timeout, Some(TimeLimit::OFF));
+    assert_eq!(connections.keep_alive_interval, TimeLimit::after(Duration::from_secs(30)).ok());
+    assert_eq!(connections.keep_alive_timeout, Some(Duration::from_secs(5)));
+    assert!(policy.tls.is_some());
+}
+
+#[test]
+fn what_is_unset_stays_unset() {
+    let message = Wire { name: "bare".to_owned(), ..Default::default() };
+    let policy = decoded(&message).value.policy;
+    let round_robin = mesh_core::config::ClusterPolicy {
+        // The wire cannot tell the first value of an enumeration from silence.
+        load_balancing: Some(LoadBalancing::RoundRobin),
+        ..Default::default()
+    };
+    assert_eq!(policy, round_robin);
+}
+
+fn thresholds(message: &mut Wire) -> &mut circuit_breakers::Thresholds {
+    &mut message.circuit_breakers.as_mut().expect("the sample has breakers").thresholds[0]
+}
+
+fn per_host(message: &mut Wire) -> &mut circuit_breakers::Thresholds {
+    &mut message.circuit_breakers.as_mut().expect("the sample has breakers").per_host_thresholds[0]
+}
+
+fn outliers(message: &mut Wire) -> &mut OutlierMessage {
+    message.outlier_detection.as_mut().expect("the sample detects outliers")
+}
+
+#[test]
+fn policy_is_refused_for_each_field_that_breaks_a_rule() {
+    assert_refused(
+        samples::cluster(),
+        &samples::context(),
+        &[
+            ("connect_timeout", |m: &mut Wire| m.connect_timeout = seconds(0)),
+            ("common_lb_config.healthy_panic_threshold", |m| {
+                m.common_lb_config.as_mut().expect("set").healthy_panic_threshold =
+                    Some(PercentMessage { value: f64::NAN });
+            }),
+            ("circuit_breakers.thresholds[0].priority", |m| thresholds(m).priority = 2),
+            ("circuit_breakers.thresholds[0].retry_budget.budget_percent", |m| {
+                thresholds(m).retry_budget = Some(circuit_breakers::thresholds::RetryBudget {
+                    budget_percent: Some(PercentMessage { value: 101.0 }),
+                    ..Default::default()
+                });
+            }),
+            ("circuit_breakers.per_host_thresholds[0].max_connections", |m| per_host(m).max_connections = wrap(0)),
+            ("circuit_breakers.per_host_thresholds[0].max_requests", |m| per_host(m).max_requests = wrap(1)),
+            ("outlier_detection.interval", |m| outliers(m).interval = seconds(0)),
+            ("outlier_detection.base_ejection_time", |m| outliers(m).base_ejection_time = seconds(-1)),
+            ("outlier_detection.max_ejection_time", |m| outliers(m).max_ejection_time = seconds(i64::MAX)),
+            ("outlier_detection.max_ejection_time_jitter", |m| outliers(m).max_ejection_time_jitter = seconds(-1)),
+            ("outlier_detection.max_ejection_percent", |m| outliers(m).max_ejection_percent = wrap(101)),
+            ("outlier_detection.enforcing_consecutive_5xx", |m| outliers(m).enforcing_consecutive_5xx = wrap(101)),
+            ("outlier_detection.enforcing_success_rate", |m| outliers(m).enforcing_success_rate = wrap(101)),
+            ("outlier_detection.failure_percentage_threshold", |m| {
+                outliers(m).failure_percentage_threshold = wrap(101)
+            }),
+        ],
+    );
+}
+
+#[test]
+fn what_is_not_known_of_clusters_is_warned_of() {
+    assert_warned(
+        samples::cluster(),
+        &samples::context(),
+        &[
+            ("transport_socket_matches", |m: &mut Wire| m.transport_socket_matches = vec![Default::default()]),
+            ("health_checks", |m| m.health_checks = vec![Default::default()]),
+            ("dns_lookup_family", |m| m.dns_lookup_family = 1),
+            ("lb_subset_config", |m| m.lb_subset_config = Some(Default::default())),
+            ("lrs_server", |m| {
+                let own = core::config_source::ConfigSourceSpecifier::Self_(Default::default());
+                m.lrs_server = Some(core::ConfigSource { config_source_specifier: Some(own), ..Default::default() });
+            }),
+            ("common_lb_config.zone_aware_lb_config", |m| {
+                use parts::common_lb_config::LocalityConfigSpecifier as Specifier;
+                m.common_lb_config.as_mut().expect("set").locality_config_specifier =
+                    Some(Specifier::ZoneAwareLbConfig(Default::default()));
+            }),
+            ("circuit_breakers.thresholds[0].max_connection_pools", |m| thresholds(m).max_connection_pools = wrap(1)),
+            ("circuit_breakers.per_host_thresholds[0].priority", |m| per_host(m).priority = 1),
+            ("outlier_detection.enforcing_success_rate", |m| outliers(m).enforcing_success_rate = None),
+            ("outlier_detection.enforcing_failure_percentage", |m| outliers(m).enforcing_failure_percentage = wrap(1)),
+            ("outlier_detection.split_external_local_origin_errors", |m| {
+                outliers(m).split_external_local_origin_errors = true;
+            }),
+            ("typed_extension_protocol_options[other]", |m| {
+                m.typed_extension_protocol_options.insert("other".to_owned(), unknown());
+            }),
+            ("lb_policy", |m| m.lb_policy = parts::LbPolicy::RingHash as i32),
+            ("lb_policy", |m| m.lb_policy = parts::LbPolicy::Maglev as i32),
+            ("least_request_lb_config.slow_start_config", |m| {
+                m.lb_config = Some(parts::LbConfig::LeastRequestLbConfig(parts::LeastRequestLbConfig {
+                    slow_start_config: Some(Default::default()),
+                    ..Default::default()
+                }));
+            }),
+        ],
+    );
+}
+
+#[test]
+fn transports_by_endpoint_without_another_are_said_to_mean_plaintext() {
+    let message =
+        Wire { transport_socket: None, transport_socket_matches: vec![Default::default()], ..samples::cluster() };
+    let Decoded { value, warnings } = decoded(&message);
+    assert_eq!(value.policy.tls, None);
+    assert!(warnings[0].message.contains("WITHOUT TLS"), "{warnings:?}");
+}
+
+#[test]
+fn first_thresholds_of_a_priority_count() {
+    let mut message = samples::cluster();
+    let breakers = message.circuit_breakers.as_mut().expect("set");
+    breakers.thresholds.push(samples::thresholds(0, 99));
+    assert_eq!(decoded(&message).value.policy.circuit_breakers.default.max_requests, Some(10));
+}
+
+#[test]
+fn retry_budget_has_its_defaults() {
+    let mut message = samples::cluster();
+    thresholds(&mut message).retry_budget = Some(Default::default());
+    let budget = decoded(&message).value.policy.circuit_breakers.default.retry_budget;
+    assert_eq!(budget, Some(mesh_core::config::RetryBudget::default()));
+}
+
+// --- how one is picked ---
+
+fn policies(list: Vec<Any>) -> LoadBalancingPolicy {
+    let policy = |config| LbPolicyMessage { typed_extension_config: Some(extension(config)) };
+    LoadBalancingPolicy { policies: list.into_iter().map(policy).collect() }
+}
+
+fn extension(config: Any) -> core::TypedExtensionConfig {
+    core::TypedExtensionConfig { name: "policy".to_owned(), typed_config: Some(config) }
+}
+
+fn balanced_by(list: Vec<Any>) -> Wire {
+    Wire { load_balancing_policy: Some(policies(list)), common_lb_config: None, ..samples::cluster() }
+}
+
+fn ring_hash() -> Any {
+    any(&RingHash::default())
+}
+
+fn wrr_locality(within: Any) -> Any {
+    any(&WrrLocality { endpoint_picking_policy: Some(policies(vec![within])) })
+}
+
+#[test]
+fn lb_policy_is_read_with_its_choices() {
+    use parts::LbPolicy;
+    let mut message = samples::cluster();
+    for (wire, expected) in
+        [(LbPolicy::RoundRobin, LoadBalancing::RoundRobin), (LbPolicy::Random, LoadBalancing::Random)]
+    {
+        message.lb_policy = wire as i32;
+        assert_eq!(decoded(&message).value.policy.load_balancing, Some(expected));
+    }
+    message.lb_policy = LbPolicy::LeastRequest as i32;
+    let choices = |count| {
+        let config = parts::LeastRequestLbConfig { choice_count: wrap(count), ..Default::default() };
+        Some(parts::LbConfig::LeastRequestLbConfig(config))
+    };
+    message.lb_config = choices(5);
+    assert_eq!(decoded(&message).value.policy.load_balancing, Some(LoadBalancing::LeastRequest { choices: 5 }));
+    message.lb_config = choices(1);
+    let bad = decode_message(&message, &samples::context()).expect_err("one is no choice");
+    assert_eq!(bad.error.field(), "least_request_lb_config.choice_count");
+    for (wire, field) in [(LbPolicy::LoadBalancingPolicyConfig as i32, "lb_policy"), (99, "lb_policy")] {
+        message.lb_policy = wire;
+        assert_eq!(decode_message(&message, &samples::context()).expect_err("bad").error.field(), field);
+    }
+}
+
+#[test]
+fn first_known_policy_of_the_list_counts() {
+    let least = any(&LeastRequest { choice_count: wrap(3), ..Default::default() });
+    let Decoded { value, warnings } =
+        decoded(&balanced_by(vec![unknown(), ring_hash(), least, any(&Random::default())]));
+    assert_eq!(value.policy.load_balancing, Some(LoadBalancing::LeastRequest { choices: 3 }));
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn hashing_cluster_takes_turns_rather_than_being_lost() {
+    let Decoded { value, warnings } = decoded(&balanced_by(vec![ring_hash()]));
+    assert_eq!(value.policy.load_balancing, Some(LoadBalancing::RoundRobin));
+    assert_eq!(fields(&warnings), ["load_balancing_policy.policies[0].typed_extension_config.typed_config"]);
+}
+
+#[test]
+fn wrr_locality_weighs_localities() {
+    let policy = decoded(&balanced_by(vec![wrr_locality(any(&RoundRobin::default()))])).value.policy;
+    assert_eq!((policy.load_balancing, policy.locality_weighted), (Some(LoadBalancing::RoundRobin), Some(true)));
+}
+
+#[test]
+fn policy_lists_are_refused_when_nothing_is_known_or_they_nest_too_deep() {
+    let refused =
+        |message: Wire| decode_message(&message, &samples::context()).expect_err("bad").error.field().to_owned();
+    assert_eq!(refused(balanced_by(Vec::new())), "load_balancing_policy.policies");
+    assert_eq!(refused(balanced_by(vec![unknown()])), "load_balancing_policy.policies");
+    let one_choice = any(&LeastRequest { choice_count: wrap(1), ..Default::default() });
+    let within = "policies[0].typed_extension_config.typed_config";
+    assert_eq!(refused(balanced_by(vec![one_choice])), format!("load_balancing_policy.{within}.choice_count"));
+    let mut garbled = any(&RoundRobin::default());
+    garbled.value = vec![0xff];
+    assert_eq!(refused(balanced_by(vec![garbled])), format!("load_balancing_policy.{within}.value"));
+    let nested = |depth| (0..depth).fold(any(&RoundRobin::default()), |within, _| wrr_locality(within));
+    decoded(&balanced_by(vec![nested(16)]));
+    assert!(refused(balanced_by(vec![nested(17)])).ends_with("endpoint_picking_policy.policies"));
+}
+
+// --- how they are reached ---
+
+fn with_options(change: impl FnOnce(&mut HttpProtocolOptions)) -> Wire {
+    let mut options = http_options();
+    change(&mut options);
+    Wire { typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), any(&options))].into(), ..samples::cluster() }
+}
+
+#[test]
+fn each_choice_of_protocol_is_kept() {
+    use http_parts::{ExplicitHttpConfig, explicit_http_config::ProtocolConfig};
+    let explicit =
+        |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
+    for (wire, expected) in [
+        (explicit(ProtocolConfig::HttpProtocolOptions(Default::default())), Some(HttpProtocol::Http1)),
+        (explicit(ProtocolConfig::Http2ProtocolOptions(Default::default())), Some(HttpProtocol::Http2)),
+        (explicit(ProtocolConfig::Http3ProtocolOptions(Default::default())), Some(HttpProtocol::Auto)),
+        (UpstreamProtocolOptions::AutoConfig(Default::default()), Some(HttpProtocol::Auto)),
+        (UpstreamProtocolOptions::UseDownstreamProtocolConfig(Default::default()), None),
+    ] {
+        let message = with_options(|options| options.upstream_protocol_options = Some(wire));
+        assert_eq!(decoded(&message).value.policy.connections.protocol, expected);
+    }
+}
+
+#[test]
+#[expect(deprecated, reason = "what is tested")]
+fn options_of_the_cluster_itself_count_where_typed_ones_are_absent() {
+    let mut message = samples::cluster();
+    message.http2_protocol_options = Some(Default::default());
+    message.max_requests_per_connection = wrap(7);
+    assert_eq!(decoded(&message).value.policy.connections.max_requests, Some(100));
+    message.typed_extension_protocol_options.clear();
+    let connections = decoded(&message).value.policy.connections;
+    assert_eq!((connections.protocol, connections.max_requests), (Some(HttpProtocol::Http2), Some(7)));
+}
+
+#[test]
+fn zero_requests_per_connection_are_no_limit() {
+    let message = with_options(|options| {
+        let common = options.common_http_protocol_options.as_mut().expect("set");
+        common.max_requests_per_connection = wrap(0);
+    });
+    assert_eq!(decoded(&message).value.policy.connections.max_requests, None);
+}
+
+#[test]
+fn http_options_are_refused_for_each_field_that_breaks_a_rule() {
+    use http_parts::{ExplicitHttpConfig, explicit_http_config::ProtocolConfig};
+    let cases: [Case<HttpProtocolOptions>; 5] = [
+        ("upstream_protocol_options", |o| o.upstream_protocol_options = None),
+        ("explicit_http_config.protocol_config", |o| {
+            o.upstream_protocol_options =
+                Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig::default()));
+        }),
+        ("explicit_http_config.http2_protocol_options.connection_keepalive.timeout", |o| {
+            let http2 =
+                core::Http2ProtocolOptions { connection_keepalive: Some(Default::default()), ..Default::default() };
+            let protocol_config = Some(ProtocolConfig::Http2ProtocolOptions(http2));
+            o.upstream_protocol_options =
+                Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config }));
+        }),
+        ("common_http_protocol_options.idle_timeout", |o| {
+            o.common_http_protocol_options.as_mut().expect("set").idle_timeout = seconds(-1);
+        }),
+        ("common_http_protocol_options.max_connection_duration", |o| {
+            o.common_http_protocol_options.as_mut().expect("set").max_connection_duration = seconds(-1);
+        }),
+    ];
+    for (path, spoil) in cases {
+        let bad = decode_message(&with_options(spoil), &samples::context()).expect_err(path);
+        assert_eq!(bad.error.field(), format!("typed_extension_protocol_options[{HTTP_OPTIONS}].{path}"));
+    }
+    let mut message = samples::cluster();
+    message.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), unknown());
+    let bad = decode_message(&message, &samples::context()).expect_err("wrong type");
+    assert_eq!(bad.error.field(), format!("typed_extension_protocol_options[{HTTP_OPTIONS}].type_url"));
+}
+
+#[test]
+fn always_ejecting_one_is_kept() {
+    let mut message = samples::cluster();
+    outliers(&mut message).always_eject_one_host = Some(BoolValue { value: true });
+    let policy = decoded(&message).value.policy;
+    assert!(policy.outlier_detection.expect("set").always_eject_one);
+}
+
+#[test]
+fn empty_outlier_detection_has_envoys_defaults() {
+    let message = Wire { outlier_detection: Some(pb::OutlierDetection::default()), ..samples::cluster() };
+    let policy = decoded(&message).value.policy;
+    assert_eq!(policy.outlier_detection.as_deref(), Some(&Default::default()));
+}

@@ -1,0 +1,114 @@
+//! What is accepted, what is refused and under which path, and what is warned of, one claim at a time.
+
+mod cluster;
+mod endpoints;
+mod garbage;
+mod listener;
+mod route;
+mod samples;
+mod tls;
+
+use mesh_core::config::{Decoded, Warning};
+
+use super::*;
+
+/// The path of a field, and what is done to it.
+type Case<M> = (&'static str, fn(&mut M));
+
+/// Reads a message as a resource of its kind.
+fn decode_message<M: Message + prost::Name>(message: &M, context: &Context) -> Result<Decoded<Resource>, Bad> {
+    decode(&samples::any(message), context)
+}
+
+/// Changes one thing about a good message, which must then be refused for the field at `path`.
+#[track_caller]
+fn assert_refused<M: Message + prost::Name + Clone>(good: M, context: &Context, cases: &[Case<M>]) {
+    decode_message(&good, context).expect("the sample is good");
+    for (path, spoil) in cases {
+        let mut message = good.clone();
+        spoil(&mut message);
+        match decode_message(&message, context) {
+            Err(bad) => assert_eq!(bad.error.field(), *path, "{}", bad.error),
+            Ok(_) => panic!("{path} was accepted"),
+        }
+    }
+}
+
+/// Changes one thing about a good message, which must then be accepted with a warning of the field at `path`.
+#[track_caller]
+fn assert_warned<M: Message + prost::Name + Clone>(good: M, context: &Context, cases: &[Case<M>]) {
+    let before = decode_message(&good, context).expect("the sample is good").warnings;
+    for (path, change) in cases {
+        assert!(!before.iter().any(|warning| warning.field == *path), "{path} is warned of in the sample");
+        let mut message = good.clone();
+        change(&mut message);
+        match decode_message(&message, context) {
+            Ok(decoded) => assert!(fields(&decoded.warnings).contains(path), "{path}: {:?}", decoded.warnings),
+            Err(bad) => panic!("{path} was refused: {}", bad.error),
+        }
+    }
+}
+
+fn fields(warnings: &[Warning]) -> Vec<&str> {
+    warnings.iter().map(|warning| warning.field.as_str()).collect()
+}
+
+#[test]
+fn samples_are_good_and_honoured_whole() {
+    let context = samples::context();
+    for sample in samples::all() {
+        let decoded = decode(&sample, &context).expect("good");
+        assert_eq!(fields(&decoded.warnings), Vec::<&str>::new(), "{}", sample.type_url);
+        assert_eq!(Some(decoded.value.kind()), Kind::of(&sample.type_url));
+    }
+}
+
+#[test]
+fn empty_names_are_refused() {
+    let context = samples::context();
+    assert_refused(samples::listener(), &context, &[("name", |m| m.name.clear())]);
+    assert_refused(samples::routes(), &context, &[("name", |m| m.name.clear())]);
+    assert_refused(samples::cluster(), &context, &[("name", |m| m.name.clear())]);
+    assert_refused(samples::endpoints(), &context, &[("cluster_name", |m| m.cluster_name.clear())]);
+}
+
+#[test]
+fn a_bad_resource_is_refused_under_its_name() {
+    let mut routes = samples::routes();
+    routes.virtual_hosts[0].domains.clear();
+    let bad = decode_message(&routes, &Context::new()).expect_err("no domains");
+    assert_eq!(bad.name.as_deref(), Some("routes"));
+    assert_eq!(bad.to_string(), "resource `routes` is refused");
+    assert!(bad.source().expect("the reason").to_string().contains("virtual_hosts[0].domains"));
+}
+
+#[test]
+fn the_name_is_known_though_the_rest_is_cut_off() {
+    let whole = samples::any(&samples::cluster());
+    let mut cut = whole.clone();
+    cut.value.truncate(cut.value.len() - 1);
+    let bad = decode(&cut, &samples::context()).expect_err("cut off");
+    assert_eq!((bad.name.as_deref(), bad.error.field()), (Some("cluster"), "value"));
+}
+
+#[test]
+fn the_wrapper_names_what_has_no_name_of_its_own() {
+    let context = samples::context();
+    let wrapped =
+        |inner: Option<Any>| samples::any(&Wrapper { name: "outer".to_owned(), resource: inner, ..Wrapper::default() });
+    let good = decode(&wrapped(Some(samples::any(&samples::cluster()))), &context).expect("unwrapped");
+    assert_eq!(&**good.value.name(), "cluster");
+
+    let mut nameless = samples::cluster();
+    nameless.name.clear();
+    let bad = decode(&wrapped(Some(samples::any(&nameless))), &context).expect_err("no name");
+    assert_eq!(bad.name.as_deref(), Some("outer"));
+    let bad = decode(&wrapped(None), &context).expect_err("nothing inside");
+    assert_eq!((bad.name.as_deref(), bad.error.field()), (Some("outer"), "resource"));
+}
+
+#[test]
+fn a_type_that_nobody_asked_for_is_refused() {
+    let any = Any { type_url: "type.googleapis.com/google.protobuf.Duration".to_owned(), value: Vec::new() };
+    assert_eq!(decode(&any, &Context::new()).expect_err("unknown").error.field(), "type_url");
+}
