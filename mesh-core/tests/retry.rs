@@ -480,7 +480,7 @@ impl Body for Upload {
 
 #[tokio::test(start_paused = true)]
 async fn attempt_that_reads_its_request_is_not_silent() {
-    let inner = tower::service_fn(async |request: Request<ReplayBody<Upload>>| {
+    let inner = tower::service_fn(async |request: Request<ReplayBody>| {
         Ok::<_, BoxError>(Response::new(request.into_body().collect().await?.to_bytes().len()))
     });
     let silence = Some(Silence { bound: Bound::PerTryIdle, limit: SECOND });
@@ -587,7 +587,7 @@ async fn answer_to_a_request_that_cannot_be_repeated_is_delivered() {
 
 #[tokio::test(start_paused = true)]
 async fn request_streams_on_after_an_early_answer() {
-    let inner = tower::service_fn(async |request: Request<ReplayBody<Upload>>| {
+    let inner = tower::service_fn(async |request: Request<ReplayBody>| {
         let mut body = request.into_body();
         body.frame().await.expect("a first frame")?;
         Ok::<_, BoxError>(Response::new(body))
