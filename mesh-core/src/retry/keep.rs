@@ -179,7 +179,8 @@ where
     type Attempt = Request<ReplayBody>;
 
     fn gather(&mut self, cx: &mut Context<'_>) {
-        if self.repeatable {
+        // A body that knows its size is mostly all there, and then goes without a box even where nothing is kept.
+        if self.repeatable || self.body.knows_its_size() {
             self.body.gather(cx);
         }
     }
