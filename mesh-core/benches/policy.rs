@@ -22,7 +22,7 @@ type Given<B> = Box<(Stack, Option<Routed<B>>, Terms)>;
 /// Boxed, so that handing it over is not counted; called once, so that binding symbols is not.
 fn ready<B>(kept: bool, request: impl Fn(Terms) -> Routed<B>) -> Given<B>
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let (mut stack, terms) = (stack(), Terms::new(kept));
@@ -41,7 +41,7 @@ fn bare(terms: Terms) -> Routed<Empty<Bytes>> {
 #[bench::kept_with_headers_and_body(ready(true, |terms| Routed::new(small(), terms)))]
 fn request<B>(mut given: Given<B>) -> Given<B>
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let request = given.1.take().expect("made above");

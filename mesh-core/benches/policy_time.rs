@@ -24,7 +24,7 @@ fn main() {
 
 fn report<B>(name: &str, kept: bool, request: impl Fn(Terms) -> Routed<B>)
 where
-    B: Body + Unpin,
+    B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
     let (mut stack, terms) = (stack(), Terms::new(kept));

@@ -388,6 +388,13 @@ async fn deadline_ends_everything() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn at_the_same_instant_the_deadline_comes_first() {
+    let layer = RetryLayer::new(policy(RetryOn::RESET, 1)).timeout(SECOND).per_try_timeout(SECOND);
+    let error = layer.layer(Script::new([Never])).oneshot(get()).await.expect_err("never an answer");
+    assert_eq!(error.downcast_ref::<Elapsed>().map(Elapsed::bound), Some(Bound::Request));
+}
+
+#[tokio::test(start_paused = true)]
 async fn wait_that_would_outlast_the_deadline_is_not_begun() {
     let script = Script::new([AskToWait("9")]);
     let policy = policy(RetryOn::SERVER_ERROR, 1).retry_after(RetryAfter::up_to(10 * SECOND).expect("legal"));
@@ -441,6 +448,49 @@ async fn silent_attempt_is_cut_off_and_tried_again() {
     let service = on_terms(terms).layer(script.clone());
     assert_eq!(service.oneshot(get()).await.expect("an answer").status().as_u16(), 200);
     assert!(script.gaps()[0] < SECOND + 25 * MS);
+}
+
+/// A request body that gives ten frames, with a gap before each.
+struct Upload {
+    gap: Duration,
+    left: u32,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Upload {
+    fn new(gap: Duration) -> Request<Self> {
+        Request::new(Self { gap, left: 10, sleep: Box::pin(sleep(gap)) })
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        std::task::ready!(self.sleep.as_mut().poll(cx));
+        self.left -= 1;
+        self.sleep = Box::pin(sleep(self.gap));
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempt_that_reads_its_request_is_not_silent() {
+    let inner = tower::service_fn(async |request: Request<ReplayBody>| {
+        Ok::<_, BoxError>(Response::new(request.into_body().collect().await?.to_bytes().len()))
+    });
+    let silence = Some(Silence { bound: Bound::PerTryIdle, limit: SECOND });
+    let layer = on_terms(Terms { silence, ..Terms::default() });
+    assert!(layer.layer(inner).oneshot(Upload::new(SECOND / 2)).await.is_ok());
+
+    let start = Instant::now();
+    let error = layer.layer(inner).oneshot(Upload::new(60 * SECOND)).await.expect_err("silence");
+    assert_eq!(error.downcast_ref::<Elapsed>().map(Elapsed::bound), Some(Bound::PerTryIdle));
+    assert_eq!(start.elapsed(), SECOND);
 }
 
 // === The budget ===
@@ -526,6 +576,28 @@ async fn request_that_is_not_kept_is_never_cloned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answer_to_a_request_that_cannot_be_repeated_is_delivered() {
+    let script = Script::new([Answer(503), Answer(200)]);
+    let limits = budget_of(1);
+    let layer = RetryLayer::new(policy(RetryOn::SERVER_ERROR, 1)).keep(Replay::new().limit(3)).budget(limits.clone());
+    let response = layer.layer(script.clone()).oneshot(get()).await.expect("the answer there is");
+    assert_eq!((response.status().as_u16(), script.started(), flags_of(&response)), (503, 1, Flags::default()));
+    assert_eq!(retries_under_way(&limits), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_streams_on_after_an_early_answer() {
+    let inner = tower::service_fn(async |request: Request<ReplayBody>| {
+        let mut body = request.into_body();
+        body.frame().await.expect("a first frame")?;
+        Ok::<_, BoxError>(Response::new(body))
+    });
+    let service = RetryLayer::new(policy(RetryOn::SERVER_ERROR, 1)).layer(inner);
+    let rest = service.oneshot(Upload::new(SECOND)).await.expect("an early answer").into_body();
+    assert_eq!(rest.collect().await.expect("the rest").to_bytes().len(), 9);
+}
+
+#[tokio::test(start_paused = true)]
 async fn failure_rules_deliver_every_response() {
     let script = Script::new([Fail(FailureKind::Reset, Sent::Maybe), Answer(503), Answer(200)]);
     let service = RetryLayer::cloning(policy(RetryOn::SERVER_ERROR, 5)).judge(FailureRules).layer(script.clone());
@@ -601,6 +673,52 @@ async fn kept_request_hears_of_every_attempt_and_its_number() {
     ];
     let heard = journal.0.lock().expect("no test panics while it holds this");
     assert_eq!(heard.iter().map(|(this, line)| (*this, line.as_str())).collect::<Vec<_>>(), expected);
+}
+
+/// Remembers how many requests were under way when it heard of an end.
+#[derive(Clone)]
+struct Watch(Script, Arc<Mutex<Vec<usize>>>);
+
+struct Watched(Cloned<&'static str>, Watch);
+
+impl Keep<&'static str> for Watch {
+    type Kept = Watched;
+
+    fn keep(&self, request: &'static str, repeatable: bool) -> Watched {
+        Watched(ByClone.keep(request, repeatable), self.clone())
+    }
+}
+
+impl Kept for Watched {
+    type Attempt = &'static str;
+
+    fn attempt(&mut self, this: Try) -> Option<&'static str> {
+        self.0.attempt(this)
+    }
+
+    fn retire(&mut self, this: Try) -> bool {
+        self.0.retire(this)
+    }
+
+    fn commit(&mut self, this: Try) {
+        self.0.commit(this);
+    }
+}
+
+impl<Res> Observe<Res> for Watched {
+    fn observe(&mut self, _: Try, _: &Result<Res, BoxError>) {
+        self.1.1.lock().expect("no test panics while it holds this").push(self.1.0.under_way());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_attempt_is_observed_before_it_is_dropped() {
+    let script = Script::new([Never, Answer(200)]);
+    let watch = Watch(script.clone(), Arc::default());
+    let layer = RetryLayer::cloning(policy(RetryOn::RESET, 1)).keep(watch.clone()).per_try_timeout(SECOND);
+    layer.layer(script.clone()).oneshot("request").await.expect("an answer");
+    assert_eq!(*watch.1.lock().expect("unlocked"), [1, 0]);
+    assert_eq!(script.state().most_under_way, 1);
 }
 
 /// Panics when it is called unready; ready only while `open`.

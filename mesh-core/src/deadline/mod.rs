@@ -94,6 +94,11 @@ impl Expiry {
         self.at
     }
 
+    /// Which limit it is.
+    pub const fn bound(&self) -> Bound {
+        self.bound
+    }
+
     /// The error that says so, given how far the request got.
     pub const fn elapsed(&self, sent: Sent) -> Elapsed {
         Elapsed::new(self.bound, self.limit, sent)

@@ -26,11 +26,13 @@ pub(super) struct Attempts<F> {
     this: Try,
     /// When it first had to be waited for, which is when it started: until then no time passed that anyone could see.
     since: Option<Instant>,
+    /// When it was last seen to move, and how far the request had been read by then.
+    moved: Option<(Instant, u64)>,
 }
 
 impl<F> Attempts<F> {
     pub(super) const fn new() -> Self {
-        Self { future: None, this: Try { id: 0, number: 1 }, since: None }
+        Self { future: None, this: Try { id: 0, number: 1 }, since: None, moved: None }
     }
 
     #[inline]
@@ -39,26 +41,53 @@ impl<F> Attempts<F> {
         slot.future.set(Some(future));
         *slot.this = this;
         *slot.since = None;
+        *slot.moved = None;
     }
 
-    /// When the nearest limit of an attempt passes.
-    pub(super) fn nearest(self: Pin<&mut Self>, limit: Option<Duration>, silence: Option<Silence>) -> Option<Expiry> {
+    /// When the nearest limit of an attempt passes; `progress` tells how far the request has been read.
+    pub(super) fn nearest(
+        self: Pin<&mut Self>,
+        limit: Option<Duration>,
+        silence: Option<Silence>,
+        progress: impl FnOnce() -> u64,
+    ) -> Option<Expiry> {
         let slot = self.project();
         slot.future.as_ref().as_pin_ref()?;
-        let (bound, limit) = match (limit, silence) {
-            (Some(limit), Some(silence)) if silence.limit < limit => (silence.bound, silence.limit),
-            (Some(limit), _) => (Bound::PerTry, limit),
-            (None, silence) => silence.map(|Silence { bound, limit }| (bound, limit))?,
-        };
-        Some(Expiry::new(bound, *slot.since.get_or_insert_with(Instant::now), limit))
+        if limit.is_none() && silence.is_none() {
+            return None;
+        }
+        let since = *slot.since.get_or_insert_with(Instant::now);
+        let whole = limit.map(|limit| Expiry::new(Bound::PerTry, since, limit));
+        let silent = silence.map(|Silence { bound, limit }| {
+            let (moved, _) = *slot.moved.get_or_insert_with(|| (since, progress()));
+            Expiry::new(bound, moved, limit)
+        });
+        match (whole, silent) {
+            (Some(whole), Some(silent)) if silent.at() < whole.at() => Some(silent),
+            (whole, silent) => whole.or(silent),
+        }
     }
 
-    /// Drops the attempt whose time was up.
-    pub(super) fn expire(mut self: Pin<&mut Self>) -> Try {
-        self.as_mut().clear();
+    /// Whether the request was read on since that was last asked: an attempt that takes in what it is sent is not silent.
+    pub(super) fn has_moved(self: Pin<&mut Self>, progress: u64) -> bool {
+        let slot = self.project();
+        let before = slot.moved.replace((Instant::now(), progress));
+        before.is_some_and(|(_, before)| before != progress)
+    }
+
+    /// The attempt whose limit is the nearest.
+    pub(super) const fn slowest(&self) -> Try {
         self.this
     }
 
+    /// Drops an attempt, which may have ended by itself.
+    #[inline]
+    pub(super) fn end(self: Pin<&mut Self>, this: Try) {
+        debug_assert_eq!(self.this, this, "there is one at a time");
+        self.project().future.set(None);
+    }
+
+    /// Drops all.
     pub(super) fn clear(self: Pin<&mut Self>) {
         self.project().future.set(None);
     }
@@ -73,7 +102,6 @@ impl<F: Future> Attempts<F> {
             return Poll::Pending;
         };
         let output = ready!(future.poll(cx));
-        slot.future.set(None);
         Poll::Ready((*slot.this, output))
     }
 }

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     Dice,
-    deadline::{BodyLimits, Expiry, Timer},
+    deadline::{BodyLimits, Bound, Expiry, Timer},
     hold::Hold,
     limit::Permit,
     outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},
@@ -161,8 +161,9 @@ where
             match ready!(driver.poll_limits(cx)) {
                 Limit::Deadline(expiry) => return Poll::Ready(Err(driver.give_up(expiry))),
                 Limit::Wait => *driver.stage = Stage::Starting,
+                Limit::Attempt(expiry) if driver.is_moving(&expiry) => {}
                 Limit::Attempt(expiry) => {
-                    let this = driver.attempts.as_mut().expire();
+                    let this = driver.attempts.slowest();
                     match driver.settle(this, Err(expiry.elapsed(Sent::Maybe).into())) {
                         Poll::Pending => {}
                         delivered => return delivered,
@@ -175,15 +176,18 @@ where
 
 // === impl Driver ===
 
-impl<S, F, K, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
+impl<S, F, K: Kept, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
     /// Ready when the nearest limit has passed; at the same instant, the deadline comes first.
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Limit> {
         let (at, limit) = match *self.stage {
             Stage::Waiting(until) => (Some(until), Limit::Wait),
-            _ => match self.attempts.as_mut().nearest(self.policy.per_try(), self.policy.silence()) {
-                Some(expiry) => (Some(expiry.at()), Limit::Attempt(expiry)),
-                None => (None, Limit::Wait),
-            },
+            _ => {
+                let (per_try, silence) = (self.policy.per_try(), self.policy.silence());
+                match self.attempts.as_mut().nearest(per_try, silence, || self.kept.progress()) {
+                    Some(expiry) => (Some(expiry.at()), Limit::Attempt(expiry)),
+                    None => (None, Limit::Wait),
+                }
+            }
         };
         let (at, limit) = match (self.policy.deadline(), at) {
             (Some(deadline), Some(at)) if at < deadline.at() => (at, limit),
@@ -192,6 +196,11 @@ impl<S, F, K, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
             (None, None) => return Poll::Pending,
         };
         self.timer.as_mut().poll(cx, at).map(|()| limit)
+    }
+
+    /// Whether a limit on silence has passed while the request was being read.
+    fn is_moving(&mut self, expiry: &Expiry) -> bool {
+        expiry.bound() != Bound::PerTry && self.attempts.as_mut().has_moved(self.kept.progress())
     }
 
     fn give_up(&mut self, expiry: Expiry) -> BoxError {
@@ -234,7 +243,9 @@ where
         J: Judge<Res>,
         H: Hold<Res, BodyLimits>,
     {
+        // Observed first, so that who holds something for the attempt hears why it is dropped.
         self.kept.observe(this, &result);
+        self.attempts.as_mut().end(this);
         *self.stage = match self.next(this, &result) {
             Next::Deliver(flags) => return Poll::Ready(self.deliver(this, result, flags)),
             Next::After(Duration::ZERO) => Stage::Starting,

@@ -37,6 +37,11 @@ pub trait Kept {
     /// The answer of this attempt is delivered: no other will be made.
     fn commit(&mut self, this: Try);
 
+    /// Counts what was read of the request so far, in any unit: while it grows, an attempt without an answer is not silent.
+    fn progress(&self) -> u64 {
+        0
+    }
+
     /// Whether the request may be repeated whatever became of it, by what can be seen from it.
     fn is_idempotent(&self) -> bool {
         false
@@ -45,7 +50,8 @@ pub trait Kept {
 
 /// Hears how each attempt of a kept request ended, to avoid the endpoint next time for example. Does nothing by default.
 pub trait Observe<Res> {
-    /// Attempt `this` has ended with `result`.
+    /// Attempt `this` has ended with `result`. One whose time was up is dropped right after, so that what it holds can be told
+    /// that it was the peer who was slow, and not the caller who went away.
     fn observe(&mut self, this: Try, result: &Result<Res, BoxError>) {
         let _ = (this, result);
     }
@@ -173,7 +179,8 @@ where
     type Attempt = Request<ReplayBody>;
 
     fn gather(&mut self, cx: &mut Context<'_>) {
-        if self.repeatable {
+        // A body that knows its size is mostly all there, and then goes without a box even where nothing is kept.
+        if self.repeatable || self.body.knows_its_size() {
             self.body.gather(cx);
         }
     }
@@ -192,6 +199,10 @@ where
     fn commit(&mut self, this: Try) {
         self.head = None;
         self.body.commit(this.id);
+    }
+
+    fn progress(&self) -> u64 {
+        self.body.progress()
     }
 
     fn is_idempotent(&self) -> bool {

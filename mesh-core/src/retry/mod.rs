@@ -35,7 +35,7 @@
 //!         Ok::<_, BoxError>(Response::builder().status(status).body(())?)
 //!     }));
 //!
-//! let response = service.oneshot(Request::new(Full::from("hello"))).await?;
+//! let response = service.oneshot(Request::new(Full::<Bytes>::from("hello"))).await?;
 //! assert_eq!((response.status().as_u16(), SEEN.load(Ordering::Relaxed)), (200, 2));
 //! # Ok(())
 //! # }

@@ -43,7 +43,8 @@ pub trait AttemptPolicy {
         None
     }
 
-    /// How long an attempt may be silent: from its start to its response, and between the frames of that.
+    /// How long an attempt may be silent: from its start to its response, and between the frames of that. An attempt that
+    /// reads a streaming request is not silent; it is looked at once a limit, so that it is cut off after two at most.
     fn silence(&self) -> Option<Silence> {
         None
     }

@@ -79,6 +79,11 @@ where
         Self { kind: Recorded::Fresh(body), limit, sized }
     }
 
+    /// Whether the body was not asked yet, and says how long it is.
+    pub(super) fn knows_its_size(&self) -> bool {
+        matches!(&self.kind, Recorded::Fresh(body) if body.size_hint().exact().is_some())
+    }
+
     /// Asks the body what it has. It is asked once and never waited for, as what it gives may depend on the answer.
     pub(super) fn gather(&mut self, cx: &mut Context<'_>) {
         self.kind = match mem::replace(&mut self.kind, Recorded::Gone) {
@@ -112,6 +117,14 @@ where
     pub(super) fn commit(&mut self, reader: Reader) {
         if let Recorded::Shared(tape) = mem::replace(&mut self.kind, Recorded::Gone) {
             tape.commit(reader);
+        }
+    }
+
+    /// Frames that were read, where the body is shared; a short one is no progress worth counting.
+    pub(super) fn progress(&self) -> u64 {
+        match &self.kind {
+            Recorded::Shared(tape) => tape.progress(),
+            _ => 0,
         }
     }
 

@@ -41,6 +41,8 @@ pub(super) struct Tape<B> {
     limit: usize,
     /// Who may read.
     readers: Vec<Reader>,
+    /// Frames that were read, by anyone.
+    reads: u64,
     /// Set when no more is kept; from then on `readers` is whoever reads to the end.
     closed: bool,
 }
@@ -133,6 +135,7 @@ impl<B: Body + Unpin> Tape<B> {
             kept: 0,
             limit,
             readers: Vec::new(),
+            reads: 0,
             closed: false,
         }
     }
@@ -244,6 +247,10 @@ impl<B> TapeHandle<B> {
         whole
     }
 
+    pub(super) fn progress(&self) -> u64 {
+        lock(&self.0.tape).reads
+    }
+
     /// Lets `reader` go on alone.
     pub(super) fn commit(&self, reader: Reader) {
         lock(&self.0.tape).close(Some(reader));
@@ -282,7 +289,8 @@ impl<B> Cursor<B> {
         rest
     }
 
-    fn advance(&mut self, piece: Piece, tape: &Tape<B>) -> Frame<Bytes> {
+    fn advance(&mut self, piece: Piece, tape: &mut Tape<B>) -> Frame<Bytes> {
+        tape.reads += 1;
         self.next += 1;
         self.read += piece.len() as u64;
         self.ended = matches!(tape.state, State::Ended) && self.next == tape.end();
@@ -302,7 +310,7 @@ where
             return Poll::Ready(Some(Err(Superseded.into())));
         }
         if let Some(piece) = tape.kept(self.next) {
-            return Poll::Ready(Some(Ok(self.advance(piece, &tape))));
+            return Poll::Ready(Some(Ok(self.advance(piece, &mut tape))));
         }
         match &mut tape.state {
             State::Open => {}
