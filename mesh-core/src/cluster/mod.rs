@@ -18,6 +18,7 @@ use crate::{
     config::{self, ClusterPolicy, Semantics},
     dice::mix,
     endpoint::{EndpointInfo, EndpointSet, Home, Member, Roster, Seat},
+    limit::Limits,
     outlier::Outlier,
 };
 
@@ -40,6 +41,7 @@ pub struct Cluster<T: Transport> {
     semantics: Semantics,
     transport: T,
     home: Arc<Home>,
+    limits: Arc<Limits>,
     set: ArcSwap<EndpointSet<T::Handle>>,
     policy: ArcSwap<ClusterPolicy>,
     writer: Mutex<Writer>,
@@ -74,6 +76,7 @@ impl<T: Transport> Cluster<T> {
             semantics,
             transport,
             home,
+            limits: Limits::new(&policy.circuit_breakers),
             set: ArcSwap::from_pointee(EndpointSet::new(Arc::new(Roster::empty()), rules, seed)),
             policy: ArcSwap::from_pointee(policy),
             writer: Mutex::new(Writer { seed, last_id: 0, generation: 0, outlier }),
@@ -88,6 +91,12 @@ impl<T: Transport> Cluster<T> {
     /// How it is treated at this moment.
     pub fn policy(&self) -> Arc<ClusterPolicy> {
         self.policy.load_full()
+    }
+
+    /// What it has under way and may have: one set of counters for requests, retries, and the transport's queues and
+    /// connections.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     /// Its transport.
@@ -124,6 +133,7 @@ impl<T: Transport> Cluster<T> {
             members.iter().for_each(|member| member.seat.live().restart_cost(&self.home, now));
         }
         self.update_outlier(&mut writer, &policy, members);
+        self.limits.update(&policy.circuit_breakers);
         self.policy.store(Arc::new(policy));
         self.publish(&mut writer, before.roster.clone(), rules);
         drop(writer);
@@ -198,6 +208,7 @@ impl<T: Transport> Cluster<T> {
             hostname: member.seat.hostname(),
             metadata: member.metadata.as_ref(),
             policy,
+            limits: &self.limits,
         }
     }
 }

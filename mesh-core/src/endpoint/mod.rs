@@ -28,7 +28,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::config::{self, Address, ClusterPolicy, Metadata};
+use crate::{
+    config::{self, Address, ClusterPolicy, Metadata},
+    limit::Limits,
+};
 
 mod home;
 mod live;
@@ -82,6 +85,8 @@ pub struct EndpointInfo<'a> {
     pub metadata: Option<&'a Arc<Metadata>>,
     /// How its cluster is treated.
     pub policy: &'a ClusterPolicy,
+    /// What its cluster may have under way.
+    pub limits: &'a Arc<Limits>,
 }
 
 /// Who an endpoint is. Nearly all of them are one address and nothing else, and that takes no second allocation.
