@@ -6,6 +6,7 @@
 //! A cluster spawns nothing. [`Cluster::background`] is what it would like to have run.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -188,12 +189,12 @@ impl<T: Transport> Cluster<T> {
     }
 
     fn tell_changed_metadata(&self, before: &Roster<T::Handle>, after: &Roster<T::Handle>) {
-        let known: std::collections::HashMap<_, _> =
-            before.members.iter().map(|member| (member.seat.id(), member.metadata.as_ref())).collect();
-        let has_changed = |member: &&Member<T::Handle>| {
-            known.get(&member.seat.id()).is_some_and(|metadata| *metadata != member.metadata.as_ref())
-        };
-        after.members.iter().filter(has_changed).for_each(|member| self.tell_changed(member));
+        let known: HashMap<_, _> =
+            before.members.iter().filter_map(|member| Some((member.seat.id(), member.metadata.as_ref()?))).collect();
+        let is_open = after.members.iter().filter(|member| member.seat.handle().is_some());
+        let has_changed =
+            |member: &&Member<T::Handle>| known.get(&member.seat.id()).copied() != member.metadata.as_ref();
+        is_open.filter(has_changed).for_each(|member| self.tell_changed(member));
     }
 
     fn retire(&self, seat: &Seat<T::Handle>) {
