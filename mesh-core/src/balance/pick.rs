@@ -206,9 +206,10 @@ impl<'a, H> Pick<'a, '_, H> {
     fn elsewhere(mut self, than: Option<&'a Pool>) -> Result<&'a Member<H>, NoEndpoint> {
         let index = &self.set.index;
         let others = index.pools.iter().filter(|pool| than.is_none_or(|than| !std::ptr::eq(*pool, than)));
-        for pool in others {
-            for slice in &pool.slices {
-                if let Some(member) = self.scan(slice, pool.tier, false) {
+        // Those tried as well: a request that waits must get whoever `is_available` speaks of, or it would spin.
+        for tried in [false, true] {
+            for (pool, slice) in others.clone().flat_map(|pool| pool.slices.iter().map(move |slice| (pool, slice))) {
+                if let Some(member) = self.scan(slice, pool.tier, tried) {
                     return Ok(member);
                 }
             }
