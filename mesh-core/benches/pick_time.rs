@@ -43,6 +43,11 @@ fn main() {
             println!("{name:<24} {n:>8} {pick:>8.1} {settled:>8.1} {request:>8.1}");
         }
     }
+    println!("\none endpoint changed in a set, microseconds");
+    for n in [10, 1_000, 10_000, 100_000] {
+        let scene = Scene::new(LoadBalancing::LEAST_REQUEST, n, false);
+        println!("{:<24} {n:>8} {:>8.0}", "update", median(|| update(&scene, n)));
+    }
     println!("\ntwo threads, one cluster, settled");
     for (name, policy, weighted) in policies() {
         let mut scenes = [Scene::new(policy, 10, weighted), Scene::new(policy, 10, weighted)];
@@ -53,6 +58,14 @@ fn main() {
         });
         println!("{name:<24} {:>8} {:>8.1}", 10, both[0].max(both[1]));
     }
+}
+
+/// Takes a new set of `n` endpoints, of which one is another.
+fn update(scene: &Scene, n: u32) -> f64 {
+    let sets = [0, 1].map(|last| support::endpoints((0..n - 1).chain([n + last]), false));
+    let start = std::time::Instant::now();
+    (0..10).for_each(|i| scene.cluster.update_endpoints(&sets[i % 2]));
+    start.elapsed().as_micros() as f64 / 10.0
 }
 
 #[inline(never)]

@@ -6,7 +6,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use mesh_core::{
     Dice,
     cluster::Cluster,
-    config::{ClusterPolicy, Endpoints, HealthStatus, LoadBalancing, OutlierDetection, Percent, Semantics},
+    config::{
+        CircuitBreakers, ClusterPolicy, Endpoints, HealthStatus, LoadBalancing, OutlierDetection, Percent,
+        RequestPriority, Semantics, Thresholds,
+    },
     hold::Settle,
     outcome::{FailureKind, Outcome, Sent},
 };
@@ -112,6 +115,16 @@ async fn change_of_policy_tells_the_transport_and_keeps_counts() {
     assert_eq!(scene.notes.take(), [format!("update {}", held.handle())]);
     assert_eq!(scene.cluster.status().endpoints.iter().map(|endpoint| endpoint.in_flight).sum::<u32>(), 1);
     assert_ne!(scene.pick().id(), held.id(), "the new policy sees what is in flight");
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_of_limits_keeps_what_is_under_way_counted() {
+    let scene = Scene::new(LoadBalancing::RoundRobin, &flat([1]));
+    let _permit = scene.cluster.limits().request(RequestPriority::Default).expect("one of 1024");
+    let default = Thresholds { max_requests: Some(1), ..Thresholds::default() };
+    let circuit_breakers = CircuitBreakers { default, ..CircuitBreakers::default() };
+    scene.cluster.update_policy(ClusterPolicy { circuit_breakers, ..ClusterPolicy::default() });
+    assert!(scene.cluster.limits().request(RequestPriority::Default).is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -277,6 +277,17 @@ async fn priority_out_of_reach_fails_over() {
     assert_eq!(scene.shares(10, [1, 2]), [0, 10]);
 }
 
+// Else a request that waits would be told of the second again and again, and never get it.
+#[tokio::test(start_paused = true)]
+async fn waiting_request_gets_whoever_is_available_even_if_tried() {
+    let endpoints = groups(vec![group(0, "a", 1, vec![endpoint(1)]), group(1, "a", 1, vec![endpoint(2)])]);
+    let mut scene = Scene::new(LoadBalancing::RoundRobin, &endpoints);
+    scene.pick().settle(&failure(FailureKind::Connect, Sent::No));
+    let second = scene.cluster.status().endpoints[1].id;
+    scene.tried.push(second);
+    assert_eq!(scene.try_pick(true).expect("the second").id(), second);
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_endpoint_says_why() {
     let refused = |endpoints: &Endpoints| {
@@ -286,6 +297,9 @@ async fn no_endpoint_says_why() {
     assert_eq!(refused(&Endpoints::none()), NoEndpoint::Empty);
     let draining = Endpoints::flat(vec![ailing(1, HealthStatus::Draining)]).expect("legal");
     assert_eq!(refused(&draining), NoEndpoint::Draining);
+    let mut unweighted =
+        Scene::with(ClusterPolicy::default(), Semantics::Grpc, &groups(vec![group(0, "a", 0, vec![endpoint(1)])]));
+    assert_eq!(unweighted.try_pick(false).map(|_| ()), Err(NoEndpoint::Unweighted));
     assert_eq!(refused(&draining).to_string(), "no healthy upstream: all endpoints are draining");
 }
 

@@ -24,8 +24,8 @@ mod support;
 use support::{Notes, failure, flat, success};
 
 const THREADS: u64 = 4;
-const PICKS: usize = 20_000;
-const UPDATES: u16 = 400;
+const PICKS: usize = 5_000;
+const UPDATES: u16 = 200;
 
 #[test]
 fn counts_return_to_zero_and_every_handle_is_retired_once() {

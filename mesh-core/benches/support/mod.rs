@@ -39,7 +39,7 @@ impl Scene {
         let config = Arc::new(config::Cluster::new("bench").expect("a name"));
         let policy = ClusterPolicy { load_balancing: Some(policy), ..ClusterPolicy::default() };
         let cluster = Cluster::new(&config, policy, Semantics::Envoy, Nowhere, 1);
-        cluster.update_endpoints(&Endpoints::flat((0..n).map(|i| endpoint(i, weighted)).collect()).expect("endpoints"));
+        cluster.update_endpoints(&endpoints(0..n, weighted));
         let mut scene = Self { cluster, dice: Dice::new(1), tried: Tried::new(), now: Instant::now() };
         for _ in 0..20 * n {
             drop(scene.pick());
@@ -52,6 +52,11 @@ impl Scene {
         let mut ask = Ask { dice: &mut self.dice, tried: &self.tried, now: self.now, wait_for_ready: false };
         self.cluster.pick(&mut ask).expect("all endpoints are healthy")
     }
+}
+
+/// Endpoints by number.
+pub(crate) fn endpoints(numbers: impl Iterator<Item = u32>, weighted: bool) -> Endpoints {
+    Endpoints::flat(numbers.map(|i| endpoint(i, weighted)).collect()).expect("at least one")
 }
 
 fn endpoint(i: u32, weighted: bool) -> Endpoint {

@@ -402,6 +402,8 @@ impl<H> Sorter<'_, H> {
             NoEndpoint::Empty
         } else if members.iter().all(|member| member.health == HealthStatus::Draining) {
             NoEndpoint::Draining
+        } else if self.rules.locality_weighted && self.roster.groups.iter().all(|group| group.weight == 0) {
+            NoEndpoint::Unweighted
         } else {
             NoEndpoint::Unhealthy
         }

@@ -44,6 +44,8 @@ pub enum NoEndpoint {
     Draining,
     /// All are unhealthy, and health is not to be ignored.
     Unhealthy,
+    /// Localities share by weight, and none of them has one.
+    Unweighted,
     /// All are ejected or out of reach, and the request would rather wait.
     Unreachable,
 }
@@ -61,6 +63,7 @@ impl NoEndpoint {
             Self::Empty => "the cluster has no endpoints",
             Self::Draining => "all endpoints are draining",
             Self::Unhealthy => "all endpoints are unhealthy",
+            Self::Unweighted => "no locality has a weight",
             Self::Unreachable => "no endpoint is available now",
         }
     }

@@ -206,23 +206,29 @@ impl<'a, H> Pick<'a, '_, H> {
     fn elsewhere(mut self, than: Option<&'a Pool>) -> Result<&'a Member<H>, NoEndpoint> {
         let index = &self.set.index;
         let others = index.pools.iter().filter(|pool| than.is_none_or(|than| !std::ptr::eq(*pool, than)));
-        for pool in others {
-            for slice in &pool.slices {
-                if let Some(member) = self.scan(slice, pool.tier, false) {
+        // Those tried as well: a request that waits must get whoever `is_available` speaks of, or it would spin.
+        for tried in [false, true] {
+            for (pool, slice) in others.clone().flat_map(|pool| pool.slices.iter().map(move |slice| (pool, slice))) {
+                if let Some(member) = self.scan(slice, pool.tier, tried) {
                     return Ok(member);
                 }
             }
         }
-        let last = &index.last_resort;
-        if last.len() == 0 {
+        if index.last_resort.len() == 0 {
             return Err(index.reason);
         }
         if self.ask.wait_for_ready {
             return Err(NoEndpoint::Unreachable);
         }
-        let anybody =
-            || last.from(last.at_random(&mut self.ask.dice.clone())).map(|n| &self.set.roster.members[last.place(n)]);
-        anybody().find(|member| !self.was_tried(member)).or_else(|| anybody().next()).ok_or(index.reason)
+        Ok(self.anybody(&index.last_resort))
+    }
+
+    /// Somebody who was not tried, or else anybody.
+    fn anybody(&mut self, slice: &'a Slice) -> &'a Member<H> {
+        let set = self.set;
+        let start = slice.at_random(self.ask.dice);
+        let member = |number| &set.roster.members[slice.place(number)];
+        slice.from(start).map(member).find(|member| !self.was_tried(member)).unwrap_or_else(|| member(start))
     }
 
     /// The first that is open, from a random one on; `tried` is whether it may have been tried.

@@ -62,7 +62,11 @@ impl<H> Picked<H> {
     fn answered(&self, at: Instant) {
         let (home, live) = (self.home(), self.endpoint.live());
         live.reset_failures();
-        live.answered(home.measure(), self.latency(at), home.millis(at), home.rate());
+        let measure = home.measure();
+        // Reckoning with time is not for nothing, so it is left out where nobody looks at the result.
+        if live.learns_from_success(measure) {
+            live.answered(measure, self.latency(at), home.millis(at), home.rate());
+        }
     }
 
     fn failed(&self, outcome: &Outcome) {

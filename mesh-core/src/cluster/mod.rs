@@ -6,6 +6,7 @@
 //! A cluster spawns nothing. [`Cluster::background`] is what it would like to have run.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -18,6 +19,7 @@ use crate::{
     config::{self, ClusterPolicy, Semantics},
     dice::mix,
     endpoint::{EndpointInfo, EndpointSet, Home, Member, Roster, Seat},
+    limit::Limits,
     outlier::Outlier,
 };
 
@@ -40,6 +42,7 @@ pub struct Cluster<T: Transport> {
     semantics: Semantics,
     transport: T,
     home: Arc<Home>,
+    limits: Arc<Limits>,
     set: ArcSwap<EndpointSet<T::Handle>>,
     policy: ArcSwap<ClusterPolicy>,
     writer: Mutex<Writer>,
@@ -74,6 +77,7 @@ impl<T: Transport> Cluster<T> {
             semantics,
             transport,
             home,
+            limits: Limits::new(&policy.circuit_breakers),
             set: ArcSwap::from_pointee(EndpointSet::new(Arc::new(Roster::empty()), rules, seed)),
             policy: ArcSwap::from_pointee(policy),
             writer: Mutex::new(Writer { seed, last_id: 0, generation: 0, outlier }),
@@ -88,6 +92,12 @@ impl<T: Transport> Cluster<T> {
     /// How it is treated at this moment.
     pub fn policy(&self) -> Arc<ClusterPolicy> {
         self.policy.load_full()
+    }
+
+    /// What it has under way and may have: one set of counters for requests, retries, and the transport's queues and
+    /// connections.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.limits
     }
 
     /// Its transport.
@@ -124,6 +134,7 @@ impl<T: Transport> Cluster<T> {
             members.iter().for_each(|member| member.seat.live().restart_cost(&self.home, now));
         }
         self.update_outlier(&mut writer, &policy, members);
+        self.limits.update(&policy.circuit_breakers);
         self.policy.store(Arc::new(policy));
         self.publish(&mut writer, before.roster.clone(), rules);
         drop(writer);
@@ -178,12 +189,12 @@ impl<T: Transport> Cluster<T> {
     }
 
     fn tell_changed_metadata(&self, before: &Roster<T::Handle>, after: &Roster<T::Handle>) {
-        let known: std::collections::HashMap<_, _> =
-            before.members.iter().map(|member| (member.seat.id(), member.metadata.as_ref())).collect();
-        let has_changed = |member: &&Member<T::Handle>| {
-            known.get(&member.seat.id()).is_some_and(|metadata| *metadata != member.metadata.as_ref())
-        };
-        after.members.iter().filter(has_changed).for_each(|member| self.tell_changed(member));
+        let known: HashMap<_, _> =
+            before.members.iter().filter_map(|member| Some((member.seat.id(), member.metadata.as_ref()?))).collect();
+        let is_open = after.members.iter().filter(|member| member.seat.handle().is_some());
+        let has_changed =
+            |member: &&Member<T::Handle>| known.get(&member.seat.id()).copied() != member.metadata.as_ref();
+        is_open.filter(has_changed).for_each(|member| self.tell_changed(member));
     }
 
     fn retire(&self, seat: &Seat<T::Handle>) {
@@ -198,6 +209,7 @@ impl<T: Transport> Cluster<T> {
             hostname: member.seat.hostname(),
             metadata: member.metadata.as_ref(),
             policy,
+            limits: &self.limits,
         }
     }
 }

@@ -89,13 +89,22 @@ impl Live {
         self.cost.read(now(), rate).unwrap_or(0.0) as u32
     }
 
+    /// Whether a good answer says anything new.
+    #[inline]
+    pub(crate) fn learns_from_success(&self, measure: Measure) -> bool {
+        match measure {
+            Measure::Nothing => false,
+            Measure::Latency => true,
+            Measure::Penalty => !self.cost.is_unwritten(),
+        }
+    }
+
     /// An answer came after `latency` milliseconds.
     #[inline]
     pub(crate) fn answered(&self, measure: Measure, latency: f32, now: u64, rate: f32) {
         match measure {
             Measure::Nothing => {}
             Measure::Latency => self.cost.observe_peak(latency, now, rate),
-            Measure::Penalty if self.cost.is_unwritten() => {}
             Measure::Penalty => self.cost.update(now, rate, |penalty| penalty.unwrap_or(0.0) / 2.0),
         }
     }

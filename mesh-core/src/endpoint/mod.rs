@@ -3,13 +3,13 @@
 //! An [`Endpoint`] is one record per identity, which is its addresses and hostname within a cluster. Sets come and go with
 //! every update; the record stays as long as some set holds its identity, and with it what was learnt: requests in flight,
 //! latency, failures in a row, ejection, connections. Weight, health, metadata, locality and priority may change from one
-//! update to the next, so they are of the set's [`Member`] and not of the record.
+//! update to the next, so they are of the set and not of the record.
 //!
 //! A record is small: what the transport keeps for an endpoint is made at the first pick. What requests write stands in its
 //! first 40 bytes, and it is two cache lines long, so no two endpoints write to the same line.
 //!
 //! The reference count of a record is its count of requests: a request in flight holds a reference
-//! ([`Picked`](crate::balance::Picked)), a set holds one in its [`Seat`], and seats are counted. That saves every request
+//! ([`Picked`](crate::balance::Picked)), each set that it is in holds one, and those are counted apart. That saves every request
 //! two atomic writes, where threads contend for the same few endpoints.
 
 use std::{
@@ -28,7 +28,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::config::{self, Address, ClusterPolicy, Metadata};
+use crate::{
+    config::{self, Address, ClusterPolicy, Metadata},
+    limit::Limits,
+};
 
 mod home;
 mod live;
@@ -82,6 +85,8 @@ pub struct EndpointInfo<'a> {
     pub metadata: Option<&'a Arc<Metadata>>,
     /// How its cluster is treated.
     pub policy: &'a ClusterPolicy,
+    /// What its cluster may have under way.
+    pub limits: &'a Arc<Limits>,
 }
 
 /// Who an endpoint is. Nearly all of them are one address and nothing else, and that takes no second allocation.
