@@ -132,6 +132,11 @@ impl Store {
         }
     }
 
+    /// Whether there is a value for everything that is asked for.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.shelves.iter().flat_map(BTreeMap::values).all(|entry| entry.good.is_some())
+    }
+
     /// The names of a kind, in order.
     pub(crate) fn names(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<str>> {
         self.shelves[kind.index()].keys()

@@ -184,7 +184,7 @@ impl Transport {
     }
 
     /// Opens a stream. It is there when requests can be given to it, which may be before the control plane has said a word.
-    pub(crate) async fn open(&self) -> Result<AdsStream, StreamError> {
+    pub(crate) async fn open(&self) -> Result<Box<AdsStream>, StreamError> {
         let limit = self.limits.connect_timeout;
         let connected = timeout(limit, self.connect()).await;
         let (sender, driver) = connected.unwrap_or(Err(StreamError::ConnectTimeout(limit)))?;
@@ -197,7 +197,7 @@ impl Transport {
         };
         let answers = Answers::Called(Box::pin(called));
         let (driver, limit) = (Some(driver), self.limits.message);
-        Ok(AdsStream { requests, answers, driver, failure: None, is_full: false, limit })
+        Ok(Box::new(AdsStream { requests, answers, driver, failure: None, is_full: false, limit }))
     }
 
     async fn connect(&self) -> Result<(h2::Sender<Body>, h2::Driver<connect::Stream, Body>), StreamError> {

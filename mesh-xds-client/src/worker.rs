@@ -92,11 +92,11 @@ enum Link {
     Up(Box<AdsStream>),
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<AdsStream, StreamError>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Box<AdsStream>, StreamError>> + Send>>;
 
 /// What a link has to say.
 enum News {
-    Opened(Result<AdsStream, StreamError>),
+    Opened(Result<Box<AdsStream>, StreamError>),
     Heard(Heard),
 }
 
@@ -197,7 +197,7 @@ impl Worker {
     fn hear(&mut self, link: &mut Link, news: News) {
         match news {
             News::Opened(Ok(stream)) => {
-                *link = Link::Up(Box::new(stream));
+                *link = Link::Up(stream);
                 self.session.stream_opened();
             }
             News::Heard(Heard::Response(response)) => self.session.received(*response),
@@ -232,11 +232,12 @@ impl Worker {
         tracing::info!(server = %held.server, node.id = self.node_id(), "control plane is there");
     }
 
-    /// A server that could not be had makes room for the next in the list; one that was there is tried again, and so is the
-    /// first of them.
+    /// After a stream the first server is tried again. One that cannot be had makes room for the next in the list, but only
+    /// where something is lacking (gRFC A71): what is held is better than what a lesser server might have in its place.
     fn lost(&mut self, cause: &str, was_live: bool, retry_in: Duration) {
         self.meters.connected.set(0.0);
-        let next = if was_live { 0 } else { (self.server + 1) % self.servers.len() };
+        let is_first_due = was_live || self.shared.held().store.is_complete();
+        let next = if is_first_due { 0 } else { (self.server + 1) % self.servers.len() };
         {
             let mut held = self.shared.held();
             let (server, node_id) = (&held.server, self.node_id());
@@ -456,8 +457,21 @@ impl Drop for Online {
 
 #[cfg(test)]
 mod tests {
+    use envoy_types::pb::envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryResponse};
+    use envoy_types::pb::google::protobuf::Any;
+    use prost::Message;
+
     use super::*;
-    use crate::bootstrap::ChannelCredentials;
+    use crate::{bootstrap::ChannelCredentials, session};
+
+    /// A listener in name only.
+    #[derive(Clone, PartialEq, Message)]
+    struct NamedGarbage {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(string, tag = "1000")]
+        garbage: String,
+    }
 
     fn bootstrap(template: Option<&str>) -> Bootstrap {
         let builder = Bootstrap::builder().server("plane:80", ChannelCredentials::Insecure);
@@ -466,6 +480,49 @@ mod tests {
             None => builder,
         };
         builder.build().expect("a valid bootstrap")
+    }
+
+    /// What slices are for cannot be seen by a test, which has no other thread to be held up; that there are some can.
+    #[test]
+    fn large_response_is_decoded_in_slices_and_published_as_one() {
+        let shared = Arc::new(Shared::new(String::new()));
+        let (commands, orders) = mpsc::unbounded_channel();
+        let session = Session::new(session::Config::default(), Node::default(), 1);
+        let mut worker = Worker::new(shared.clone(), orders, bootstrap(None), Context::new(), session, Vec::new());
+        let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
+        for name in &names {
+            commands.send(Command::Watch(name.as_str().into())).expect("the worker listens");
+        }
+        let command = worker.commands.try_recv().expect("just sent");
+        worker.obey(command);
+        assert!(worker.assemble());
+        worker.session.stream_opened();
+        worker.session.poll_request(Instant::now()).expect("listeners are asked for");
+
+        let garbage = |name: &String| Any {
+            type_url: ResourceKind::Listener.type_url().to_owned(),
+            value: NamedGarbage { name: name.clone(), garbage: "x".repeat(1000) }.encode_to_vec(),
+        };
+        worker.session.received(DiscoveryResponse {
+            type_url: ResourceKind::Listener.type_url().to_owned(),
+            resources: names.iter().map(garbage).collect(),
+            ..Default::default()
+        });
+        while let Some(event) = worker.session.poll_event() {
+            if let Event::Deliver(batch) = event {
+                worker.decoding = Some(Decoding::new(batch));
+            }
+        }
+        let mut slices = 0;
+        while worker.decoding.is_some() {
+            assert!(!worker.assemble(), "half a response is not published");
+            worker.decode();
+            slices += 1;
+        }
+        assert_eq!(slices, (1000 * (1000 + 20 + LEAST)).div_ceil(SLICE));
+        assert!(worker.assemble());
+        assert_eq!(shared.snapshots.borrow().targets.len(), 1000);
+        assert_eq!(shared.snapshots.borrow().generation, 1);
     }
 
     #[test]

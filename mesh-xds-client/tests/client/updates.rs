@@ -7,9 +7,10 @@ use envoy_types::pb::envoy::config::cluster::v3::Cluster as WireCluster;
 use envoy_types::pb::envoy::config::route::v3::RouteConfiguration as WireRoutes;
 use mesh_core::config::Snapshot;
 use mesh_core::source::{ConfigSource, ResourceState};
-use mesh_xds_client::ResourceKind::{ClusterLoadAssignment, RouteConfiguration};
+use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment, RouteConfiguration};
 use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::Instant;
 
 use crate::support::{address, offer, reached, ready, routed, running, set};
@@ -200,4 +201,50 @@ fn assert_is_whole(snapshot: &Snapshot) {
         let entry = snapshot.clusters.get(&*name);
         assert!(entry.is_some_and(|entry| entry.endpoints.is_some()), "{name} in {}", snapshot.generation);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn metrics_count_what_comes_and_show_what_is_there() {
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1", "v2"]);
+    let recorder = DebuggingRecorder::new();
+    let figures = recorder.snapshotter();
+    let mut running = metrics::with_local_recorder(&recorder, || running(&plane));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1", "v2"]).await;
+    let mut unusable = cluster("v1");
+    unusable.eds_cluster_config = None;
+    plane.wait_acked(Cluster, &plane.set(unusable)).await.expect_err("it is refused");
+    running.settle(SECOND).await;
+
+    let mut lines = Vec::new();
+    for (key, _, _, value) in figures.snapshot().into_vec() {
+        let (_, key) = key.into_parts();
+        let labels: Vec<_> = key.labels().map(|label| label.value().to_owned()).collect();
+        let value = match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(figure) => figure.into_inner(),
+            DebugValue::Histogram(_) => panic!("{key} is no histogram"),
+        };
+        if value > 0.0 && !key.name().ends_with("timestamp_seconds") {
+            lines.push(format!("{} {} {value}", key.name(), labels.join(" ")));
+        }
+    }
+    lines.sort();
+    assert_eq!(
+        lines,
+        [
+            "mesh_xds_connected  1",
+            "mesh_xds_resources Cluster rejected 1",
+            "mesh_xds_resources Cluster synced 1",
+            "mesh_xds_resources ClusterLoadAssignment synced 2",
+            "mesh_xds_resources Listener synced 1",
+            "mesh_xds_resources RouteConfiguration synced 1",
+            "mesh_xds_updates_accepted_total Cluster 3",
+            "mesh_xds_updates_accepted_total ClusterLoadAssignment 2",
+            "mesh_xds_updates_accepted_total Listener 1",
+            "mesh_xds_updates_accepted_total RouteConfiguration 1",
+            "mesh_xds_updates_rejected_total Cluster 1",
+        ]
+    );
 }

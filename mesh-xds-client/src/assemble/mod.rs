@@ -347,3 +347,6 @@ impl Wanted {
         self.0[ResourceKind::ClusterLoadAssignment.index()] = clusters.collect();
     }
 }
+
+#[cfg(all(test, feature = "testkit"))]
+mod tests;
