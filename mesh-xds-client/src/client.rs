@@ -294,7 +294,7 @@ impl Builder {
             session.absence_timeout = session.absence_timeout.max(PATIENT);
         }
 
-        let shared = Arc::new(Shared::new(bootstrap.servers()[0].uri().to_string()));
+        let shared = Arc::new(Shared::new(&bootstrap));
         let (commands, orders) = mpsc::unbounded_channel();
         let session = Session::new(session, bootstrap.node().to_proto(), seed);
         let worker = Worker::new(shared.clone(), orders, bootstrap, context, session, servers.clone());

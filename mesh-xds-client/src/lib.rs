@@ -33,6 +33,7 @@ mod assemble;
 mod client;
 mod kind;
 mod meters;
+mod report;
 mod store;
 mod transport;
 mod worker;

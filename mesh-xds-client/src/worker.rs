@@ -32,6 +32,7 @@ use crate::{
     assemble::{Assembled, Assembly, Wanted},
     bootstrap::{Bootstrap, ServerFeature},
     meters::Meters,
+    report::{Findings, Reporter},
     resource::Context,
     session::{AbsenceReason, Batch, Event, RawResource, Session, Ticket, Verdict},
     store::{Refused, Store, Taken},
@@ -53,6 +54,7 @@ pub(crate) struct Worker {
     /// The response that is being decoded. None is read until it is done.
     decoding: Option<Decoding>,
     meters: Meters,
+    reporter: Reporter,
 }
 
 /// What a handle asks of the worker.
@@ -65,6 +67,8 @@ pub(crate) enum Command {
 
 /// What the worker shares with the handles.
 pub(crate) struct Shared {
+    /// In every error that people read, as the key to the control plane's own logs.
+    node_id: String,
     held: Mutex<Held>,
     pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
 }
@@ -84,6 +88,7 @@ struct Decoding {
     resources: vec::IntoIter<RawResource>,
     ticket: Ticket,
     verdict: Verdict,
+    findings: Findings,
 }
 
 enum Link {
@@ -119,9 +124,10 @@ const LEAST: usize = 64;
 // === impl Shared ===
 
 impl Shared {
-    pub(crate) fn new(server: String) -> Self {
+    pub(crate) fn new(bootstrap: &Bootstrap) -> Self {
+        let server = bootstrap.servers()[0].uri().to_string();
         let held = Held { store: Store::default(), server, is_connected: false, last_error: None };
-        Self { held: Mutex::new(held), snapshots: watch::Sender::default() }
+        Self { node_id: bootstrap.node().id.clone(), held: Mutex::new(held), snapshots: watch::Sender::default() }
     }
 
     pub(crate) fn status(&self) -> SourceStatus {
@@ -130,6 +136,11 @@ impl Shared {
         status.connected = held.is_connected;
         status.last_error.clone_from(&held.last_error);
         status.resources = held.store.status();
+        drop(held);
+        let errors = status.resources.iter_mut().filter_map(|resource| resource.error.as_mut());
+        for error in errors.chain(&mut status.last_error) {
+            let _ = write!(error, " (node id `{}`)", self.node_id);
+        }
         status
     }
 
@@ -151,8 +162,19 @@ impl Worker {
         servers: Vec<Arc<Transport>>,
     ) -> Self {
         let assembly = Assembly::new(&bootstrap.node().id);
-        let meters = Meters::new();
-        Self { shared, commands, bootstrap, context, session, assembly, servers, server: 0, decoding: None, meters }
+        Self {
+            shared,
+            commands,
+            bootstrap,
+            context,
+            session,
+            assembly,
+            servers,
+            server: 0,
+            decoding: None,
+            meters: Meters::new(),
+            reporter: Reporter::default(),
+        }
     }
 
     /// Works for ever. Dropping it closes the stream and loses nothing else: it can be run again.
@@ -246,7 +268,7 @@ impl Worker {
             } else {
                 tracing::warn!(server, node.id = node_id, cause, ?retry_in, "control plane is not there");
             }
-            held.last_error = Some(format!("{cause} (node id `{node_id}`)"));
+            held.last_error = Some(cause.to_owned());
             held.is_connected = false;
             held.server = self.bootstrap.servers()[next].uri().to_string();
         }
@@ -312,18 +334,18 @@ impl Worker {
 
     /// Returns whether the resource had to be decoded.
     fn offer(&self, store: &mut Store, raw: &RawResource, decoding: &mut Decoding) -> bool {
-        let Decoding { kind, version, verdict, .. } = decoding;
+        let Decoding { kind, version, verdict, findings, .. } = decoding;
         match store.offer(*kind, raw, version, &self.context) {
             Ok(Taken { name, is_decoded, has_new_warnings }) => {
-                if has_new_warnings {
-                    self.warn(store, *kind, &name);
+                if has_new_warnings && let Some(entry) = store.get(*kind, &name) {
+                    findings.warned.push((name.clone(), entry.warnings().to_vec()));
                 }
                 verdict.accepted.push(name);
                 is_decoded
             }
             Err(Refused { error, is_repeated }) => {
                 if !is_repeated {
-                    tracing::warn!(%kind, %version, node.id = self.node_id(), %error, "resource is refused");
+                    findings.refused.push(error.clone());
                 }
                 verdict.rejected.push(error);
                 !is_repeated
@@ -331,16 +353,10 @@ impl Worker {
         }
     }
 
-    fn warn(&self, store: &Store, kind: ResourceKind, name: &str) {
-        for warning in store.get(kind, name).into_iter().flat_map(|entry| entry.warnings()) {
-            let (field, message) = (&warning.field, &warning.message);
-            tracing::warn!(%kind, name, field, %message, "part of a resource is not honoured");
-        }
-    }
-
     fn answer(&mut self, decoding: Decoding) {
-        let Decoding { kind, verdict, ticket, .. } = decoding;
+        let Decoding { kind, version, verdict, findings, ticket, .. } = decoding;
         self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
+        self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
         self.session.answer(ticket, verdict);
     }
 
@@ -429,7 +445,14 @@ fn in_one_line(error: &dyn StdError) -> String {
 impl Decoding {
     fn new(batch: Batch) -> Self {
         let Batch { kind, version, resources, ticket } = batch;
-        Self { kind, version: version.into(), resources: resources.into_iter(), ticket, verdict: Verdict::default() }
+        Self {
+            kind,
+            version: version.into(),
+            resources: resources.into_iter(),
+            ticket,
+            verdict: Verdict::default(),
+            findings: Findings::default(),
+        }
     }
 }
 
@@ -457,8 +480,10 @@ impl Drop for Online {
 
 #[cfg(test)]
 mod tests {
-    use envoy_types::pb::envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryResponse};
-    use envoy_types::pb::google::protobuf::Any;
+    use envoy_types::pb::{
+        envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryResponse},
+        google::protobuf::Any,
+    };
     use prost::Message;
 
     use super::*;
@@ -485,10 +510,11 @@ mod tests {
     /// What slices are for cannot be seen by a test, which has no other thread to be held up; that there are some can.
     #[test]
     fn large_response_is_decoded_in_slices_and_published_as_one() {
-        let shared = Arc::new(Shared::new(String::new()));
+        let bootstrap = bootstrap(None);
+        let shared = Arc::new(Shared::new(&bootstrap));
         let (commands, orders) = mpsc::unbounded_channel();
         let session = Session::new(session::Config::default(), Node::default(), 1);
-        let mut worker = Worker::new(shared.clone(), orders, bootstrap(None), Context::new(), session, Vec::new());
+        let mut worker = Worker::new(shared.clone(), orders, bootstrap, Context::new(), session, Vec::new());
         let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
         for name in &names {
             commands.send(Command::Watch(name.as_str().into())).expect("the worker listens");

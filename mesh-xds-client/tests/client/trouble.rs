@@ -69,7 +69,8 @@ async fn refused_resource_of_every_kind_leaves_the_last_good_one_serving() {
     let resource = running.resource(Cluster, "v1").expect("asked for");
     assert_eq!(resource.state, ResourceState::Rejected);
     assert_eq!(resource.version.as_deref(), Some("1"), "the version that serves");
-    assert!(resource.error.is_some_and(|error| error.contains("eds_cluster_config")));
+    let error = resource.error.expect("the latest is refused");
+    assert!(["\"v1\"", "eds_cluster_config", "test-node"].iter().all(|part| error.contains(part)), "{error}");
 
     offer(&plane, "echo", &["v1"]);
     assert_alive(&plane, &mut running).await;
