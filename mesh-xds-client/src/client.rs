@@ -100,6 +100,7 @@ struct Engine {
     worker: Mutex<Worker>,
     servers: Vec<Arc<Transport>>,
     certificates: Vec<Arc<FileIdentity>>,
+    identities: Identities,
 }
 
 // === impl XdsClient ===
@@ -129,7 +130,7 @@ impl XdsClient {
             bootstrap,
             connector: Arc::new(SocketConnector),
             resolver: Arc::new(SystemResolver::default()),
-            provider: default_provider(),
+            provider: Provider::compiled_in(),
             identities: Identities::new(),
             context: Context::new(),
             seed: RandomState::new().hash_one(0_u8),
@@ -170,6 +171,10 @@ impl ConfigSource for XdsClient {
     fn status(&self) -> SourceStatus {
         self.shared.status()
     }
+
+    fn identities(&self) -> Option<Identities> {
+        Some(self.engine.identities.clone())
+    }
 }
 
 impl fmt::Debug for XdsClient {
@@ -185,15 +190,6 @@ async fn all(mut running: Vec<Background>) {
         std::task::Poll::Pending
     })
     .await
-}
-
-fn default_provider() -> Option<Provider> {
-    #[cfg(feature = "tls-aws-lc")]
-    return Some(Provider::aws_lc());
-    #[cfg(all(feature = "tls-ring", not(feature = "tls-aws-lc")))]
-    return Some(Provider::ring());
-    #[cfg(not(any(feature = "tls-aws-lc", feature = "tls-ring")))]
-    return None;
 }
 
 // === impl Builder ===
@@ -219,9 +215,9 @@ impl Builder {
     }
 
     /// Where the certificate providers of the bootstrap are registered, under their names, for clusters that refer to them.
-    /// Give the registry of the mesh. Their files are watched by the client's work.
+    /// The mesh takes this registry for its own. Their files are watched by the client's work.
     ///
-    /// Names that are in it already are honoured too. Default: a registry of its own, which no mesh reads.
+    /// Names that are in it already are honoured too. Default: a registry of its own.
     pub fn identities(mut self, identities: Identities) -> Self {
         self.identities = identities;
         self
@@ -298,7 +294,7 @@ impl Builder {
         let (commands, orders) = mpsc::unbounded_channel();
         let session = Session::new(session, bootstrap.node().to_proto(), seed);
         let worker = Worker::new(shared.clone(), orders, bootstrap, context, session, servers.clone());
-        let engine = Arc::new(Engine { worker: Mutex::new(worker), servers, certificates });
+        let engine = Arc::new(Engine { worker: Mutex::new(worker), servers, certificates, identities });
         Ok(XdsClient { shared, commands, engine })
     }
 }

@@ -270,7 +270,7 @@ impl MeshBuilder {
         if let Some(name) = twice(&self.identities) {
             return Err(ConfigError::new("identity", name, "register a name once").into());
         }
-        let identities = Identities::new();
+        let identities = self.source.as_ref().and_then(|source| source.identities()).unwrap_or_default();
         let tasks = Tasks::new(runtime);
         let tls =
             self.provider.or_else(Provider::compiled_in).map(|provider| TlsClient::new(provider, identities.clone()));
