@@ -442,3 +442,106 @@ impl Tally {
 fn place(state: ResourceState) -> usize {
     STATES.iter().position(|known| *known == state).expect("every state that is set here is listed")
 }
+
+#[cfg(all(test, feature = "testkit"))]
+mod tests {
+    use envoy_types::{
+        pb::{envoy::config::cluster::v3::Cluster as WireCluster, google::protobuf::Any},
+        util::pack_any,
+    };
+
+    use super::*;
+    use crate::testkit::resource::cluster;
+
+    const CDS: ResourceKind = ResourceKind::Cluster;
+
+    fn asking_for(name: &str) -> Store {
+        let mut store = Store::default();
+        store.want(CDS, &name.into());
+        store
+    }
+
+    fn offer(store: &mut Store, resource: WireCluster, version: &str) -> Result<Taken, Refused> {
+        let raw = RawResource { name: None, body: pack_any(resource) };
+        store.offer(CDS, &raw, &version.into(), &Context::new())
+    }
+
+    fn unusable(name: &str) -> WireCluster {
+        WireCluster { eds_cluster_config: None, ..cluster(name) }
+    }
+
+    fn warned_of(name: &str) -> WireCluster {
+        WireCluster { dns_lookup_family: 1, ..cluster(name) }
+    }
+
+    #[test]
+    fn same_bytes_are_compared_and_not_decoded() {
+        let mut store = asking_for("a");
+        assert!(offer(&mut store, cluster("a"), "1").expect("valid").is_decoded);
+        assert!(store.take_changes().structure);
+        assert!(!offer(&mut store, cluster("a"), "2").expect("valid").is_decoded);
+        assert!(store.take_changes().is_empty());
+        let status = store.status();
+        assert_eq!(status[0].version.as_deref(), Some("2"), "and yet it is the new version that serves");
+    }
+
+    #[test]
+    fn same_refusal_is_repeated_without_another_look() {
+        let mut store = asking_for("a");
+        let first = offer(&mut store, unusable("a"), "1").expect_err("refused");
+        let again = offer(&mut store, unusable("a"), "2").expect_err("refused");
+        assert_eq!((first.is_repeated, again.is_repeated), (false, true));
+        assert_eq!(first.error, again.error);
+        offer(&mut store, cluster("a"), "3").expect("valid");
+        assert!(!offer(&mut store, unusable("a"), "4").expect_err("refused").is_repeated, "it was good in between");
+    }
+
+    #[test]
+    fn warnings_are_news_when_they_change() {
+        let mut store = asking_for("a");
+        assert!(offer(&mut store, warned_of("a"), "1").expect("valid").has_new_warnings);
+        let other = WireCluster { alt_stat_name: "other".to_owned(), ..warned_of("a") };
+        assert!(!offer(&mut store, other, "2").expect("valid").has_new_warnings);
+        assert!(!offer(&mut store, cluster("a"), "3").expect("valid").has_new_warnings);
+        assert!(offer(&mut store, warned_of("a"), "4").expect("valid").has_new_warnings);
+        assert_eq!(store.status()[0].warnings.len(), 1);
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_neither_looked_at_nor_kept() {
+        let mut store = asking_for("a");
+        let taken = offer(&mut store, unusable("b"), "1").expect("nobody looks");
+        assert_eq!(taken, Taken { name: "b".to_owned(), is_decoded: false, has_new_warnings: false });
+        assert!(store.get(CDS, "b").is_none());
+        assert!(store.take_changes().is_empty());
+    }
+
+    #[test]
+    fn resource_of_another_type_or_without_a_name_is_refused() {
+        let mut store = asking_for("a");
+        let foreign = Any { type_url: ResourceKind::Listener.type_url().to_owned(), value: Vec::new() };
+        let nameless = Any { type_url: CDS.type_url().to_owned(), value: Vec::new() };
+        for (body, field) in [(foreign, "type_url"), (nameless, "name")] {
+            let raw = RawResource { name: None, body };
+            let refused = store.offer(CDS, &raw, &"1".into(), &Context::new()).expect_err("refused");
+            assert_eq!(refused.error.field.as_deref(), Some(field), "{:?}", refused.error);
+        }
+    }
+
+    #[test]
+    fn every_resource_is_counted_in_one_state_and_none_when_all_are_forgotten() {
+        let mut store = asking_for("a");
+        let counted = |store: &Store| -> Vec<_> {
+            store.tally().iter().filter(|(_, _, count)| *count > 0).map(|(_, state, count)| (state, count)).collect()
+        };
+        assert_eq!(counted(&store), [(ResourceState::Requested, 1)]);
+        let _ = offer(&mut store, unusable("a"), "1");
+        assert_eq!(counted(&store), [(ResourceState::Rejected, 1)]);
+        let _ = offer(&mut store, cluster("a"), "2");
+        assert_eq!(counted(&store), [(ResourceState::Synced, 1)]);
+        store.absent(CDS, "a", AbsenceReason::RemovedFromFullState, false);
+        assert_eq!(counted(&store), [(ResourceState::Absent, 1)]);
+        store.forget(CDS, "a");
+        assert_eq!(counted(&store), []);
+    }
+}

@@ -434,7 +434,7 @@ fn first_route(snapshot: &Snapshot) -> Option<Arc<str>> {
 /// A story with a bit of everything, as the control plane and a reader of snapshots saw it.
 async fn story() -> (Vec<String>, Vec<String>) {
     let plane = ControlPlane::new();
-    let (mut running, _interest) = serving(&plane).await;
+    let (running, _interest) = serving(&plane).await;
     let mut seen = Vec::new();
     for round in 0..20 {
         plane.set(route_config("echo", [("v1", 1), ("v2", round)]));
