@@ -69,6 +69,7 @@ struct Idle {
     tick: Duration,
     next: Instant,
     uses: u32,
+    was_idle: bool,
     quiet: u32,
 }
 
@@ -137,13 +138,15 @@ where
         match version {
             Version::H1 => {
                 let (sender, driver) = h1::handshake(io, &self.context.http1).await.map_err(http)?;
-                Ok((Line::H1(sender.into()), Driver::H1(Box::new(driver))))
+                let mut driver = Driver::H1(Box::new(driver));
+                begin(&mut driver, |_| sender.is_ready()).await?;
+                Ok((Line::H1(sender.into()), driver))
             }
             Version::H2 => {
                 let (sender, driver) = h2::handshake(io, &self.context.http2).await.map_err(http)?;
-                let mut driver = Box::new(driver);
-                greet(&mut driver).await?;
-                Ok((Line::H2(sender), Driver::H2(driver)))
+                let mut driver = Driver::H2(Box::new(driver));
+                begin(&mut driver, Driver::has_heard).await?;
+                Ok((Line::H2(sender), driver))
             }
         }
     }
@@ -184,18 +187,16 @@ fn choose(protocol: HttpProtocol, alpn: Option<&[u8]>) -> Result<Version, Connec
     }
 }
 
-/// Drives a new HTTP/2 connection until the peer has spoken: only then is it certain that somebody is there who speaks
-/// HTTP/2, and known how many streams it permits.
-async fn greet<B>(driver: &mut h2::Driver<Stream, B>) -> Result<(), ConnectError>
+/// Drives a new connection until it takes requests. One of HTTP/1 does at once. One of HTTP/2 is given time for the peer's
+/// first frame: only then is it certain that somebody is there who speaks HTTP/2, and known how many streams it permits.
+async fn begin<B>(driver: &mut Driver<B>, is_ready: impl Fn(&Driver<B>) -> bool) -> Result<(), ConnectError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    poll_fn(|cx| match Pin::new(&mut *driver).poll(cx) {
+    poll_fn(|cx| match driver.poll(cx) {
         Poll::Ready(Err(error)) => Poll::Ready(Err(http(error))),
-        Poll::Ready(Ok(())) => {
-            Poll::Ready(Err(ConnectError::Io(Arc::new(io::ErrorKind::UnexpectedEof.into()))))
-        }
-        Poll::Pending if driver.has_heard() => Poll::Ready(Ok(())),
+        Poll::Ready(Ok(())) => Poll::Ready(Err(ConnectError::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())))),
+        Poll::Pending if is_ready(driver) => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
     })
     .await
@@ -211,6 +212,13 @@ where
         match self {
             Self::H1(driver) => Pin::new(driver).poll(cx),
             Self::H2(driver) => Pin::new(driver).poll(cx),
+        }
+    }
+
+    fn has_heard(&self) -> bool {
+        match self {
+            Self::H1(_) => false,
+            Self::H2(driver) => driver.has_heard(),
         }
     }
 
@@ -232,7 +240,7 @@ where
         let now = Instant::now();
         let idle = |limit: Duration| {
             let tick = limit / TICKS;
-            Idle { tick, next: now + tick, uses: 0, quiet: 0 }
+            Idle { tick, next: now + tick, uses: 0, was_idle: true, quiet: 0 }
         };
         Self {
             connection: Arc::downgrade(connection),
@@ -307,12 +315,14 @@ where
             self.expires = None;
             self.with_connection(|connection| connection.shared.retire_connection(connection));
         }
-        let uses = self.pulse.uses.load(Ordering::Relaxed);
         if let Some(idle) = &mut self.idle
             && idle.next <= now
-            && idle.is_over(uses, now)
+            && let Some(connection) = self.connection.upgrade()
         {
-            self.with_connection(|connection| connection.shared.retire_if_idle(connection));
+            let uses = self.pulse.uses.load(Ordering::Relaxed);
+            if idle.is_over(uses, self.shared.is_idle(&connection), now) {
+                self.shared.retire_connection(&connection);
+            }
         }
     }
 }
@@ -328,9 +338,11 @@ impl<B> Drop for Watch<B> {
 // === impl Idle ===
 
 impl Idle {
-    /// Whether there was nothing new for the whole time.
-    fn is_over(&mut self, uses: u32, now: Instant) -> bool {
-        self.quiet = if uses == self.uses { self.quiet + 1 } else { 0 };
+    /// Whether there was nothing for the whole time.
+    fn is_over(&mut self, uses: u32, is_idle: bool, now: Instant) -> bool {
+        let was_idle = std::mem::replace(&mut self.was_idle, is_idle);
+        let is_quiet = was_idle && is_idle && uses == self.uses;
+        self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
         self.uses = uses;
         self.next = now + self.tick;
         self.quiet >= TICKS

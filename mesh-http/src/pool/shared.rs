@@ -323,19 +323,13 @@ impl<B> Shared<B> {
         self.with(|state, after| self.remove(state, connection, after));
     }
 
-    /// Retires a connection if nothing uses it.
-    pub(super) fn retire_if_idle(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
-        self.with(|state, after| {
-            let is_idle = if connection.is_h2() {
-                connection.streams() == 0
-            } else {
-                state.lanes.iter().any(|lane| lane.idle.iter().any(|idle| Arc::ptr_eq(idle, connection)))
-            };
-            if is_idle {
-                connection.retire();
-                self.remove(state, connection, after);
-            }
-        });
+    /// Whether no request uses a connection. One may at any moment; a connection that is retired by then carries it still.
+    pub(super) fn is_idle(&self, connection: &Arc<Connection<B>>) -> bool {
+        if connection.is_h2() {
+            return connection.streams() == 0;
+        }
+        let state = lock(&self.state);
+        state.lanes.iter().any(|lane| lane.idle.iter().any(|idle| Arc::ptr_eq(idle, connection)))
     }
 
     /// Retires all connections, and those that are still to come once they have served who waits.
