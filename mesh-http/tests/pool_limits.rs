@@ -193,3 +193,42 @@ async fn connection_opened_ahead_serves_the_first_request() {
     assert_eq!((bench.net.connects(), bench.figures().idle), (1, 1));
     assert_eq!(bench.served("/").await, "0");
 }
+
+/// 1. Eight tasks on four threads ask again as soon as they are answered.
+/// 2. There are fewer streams than tasks, so that somebody always waits.
+/// 3. A wake that was lost would leave somebody waiting for good.
+async fn hammer(bench: Bench) {
+    const CALLS: usize = 500;
+    let bench = std::sync::Arc::new(bench);
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let bench = bench.clone();
+            tokio::spawn(async move {
+                for call in 0..CALLS {
+                    if (call + task) % 7 == 0 {
+                        // Some are given up at once.
+                        drop(bench.send(get("/dropped")));
+                    }
+                    bench.served("/").await;
+                }
+            })
+        })
+        .collect();
+    let all = async {
+        for task in tasks {
+            task.await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), all).await.expect("a wake was lost");
+    assert_eq!((bench.figures().pending, bench.counts().pending.active), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_wake_is_lost_between_threads_on_http1() {
+    hammer(Bench::limited(&Backend::new().h1(), &breakers(2, 100), |context| context)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_wake_is_lost_between_threads_on_http2() {
+    hammer(Bench::limited(&Backend::new().h2(2), &breakers(1, 100), |context| context.policy(&h2()))).await;
+}

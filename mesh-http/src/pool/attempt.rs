@@ -18,6 +18,7 @@ use super::{
     connection::{Connection, Line, Pulse, Rest},
     context::{PoolContext, Span},
     error::ConnectError,
+    overhear::{Overheard, TlsEnd},
     shared::{Shared, Slot, Version},
 };
 use crate::{
@@ -34,6 +35,7 @@ pub(super) struct Attempt<B> {
     lane: u64,
     name: Option<PeerName>,
     slot: Option<Slot<B>>,
+    tls_end: TlsEnd,
     is_over: bool,
 }
 
@@ -85,7 +87,7 @@ impl<B> Attempt<B> {
         name: Option<PeerName>,
         slot: Slot<B>,
     ) -> Self {
-        Self { shared, context, id, lane, name, slot: Some(slot), is_over: false }
+        Self { shared, context, id, lane, name, slot: Some(slot), tls_end: TlsEnd::default(), is_over: false }
     }
 
     fn fail(&mut self, error: &ConnectError) {
@@ -120,6 +122,7 @@ where
         let (line, driver) = match connected {
             Ok(connected) => connected,
             Err(error) => {
+                let error = self.tls_end.get().cloned().map_or(error, ConnectError::Tls);
                 tracing::debug!(endpoint.addr = ?self.shared.addresses.first(), %error, "no connection");
                 return self.fail(&error);
             }
@@ -160,12 +163,14 @@ where
         };
         let stream = tls.connect(io, name).await.map_err(ConnectError::Tls)?;
         let version = choose(protocol, stream.alpn())?;
-        Ok((Box::new(stream), version))
+        Ok((Box::new(Overheard::new(stream, self.tls_end.clone())), version))
     }
 
     /// Makes the connection known.
     fn open(&mut self, line: Line<B>, driver: &Driver<B>) -> Watch<B> {
-        let connection = Arc::new(Connection::new((self.id, self.lane), self.shared.clone(), line, &self.context));
+        let place = (self.id, self.lane);
+        let tls_end = self.tls_end.clone();
+        let connection = Arc::new(Connection::new(place, self.shared.clone(), line, tls_end, &self.context));
         self.is_over = true;
         self.shared.opened(&connection);
         Watch::new(&connection, self.context.span(self.id), driver)

@@ -51,9 +51,7 @@ impl Body for PoolBody {
             Some(Ok(_)) | None => self.finish(),
             Some(Err(_)) => self.occupied = None,
         }
-        Poll::Ready(frame.map(|frame| {
-            frame.map_err(|error| error::failed(conn::Error::from_body(error), Sent::Yes))
-        }))
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| error::failed(conn::Error::from_body(error), Sent::Yes))))
     }
 
     fn is_end_stream(&self) -> bool {

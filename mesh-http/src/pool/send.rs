@@ -93,20 +93,24 @@ where
             request
         });
         let is_stale = failed.kind() == ErrorKind::Closed && !lease.is_first() && self.bounces < MAX_BOUNCES;
-        let shared = lease.connection().shared.clone();
+        let connection = lease.connection().clone();
         if failed.kind() == ErrorKind::Closed {
-            shared.retire_connection(lease.connection());
+            connection.shared.retire_connection(&connection);
         }
         drop(lease);
         match request {
             Some(request) if is_stale => {
                 self.bounces += 1;
-                self.stage = Stage::acquire(&shared, request, self.priority, None);
+                self.stage = Stage::acquire(&connection.shared, request, self.priority, None);
                 None
             }
             request => {
                 let sent = failed.sent();
-                Some(Err(SendFailed { request, error: error::failed(failed.into_error(), sent) }))
+                let error = match connection.tls_end.get() {
+                    Some(tls) => error::tls_failed(tls, sent),
+                    None => error::failed(failed.into_error(), sent),
+                };
+                Some(Err(SendFailed { request, error }))
             }
         }
     }
