@@ -200,6 +200,8 @@ impl<B> Connection<B> {
     fn give_up(self: Arc<Self>, is_clean: bool) {
         let shared = self.shared.clone();
         match &self.line {
+            // Its last use went to somebody who did not take it.
+            Line::H2(_) if self.is_spent() => shared.retire_connection(&self),
             Line::H2(_) => shared.stream_ended(self.lane),
             Line::H1(_) if is_clean => shared.give_back(self),
             Line::H1(_) => shared.retire_connection(&self),
