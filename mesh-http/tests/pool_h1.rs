@@ -333,3 +333,17 @@ fn pool_and_its_future_cross_threads() {
     check::<Pool<TestBody>>();
     check_future::<mesh_http::pool::Sending<TestBody>>();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn caller_that_is_faster_than_the_driver_opens_no_connection() {
+    let bench = Arc::new(Bench::h1(&Backend::new().h1()));
+    let calling = bench.clone();
+    // On a worker, so that it races the driver on another.
+    let calls = tokio::spawn(async move {
+        for _ in 0..2_000 {
+            calling.served("/").await;
+        }
+    });
+    calls.await.unwrap();
+    assert_eq!(bench.net.connects(), 1);
+}

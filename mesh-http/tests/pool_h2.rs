@@ -161,6 +161,26 @@ async fn refused_stream_was_not_sent_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn headers_beyond_the_limit_end_their_stream_only() {
+    let net = Net::accept(|_, stream| {
+        tokio::spawn(async move {
+            let mut peer = ::h2::server::handshake(stream).await.unwrap();
+            let mut size = 20_000;
+            while let Some(Ok((_, mut respond))) = peer.accept().await {
+                let response = http::Response::builder().header("x-large", "y".repeat(size)).body(()).unwrap();
+                respond.send_response(response, true).unwrap();
+                size = 10;
+            }
+        });
+    });
+    let bench = Bench::h2(&net);
+    let (kind, sent, _) = blame(bench.send(get("/")).await);
+    assert_eq!((kind, sent), (FailureKind::Protocol, Sent::Maybe));
+    text(bench.send(get("/")).await).await;
+    assert_eq!((net.connects(), bench.figures().streams), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn reset_body_is_a_failure_of_the_body() {
     let net = Net::accept(|_, stream| {
         tokio::spawn(async move {
