@@ -27,6 +27,7 @@ use crate::conn::{ErrorKind, SendError};
 /// A request that waits for a connection or for its response.
 ///
 /// Dropping it gives the request up: it leaves the queue, or its HTTP/2 stream is reset, or its HTTP/1 connection is closed.
+/// Polling it after it has ended panics, as with any future of an `async fn`.
 #[must_use = "futures do nothing unless polled"]
 pub struct Sending<B> {
     stage: Stage<B>,
