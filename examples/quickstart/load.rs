@@ -12,7 +12,7 @@ use std::{
 use http::Response;
 use mesh_examples::echo::{SayRequest, echo_client::EchoClient};
 use mesh_grpc::Channel;
-use mesh_http::{Body, Client};
+use mesh_http::{Body, CallOptions, Client};
 use tokio::task::JoinSet;
 
 /// How many callers each client has.
@@ -133,7 +133,9 @@ impl Caller {
                 backend_of(&response)
             }
             Self::Grpc(client) => {
-                let request = SayRequest { text: "hello".to_owned() };
+                let mut request = tonic::Request::new(SayRequest { text: "hello".to_owned() });
+                // gRPC methods do not tell, so the caller does: to say hello twice does no harm.
+                request.extensions_mut().insert(CallOptions::new().idempotent());
                 let reply = client.clone().say(request).await.map_err(|status| chain(&status))?;
                 Ok(reply.into_inner().backend)
             }
