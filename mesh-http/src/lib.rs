@@ -22,5 +22,5 @@ pub use self::{
     call::ResponseFuture,
     client::{CallOptions, Client, ClientBuilder, EndpointSpec, IntoEndpoint},
     error::Error,
-    mesh::{Mesh, MeshBuilder, MeshStatus},
+    mesh::{Mesh, MeshBuilder, MeshStatus, TargetStatus},
 };
