@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use super::{
-    Routed, Stack,
+    Caller, Routed, Stack,
     faults::Met,
     local,
     route::{self, Forwarding, Routing},
@@ -34,7 +34,6 @@ use super::{
 use crate::{
     Error,
     body::Body,
-    client::Shared,
     mesh::State,
     protocol::{Http, Protocol},
     telemetry::{self, CallRecord},
@@ -69,7 +68,7 @@ where
     /// For the configuration. The request is there until it comes.
     Waiting {
         request: Option<Request<B>>,
-        shared: Arc<Shared>,
+        caller: Arc<Caller>,
         known: Known,
     },
     /// By a fault. What it meets is there until the delay is over.
@@ -99,14 +98,14 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(shared: &Arc<Shared>, request: Request<B>) -> Self {
+    pub(crate) fn new(caller: &Arc<Caller>, request: Request<B>) -> Self {
         let mut this = Self { stage: Stage::Answered(None), after: None };
-        let state = shared.target().state();
+        let state = caller.target().state();
         this.stage = match &**state {
             State::Waiting => {
-                Stage::Waiting { request: Some(request), shared: shared.clone(), known: shared.clone().known() }
+                Stage::Waiting { request: Some(request), caller: caller.clone(), known: caller.clone().known() }
             }
-            known => Self::begin(&mut this.after, shared, known, request),
+            known => Self::begin(&mut this.after, caller, known, request),
         };
         this
     }
@@ -116,14 +115,14 @@ where
     }
 
     /// The configuration is known: the request is routed.
-    fn begin(after: &mut Option<After>, shared: &Shared, state: &State, mut request: Request<B>) -> Stage<B, P> {
+    fn begin(after: &mut Option<After>, caller: &Caller, state: &State, mut request: Request<B>) -> Stage<B, P> {
         let compiled = match state {
             State::Ready(compiled) => compiled,
-            State::Unavailable(reason) => return Stage::Answered(Some(Err(shared.unavailable(reason)))),
+            State::Unavailable(reason) => return Stage::Answered(Some(Err(caller.unavailable(reason)))),
             State::Waiting => unreachable!("nobody begins before something is known"),
         };
         telemetry::propagate(request.headers_mut());
-        match route::route(compiled, shared.next_call(), request) {
+        match route::route(compiled, caller.begin(), request) {
             Ok(Routing::Answer(answer)) => Stage::Answered(Some(Ok(*answer))),
             Ok(Routing::Forward(forwarding)) => Self::forward(after, forwarding),
             Err(error) => Stage::Answered(Some(Err(error))),
@@ -160,10 +159,10 @@ where
                 }
                 StageProject::Answered(answer) => return Poll::Ready(answer.take().expect("polled after completion")),
                 // From Waiting, to wherever the route leads.
-                StageProject::Waiting { request, shared, known } => match ready!(known.as_mut().poll(cx)) {
+                StageProject::Waiting { request, caller, known } => match ready!(known.as_mut().poll(cx)) {
                     Ok(state) => {
                         let request = request.take().expect("it is there until the configuration comes");
-                        Self::begin(this.after, shared, &state, request)
+                        Self::begin(this.after, caller, &state, request)
                     }
                     Err(error) => Stage::Answered(Some(Err(error))),
                 },

@@ -8,10 +8,13 @@
 //! What was decided about a request travels in its type: [`Routed`] down to the retry layer, [`Attempt`] below it. The
 //! layers are mesh-core's own, told by [`Carried`] to find their policy there.
 
+mod caller;
+mod delivery;
 mod faults;
 mod future;
 mod keep;
 mod local;
+mod options;
 mod route;
 mod rules;
 
@@ -28,22 +31,19 @@ use mesh_core::{
     endpoint::EndpointId,
     hold::{JoinEnd, UntilEnd},
     limit::{Breaker, Limit, LimitLayer},
-    retry::{AttemptPolicy, Retry, RetryLayer},
+    retry::{AttemptPolicy, ReplayBody, Retry, RetryLayer},
 };
 use tokio::time::Instant;
 use tower_layer::Layer;
 
-pub use self::future::ResponseFuture;
-pub(crate) use self::route::Caller;
+pub(crate) use self::caller::Caller;
+pub use self::{future::ResponseFuture, options::CallOptions};
 use self::{keep::KeepRouted, rules::Rules};
 use crate::{
     cluster::{Cluster, Transport},
     plan::{ForwardPlan, Plan, Step},
     protocol::Protocol,
 };
-
-/// The body of requests on connections.
-pub(crate) type RequestBody = mesh_core::retry::ReplayBody;
 
 /// What every request of a protocol passes after it was routed.
 pub(crate) type Stack<P> = Retry<Attempts<P>, KeepRouted<P>, Rules<P>, JoinEnd, Carried, CallPolicy>;
@@ -81,7 +81,7 @@ pub(crate) struct Facts {
 
 /// One attempt at a request.
 pub(crate) struct Attempt {
-    request: Request<RequestBody>,
+    request: Request<ReplayBody>,
     rest: AttemptRest,
 }
 
@@ -178,7 +178,7 @@ impl Attempt {
         }
     }
 
-    pub(crate) fn split(self) -> (Request<RequestBody>, AttemptRest) {
+    pub(crate) fn split(self) -> (Request<ReplayBody>, AttemptRest) {
         (self.request, self.rest)
     }
 }
@@ -186,7 +186,7 @@ impl Attempt {
 // === impl AttemptRest ===
 
 impl AttemptRest {
-    pub(crate) fn join(self, request: Request<RequestBody>) -> Attempt {
+    pub(crate) fn join(self, request: Request<ReplayBody>) -> Attempt {
         Attempt { request, rest: self }
     }
 

@@ -4,18 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use mesh_core::{
-    Dice,
     config::{HostRewrite, RenderedMutations, RequestHead, TemplateScope},
     outcome::FailureKind,
     route::redirect,
 };
-use tokio::time::Instant;
 
-use super::{Facts, Routed, faults::Met};
+use super::{CallOptions, Facts, Routed, caller::Beginning, faults::Met};
 use crate::{
     Error,
     body::Body,
-    client::CallOptions,
     cluster::Cluster,
     mesh::Compiled,
     plan::{ForwardPlan, Plan, Step, Target, Targets},
@@ -39,12 +36,6 @@ pub(crate) struct Forwarding<B> {
     pub(crate) response_changes: Vec<RenderedMutations>,
 }
 
-/// What a call brings of its own.
-pub(crate) struct Caller {
-    pub(crate) dice: Dice,
-    pub(crate) start: Instant,
-}
-
 /// Finds the route of `request`.
 ///
 /// # Errors
@@ -52,10 +43,10 @@ pub(crate) struct Caller {
 /// NR when there is none, NC when its cluster does not exist.
 pub(crate) fn route<B, P: Protocol>(
     compiled: &Compiled,
-    caller: Caller,
+    beginning: Beginning,
     request: Request<B>,
 ) -> Result<Routing<B, P>, Error> {
-    let mut dice = caller.dice;
+    let mut dice = beginning.dice;
     // One number a request: the same decides fractions and weights, as in Envoy.
     let roll = dice.roll();
     let head = RequestHead::of(&request);
@@ -74,7 +65,7 @@ pub(crate) fn route<B, P: Protocol>(
         Step::Forward(forward) => {
             let plan = plan.clone();
             let (index, named) = choose(compiled, forward, &head, roll)?;
-            forwarded::<B, P>(plan, index, named, Caller { dice, ..caller }, request).map(Routing::Forward)
+            forwarded::<B, P>(plan, index, named, Beginning { dice, ..beginning }, request).map(Routing::Forward)
         }
     }
 }
@@ -107,7 +98,7 @@ fn forwarded<B, P: Protocol>(
     plan: Arc<Plan<Arc<Cluster>>>,
     target: usize,
     named: Option<Arc<Cluster>>,
-    caller: Caller,
+    beginning: Beginning,
     mut request: Request<B>,
 ) -> Result<Forwarding<B>, Error> {
     let Step::Forward(forward) = &plan.step else { unreachable!("the caller has matched it") };
@@ -122,7 +113,7 @@ fn forwarded<B, P: Protocol>(
         None => return Err(no_cluster(forward, chosen.map_or("", |target| &target.name))),
     };
 
-    let mut dice = caller.dice;
+    let mut dice = beginning.dice;
     let head = RequestHead::of(&request);
     let faults = chosen.map_or_else(Met::default, |target| Met::draw(&target.faults, &head, &mut dice));
     let response_changes =
@@ -130,10 +121,10 @@ fn forwarded<B, P: Protocol>(
     let asked = nearer(P::asked_timeout(request.headers()), options.timeout());
     change(&plan, forward, chosen, &cluster, &mut request)?;
 
-    let deadline = forward.limits.overall(asked).map(|limit| Facts::expiry(caller.start, limit));
+    let deadline = forward.limits.overall(asked).map(|limit| Facts::expiry(beginning.start, limit));
     let facts = Facts {
         cluster,
-        start: caller.start,
+        start: beginning.start,
         deadline,
         dice,
         idempotent: options.is_idempotent(),

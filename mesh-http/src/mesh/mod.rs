@@ -2,7 +2,6 @@
 
 mod dns;
 mod registry;
-mod tasks;
 
 use std::{
     fmt,
@@ -23,17 +22,14 @@ use mesh_core::{
 use tokio::{runtime::Handle, sync::Notify};
 
 use self::registry::Registry;
-pub(crate) use self::{
-    registry::{Compiled, State, Target},
-    tasks::Tasks,
-};
+pub(crate) use self::registry::{Compiled, State, Target};
 use crate::{
     Error,
     cluster::{Cluster, Environment},
     connect::{Connect, SocketConnector},
     plan::Profile,
-    pool::Task,
     resolve::{Resolve, SystemResolver},
+    tasks::Tasks,
     tls::{Provider, TlsClient},
 };
 
@@ -401,11 +397,5 @@ impl Parts {
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").finish_non_exhaustive()
-    }
-}
-
-impl crate::pool::Spawn for Tasks {
-    fn spawn(&self, task: Task) {
-        self.connection(task);
     }
 }
