@@ -14,6 +14,7 @@ mod plan;
 pub mod pool;
 pub mod protocol;
 pub mod resolve;
+pub mod scope;
 mod telemetry;
 pub mod tls;
 
@@ -23,4 +24,5 @@ pub use self::{
     client::{CallOptions, Client, ClientBuilder, EndpointSpec, IntoEndpoint},
     error::Error,
     mesh::{Mesh, MeshBuilder, MeshStatus},
+    scope::Scope,
 };

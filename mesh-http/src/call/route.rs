@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use mesh_core::{
     Dice,
     config::{HostRewrite, RenderedMutations, RequestHead, TemplateScope},
+    deadline::Expiry,
     outcome::FailureKind,
     route::redirect,
 };
@@ -20,6 +21,7 @@ use crate::{
     mesh::Compiled,
     plan::{ForwardPlan, Plan, Step, Target, Targets},
     protocol::Protocol,
+    scope::Scope,
 };
 
 /// What becomes of a request by its route.
@@ -42,6 +44,29 @@ pub(crate) struct Forwarding<B> {
 pub(crate) struct Caller {
     pub(crate) dice: Dice,
     pub(crate) start: Instant,
+    pub(crate) scope: Scope,
+}
+
+// === impl Caller ===
+
+impl Caller {
+    /// When the caller's own time is up: what `request` asks for itself, or what the scope says.
+    pub(crate) fn expiry<B, P: Protocol>(&self, request: &Request<B>) -> Option<Expiry> {
+        let options = request.extensions().get::<CallOptions>().copied().unwrap_or_default();
+        let asked = asked::<P>(request.headers(), &options).map(|limit| Facts::expiry(self.start, limit));
+        nearer(asked, self.scoped(&options), Expiry::at)
+    }
+
+    /// When the scope's time is up, for a request that keeps to it.
+    fn scoped(&self, options: &CallOptions) -> Option<Expiry> {
+        let at = self.scope.deadline().filter(|_| !options.is_detached())?;
+        Some(Facts::expiry(self.start, at.saturating_duration_since(self.start)))
+    }
+}
+
+/// The time that a request asks for itself.
+fn asked<P: Protocol>(headers: &HeaderMap, options: &CallOptions) -> Option<Duration> {
+    nearer(P::asked_timeout(headers), options.timeout(), |limit| *limit)
 }
 
 /// Finds the route of `request`.
@@ -127,10 +152,11 @@ fn forwarded<B, P: Protocol>(
     let faults = chosen.map_or_else(Met::default, |target| Met::draw(&target.faults, &head, &mut dice));
     let response_changes =
         chosen.map_or_else(Vec::new, |target| render(&target.response_headers, &plan, &cluster, &head));
-    let asked = nearer(P::asked_timeout(request.headers()), options.timeout());
+    let asked = asked::<P>(request.headers(), &options);
     change(&plan, forward, chosen, &cluster, &mut request)?;
 
-    let deadline = forward.limits.overall(asked).map(|limit| Facts::expiry(caller.start, limit));
+    let own = forward.limits.overall(asked).map(|limit| Facts::expiry(caller.start, limit));
+    let deadline = nearer(own, caller.scoped(&options), Expiry::at);
     let facts = Facts {
         cluster,
         start: caller.start,
@@ -144,9 +170,10 @@ fn forwarded<B, P: Protocol>(
     Ok(Forwarding { routed: Routed { request, facts }, faults, response_changes })
 }
 
-fn nearer(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+/// The one that comes first.
+fn nearer<T, K: Ord>(one: Option<T>, other: Option<T>, key: impl Fn(&T) -> K) -> Option<T> {
     match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
+        (Some(one), Some(other)) => Some(std::cmp::min_by_key(one, other, key)),
         (one, other) => one.or(other),
     }
 }

@@ -5,7 +5,9 @@ mod options;
 
 use std::{
     fmt,
+    future::Future,
     marker::PhantomData,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,10 +23,11 @@ use http_body_util::Empty;
 use mesh_core::{
     Dice,
     config::RequestHead,
-    outcome::{BoxError, FailureKind},
+    deadline::Expiry,
+    outcome::{BoxError, FailureKind, Sent},
     route::Explanation,
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tower_service::Service;
 
 pub use self::{
@@ -36,6 +39,7 @@ use crate::{
     call::{Caller, ResponseFuture},
     mesh::{State, Target},
     protocol::{Http, Protocol},
+    scope::Scope,
 };
 
 /// Sends requests to one target, by the rules of its configuration.
@@ -72,6 +76,9 @@ pub(crate) struct Shared {
     calls: AtomicU64,
     ready_timeout: Duration,
 }
+
+/// Waits for a target's configuration.
+pub(crate) type Known = Pin<Box<dyn Future<Output = Result<Arc<State>, Error>> + Send>>;
 
 // === impl Client ===
 
@@ -203,23 +210,35 @@ impl Shared {
         &self.target
     }
 
-    /// The dice and the first clock reading of the next call.
+    /// The dice, the first clock reading and the scope of the next call, which is made on this task.
     pub(crate) fn next_call(&self) -> Caller {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        Caller { dice: self.dice_of(call), start: Instant::now() }
+        Caller { dice: self.dice_of(call), start: Instant::now(), scope: Scope::current() }
     }
 
     fn dice_of(&self, call: u64) -> Dice {
         Dice::of_call(self.seed, self.number, call)
     }
 
-    /// Waits for the configuration, within the bound that the builder set.
-    pub(crate) fn known(self: Arc<Self>) -> std::pin::Pin<Box<dyn Future<Output = Result<Arc<State>, Error>> + Send>> {
+    /// Waits for the configuration: as long as the builder said, or the call itself, whichever is less. A call that waits
+    /// for ready has only its own limit.
+    pub(crate) fn known(self: Arc<Self>, own: Option<Expiry>, waits_for_ready: bool) -> Known {
+        let bound = (!waits_for_ready).then_some(self.ready_timeout);
         Box::pin(async move {
-            match timeout(self.ready_timeout, self.target.known()).await {
-                Ok(state) => Ok(state),
-                Err(_) => Err(self.mesh.why_waiting(&self.target.name, self.ready_timeout)),
-            }
+            let waiting = async {
+                match bound {
+                    Some(bound) => timeout(bound, self.target.known()).await.ok(),
+                    None => Some(self.target.known().await),
+                }
+            };
+            let state = match own {
+                Some(own) => match timeout_at(own.at(), waiting).await {
+                    Ok(state) => state,
+                    Err(_) => return Err(Error::from_below(own.elapsed(Sent::No).into())),
+                },
+                None => waiting.await,
+            };
+            state.ok_or_else(|| self.mesh.why_waiting(&self.target.name, self.ready_timeout))
         })
     }
 
