@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -45,7 +45,7 @@ pub struct Backend {
 /// What a backend speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/1.1 or HTTP/2: `GET` anything.
+    /// HTTP/1.1 or HTTP/2: `GET` anything; `/broken` is answered with 503.
     Http,
     /// The echo service.
     Grpc,
@@ -155,6 +155,9 @@ impl State {
     async fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
         self.pause().await;
         let mut response = Response::new(Full::from(format!("{} hears {}\n", self.name, request.uri().path())));
+        if request.uri().path() == "/broken" {
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        }
         for (name, value) in [("x-backend", &self.name), ("x-version", &self.version)] {
             if let Ok(value) = value.parse() {
                 response.headers_mut().insert(name, value);

@@ -4,7 +4,10 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
 
 use tokio::sync::watch;
 
-use crate::config::{Snapshot, Warning};
+use crate::{
+    config::{Snapshot, Warning},
+    identity::Identities,
+};
 
 /// A source of configuration.
 ///
@@ -25,6 +28,12 @@ pub trait ConfigSource: Send + Sync + 'static {
 
     /// What it holds, and how each resource stands.
     fn status(&self) -> SourceStatus;
+
+    /// The identities that come with the source, under the names by which its resources refer to them; the mesh takes this
+    /// registry for its own. None by default.
+    fn identities(&self) -> Option<Identities> {
+        None
+    }
 }
 
 /// Background work, to be spawned by the mesh.

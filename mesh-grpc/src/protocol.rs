@@ -3,13 +3,17 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
-use mesh_core::config::{AbortStatus, HttpProtocol, Policy, Semantics, preset};
+use mesh_core::{
+    config::{AbortStatus, HttpProtocol, Policy, RetryOn, Semantics, preset},
+    outcome::{Failure, FailureKind},
+};
 use mesh_http::protocol::{Announcement, Protocol, Pushback};
+use tonic::Code;
 
 use crate::{
     channel::Channel,
     classify::{GRPC_STATUS, GrpcClassifier},
-    status::code_of_http,
+    status::{code_of_http, code_of_kind},
     timeout,
 };
 
@@ -59,6 +63,17 @@ impl Protocol for Grpc {
         }
     }
 
+    /// A call that fails before its head has a status like any other, and is retried by it (gRFC A6): a lost connection is
+    /// UNAVAILABLE. The end of the call's own time never is.
+    fn conditions(failure: &Failure) -> RetryOn {
+        match (failure.kind, code_of_kind(failure.kind)) {
+            (FailureKind::Timeout | FailureKind::Idle, _) => RetryOn::default(),
+            (_, Code::Unavailable) => RetryOn::GRPC_UNAVAILABLE,
+            (_, Code::Internal) => RetryOn::GRPC_INTERNAL,
+            _ => RetryOn::default(),
+        }
+    }
+
     /// A whole number of milliseconds is the wait; anything else means not to try again (gRFC A6).
     fn pushback(headers: &HeaderMap) -> Option<Pushback> {
         let value = headers.get(PUSHBACK)?;
@@ -71,7 +86,7 @@ impl Protocol for Grpc {
         let code = match with {
             AbortStatus::Grpc(code) => code,
             AbortStatus::Http(status) => code_of_http(status) as u32,
-            _ => tonic::Code::Unavailable as u32,
+            _ => Code::Unavailable as u32,
         };
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::OK;

@@ -55,8 +55,16 @@ fn message_of(error: &mesh_http::Error) -> String {
 
 fn code_of(error: &mesh_http::Error) -> Code {
     match error.kind() {
-        FailureKind::Timeout => Code::DeadlineExceeded,
         FailureKind::Reset => reset_code(error).map_or(Code::Internal, code_of_reset),
+        kind => code_of_kind(kind),
+    }
+}
+
+/// The code of what failed, where it needs no further look.
+pub(crate) fn code_of_kind(kind: FailureKind) -> Code {
+    match kind {
+        FailureKind::Timeout => Code::DeadlineExceeded,
+        FailureKind::Reset => Code::Internal,
         FailureKind::Protocol | FailureKind::RequestBody => Code::Internal,
         FailureKind::Other => Code::Unknown,
         _ => Code::Unavailable,

@@ -36,6 +36,10 @@ pub struct Body<P: Protocol = Http> {
 }
 
 #[pin_project(project = Project)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every body is upstream's, and a box would be one allocation a call"
+)]
 enum Kind<P: Protocol> {
     Upstream(#[pin] CallBody<P>),
     Local(Option<Bytes>),

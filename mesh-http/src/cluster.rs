@@ -4,20 +4,17 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
     cluster::{self as core, Dispatch, Undelivered},
-    config::{self, ClusterPolicy, Semantics},
+    config::{self, ClusterPolicy, ConnectionPolicy, Semantics, UpstreamTls},
     endpoint::{EndpointId, EndpointInfo},
     identity::IdentityError,
     limit::Limits,
@@ -37,7 +34,6 @@ use crate::{
 /// A cluster over HTTP.
 pub(crate) struct Cluster {
     balanced: Arc<core::Cluster<Transport>>,
-    limits: Arc<Limits>,
     metrics: ClusterMetrics,
 }
 
@@ -53,15 +49,22 @@ pub(crate) struct Environment {
 /// Opens a pool for each endpoint that is used.
 pub(crate) struct Transport {
     environment: Environment,
-    limits: Arc<Limits>,
-    /// What pools are made with; replaced whole when the policy changes.
-    terms: ArcSwap<Terms>,
-    generations: AtomicU64,
     seed: u64,
+    /// What pools were last made with. Looked at when an endpoint is opened or told of a change, never by requests.
+    terms: Mutex<Option<Terms>>,
 }
 
-/// What pools are made with, or why none can be: TLS that was asked for and cannot be had is never left out.
-type Terms = Result<Arc<PoolContext>, TlsError>;
+/// What pools are made with, and what it was made from.
+struct Terms {
+    connections: ConnectionPolicy,
+    connect_timeout: Option<Duration>,
+    tls: Option<Arc<UpstreamTls>>,
+    generation: u64,
+    context: PoolTerms,
+}
+
+/// How pools connect, or why they cannot: TLS that was asked for and cannot be had is never left out.
+type PoolTerms = Result<Arc<PoolContext>, TlsError>;
 
 /// The pool of an endpoint.
 pub(crate) struct Handle {
@@ -104,11 +107,9 @@ impl Cluster {
         semantics: Semantics,
         seed: u64,
     ) -> Arc<Self> {
-        let limits = Limits::new(&policy.circuit_breakers);
-        let metrics = ClusterMetrics::of(config.name());
-        let transport = Transport::new(environment.clone(), limits.clone(), &policy, seed);
+        let transport = Transport { environment: environment.clone(), seed, terms: Mutex::default() };
         let balanced = core::Cluster::new(config, policy, semantics, transport, seed);
-        Arc::new(Self { balanced, limits, metrics })
+        Arc::new(Self { balanced, metrics: ClusterMetrics::of(config.name()) })
     }
 
     /// The name.
@@ -123,7 +124,7 @@ impl Cluster {
 
     /// What may be under way.
     pub(crate) fn limits(&self) -> &Arc<Limits> {
-        &self.limits
+        self.balanced.limits()
     }
 
     /// What is counted.
@@ -133,8 +134,6 @@ impl Cluster {
 
     /// Is treated by `policy` from now on. Counters stay; connections stay unless they are of another kind now.
     pub(crate) fn update_policy(&self, policy: ClusterPolicy) {
-        self.limits.update(&policy.circuit_breakers);
-        self.balanced.transport().set_terms(&policy, &self.balanced.policy());
         self.balanced.update_policy(policy);
     }
 }
@@ -148,41 +147,43 @@ impl fmt::Debug for Cluster {
 // === impl Transport ===
 
 impl Transport {
-    fn new(environment: Environment, limits: Arc<Limits>, policy: &ClusterPolicy, seed: u64) -> Self {
-        let terms = ArcSwap::from_pointee(make_terms(&environment, &limits, policy, 0, seed));
-        Self { environment, limits, terms, generations: AtomicU64::new(0), seed }
-    }
-
+    /// What a pool of `endpoint` is made with: one context for all endpoints of a cluster, made anew when the policy is another.
     /// Connections of another protocol or under other TLS are of another generation, and drain.
-    fn set_terms(&self, policy: &ClusterPolicy, before: &ClusterPolicy) {
-        let is_other = policy.tls != before.tls || policy.connections.protocol != before.connections.protocol;
-        let generation = self.generations.fetch_add(u64::from(is_other), Ordering::Relaxed) + u64::from(is_other);
-        let terms = make_terms(&self.environment, &self.limits, policy, generation, self.seed);
-        self.terms.store(Arc::new(terms));
+    fn terms(&self, endpoint: &EndpointInfo<'_>) -> PoolTerms {
+        let policy = endpoint.policy;
+        let mut terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(terms) = terms.as_ref().filter(|terms| terms.is_of(policy)) {
+            return terms.context.clone();
+        }
+        let generation = terms.as_ref().map_or(0, |before| before.generation + u64::from(before.is_other_kind(policy)));
+        let context = self.context(endpoint, generation);
+        *terms = Some(Terms {
+            connections: policy.connections,
+            connect_timeout: policy.connect_timeout,
+            tls: policy.tls.clone(),
+            generation,
+            context: context.clone(),
+        });
+        context
     }
-}
 
-fn make_terms(
-    environment: &Environment,
-    limits: &Arc<Limits>,
-    policy: &ClusterPolicy,
-    generation: u64,
-    seed: u64,
-) -> Terms {
-    let tasks = Arc::new(environment.tasks.clone());
-    let context = PoolContext::new(environment.connector.clone(), tasks, limits.clone())
-        .policy(&policy.connections)
-        .connect_timeout(policy.connect_timeout.unwrap_or(PoolContext::CONNECT_TIMEOUT))
-        .generation(generation)
-        .seed(seed);
-    let Some(tls) = &policy.tls else {
-        return Ok(Arc::new(context));
-    };
-    let own: Vec<&str> = tls.alpn().iter().map(|protocol| &**protocol).collect();
-    let implied = PoolContext::alpn(policy.connections.protocol.unwrap_or_default());
-    let alpn = if own.is_empty() { implied } else { &own };
-    let client = environment.tls.as_ref().ok_or_else(no_provider)?;
-    Ok(Arc::new(context.tls(client.connector(tls, alpn)?)))
+    fn context(&self, endpoint: &EndpointInfo<'_>, generation: u64) -> PoolTerms {
+        let Environment { connector, tls: client, tasks } = &self.environment;
+        let policy = endpoint.policy;
+        let context = PoolContext::new(connector.clone(), Arc::new(tasks.clone()), endpoint.limits.clone())
+            .policy(&policy.connections)
+            .connect_timeout(policy.connect_timeout.unwrap_or(PoolContext::CONNECT_TIMEOUT))
+            .generation(generation)
+            .seed(self.seed);
+        let Some(tls) = &policy.tls else {
+            return Ok(Arc::new(context));
+        };
+        let own: Vec<&str> = tls.alpn().iter().map(|protocol| &**protocol).collect();
+        let implied = PoolContext::alpn(policy.connections.protocol.unwrap_or_default());
+        let alpn = if own.is_empty() { implied } else { &own };
+        let client = client.as_ref().ok_or_else(no_provider)?;
+        Ok(Arc::new(context.tls(client.connector(tls, alpn)?)))
+    }
 }
 
 fn no_provider() -> TlsError {
@@ -194,17 +195,20 @@ impl core::Transport for Transport {
     type Handle = Handle;
 
     fn open(&self, endpoint: &EndpointInfo<'_>) -> Handle {
-        let terms = self.terms.load();
-        let pool = match &**terms {
-            Ok(context) => Ok(Pool::new(context.clone(), endpoint.addresses.to_vec(), endpoint.hostname.cloned())),
-            Err(error) => Err(error.clone()),
-        };
+        let hostname = endpoint.hostname.cloned();
+        let pool = self.terms(endpoint).map(|context| Pool::new(context, endpoint.addresses.to_vec(), hostname));
         Handle { id: endpoint.id, hostname: endpoint.hostname.cloned(), pool }
     }
 
-    fn update(&self, handle: &Handle, _: &EndpointInfo<'_>) {
-        if let (Ok(pool), Ok(context)) = (&handle.pool, &**self.terms.load()) {
-            pool.update(context.clone());
+    fn update(&self, handle: &Handle, endpoint: &EndpointInfo<'_>) {
+        match (&handle.pool, self.terms(endpoint)) {
+            (Ok(pool), Ok(context)) => pool.update(context),
+            // TLS that cannot be had: what there is finishes, and nothing new goes out in its place.
+            (Ok(pool), Err(error)) => {
+                tracing::warn!(%error, cluster = %endpoint.cluster, "no connections can be made as configured");
+                pool.retire();
+            }
+            (Err(_), _) => {}
         }
     }
 
@@ -212,6 +216,20 @@ impl core::Transport for Transport {
         if let Ok(pool) = &handle.pool {
             pool.retire();
         }
+    }
+}
+
+// === impl Terms ===
+
+impl Terms {
+    fn is_of(&self, policy: &ClusterPolicy) -> bool {
+        self.connections == policy.connections
+            && self.connect_timeout == policy.connect_timeout
+            && self.tls == policy.tls
+    }
+
+    fn is_other_kind(&self, policy: &ClusterPolicy) -> bool {
+        self.tls != policy.tls || self.connections.protocol != policy.connections.protocol
     }
 }
 

@@ -65,7 +65,7 @@ fn unknown(address: &Address) -> io::Error {
 /// # Errors
 ///
 /// The error of the last address, when none answers.
-pub(crate) async fn connect_any(connector: &Arc<dyn Connect>, addresses: &[Address]) -> io::Result<Stream> {
+pub async fn connect_any(connector: &Arc<dyn Connect>, addresses: &[Address]) -> io::Result<Stream> {
     let mut racing: Vec<Connecting> = Vec::new();
     let mut waiting = addresses.iter();
     let mut last_error = None;

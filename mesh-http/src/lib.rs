@@ -23,6 +23,6 @@ pub use self::{
     call::ResponseFuture,
     client::{CallOptions, Client, ClientBuilder, EndpointSpec, IntoEndpoint},
     error::Error,
-    mesh::{Mesh, MeshBuilder, MeshStatus},
+    mesh::{Mesh, MeshBuilder, MeshStatus, TargetStatus},
     scope::Scope,
 };

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::{
-    config::{AbortStatus, HttpProtocol, Policy, Semantics, preset},
-    outcome::{Classify, HttpClassifier},
+    config::{AbortStatus, HttpProtocol, Policy, RetryOn, Semantics, preset},
+    outcome::{Classify, Failure, HttpClassifier},
 };
 
 use crate::Client;
@@ -44,6 +44,12 @@ pub trait Protocol: Clone + Send + Sync + Sized + 'static {
 
     /// Writes what the peer should know of an attempt into its request.
     fn announce(headers: &mut HeaderMap, attempt: &Announcement);
+
+    /// The retry conditions that a failure meets by what the protocol's callers would see of it. None by default.
+    fn conditions(failure: &Failure) -> RetryOn {
+        let _ = failure;
+        RetryOn::default()
+    }
 
     /// What a response says about repeating its request, beyond what retry policies know.
     fn pushback(headers: &HeaderMap) -> Option<Pushback>;

@@ -46,20 +46,25 @@ impl ResourceKind {
         matches!(self, Self::Listener | Self::Cluster)
     }
 
+    /// The message's short name, as in `RouteConfiguration`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "Cluster",
+            Self::ClusterLoadAssignment => "ClusterLoadAssignment",
+            Self::Listener => "Listener",
+            Self::RouteConfiguration => "RouteConfiguration",
+        }
+    }
+
     pub(crate) const fn index(self) -> usize {
         self as usize
     }
 }
 
-/// The message's short name, as in `RouteConfiguration`.
+/// The message's short [name](ResourceKind::name).
 impl fmt::Display for ResourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Cluster => "Cluster",
-            Self::ClusterLoadAssignment => "ClusterLoadAssignment",
-            Self::Listener => "Listener",
-            Self::RouteConfiguration => "RouteConfiguration",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -1,11 +1,48 @@
 //! Keeps the configuration current: the xDS protocol, validation into mesh-core's types, status.
 //!
-//! It refuses the data path: no request ever passes through it. What it has so far:
+//! It refuses the data path: no request ever passes through it. An update takes this way:
 //!
+//! ```text
+//! socket -> transport -> session -> resource -> store -> assemble -> Snapshot
+//!           one stream   protocol   decode,     last     whole and
+//!           a process    no I/O     validate    good     warm, or not yet
+//! ```
+//!
+//! - [`XdsClient`] is the handle, and the source that a mesh takes its configuration from; its work is one task;
 //! - [`bootstrap`]: which control plane to ask, and as whom;
 //! - [`session`]: the protocol of one stream, as a state machine without I/O;
 //! - [`resource`]: from the bytes of a resource to mesh-core's configuration;
 //! - `testkit` (with the feature of that name): a control plane in process, for tests of one's own.
+//!
+//! # What a reader of snapshots may rely on
+//!
+//! A snapshot holds every cluster that a ready target's routes name, with its endpoints, or else that cluster is known not
+//! to exist; new routes come when their clusters are warm, and until then the old ones stay. A response is seen as a
+//! whole. What did not change is the same `Arc`. Refused versions, lost streams and silence take nothing away that
+//! served; only the server's removal of a listener or a cluster does.
+//!
+//! A target of which nothing is known is not in the snapshot; the client's status says what is missing, and why the control
+//! plane is not there, if it is not.
+//!
+//! # Metrics
+//!
+//! Through the `metrics` facade; a recorder has to be installed before the client is built.
+//!
+//! | name | kind | labels | meaning |
+//! |---|---|---|---|
+//! | `mesh_xds_connected` | gauge | | 1 while the control plane has answered on the present stream, else 0 |
+//! | `mesh_xds_updates_accepted_total` | counter | `kind` | resources that came and are used, changed or not |
+//! | `mesh_xds_updates_rejected_total` | counter | `kind` | resources that came and are refused |
+//! | `mesh_xds_resources` | gauge | `kind`, `state` | resources that are asked for |
+//! | `mesh_xds_last_update_timestamp_seconds` | gauge | | Unix time at which a resource was last accepted |
+//!
+//! The age of the configuration is the time since the last of these; that of one resource is in the status.
+//!
+//! # Known gaps
+//!
+//! State of the world only, no delta. Names are asked for one by one, never by wildcard. Of several servers the first is
+//! returned to when the stream to a lesser one ends, not as soon as it is back (gRFC A71). `trusted_xds_server` (A81) and
+//! the `resource_errors` of A88 are read past, and load is not reported.
 
 #![forbid(unsafe_code)]
 
@@ -15,6 +52,17 @@ pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+mod assemble;
+mod client;
 mod kind;
+mod meters;
+mod report;
+mod store;
+mod transport;
+mod worker;
 
-pub use self::kind::ResourceKind;
+pub use self::{
+    client::{BuildError, Builder, XdsClient},
+    kind::ResourceKind,
+    transport::SetupError,
+};

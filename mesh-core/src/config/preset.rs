@@ -49,22 +49,14 @@ pub fn service() -> Policy {
 /// Remote procedure calls: as [`service`], with what gRPC expects. The default of gRPC channels.
 ///
 /// - No request timeout: the caller's deadline is the limit, and streams live as long as they like.
-/// - Retries: on UNAVAILABLE in a trailers-only answer, which gRPC servers send for what they did not process, and whenever
-///   nothing was sent.
+/// - Retries: two, where it is safe, as there. gRPC methods do not tell whether they are idempotent, so only what was not
+///   processed is repeated, unless the call is marked idempotent; then UNAVAILABLE and lost connections are too.
 /// - HTTP/2, with a ping every 30 s of silence while calls are under way, so that a dead peer is found without traffic.
 pub fn rpc() -> Policy {
     let mut policy = service();
     policy.route = RoutePolicy {
         timeouts: Timeouts { request: Some(TimeLimit::OFF), ..Timeouts::default() },
-        retry: Some(Arc::new(
-            retries(RetryPolicy::on(
-                RetryOn::GRPC_UNAVAILABLE
-                    | RetryOn::CONNECT_FAILURE
-                    | RetryOn::REFUSED_STREAM
-                    | RetryOn::RESET_BEFORE_REQUEST,
-            ))
-            .backoff(Backoff::default()),
-        )),
+        retry: Some(Arc::new(safe_retry())),
     };
     policy.cluster.connections = ConnectionPolicy {
         protocol: Some(HttpProtocol::Http2),

@@ -151,11 +151,14 @@ fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &Retry
 }
 
 fn meets_a_condition(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
-    let on = policy.conditions();
+    let mut on = policy.conditions();
+    if idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE) {
+        // CANCELLED, which the caller did not ask for, is what C-core's servers answer on drain to what no handler has taken.
+        on = on | RetryOn::GATEWAY_ERROR | RetryOn::GRPC_UNAVAILABLE | RetryOn::GRPC_CANCELLED;
+    }
     let gateway = matches!(status.as_u16(), 502..=504);
     (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))
         || (gateway && on.intersects(RetryOn::GATEWAY_ERROR))
-        || (gateway && idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE))
         || (status == StatusCode::CONFLICT && on.intersects(RetryOn::CONFLICT))
         || (on.intersects(RetryOn::STATUSES) && policy.retriable_statuses().contains(&status))
         || (on.intersects(RetryOn::HEADERS) && policy.retriable_headers().iter().any(|m| m.matches_headers(headers)))

@@ -133,8 +133,8 @@ where
         };
         telemetry::propagate(request.headers_mut());
         match route::route(compiled, caller, request) {
-            Ok(Routing::Answer(answer)) => Stage::Answered(Some(Ok(answer))),
-            Ok(Routing::Forward(forwarding)) => Self::forward(after, *forwarding),
+            Ok(Routing::Answer(answer)) => Stage::Answered(Some(Ok(*answer))),
+            Ok(Routing::Forward(forwarding)) => Self::forward(after, forwarding),
             Err(error) => Stage::Answered(Some(Err(error))),
         }
     }

@@ -25,11 +25,12 @@ use crate::{
 };
 
 /// What becomes of a request by its route.
+#[allow(clippy::large_enum_variant, reason = "nearly every request goes on, and a box would be one allocation a call")]
 pub(crate) enum Routing<B, P: Protocol> {
     /// It goes to a cluster.
-    Forward(Box<Forwarding<B>>),
-    /// It is answered here.
-    Answer(Response<Body<P>>),
+    Forward(Forwarding<B>),
+    /// It is answered here; boxed, since this is rare and a body is large.
+    Answer(Box<Response<Body<P>>>),
 }
 
 /// A request that goes to a cluster, and what waits for it before and after.
@@ -87,19 +88,18 @@ pub(crate) fn route<B, P: Protocol>(
     match &plan.step {
         Step::Redirect(to) => {
             let answer = redirect(to, &head, plan.path_match()).map(|()| Body::empty());
-            Ok(Routing::Answer(changed(answer, plan, &head)))
+            Ok(Routing::Answer(Box::new(changed(answer, plan, &head))))
         }
         Step::Respond(with) => {
             let mut answer = Response::new(Body::from(with.body().clone()));
             *answer.status_mut() = with.status();
-            Ok(Routing::Answer(changed(answer, plan, &head)))
+            Ok(Routing::Answer(Box::new(changed(answer, plan, &head))))
         }
         Step::Refuse(why) => Err(Error::new(FailureKind::NoRoute, why.to_string())),
         Step::Forward(forward) => {
             let plan = plan.clone();
             let (index, named) = choose(compiled, forward, &head, roll)?;
-            forwarded::<B, P>(plan, index, named, Caller { dice, ..caller }, request)
-                .map(|forwarding| Routing::Forward(Box::new(forwarding)))
+            forwarded::<B, P>(plan, index, named, Caller { dice, ..caller }, request).map(Routing::Forward)
         }
     }
 }

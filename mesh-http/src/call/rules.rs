@@ -29,6 +29,13 @@ impl<P> Clone for Rules<P> {
 
 impl<B, P: Protocol> Judge<Response<B>> for Rules<P> {
     fn judge(&self, tried: Tried<'_, Response<B>>) -> Verdict {
+        let asked = tried.failure.is_some_and(|failure| {
+            let is_endpoints = failure.class().is_failure();
+            is_endpoints && tried.policy.conditions().intersects(P::conditions(&failure))
+        });
+        if asked {
+            return Verdict::Retry(Wait::Backoff);
+        }
         let pushback = tried.result.as_ref().ok().and_then(|response| P::pushback(response.headers()));
         match (HttpRules.judge(tried), pushback) {
             (Verdict::Retry(_), Some(Pushback::Stop)) => Verdict::Deliver,

@@ -77,12 +77,22 @@ pub struct MeshBuilder {
 pub struct MeshStatus {
     /// The source, where there is one.
     pub source: Option<SourceStatus>,
-    /// Every target that clients hold, and what is the matter with those that have no configuration.
-    pub targets: Vec<(Arc<str>, Result<(), Arc<str>>)>,
+    /// Every target that clients hold.
+    pub targets: Vec<TargetStatus>,
     /// Every cluster in use.
     pub clusters: Vec<ClusterStatus>,
     /// Every identity.
     pub identities: Vec<(Arc<str>, IdentityStatus)>,
+}
+
+/// How a target stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TargetStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Why it has no configuration, where it has none.
+    pub lacks: Option<Arc<str>>,
 }
 
 struct Shared {
@@ -123,12 +133,12 @@ impl Mesh {
     pub fn status(&self) -> MeshStatus {
         let registry = self.shared.registry();
         let targets = registry.targets().map(|target| {
-            let state = match &**target.state() {
-                State::Waiting => Err("waiting for its configuration".into()),
-                State::Ready(_) => Ok(()),
-                State::Unavailable(reason) => Err(reason.clone()),
+            let lacks = match &**target.state() {
+                State::Waiting => Some("waiting for its configuration".into()),
+                State::Ready(_) => None,
+                State::Unavailable(reason) => Some(reason.clone()),
             };
-            (target.name.clone(), state)
+            TargetStatus { name: target.name.clone(), lacks }
         });
         MeshStatus {
             source: self.shared.source.as_ref().map(|source| source.status()),
@@ -270,7 +280,7 @@ impl MeshBuilder {
         if let Some(name) = twice(&self.identities) {
             return Err(ConfigError::new("identity", name, "register a name once").into());
         }
-        let identities = Identities::new();
+        let identities = self.source.as_ref().and_then(|source| source.identities()).unwrap_or_default();
         let tasks = Tasks::new(runtime);
         let tls =
             self.provider.or_else(Provider::compiled_in).map(|provider| TlsClient::new(provider, identities.clone()));

@@ -18,6 +18,7 @@ use super::{
     connection::{Connection, Line, Pulse, Rest},
     context::{PoolContext, Span},
     error::ConnectError,
+    overhear::{Overheard, TlsEnd},
     shared::{Shared, Slot, Version},
 };
 use crate::{
@@ -34,6 +35,7 @@ pub(super) struct Attempt<B> {
     lane: u64,
     name: Option<PeerName>,
     slot: Option<Slot<B>>,
+    tls_end: TlsEnd,
     is_over: bool,
 }
 
@@ -69,6 +71,7 @@ struct Idle {
     tick: Duration,
     next: Instant,
     uses: u32,
+    was_idle: bool,
     quiet: u32,
 }
 
@@ -84,7 +87,7 @@ impl<B> Attempt<B> {
         name: Option<PeerName>,
         slot: Slot<B>,
     ) -> Self {
-        Self { shared, context, id, lane, name, slot: Some(slot), is_over: false }
+        Self { shared, context, id, lane, name, slot: Some(slot), tls_end: TlsEnd::default(), is_over: false }
     }
 
     fn fail(&mut self, error: &ConnectError) {
@@ -119,6 +122,7 @@ where
         let (line, driver) = match connected {
             Ok(connected) => connected,
             Err(error) => {
+                let error = self.tls_end.get().cloned().map_or(error, ConnectError::Tls);
                 tracing::debug!(endpoint.addr = ?self.shared.addresses.first(), %error, "no connection");
                 return self.fail(&error);
             }
@@ -137,16 +141,15 @@ where
         match version {
             Version::H1 => {
                 let (sender, driver) = h1::handshake(io, &self.context.http1).await.map_err(http)?;
-                let mut driver = Box::new(driver);
-                // Its sender is ready once it has been polled.
-                poll_fn(|cx| Poll::Ready(drop(Pin::new(&mut driver).poll(cx)))).await;
-                Ok((Line::H1(sender.into()), Driver::H1(driver)))
+                let mut driver = Driver::H1(Box::new(driver));
+                begin(&mut driver, |_| sender.is_ready()).await?;
+                Ok((Line::H1(sender.into()), driver))
             }
             Version::H2 => {
                 let (sender, driver) = h2::handshake(io, &self.context.http2).await.map_err(http)?;
-                let mut driver = Box::new(driver);
-                greet(&mut driver).await?;
-                Ok((Line::H2(sender), Driver::H2(driver)))
+                let mut driver = Driver::H2(Box::new(driver));
+                begin(&mut driver, Driver::has_heard).await?;
+                Ok((Line::H2(sender), driver))
             }
         }
     }
@@ -160,12 +163,14 @@ where
         };
         let stream = tls.connect(io, name).await.map_err(ConnectError::Tls)?;
         let version = choose(protocol, stream.alpn())?;
-        Ok((Box::new(stream), version))
+        Ok((Box::new(Overheard::new(stream, self.tls_end.clone())), version))
     }
 
     /// Makes the connection known.
     fn open(&mut self, line: Line<B>, driver: &Driver<B>) -> Watch<B> {
-        let connection = Arc::new(Connection::new((self.id, self.lane), self.shared.clone(), line, &self.context));
+        let place = (self.id, self.lane);
+        let tls_end = self.tls_end.clone();
+        let connection = Arc::new(Connection::new(place, self.shared.clone(), line, tls_end, &self.context));
         self.is_over = true;
         self.shared.opened(&connection);
         Watch::new(&connection, self.context.span(self.id), driver)
@@ -187,16 +192,16 @@ fn choose(protocol: HttpProtocol, alpn: Option<&[u8]>) -> Result<Version, Connec
     }
 }
 
-/// Drives a new HTTP/2 connection until the peer has spoken: only then is it certain that somebody is there who speaks
-/// HTTP/2, and known how many streams it permits.
-async fn greet<B>(driver: &mut h2::Driver<Stream, B>) -> Result<(), ConnectError>
+/// Drives a new connection until it takes requests. One of HTTP/1 does at once. One of HTTP/2 is given time for the peer's
+/// first frame: only then is it certain that somebody is there who speaks HTTP/2, and known how many streams it permits.
+async fn begin<B>(driver: &mut Driver<B>, is_ready: impl Fn(&Driver<B>) -> bool) -> Result<(), ConnectError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    poll_fn(|cx| match Pin::new(&mut *driver).poll(cx) {
+    poll_fn(|cx| match driver.poll(cx) {
         Poll::Ready(Err(error)) => Poll::Ready(Err(http(error))),
         Poll::Ready(Ok(())) => Poll::Ready(Err(ConnectError::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())))),
-        Poll::Pending if driver.has_heard() => Poll::Ready(Ok(())),
+        Poll::Pending if is_ready(driver) => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
     })
     .await
@@ -212,6 +217,13 @@ where
         match self {
             Self::H1(driver) => Pin::new(driver).poll(cx),
             Self::H2(driver) => Pin::new(driver).poll(cx),
+        }
+    }
+
+    fn has_heard(&self) -> bool {
+        match self {
+            Self::H1(_) => false,
+            Self::H2(driver) => driver.has_heard(),
         }
     }
 
@@ -233,7 +245,7 @@ where
         let now = Instant::now();
         let idle = |limit: Duration| {
             let tick = limit / TICKS;
-            Idle { tick, next: now + tick, uses: 0, quiet: 0 }
+            Idle { tick, next: now + tick, uses: 0, was_idle: true, quiet: 0 }
         };
         Self {
             connection: Arc::downgrade(connection),
@@ -308,12 +320,14 @@ where
             self.expires = None;
             self.with_connection(|connection| connection.shared.retire_connection(connection));
         }
-        let uses = self.pulse.uses.load(Ordering::Relaxed);
         if let Some(idle) = &mut self.idle
             && idle.next <= now
-            && idle.is_over(uses, now)
+            && let Some(connection) = self.connection.upgrade()
         {
-            self.with_connection(|connection| connection.shared.retire_if_idle(connection));
+            let uses = self.pulse.uses.load(Ordering::Relaxed);
+            if idle.is_over(uses, self.shared.is_idle(&connection), now) {
+                self.shared.retire_connection(&connection);
+            }
         }
     }
 }
@@ -329,9 +343,11 @@ impl<B> Drop for Watch<B> {
 // === impl Idle ===
 
 impl Idle {
-    /// Whether there was nothing new for the whole time.
-    fn is_over(&mut self, uses: u32, now: Instant) -> bool {
-        self.quiet = if uses == self.uses { self.quiet + 1 } else { 0 };
+    /// Whether there was nothing for the whole time.
+    fn is_over(&mut self, uses: u32, is_idle: bool, now: Instant) -> bool {
+        let was_idle = std::mem::replace(&mut self.was_idle, is_idle);
+        let is_quiet = was_idle && is_idle && uses == self.uses;
+        self.quiet = if is_quiet { self.quiet + 1 } else { 0 };
         self.uses = uses;
         self.next = now + self.tick;
         self.quiet >= TICKS

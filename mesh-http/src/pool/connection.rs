@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::{context::PoolContext, shared::Shared, target::HostCache};
+use super::{context::PoolContext, overhear::TlsEnd, shared::Shared, target::HostCache};
 use crate::conn::{h1, h2};
 
 /// A connection that is open. Its sender lives in it, so the driver ends once nobody holds it: neither the pool nor a
@@ -24,6 +24,7 @@ pub(super) struct Connection<B> {
     pub(super) pulse: Arc<Pulse>,
     pub(super) host: HostCache,
     pub(super) is_secure: bool,
+    pub(super) tls_end: TlsEnd,
     /// Requests that it may carry in all.
     pub(super) max_requests: Option<u32>,
     /// It takes nothing new.
@@ -84,7 +85,13 @@ pub(super) trait Release: Send + Sync {
 // === impl Connection ===
 
 impl<B> Connection<B> {
-    pub(super) fn new((id, lane): (u64, u64), shared: Arc<Shared<B>>, line: Line<B>, context: &PoolContext) -> Self {
+    pub(super) fn new(
+        (id, lane): (u64, u64),
+        shared: Arc<Shared<B>>,
+        line: Line<B>,
+        tls_end: TlsEnd,
+        context: &PoolContext,
+    ) -> Self {
         Self {
             id,
             lane,
@@ -93,6 +100,7 @@ impl<B> Connection<B> {
             pulse: Arc::default(),
             host: HostCache::default(),
             is_secure: context.tls.is_some(),
+            tls_end,
             max_requests: context.max_requests,
             retired: AtomicBool::new(false),
         }
@@ -192,6 +200,8 @@ impl<B> Connection<B> {
     fn give_up(self: Arc<Self>, is_clean: bool) {
         let shared = self.shared.clone();
         match &self.line {
+            // Its last use went to somebody who did not take it.
+            Line::H2(_) if self.is_spent() => shared.retire_connection(&self),
             Line::H2(_) => shared.stream_ended(self.lane),
             Line::H1(_) if is_clean => shared.give_back(self),
             Line::H1(_) => shared.retire_connection(&self),

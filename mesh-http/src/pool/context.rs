@@ -163,3 +163,28 @@ impl<F: Fn(Task) + Send + Sync + 'static> Spawn for F {
         self(task);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mesh_core::config::CircuitBreakers;
+
+    use super::*;
+    use crate::connect::SocketConnector;
+
+    #[test]
+    fn ages_differ_by_up_to_a_tenth_and_follow_the_seed() {
+        let spawn = Arc::new(|_: Task| {});
+        let limits = Limits::new(&CircuitBreakers::default());
+        let age = TimeLimit::zero_is_off(Duration::from_secs(1000));
+        let policy = ConnectionPolicy { max_age: Some(age), ..ConnectionPolicy::default() };
+        let context = PoolContext::new(Arc::new(SocketConnector), spawn, limits).policy(&policy);
+        let ages = |seed| -> Vec<_> {
+            let context = context.clone().seed(seed);
+            (0..100).filter_map(|id| context.span(id).age).map(|age| age.as_secs()).collect()
+        };
+        assert_eq!(ages(1), ages(1));
+        assert_ne!(ages(1), ages(2));
+        assert!(ages(1).iter().all(|age| (900..=1000).contains(age)));
+        assert!(ages(1).iter().max() > ages(1).iter().min());
+    }
+}

@@ -110,6 +110,11 @@ pub(super) fn unsendable(source: impl Into<mesh_core::outcome::BoxError>) -> Fai
     Failed::because(Failure::new(FailureKind::RequestBody, Sent::No), source)
 }
 
+/// The end of a call whose connection TLS has ended.
+pub(super) fn tls_failed(error: &TlsError, sent: Sent) -> Failed {
+    Failed::because(Failure::new(FailureKind::Tls, sent), error.clone())
+}
+
 /// What a connection says of a call, or of a response body.
 pub(super) fn failed(error: conn::Error, sent: Sent) -> Failed {
     Failed::because(Failure::new(kind_of(&error), sent), error)
@@ -117,8 +122,6 @@ pub(super) fn failed(error: conn::Error, sent: Sent) -> Failed {
 
 fn kind_of(error: &conn::Error) -> FailureKind {
     match error.kind() {
-        // A peer that refuses our certificate may say so only now.
-        ErrorKind::Lost | ErrorKind::Protocol if TlsError::find(error).is_some() => FailureKind::Tls,
         ErrorKind::Closed | ErrorKind::Lost | ErrorKind::Silent => FailureKind::Disconnected,
         ErrorKind::Refused => FailureKind::Refused,
         ErrorKind::Reset => FailureKind::Reset,

@@ -32,6 +32,7 @@ mod body;
 mod connection;
 mod context;
 mod error;
+mod overhear;
 mod send;
 mod shared;
 mod target;

@@ -27,6 +27,7 @@ use crate::conn::{ErrorKind, SendError};
 /// A request that waits for a connection or for its response.
 ///
 /// Dropping it gives the request up: it leaves the queue, or its HTTP/2 stream is reset, or its HTTP/1 connection is closed.
+/// Polling it after it has ended panics, as with any future of an `async fn`.
 #[must_use = "futures do nothing unless polled"]
 pub struct Sending<B> {
     stage: Stage<B>,
@@ -93,20 +94,24 @@ where
             request
         });
         let is_stale = failed.kind() == ErrorKind::Closed && !lease.is_first() && self.bounces < MAX_BOUNCES;
-        let shared = lease.connection().shared.clone();
+        let connection = lease.connection().clone();
         if failed.kind() == ErrorKind::Closed {
-            shared.retire_connection(lease.connection());
+            connection.shared.retire_connection(&connection);
         }
         drop(lease);
         match request {
             Some(request) if is_stale => {
                 self.bounces += 1;
-                self.stage = Stage::acquire(&shared, request, self.priority, None);
+                self.stage = Stage::acquire(&connection.shared, request, self.priority, None);
                 None
             }
             request => {
                 let sent = failed.sent();
-                Some(Err(SendFailed { request, error: error::failed(failed.into_error(), sent) }))
+                let error = match connection.tls_end.get() {
+                    Some(tls) => error::tls_failed(tls, sent),
+                    None => error::failed(failed.into_error(), sent),
+                };
+                Some(Err(SendFailed { request, error }))
             }
         }
     }

@@ -206,7 +206,7 @@ impl<B> Shared<B> {
             // There is one key, and it was accepted when the configuration was; a name that is none fails the requests.
             let Ok(at) = state.lane(self, None) else { return };
             let lane = &state.lanes[at];
-            if lane.open.is_empty() && lane.connecting == 0 {
+            if lane.connecting == 0 && !lane.has_usable() {
                 self.attempt(state, at, RequestPriority::Default, after);
             }
         });
@@ -218,7 +218,8 @@ impl<B> Shared<B> {
         self.with(|state, after| {
             let Some(at) = state.lanes.iter().position(|lane| is_for(&lane.key, host)) else { return };
             let lane = &state.lanes[at];
-            let is_short = lane.open.iter().all(|open| open.streams() >= mark(open.max_streams()));
+            let has_many = |open: &Arc<Connection<B>>| open.streams() >= mark(open.max_streams()) || !open.is_usable();
+            let is_short = lane.open.iter().all(has_many);
             if is_short && lane.connecting == 0 && !state.is_retired {
                 self.attempt(state, at, RequestPriority::Default, after);
             }
@@ -323,19 +324,13 @@ impl<B> Shared<B> {
         self.with(|state, after| self.remove(state, connection, after));
     }
 
-    /// Retires a connection if nothing uses it.
-    pub(super) fn retire_if_idle(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
-        self.with(|state, after| {
-            let is_idle = if connection.is_h2() {
-                connection.streams() == 0
-            } else {
-                state.lanes.iter().any(|lane| lane.idle.iter().any(|idle| Arc::ptr_eq(idle, connection)))
-            };
-            if is_idle {
-                connection.retire();
-                self.remove(state, connection, after);
-            }
-        });
+    /// Whether no request uses a connection. One may at any moment; a connection that is retired by then carries it still.
+    pub(super) fn is_idle(&self, connection: &Arc<Connection<B>>) -> bool {
+        if connection.is_h2() {
+            return connection.streams() == 0;
+        }
+        let state = lock(&self.state);
+        state.lanes.iter().any(|lane| lane.idle.iter().any(|idle| Arc::ptr_eq(idle, connection)))
     }
 
     /// Retires all connections, and those that are still to come once they have served who waits.
@@ -436,7 +431,7 @@ impl<B> Shared<B> {
         after: &mut After<B>,
     ) -> bool {
         let limits = &state.context.limits;
-        let is_first = state.lanes[at].open.is_empty() && state.lanes[at].connecting == 0;
+        let is_first = state.lanes[at].connecting == 0 && !state.lanes[at].has_usable();
         let has_room = state.context.max_per_endpoint.is_none_or(|max| state.sockets < max as usize);
         let permit = match limits.connection(priority) {
             Ok(permit) if has_room || is_first => permit,
@@ -454,8 +449,7 @@ impl<B> Shared<B> {
 
     fn remove(self: &Arc<Self>, state: &mut State<B>, connection: &Arc<Connection<B>>, after: &mut After<B>) {
         let Some(at) = state.position(connection.lane) else { return };
-        state.lanes[at].remove(connection);
-        if connection.is_h2() {
+        if state.lanes[at].remove(connection) && connection.is_h2() {
             self.publish(state);
         }
         self.pump(state, at, after);
@@ -570,7 +564,7 @@ impl<B> State<B> {
             return lane.waiting.len().saturating_sub(lane.connecting + lane.resting);
         }
         // One that has no stream in flight, and none to give, permits none: another would not either.
-        if lane.open.iter().any(|open| open.is_h2() && open.streams() == 0) {
+        if lane.open.iter().any(|open| open.is_h2() && open.streams() == 0 && open.is_usable()) {
             return 0;
         }
         let unmet = lane.waiting.len().saturating_sub(lane.connecting * lane.streams);
@@ -607,20 +601,23 @@ impl<B> Lane<B> {
             }
             self.remove(&idle);
         }
-        if !self.open.iter().any(|open| open.is_h2()) {
-            return None;
-        }
-        self.open.retain(|open| !open.is_h2() || open.is_usable());
-        least_loaded(&self.open)
+        if self.open.iter().any(|open| open.is_h2()) { least_loaded(&self.open) } else { None }
     }
 
-    fn remove(&mut self, connection: &Arc<Connection<B>>) {
-        self.open.retain(|open| !Arc::ptr_eq(open, connection));
+    /// Forgets a connection; says whether it was known.
+    fn remove(&mut self, connection: &Arc<Connection<B>>) -> bool {
+        let Some(at) = self.open.iter().position(|open| Arc::ptr_eq(open, connection)) else { return false };
+        self.open.remove(at);
         self.idle.retain(|idle| !Arc::ptr_eq(idle, connection));
         if connection.pulse.rest() == Rest::Short {
             self.resting -= 1;
         }
         connection.pulse.set_rest(Rest::No);
+        true
+    }
+
+    fn has_usable(&self) -> bool {
+        self.open.iter().any(|open| open.is_usable())
     }
 
     fn retire(&mut self) {

@@ -124,3 +124,65 @@ impl HostCache {
         Some(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Method, target and `host` header.
+    fn request(method: &str, target: &str, host: Option<&str>) -> Request<()> {
+        let builder = Request::builder().method(method).uri(target);
+        let builder = host.into_iter().fold(builder, |builder, host| builder.header(HOST, host));
+        builder.body(()).expect("legal")
+    }
+
+    fn seen(request: &Request<()>) -> (String, Option<&str>) {
+        (request.uri().to_string(), request.headers().get(HOST).map(|host| host.to_str().expect("ascii")))
+    }
+
+    #[test]
+    fn request_is_given_back_as_it_came() {
+        for (method, target, host) in [
+            ("GET", "http://peer:80/a?b", None),
+            ("GET", "http://peer/", Some("other")),
+            ("GET", "/a", Some("peer")),
+            ("GET", "https://peer", None),
+            ("CONNECT", "peer:443", None),
+            ("OPTIONS", "*", Some("peer")),
+        ] {
+            let before = request(method, target, host);
+            let mut after = request(method, target, host);
+            to_http1(&mut after, &HostCache::default()).restore(&mut after);
+            assert_eq!(seen(&after), seen(&before), "{target} by HTTP/1");
+            to_http2(&mut after, true).restore(&mut after);
+            assert_eq!(seen(&after), seen(&before), "{target} by HTTP/2");
+        }
+    }
+
+    #[test]
+    fn connect_keeps_its_target() {
+        let mut connect = request("CONNECT", "peer:443", None);
+        to_http1(&mut connect, &HostCache::default());
+        to_http2(&mut connect, true);
+        assert_eq!(seen(&connect), ("peer:443".to_owned(), None));
+    }
+
+    #[test]
+    fn cached_host_is_not_given_to_another_authority() {
+        let cache = HostCache::default();
+        for authority in ["one", "two", "one"] {
+            let mut request = request("GET", &format!("http://{authority}/"), None);
+            to_http1(&mut request, &cache);
+            assert_eq!(seen(&request), ("/".to_owned(), Some(authority)));
+        }
+    }
+
+    #[test]
+    fn host_is_told_from_its_port() {
+        for (host, expected) in [("peer:80", "peer"), ("peer", "peer"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")] {
+            assert_eq!(host_of(&request("GET", "/", Some(host))), Some(expected));
+            assert_eq!(host_of(&request("GET", &format!("http://{host}/"), None)), Some(expected));
+        }
+        assert_eq!(host_of(&request("GET", "/", None)), None);
+    }
+}

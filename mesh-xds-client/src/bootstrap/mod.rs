@@ -238,6 +238,11 @@ impl Bootstrap {
         &self.node
     }
 
+    /// The certificate providers, by the names that resources call them.
+    pub fn certificate_providers(&self) -> impl Iterator<Item = (&str, &CertificateProvider)> {
+        self.certificate_providers.iter().map(|(name, provider)| (&**name, provider))
+    }
+
     /// The certificate provider that resources call `name`.
     pub fn certificate_provider(&self, name: &str) -> Option<&CertificateProvider> {
         self.certificate_providers.get(name)

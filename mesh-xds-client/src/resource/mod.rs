@@ -201,7 +201,7 @@ fn read<M: Message + Default, T>(
 }
 
 /// The name of a resource, even of one that cannot be read to its end.
-fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
+pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
     let mut found = NameOnly::default();
     // What was read before an error stays, and the name comes first wherever fields are written in order.
     let _ = found.merge(bytes);

@@ -227,6 +227,14 @@ impl Session {
         }
     }
 
+    /// The next stream is to another server, to which the versions of the one before mean nothing: it might take them for
+    /// its own and leave out what is held (gRFC A71).
+    pub fn forget_versions(&mut self) {
+        for kind in &mut self.kinds {
+            kind.version.clear();
+        }
+    }
+
     /// The stream that [`Event::Connect`] called for can take requests.
     pub fn stream_opened(&mut self) {
         if !matches!(self.link, Link::Connecting) {

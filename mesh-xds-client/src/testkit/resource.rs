@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
 use envoy_types::pb::envoy::config::core::v3::{
-    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Locality, SocketAddress, address, config_source,
-    socket_address,
+    Address, AggregatedConfigSource, ApiVersion, ConfigSource, Locality, SocketAddress, TransportSocket, address,
+    config_source, socket_address, transport_socket,
 };
 use envoy_types::pb::envoy::config::endpoint::v3::{
     ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint,
@@ -24,6 +24,11 @@ use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, HttpFilter, Rds, http_connection_manager::RouteSpecifier, http_filter,
 };
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher,
+    UpstreamTlsContext, common_tls_context, subject_alt_name_matcher,
+};
+use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
 use envoy_types::pb::google::protobuf::UInt32Value;
 use envoy_types::util::pack_any;
 
@@ -103,6 +108,47 @@ pub fn cluster(name: &str) -> Cluster {
         eds_cluster_config: Some(endpoints),
         ..Default::default()
     }
+}
+
+/// The same cluster, reached by mutual TLS: the process shows the certificate of its identity `identity`, trusts the roots
+/// that come with it, and takes only peers that prove one of `names`, such as SPIFFE ids.
+///
+/// ```
+/// use mesh_xds_client::testkit::resource::{cluster, mutual_tls};
+///
+/// let secured = mutual_tls(cluster("v1"), "default", ["spiffe://cluster.local/ns/shop/sa/echo"]);
+/// # assert!(secured.transport_socket.is_some());
+/// ```
+pub fn mutual_tls<N: Into<String>>(cluster: Cluster, identity: &str, names: impl IntoIterator<Item = N>) -> Cluster {
+    let provider =
+        || CertificateProviderPluginInstance { instance_name: identity.to_owned(), certificate_name: String::new() };
+    let exactly = |name: N| StringMatcher {
+        match_pattern: Some(string_matcher::MatchPattern::Exact(name.into())),
+        ..Default::default()
+    };
+    let validation = CertificateValidationContext {
+        ca_certificate_provider_instance: Some(provider()),
+        match_typed_subject_alt_names: names
+            .into_iter()
+            .map(|name| SubjectAltNameMatcher {
+                san_type: subject_alt_name_matcher::SanType::Uri.into(),
+                matcher: Some(exactly(name)),
+                ..Default::default()
+            })
+            .collect(),
+        ..Default::default()
+    };
+    let common = CommonTlsContext {
+        tls_certificate_provider_instance: Some(provider()),
+        validation_context_type: Some(common_tls_context::ValidationContextType::ValidationContext(validation)),
+        ..Default::default()
+    };
+    let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
+    let socket = TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(pack_any(context))),
+    };
+    Cluster { transport_socket: Some(socket), ..cluster }
 }
 
 /// The endpoints of `cluster`, in one locality of priority 0: addresses, or pairs of address and weight.

@@ -209,7 +209,7 @@ fn deprecated_append_decides_between_adding_and_replacing() {
         };
         let mut headers = http::HeaderMap::new();
         headers.insert("x-a", http::HeaderValue::from_static("old"));
-        config.request_headers.apply(&mut headers, &scope);
+        config.request_headers.render(&scope).apply(&mut headers);
         headers.get_all("x-a").iter().count()
     };
     assert_eq!((mutated(None), mutated(Some(true)), mutated(Some(false))), (2, 2, 1));

@@ -1,0 +1,352 @@
+//! From the resources that are held and the targets that are watched to one consistent snapshot, and to the names that must
+//! be asked for.
+//!
+//! ```text
+//! target -> Listener -> RouteConfiguration -> Cluster -> ClusterLoadAssignment
+//! ```
+//!
+//! The graph is walked from the targets: what is reached is wanted, and whatever is no longer reached is not (mark and
+//! sweep), so nothing is left behind when clusters come and go. On the way each target is in one of three conditions:
+//!
+//! - its routes are *warm*: every cluster that they name is known with its endpoints, or known not to come (absent, refused,
+//!   or waited for in vain). They serve from now on;
+//! - they are *warming*: the routes before them go on serving, and so do those routes' clusters;
+//! - there are none, and never were: the target is unavailable, and says why.
+//!
+//! A cluster warms in the same way where it moves to other endpoints. A cluster that does not exist is simply not in the
+//! snapshot, and fails what is routed to it and nothing else.
+//!
+//! Known gap: clusters that routes take from a request header (`cluster_header`) cannot be told in advance. Only those that
+//! other routes name are held.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mesh_core::config::{ClusterEntry, Listener, RouteConfig, Snapshot, TargetState};
+
+use crate::{
+    ResourceKind,
+    resource::{ListenerResource, RouteSource},
+    store::{Changes, Known, Store},
+};
+
+/// The targets that are watched, and what was last published of them.
+#[derive(Debug)]
+pub(crate) struct Assembly {
+    /// Told to whoever reads why a target is unavailable, as the key to the control plane's own logs.
+    node_id: String,
+    targets: BTreeMap<Arc<str>, Target>,
+    snapshot: Arc<Snapshot>,
+    /// The clusters of the snapshot by the name of their endpoints.
+    by_endpoints: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+}
+
+/// The names to ask for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Wanted([BTreeSet<Arc<str>>; ResourceKind::ALL.len()]);
+
+/// What came of assembling.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    /// The snapshot, if it differs from the last one.
+    pub(crate) snapshot: Option<Arc<Snapshot>>,
+    /// The names to ask for, if they may differ from the last ones.
+    pub(crate) wanted: Option<Wanted>,
+}
+
+/// A target that somebody watches.
+#[derive(Debug)]
+struct Target {
+    users: usize,
+    /// The name of its listener, or why it has none.
+    listener: Result<Arc<str>, Arc<str>>,
+    /// The routes that serve.
+    serving: Option<Plan>,
+    /// The routes that will serve once they are warm.
+    warming: Option<Plan>,
+    /// What is published. None until there is anything to say.
+    state: Option<TargetState>,
+}
+
+/// A listener whose routes are known.
+#[derive(Debug)]
+struct Plan {
+    source: Arc<ListenerResource>,
+    listener: Arc<Listener>,
+    clusters: Vec<Arc<str>>,
+}
+
+/// Where a target's configuration stands.
+enum Found<'a> {
+    Routes(&'a Arc<ListenerResource>, &'a Arc<RouteConfig>),
+    /// Not all of it has come.
+    Awaited,
+    /// The listener is missing.
+    NoListener,
+    /// The listener is there, and the routes that it names are missing.
+    NoRoutes(&'a Arc<str>),
+}
+
+// === impl Assembly ===
+
+impl Assembly {
+    pub(crate) fn new(node_id: impl Into<String>) -> Self {
+        Self {
+            node_id: node_id.into(),
+            targets: BTreeMap::new(),
+            snapshot: Arc::default(),
+            by_endpoints: BTreeMap::new(),
+        }
+    }
+
+    /// Another user of `target`, whose listener has this name, or none for this reason.
+    pub(crate) fn watch(&mut self, target: Arc<str>, listener: impl FnOnce() -> Result<Arc<str>, Arc<str>>) {
+        let target = self.targets.entry(target).or_insert_with(|| Target {
+            users: 0,
+            listener: listener(),
+            serving: None,
+            warming: None,
+            state: None,
+        });
+        target.users += 1;
+    }
+
+    /// A user of `target` less.
+    pub(crate) fn release(&mut self, target: &str) {
+        let Some(watched) = self.targets.get_mut(target) else { return };
+        watched.users -= 1;
+        if watched.users == 0 {
+            self.targets.remove(target);
+        }
+    }
+
+    /// Makes the next snapshot of what is held.
+    pub(crate) fn assemble(&mut self, store: &Store, changes: &Changes) -> Assembled {
+        if changes.structure {
+            return self.rebuild(store);
+        }
+        Assembled { snapshot: self.refresh(store, &changes.endpoints), wanted: None }
+    }
+
+    fn rebuild(&mut self, store: &Store) -> Assembled {
+        let mut wanted = Wanted::default();
+        for target in self.targets.values_mut() {
+            target.advance(store, &self.node_id);
+            target.mark(store, &mut wanted);
+        }
+        wanted.mark_endpoints(store);
+
+        let states = self.targets.iter().filter_map(|(name, target)| Some((name.clone(), target.state.clone()?)));
+        let next = Snapshot {
+            generation: self.snapshot.generation + 1,
+            targets: states.collect(),
+            clusters: self.clusters(store),
+        };
+        if is_same(&next, &self.snapshot) {
+            return Assembled { snapshot: None, wanted: Some(wanted) };
+        }
+        self.by_endpoints.clear();
+        for (name, entry) in &next.clusters {
+            if let Some(endpoints) = entry.cluster.endpoints_name() {
+                self.by_endpoints.entry(endpoints.clone()).or_default().push(name.clone());
+            }
+        }
+        Assembled { snapshot: Some(self.publish(next)), wanted: Some(wanted) }
+    }
+
+    /// The clusters of all routes that serve.
+    fn clusters(&self, store: &Store) -> BTreeMap<Arc<str>, ClusterEntry> {
+        let serving = self.targets.values().filter_map(|target| target.serving.as_ref());
+        let names: BTreeSet<_> = serving.flat_map(|plan| &plan.clusters).collect();
+        names.into_iter().filter_map(|name| Some((name.clone(), self.entry(store, name)?))).collect()
+    }
+
+    fn entry(&self, store: &Store, name: &str) -> Option<ClusterEntry> {
+        let Known::Good(cluster) = store.cluster(name) else { return None };
+        let endpoints = match cluster.endpoints_name().map(|name| store.endpoints(name)) {
+            None | Some(Known::Missing) => None,
+            Some(Known::Good(endpoints)) => Some(endpoints.clone()),
+            // It has moved to other endpoints, which have not come: until then it serves from the old ones.
+            Some(Known::Awaited) => return self.snapshot.clusters.get(name).cloned(),
+        };
+        Some(ClusterEntry { cluster: cluster.clone(), endpoints })
+    }
+
+    /// The same snapshot with other endpoints: by far the most frequent change.
+    fn refresh(&mut self, store: &Store, changed: &BTreeSet<Arc<str>>) -> Option<Arc<Snapshot>> {
+        let users = || changed.iter().filter_map(|name| Some((name, self.by_endpoints.get(name)?)));
+        users().next()?;
+        let mut next = Snapshot::clone(&self.snapshot);
+        next.generation += 1;
+        for (name, clusters) in users() {
+            let Known::Good(endpoints) = store.endpoints(name) else { continue };
+            for cluster in clusters {
+                if let Some(entry) = next.clusters.get_mut(cluster) {
+                    entry.endpoints = Some(endpoints.clone());
+                }
+            }
+        }
+        Some(self.publish(next))
+    }
+
+    fn publish(&mut self, snapshot: Snapshot) -> Arc<Snapshot> {
+        self.snapshot = Arc::new(snapshot);
+        self.snapshot.clone()
+    }
+}
+
+/// Whether a reader who compares pointers would find nothing new.
+fn is_same(a: &Snapshot, b: &Snapshot) -> bool {
+    let same_state = |a: &TargetState, b: &TargetState| match (a, b) {
+        (TargetState::Ready(a), TargetState::Ready(b)) => Arc::ptr_eq(a, b),
+        (TargetState::Unavailable(a), TargetState::Unavailable(b)) => a == b,
+        _ => false,
+    };
+    let same_endpoints = |a: &ClusterEntry, b: &ClusterEntry| match (&a.endpoints, &b.endpoints) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    let same_entry = |a: &ClusterEntry, b: &ClusterEntry| Arc::ptr_eq(&a.cluster, &b.cluster) && same_endpoints(a, b);
+    a.targets.len() == b.targets.len()
+        && a.clusters.len() == b.clusters.len()
+        && a.targets.iter().zip(&b.targets).all(|(a, b)| a.0 == b.0 && same_state(a.1, b.1))
+        && a.clusters.iter().zip(&b.clusters).all(|(a, b)| a.0 == b.0 && same_entry(a.1, b.1))
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Takes the step that the resources allow.
+    fn advance(&mut self, store: &Store, node_id: &str) {
+        let listener = match &self.listener {
+            Ok(listener) => listener.clone(),
+            Err(reason) => {
+                self.state = Some(TargetState::Unavailable(reason.clone()));
+                return;
+            }
+        };
+        match find(store, &listener) {
+            Found::Routes(source, routes) => self.follow(store, source, routes),
+            Found::Awaited => {}
+            // Only a removal by the server takes a listener away, and the routes go with it.
+            Found::NoListener => {
+                self.serving = None;
+                self.warming = None;
+                self.fail(store, ResourceKind::Listener, &listener, node_id);
+            }
+            Found::NoRoutes(routes) => {
+                self.warming = None;
+                if self.serving.is_none() {
+                    self.fail(store, ResourceKind::RouteConfiguration, routes, node_id);
+                }
+            }
+        }
+    }
+
+    /// Follows these routes, as soon as they are warm.
+    fn follow(&mut self, store: &Store, source: &Arc<ListenerResource>, routes: &Arc<RouteConfig>) {
+        let is_this = |plan: &Plan| plan.is_of(source, routes);
+        if self.serving.as_ref().is_some_and(is_this) {
+            self.warming = None;
+            return;
+        }
+        let plan = self.warming.take().filter(is_this).unwrap_or_else(|| Plan::new(source, routes));
+        if !plan.clusters.iter().all(|cluster| is_warm(store, cluster)) {
+            self.warming = Some(plan);
+            return;
+        }
+        self.state = Some(TargetState::Ready(plan.listener.clone()));
+        self.serving = Some(plan);
+    }
+
+    fn fail(&mut self, store: &Store, kind: ResourceKind, name: &str, node_id: &str) {
+        let error = store.get(kind, name).and_then(|entry| entry.error()).unwrap_or("it is not there");
+        let reason = format!("{kind} `{name}`: {error} (node id `{node_id}`)");
+        self.state = Some(TargetState::Unavailable(reason.into()));
+    }
+
+    /// Marks the listener, the routes that it names, and the clusters of what serves and of what is to serve.
+    fn mark(&self, store: &Store, wanted: &mut Wanted) {
+        let Ok(listener) = &self.listener else { return };
+        wanted.add(ResourceKind::Listener, listener);
+        if let Known::Good(resource) = store.listener(listener)
+            && let RouteSource::Named(routes) = &resource.routes
+        {
+            wanted.add(ResourceKind::RouteConfiguration, routes);
+        }
+        for cluster in self.serving.iter().chain(&self.warming).flat_map(|plan| &plan.clusters) {
+            wanted.add(ResourceKind::Cluster, cluster);
+        }
+    }
+}
+
+fn find<'a>(store: &'a Store, listener: &str) -> Found<'a> {
+    let resource = match store.listener(listener) {
+        Known::Good(resource) => resource,
+        Known::Awaited => return Found::Awaited,
+        Known::Missing => return Found::NoListener,
+    };
+    match &resource.routes {
+        RouteSource::Inline(routes) => Found::Routes(resource, routes),
+        RouteSource::Named(name) => match store.routes(name) {
+            Known::Good(routes) => Found::Routes(resource, routes),
+            Known::Awaited => Found::Awaited,
+            Known::Missing => Found::NoRoutes(name),
+        },
+    }
+}
+
+/// Whether a cluster and its endpoints are known, or known not to come.
+fn is_warm(store: &Store, cluster: &str) -> bool {
+    match store.cluster(cluster) {
+        Known::Awaited => false,
+        Known::Missing => true,
+        Known::Good(cluster) => {
+            cluster.endpoints_name().is_none_or(|name| !matches!(store.endpoints(name), Known::Awaited))
+        }
+    }
+}
+
+// === impl Plan ===
+
+impl Plan {
+    fn new(source: &Arc<ListenerResource>, routes: &Arc<RouteConfig>) -> Self {
+        let mut listener = Listener::new(source.name.clone(), routes.clone());
+        listener.filters.clone_from(&source.filters);
+        listener.policy = source.policy.clone();
+        Self { source: source.clone(), listener: Arc::new(listener), clusters: routes.clusters() }
+    }
+
+    fn is_of(&self, source: &Arc<ListenerResource>, routes: &Arc<RouteConfig>) -> bool {
+        Arc::ptr_eq(&self.source, source) && Arc::ptr_eq(&self.listener.routes, routes)
+    }
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    /// The names of one kind.
+    pub(crate) fn of(&self, kind: ResourceKind) -> &BTreeSet<Arc<str>> {
+        &self.0[kind.index()]
+    }
+
+    fn add(&mut self, kind: ResourceKind, name: &Arc<str>) {
+        let names = &mut self.0[kind.index()];
+        if !names.contains(name) {
+            names.insert(name.clone());
+        }
+    }
+
+    fn mark_endpoints(&mut self, store: &Store) {
+        let clusters = self.of(ResourceKind::Cluster).iter().filter_map(|name| match store.cluster(name) {
+            Known::Good(cluster) => cluster.endpoints_name().cloned(),
+            Known::Awaited | Known::Missing => None,
+        });
+        self.0[ResourceKind::ClusterLoadAssignment.index()] = clusters.collect();
+    }
+}
+
+#[cfg(all(test, feature = "testkit"))]
+mod tests;

@@ -1,0 +1,278 @@
+//! Assembly from a store that is filled by hand, step by step.
+
+use std::net::SocketAddr;
+
+use envoy_types::{pb::envoy::config::cluster::v3::Cluster as WireCluster, util::pack_any};
+use mesh_core::source::ResourceState;
+
+use super::*;
+use crate::{
+    resource::Context,
+    session::{AbsenceReason, RawResource},
+    testkit::{
+        Resource,
+        resource::{cluster, endpoints, listener, route_config},
+    },
+};
+
+use ResourceKind::{Cluster as Cds, ClusterLoadAssignment as Eds, Listener as Lds, RouteConfiguration as Rds};
+
+/// A store and what is made of it, with the names that are asked for as they would be.
+struct Bench {
+    store: Store,
+    assembly: Assembly,
+}
+
+impl Bench {
+    /// Nothing is held, and these targets are watched.
+    fn watching(targets: &[&str]) -> Self {
+        let mut bench = Self { store: Store::default(), assembly: Assembly::new("node-1") };
+        for target in targets {
+            bench.assembly.watch((*target).into(), || Ok((*target).into()));
+        }
+        bench.store.touch();
+        bench.step();
+        bench
+    }
+
+    /// Assembles, and asks for what is wanted until there is no more to ask for.
+    fn step(&mut self) -> Option<Arc<Snapshot>> {
+        let changes = self.store.take_changes();
+        let Assembled { snapshot, wanted } = self.assembly.assemble(&self.store, &changes);
+        let Some(wanted) = wanted else { return snapshot };
+        for kind in ResourceKind::ALL {
+            let gone: Vec<_> =
+                self.store.names(kind).filter(|name| !wanted.of(kind).contains(*name)).cloned().collect();
+            gone.iter().for_each(|name| self.store.forget(kind, name));
+            for name in wanted.of(kind) {
+                if self.store.get(kind, name).is_none() {
+                    self.store.want(kind, name);
+                }
+            }
+        }
+        snapshot
+    }
+
+    fn set<R: Resource + 'static>(&mut self, resource: R) -> Option<Arc<Snapshot>> {
+        let raw = RawResource { name: None, body: pack_any(resource) };
+        self.store.offer(R::KIND, &raw, &"1".into(), &Context::new()).expect("a valid resource");
+        self.step()
+    }
+
+    /// A version of a resource that no decoder takes.
+    fn spoil(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
+        let body = envoy_types::pb::google::protobuf::Any { type_url: kind.type_url().to_owned(), value: vec![0xff] };
+        let raw = RawResource { name: Some(name.to_owned()), body };
+        self.store.offer(kind, &raw, &"2".into(), &Context::new()).expect_err("it is no protobuf");
+        self.step()
+    }
+
+    fn time_out(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
+        self.store.absent(kind, name, AbsenceReason::NotFoundTimer, false);
+        self.step()
+    }
+
+    fn remove(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
+        self.store.absent(kind, name, AbsenceReason::RemovedFromFullState, false);
+        self.step()
+    }
+
+    /// The target `web`, which serves from the cluster `a`.
+    fn serving() -> Self {
+        let mut bench = Self::watching(&["web"]);
+        bench.set(listener("web", "routes"));
+        bench.set(route_config("routes", [("a", 1)]));
+        bench.set(cluster("a"));
+        bench.set(endpoints("a", [one()])).expect("it is whole");
+        bench
+    }
+
+    fn wanted(&self, kind: ResourceKind) -> Vec<&str> {
+        self.store.names(kind).map(|name| &**name).collect()
+    }
+}
+
+fn one() -> SocketAddr {
+    ([10, 0, 0, 1], 80).into()
+}
+
+fn two() -> SocketAddr {
+    ([10, 0, 0, 2], 80).into()
+}
+
+fn static_cluster(name: &str) -> WireCluster {
+    WireCluster { name: name.to_owned(), ..WireCluster::default() }
+}
+
+fn routes(snapshot: &Snapshot) -> Vec<Arc<str>> {
+    match &snapshot.targets["web"] {
+        TargetState::Ready(listener) => listener.routes.clusters(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn reason(snapshot: &Snapshot, target: &str) -> Arc<str> {
+    match &snapshot.targets[target] {
+        TargetState::Unavailable(reason) => reason.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn names_are_wanted_as_the_graph_reveals_them() {
+    let mut bench = Bench::watching(&["web"]);
+    assert_eq!(bench.wanted(Lds), ["web"]);
+    assert!(bench.set(listener("web", "routes")).is_none());
+    assert_eq!(bench.wanted(Rds), ["routes"]);
+    assert!(bench.set(route_config("routes", [("a", 1), ("b", 1)])).is_none());
+    assert_eq!(bench.wanted(Cds), ["a", "b"]);
+    assert!(bench.set(cluster("a")).is_none());
+    assert_eq!(bench.wanted(Eds), ["a"]);
+    assert!(bench.set(endpoints("a", [one()])).is_none(), "b is not known");
+    let snapshot = bench.set(static_cluster("b")).expect("b needs no endpoints from elsewhere");
+    assert_eq!(snapshot.clusters.len(), 2);
+    assert_eq!(bench.wanted(Eds), ["a"]);
+}
+
+#[test]
+fn what_is_no_longer_reached_is_forgotten() {
+    let mut bench = Bench::serving();
+    bench.set(route_config("routes", [("b", 1)]));
+    assert_eq!(bench.wanted(Cds), ["a", "b"], "a serves until b is warm");
+    bench.set(static_cluster("b")).expect("b is warm");
+    assert_eq!(bench.wanted(Cds), ["b"]);
+    assert!(bench.wanted(Eds).is_empty());
+
+    bench.set(listener("web", route_config("inline", [("b", 1)]))).expect("other routes");
+    assert!(bench.wanted(Rds).is_empty());
+    bench.assembly.release("web");
+    bench.store.touch();
+    let snapshot = bench.step().expect("nothing is left");
+    assert!(snapshot.targets.is_empty() && snapshot.clusters.is_empty());
+    assert!(ResourceKind::ALL.into_iter().all(|kind| bench.wanted(kind).is_empty()));
+}
+
+#[test]
+fn every_answer_about_a_cluster_ends_the_wait_for_it() {
+    type Answer = fn(&mut Bench) -> Option<Arc<Snapshot>>;
+    let answers: [Answer; 5] = [
+        |bench| bench.set(static_cluster("b")),
+        |bench| bench.time_out(Cds, "b"),
+        |bench| bench.remove(Cds, "b"),
+        |bench| bench.spoil(Cds, "b"),
+        |bench| {
+            assert!(bench.set(cluster("b")).is_none(), "its endpoints are not known");
+            bench.time_out(Eds, "b")
+        },
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        let mut bench = Bench::serving();
+        assert!(bench.set(route_config("routes", [("a", 1), ("b", 1)])).is_none());
+        let snapshot = answer(&mut bench).unwrap_or_else(|| panic!("answer {number}"));
+        assert_eq!(routes(&snapshot).len(), 2, "answer {number}");
+        assert!(snapshot.clusters["a"].endpoints.is_some());
+        assert_eq!(snapshot.clusters.contains_key("b"), [0, 4].contains(&number), "answer {number}");
+    }
+}
+
+#[test]
+fn newest_routes_win_while_older_ones_still_warm() {
+    let mut bench = Bench::serving();
+    bench.set(route_config("routes", [("b", 1)]));
+    bench.set(route_config("routes", [("c", 1)]));
+    assert_eq!(bench.wanted(Cds), ["a", "c"], "nobody waits for b any longer");
+    let snapshot = bench.set(static_cluster("c")).expect("c is warm");
+    assert_eq!(routes(&snapshot), ["c".into()]);
+    // Back to what serves: there is nothing to publish, and nothing left to wait for.
+    bench.set(route_config("routes", [("d", 1)]));
+    assert!(bench.set(route_config("routes", [("c", 1)])).is_none_or(|snapshot| routes(&snapshot) == ["c".into()]));
+    assert_eq!(bench.wanted(Cds), ["c"]);
+}
+
+#[test]
+fn bad_news_of_what_serves_is_not_published() {
+    let mut bench = Bench::serving();
+    for (kind, name) in [(Lds, "web"), (Rds, "routes"), (Cds, "a"), (Eds, "a")] {
+        assert!(bench.spoil(kind, name).is_none(), "{kind}");
+        assert_eq!(bench.store.status().iter().filter(|one| one.state == ResourceState::Rejected).count(), 1);
+        bench.time_out(kind, name);
+        assert!(bench.step().is_none(), "{kind}");
+        // As it was, so that the next kind is spoilt alone.
+        match kind {
+            Lds => drop(bench.set(listener("web", "routes"))),
+            Rds => drop(bench.set(route_config("routes", [("a", 1)]))),
+            Cds => drop(bench.set(cluster("a"))),
+            Eds => drop(bench.set(endpoints("a", [one()]))),
+        }
+    }
+    assert_eq!(bench.assembly.snapshot.generation, 1);
+}
+
+#[test]
+fn removed_listener_makes_its_target_unavailable_and_its_return_mends_it() {
+    let mut bench = Bench::serving();
+    let snapshot = bench.remove(Lds, "web").expect("it is gone");
+    let reason = reason(&snapshot, "web");
+    assert!(reason.contains("Listener `web`") && reason.contains("node-1"), "{reason}");
+    assert!(snapshot.clusters.is_empty());
+    assert!(bench.wanted(Cds).is_empty());
+    assert!(bench.set(listener("web", "routes")).is_none(), "its routes have to come again");
+    bench.set(route_config("routes", [("a", 1)]));
+    bench.set(cluster("a"));
+    assert!(bench.set(endpoints("a", [one()])).is_some());
+}
+
+#[test]
+fn target_without_a_name_for_its_listener_asks_for_nothing() {
+    let mut bench = Bench::watching(&[]);
+    bench.assembly.watch("xds://x/y".into(), || Err("no such authority".into()));
+    bench.store.touch();
+    let snapshot = bench.step().expect("there is something to say");
+    assert_eq!(&*reason(&snapshot, "xds://x/y"), "no such authority");
+    assert!(bench.wanted(Lds).is_empty());
+}
+
+#[test]
+fn other_endpoints_change_their_clusters_and_nothing_else() {
+    let mut bench = Bench::serving();
+    bench.set(route_config("routes", [("a", 1), ("b", 1), ("c", 1)]));
+    bench.set(static_cluster("b"));
+    let mut shares = cluster("c");
+    shares.eds_cluster_config.as_mut().expect("set by the kit").service_name = "a".to_owned();
+    let before = bench.set(shares).expect("all are warm");
+    let after = bench.set(endpoints("a", [two()])).expect("a change");
+    assert_eq!(after.generation, before.generation + 1);
+    let listener = |snapshot: &Snapshot| match &snapshot.targets["web"] {
+        TargetState::Ready(listener) => listener.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert!(Arc::ptr_eq(&listener(&before), &listener(&after)));
+    for name in ["a", "b", "c"] {
+        assert!(Arc::ptr_eq(&before.clusters[name].cluster, &after.clusters[name].cluster));
+    }
+    let of =
+        |name: &str| after.clusters[name].endpoints.as_ref().map(|endpoints| endpoints.groups()[0].endpoints.clone());
+    assert_eq!(of("a"), of("c"));
+    assert_eq!(of("a").expect("known")[0].address().to_string(), "10.0.0.2:80");
+    assert!(of("b").is_none());
+}
+
+#[test]
+fn same_meaning_in_other_bytes_is_nobodys_change() {
+    let mut bench = Bench::serving();
+    let mut renamed = listener("web", "routes");
+    // Named in Envoy's statistics only.
+    renamed.stat_prefix = "other".to_owned();
+    assert!(bench.set(renamed).is_none());
+    assert!(bench.set(endpoints("a", [one()])).is_none());
+}
+
+#[test]
+fn target_with_several_users_stays_until_the_last() {
+    let mut bench = Bench::serving();
+    bench.assembly.watch("web".into(), || panic!("its name is known"));
+    bench.assembly.release("web");
+    bench.store.touch();
+    assert!(bench.step().is_none());
+    assert_eq!(bench.wanted(Lds), ["web"]);
+}

@@ -1,0 +1,363 @@
+//! The client: a cheap handle that is a [`ConfigSource`], and the builder that puts its parts together.
+
+use std::{
+    collections::hash_map::RandomState, error::Error as StdError, fmt, hash::BuildHasher, sync::Arc, time::Duration,
+};
+
+use mesh_core::{
+    config::{IdentityName, Snapshot},
+    identity::{Background, Identities, IdentitySource},
+    source::{ConfigSource, Interest, SourceStatus, Work},
+};
+use mesh_http::{
+    conn::KeepAlive,
+    connect::{Connect, SocketConnector},
+    resolve::{Resolve, SystemResolver},
+    tls::{FileIdentity, Provider},
+};
+use tokio::sync::{Mutex, mpsc, watch};
+
+use crate::{
+    bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Server, ServerFeature},
+    resource::Context,
+    session::{self, Session},
+    transport::{self, Limits, Parts, SetupError, Transport},
+    worker::{Command, Shared, Worker},
+};
+
+/// A client of an xDS control plane, and the source of configuration for a mesh.
+///
+/// A handle: clones share one stream and all that it brought, however many targets are watched. It does nothing by itself:
+/// whoever owns it, usually a mesh, spawns [`work`](ConfigSource::work). Where two do, the second waits its turn. The
+/// handles may be dropped while the work goes on, and the work may be dropped and begun again: the stream is opened anew
+/// then, and what was held is held.
+///
+/// ```
+/// use mesh_core::source::ConfigSource;
+/// use mesh_xds_client::XdsClient;
+/// use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let bootstrap = Bootstrap::builder()
+///     .server("istiod.istio-system.svc:15010", ChannelCredentials::Insecure)
+///     .node(Node::new("sidecar~10.0.0.7~web-1.shop~shop.svc.cluster.local").metadata("GENERATOR", "grpc"))
+///     .build()?;
+/// let client = XdsClient::new(bootstrap)?;
+/// let work = tokio::spawn(client.work());
+/// let interest = client.watch("reviews.shop:9080");
+/// assert!(!client.status().connected);
+/// # drop(interest);
+/// # work.abort();
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct XdsClient {
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedSender<Command>,
+    engine: Arc<Engine>,
+}
+
+/// Puts an [`XdsClient`] together. Every part has a default.
+#[must_use = "a builder does nothing until it builds"]
+pub struct Builder {
+    bootstrap: Bootstrap,
+    connector: Arc<dyn Connect>,
+    resolver: Arc<dyn Resolve>,
+    provider: Option<Provider>,
+    identities: Identities,
+    context: Context,
+    seed: u64,
+    session: session::Config,
+    limits: Limits,
+}
+
+/// An [`XdsClient`] cannot be made.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// There is no bootstrap, or none that is valid.
+    Bootstrap(BootstrapError),
+    /// The control plane cannot be spoken to as the bootstrap says.
+    Server {
+        /// The control plane.
+        server: String,
+        /// Why.
+        source: SetupError,
+    },
+    /// A certificate provider of the bootstrap cannot provide.
+    CertificateProvider {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: SetupError,
+    },
+}
+
+/// What works. Locked by whoever polls the work.
+struct Engine {
+    worker: Mutex<Worker>,
+    servers: Vec<Arc<Transport>>,
+    certificates: Vec<Arc<FileIdentity>>,
+    identities: Identities,
+}
+
+// === impl XdsClient ===
+
+impl XdsClient {
+    /// A client by the bootstrap that the environment names. See [`Bootstrap::from_env`]. Reads files with blocking I/O.
+    ///
+    /// # Errors
+    ///
+    /// When there is no valid bootstrap, or certificates that it names cannot be had.
+    pub fn from_env() -> Result<Self, BuildError> {
+        Self::new(Bootstrap::from_env().map_err(BuildError::Bootstrap)?)
+    }
+
+    /// A client by this bootstrap, with the default of everything else. Reads certificates with blocking I/O.
+    ///
+    /// # Errors
+    ///
+    /// When certificates that the bootstrap names cannot be had.
+    pub fn new(bootstrap: Bootstrap) -> Result<Self, BuildError> {
+        Self::builder(bootstrap).build()
+    }
+
+    /// A client by this bootstrap, part by part.
+    pub fn builder(bootstrap: Bootstrap) -> Builder {
+        Builder {
+            bootstrap,
+            connector: Arc::new(SocketConnector),
+            resolver: Arc::new(SystemResolver::default()),
+            provider: Provider::compiled_in(),
+            identities: Identities::new(),
+            context: Context::new(),
+            seed: RandomState::new().hash_one(0_u8),
+            session: session::Config::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl ConfigSource for XdsClient {
+    fn watch(&self, target: &str) -> Interest {
+        let target: Arc<str> = target.into();
+        // The worker, which holds the other end, lives as long as any handle.
+        let _ = self.commands.send(Command::Watch(target.clone()));
+        let commands = self.commands.clone();
+        Interest::new(move || {
+            // After the last handle there is nobody whom it could concern.
+            let _ = commands.send(Command::Release(target));
+        })
+    }
+
+    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.shared.snapshots.subscribe()
+    }
+
+    fn work(&self) -> Work {
+        let engine = self.engine.clone();
+        Box::pin(async move {
+            let mut worker = engine.worker.lock().await;
+            tokio::select! {
+                biased;
+                () = worker.run() => {}
+                () = all(engine.backgrounds()) => {}
+            }
+        })
+    }
+
+    fn status(&self) -> SourceStatus {
+        self.shared.status()
+    }
+
+    fn identities(&self) -> Option<Identities> {
+        Some(self.engine.identities.clone())
+    }
+}
+
+impl fmt::Debug for XdsClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("XdsClient").finish_non_exhaustive()
+    }
+}
+
+/// Runs all of these, for ever.
+async fn all(mut running: Vec<Background>) {
+    std::future::poll_fn(|cx| {
+        running.retain_mut(|background| background.as_mut().poll(cx).is_pending());
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+// === impl Builder ===
+
+impl Builder {
+    /// Opens connections to the control plane. Default: sockets.
+    pub fn connector(mut self, connector: impl Connect) -> Self {
+        self.connector = Arc::new(connector);
+        self
+    }
+
+    /// Looks the control plane's name up. Default: as the operating system does.
+    pub fn resolver(mut self, resolver: impl Resolve) -> Self {
+        self.resolver = Arc::new(resolver);
+        self
+    }
+
+    /// The cryptography for TLS. Default: AWS-LC with the feature `tls-aws-lc`, else ring with `tls-ring`, else none, and a
+    /// bootstrap that asks for TLS is refused.
+    pub fn crypto(mut self, provider: Provider) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// Where the certificate providers of the bootstrap are registered, under their names, for clusters that refer to them.
+    /// The mesh takes this registry for its own. Their files are watched by the client's work.
+    ///
+    /// Names that are in it already are honoured too. Default: a registry of its own.
+    pub fn identities(mut self, identities: Identities) -> Self {
+        self.identities = identities;
+        self
+    }
+
+    /// Also honours the SDS secret `secret` in resources, with the identity `name` of the registry. See
+    /// [`Context::with_secret`].
+    pub fn secret(mut self, secret: impl Into<Arc<str>>, name: impl Into<IdentityName>) -> Self {
+        self.context = self.context.with_secret(secret, name);
+        self
+    }
+
+    /// Decides the jitter of reconnects. Default: chance.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// How long a resource may stay unanswered before it counts as absent, and holds up nothing any longer. Default 15 s, as in
+    /// Envoy and gRPC, or 30 s where a server has the feature `resource_timer_is_transient_error` (gRFC A88).
+    pub fn absence_timeout(mut self, timeout: Duration) -> Self {
+        self.session.absence_timeout = timeout;
+        self
+    }
+
+    /// The longest waits before the first attempt to reconnect and before any. Default 1 s and 120 s.
+    pub fn reconnect(mut self, initial: Duration, max: Duration) -> Self {
+        (self.session.reconnect_initial, self.session.reconnect_max) = (initial, max);
+        self
+    }
+
+    /// How long a connection may take, from the look-up of the name to the end of the TLS handshake. Default 20 s.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.connect_timeout = timeout;
+        self
+    }
+
+    /// The largest response that is taken, in bytes. Default 128 MiB: the state of some 100,000 clusters comes in one message,
+    /// and a limit that it passes means that no update ever arrives. It bounds the memory that a server can make this process
+    /// use at once.
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.limits.message = bytes;
+        self
+    }
+
+    /// When a quiet connection is pinged, and how long the answer may take. Default 5 minutes and 20 s, as gRPC does with
+    /// control planes: servers of gRPC take more frequent pings for abuse unless told otherwise. Shorter finds a
+    /// connection sooner that died without a word; Istio permits 15 s.
+    pub fn keep_alive(mut self, keep_alive: KeepAlive) -> Self {
+        self.limits.http2.keep_alive = Some(keep_alive);
+        self
+    }
+
+    /// Checks everything and makes the client. Reads certificates with blocking I/O.
+    ///
+    /// # Errors
+    ///
+    /// When certificates that the bootstrap names cannot be had, or there is no cryptography to use them.
+    pub fn build(self) -> Result<XdsClient, BuildError> {
+        let Self { bootstrap, connector, resolver, provider, identities, context, seed, mut session, limits } = self;
+        let (context, certificates) = certificates(&bootstrap, provider.as_ref(), &identities, context)?;
+        let parts = Parts { connector, resolver, provider, limits };
+        let servers = bootstrap.servers().iter().map(|server| {
+            let failed = |source| BuildError::Server { server: server.uri().to_string(), source };
+            Transport::new(server, &parts).map(Arc::new).map_err(failed)
+        });
+        let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
+        let is_patient = |server: &Server| server.has_feature(ServerFeature::ResourceTimerIsTransientError);
+        if bootstrap.servers().iter().any(is_patient) {
+            session.absence_timeout = session.absence_timeout.max(PATIENT);
+        }
+
+        let shared = Arc::new(Shared::new(&bootstrap));
+        let (commands, orders) = mpsc::unbounded_channel();
+        let session = Session::new(session, bootstrap.node().to_proto(), seed);
+        let worker = Worker::new(shared.clone(), orders, bootstrap, context, session, servers.clone());
+        let engine = Arc::new(Engine { worker: Mutex::new(worker), servers, certificates, identities });
+        Ok(XdsClient { shared, commands, engine })
+    }
+}
+
+/// How long gRFC A88 waits for a resource where silence is trouble rather than absence.
+const PATIENT: Duration = Duration::from_secs(30);
+
+/// Registers the certificate providers of the bootstrap, and tells the decoders what there is.
+fn certificates(
+    bootstrap: &Bootstrap,
+    provider: Option<&Provider>,
+    identities: &Identities,
+    mut context: Context,
+) -> Result<(Context, Vec<Arc<FileIdentity>>), BuildError> {
+    let mut certificates = Vec::new();
+    for (name, certificate_provider) in bootstrap.certificate_providers() {
+        let CertificateProvider::FileWatcher(files) = certificate_provider else { continue };
+        let failed = |source| BuildError::CertificateProvider { name: name.to_owned(), source };
+        let provider = provider.ok_or(SetupError::NoCryptography).map_err(failed)?;
+        let identity = transport::identity(files, provider).map_err(SetupError::Identity).map_err(failed)?;
+        if let Some(identity) = identity {
+            identities.insert(name, identity.clone());
+            certificates.push(identity);
+        }
+    }
+    for (name, _) in identities.statuses() {
+        context = context.with_identity(name);
+    }
+    Ok((context, certificates))
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("bootstrap", &self.bootstrap).finish_non_exhaustive()
+    }
+}
+
+// === impl BuildError ===
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bootstrap(_) => f.write_str("there is no bootstrap to make an xDS client by"),
+            Self::Server { server, .. } => write!(f, "the control plane {server} cannot be spoken to"),
+            Self::CertificateProvider { name, .. } => write!(f, "the certificate provider `{name}` cannot provide"),
+        }
+    }
+}
+
+impl StdError for BuildError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Self::Bootstrap(source) => Some(source),
+            Self::Server { source, .. } | Self::CertificateProvider { source, .. } => Some(source),
+        }
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    fn backgrounds(&self) -> Vec<Background> {
+        let servers = self.servers.iter().filter_map(|server| server.background());
+        servers.chain(self.certificates.iter().map(|identity| identity.clone().background())).collect()
+    }
+}

@@ -1,0 +1,547 @@
+//! What the control plane has said of each resource that is asked for: the last good value, and what became of the latest.
+//!
+//! Good configuration survives bad news. A refused version leaves the value before it in place, and so does a stream that
+//! ends; only a removal by the server, or nobody asking any longer, takes a value away.
+//!
+//! Compare before decoding: a resource whose bytes are those of the last version costs a hash, keeps its `Arc` and is
+//! nobody's change. A full state of a thousand clusters in which one has changed decodes one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{DefaultHasher, Hasher},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use mesh_core::{
+    config::{Cluster, Decoded, Endpoints, RouteConfig, Warning},
+    source::{ResourceState, ResourceStatus},
+};
+
+use crate::{
+    ResourceKind,
+    resource::{self, Bad, Context, ListenerResource, Resource},
+    session::{AbsenceReason, RawResource, ResourceError},
+};
+
+/// The resources that are asked for, by kind and name.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    /// By [`ResourceKind::index`].
+    shelves: [BTreeMap<Arc<str>, Entry>; ResourceKind::ALL.len()],
+    tally: Tally,
+    changes: Changes,
+}
+
+/// What is known of one resource.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    state: ResourceState,
+    good: Option<Good>,
+    /// Why the latest news does not serve. Set by bad news, cleared by good.
+    error: Option<String>,
+    /// The version that was refused last, so that it is not decoded, nor reported, again.
+    refused: Option<(Fingerprint, ResourceError)>,
+}
+
+/// A version that serves.
+#[derive(Debug)]
+struct Good {
+    resource: Resource,
+    fingerprint: Fingerprint,
+    version: Arc<str>,
+    updated: SystemTime,
+    warnings: Vec<Warning>,
+}
+
+/// Stands for the bytes of a resource, which are not kept: they would cost as much again as what was made of them.
+///
+/// Sixty-four bits of SipHash and the length. The control plane is trusted to steer every request, so there is nobody who
+/// would gain by a collision, and by chance none is met in the life of a mesh. Envoy tells versions apart in the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Fingerprint {
+    hash: u64,
+    length: usize,
+}
+
+/// How many resources of each kind are in each state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally([[usize; STATES.len()]; ResourceKind::ALL.len()]);
+
+/// What has changed since it was last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Whether anything may have changed which resources are needed, or whether they are there.
+    pub(crate) structure: bool,
+    /// The endpoints that have another value, where there was one before.
+    pub(crate) endpoints: BTreeSet<Arc<str>>,
+}
+
+/// A resource that was offered and is accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) name: String,
+    /// Whether it had to be decoded, rather than compared.
+    pub(crate) is_decoded: bool,
+    /// Whether it has warnings that the version before it did not have.
+    pub(crate) has_new_warnings: bool,
+}
+
+/// A resource that was offered and is refused. The value before it, if there is one, stays.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) error: ResourceError,
+    /// Whether these bytes were refused before.
+    pub(crate) is_repeated: bool,
+}
+
+/// The value of a resource, as far as it is known.
+pub(crate) enum Known<T> {
+    /// The last good one.
+    Good(T),
+    /// There is none, and an answer may still come.
+    Awaited,
+    /// There is none, because it is absent, refused, or the server has kept silent about it.
+    Missing,
+}
+
+/// Every state, in the order in which they are counted.
+const STATES: [ResourceState; 5] = [
+    ResourceState::Requested,
+    ResourceState::Synced,
+    ResourceState::Rejected,
+    ResourceState::Absent,
+    ResourceState::TimedOut,
+];
+
+// === impl Store ===
+
+impl Store {
+    /// Makes room for a resource that is asked for from now on.
+    pub(crate) fn want(&mut self, kind: ResourceKind, name: &Arc<str>) {
+        let entry = Entry { state: ResourceState::Requested, good: None, error: None, refused: None };
+        if self.shelves[kind.index()].insert(name.clone(), entry).is_none() {
+            self.tally.add(kind, ResourceState::Requested);
+        }
+    }
+
+    /// Forgets a resource that nobody asks for any longer.
+    pub(crate) fn forget(&mut self, kind: ResourceKind, name: &str) {
+        if let Some(entry) = self.shelves[kind.index()].remove(name) {
+            self.tally.remove(kind, entry.state);
+        }
+    }
+
+    /// Whether there is a value for everything that is asked for.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.shelves.iter().flat_map(BTreeMap::values).all(|entry| entry.good.is_some())
+    }
+
+    /// The names of a kind, in order.
+    pub(crate) fn names(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<str>> {
+        self.shelves[kind.index()].keys()
+    }
+
+    /// What is known of a resource, if it is asked for.
+    pub(crate) fn get(&self, kind: ResourceKind, name: &str) -> Option<&Entry> {
+        self.shelves[kind.index()].get(name)
+    }
+
+    /// The listener of this name.
+    pub(crate) fn listener(&self, name: &str) -> Known<&Arc<ListenerResource>> {
+        self.known(ResourceKind::Listener, name, |resource| match resource {
+            Resource::Listener(listener) => Some(listener),
+            _ => None,
+        })
+    }
+
+    /// The routes of this name.
+    pub(crate) fn routes(&self, name: &str) -> Known<&Arc<RouteConfig>> {
+        self.known(ResourceKind::RouteConfiguration, name, |resource| match resource {
+            Resource::RouteConfiguration(routes) => Some(routes),
+            _ => None,
+        })
+    }
+
+    /// The cluster of this name.
+    pub(crate) fn cluster(&self, name: &str) -> Known<&Arc<Cluster>> {
+        self.known(ResourceKind::Cluster, name, |resource| match resource {
+            Resource::Cluster(cluster) => Some(cluster),
+            _ => None,
+        })
+    }
+
+    /// The endpoints of this name.
+    pub(crate) fn endpoints(&self, name: &str) -> Known<&Arc<Endpoints>> {
+        self.known(ResourceKind::ClusterLoadAssignment, name, |resource| match resource {
+            Resource::Endpoints { endpoints, .. } => Some(endpoints),
+            _ => None,
+        })
+    }
+
+    fn known<'a, T>(
+        &'a self,
+        kind: ResourceKind,
+        name: &str,
+        project: impl FnOnce(&'a Resource) -> Option<&'a T>,
+    ) -> Known<&'a T> {
+        let Some(entry) = self.get(kind, name) else { return Known::Awaited };
+        match entry.good.as_ref().and_then(|good| project(&good.resource)) {
+            Some(value) => Known::Good(value),
+            None if entry.state == ResourceState::Requested => Known::Awaited,
+            None => Known::Missing,
+        }
+    }
+
+    /// Takes a resource out of a response.
+    ///
+    /// What nobody asked for is accepted without a look: it will not be used, and a server may send more than it was asked
+    /// for.
+    pub(crate) fn offer(
+        &mut self,
+        kind: ResourceKind,
+        raw: &RawResource,
+        version: &Arc<str>,
+        context: &Context,
+    ) -> Result<Taken, Refused> {
+        if ResourceKind::from_type_url(&raw.body.type_url) != Some(kind) {
+            return Err(Refused { error: foreign(kind, raw), is_repeated: false });
+        }
+        let inner = resource::name_of(&raw.body.value);
+        let Some(name) = inner.as_deref().or(raw.name.as_deref()) else {
+            return Err(Refused { error: nameless(raw, context), is_repeated: false });
+        };
+        let Some(entry) = self.shelves[kind.index()].get_mut(name) else {
+            return Ok(Taken { name: name.to_owned(), is_decoded: false, has_new_warnings: false });
+        };
+        let before = entry.state;
+        let outcome = entry.offer(raw, name, version, context, &mut self.changes);
+        // What was gone, or new, and is there now may be what somebody waits for; so may a refusal.
+        self.changes.structure |= before != entry.state;
+        self.tally.move_one(kind, before, entry.state);
+        outcome
+    }
+
+    /// The server has no such resource, as far as can be told. Where the server is one whose removals are to be ignored
+    /// (gRFC A53), the value stays.
+    pub(crate) fn absent(&mut self, kind: ResourceKind, name: &str, reason: AbsenceReason, ignore_removal: bool) {
+        let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
+        let before = entry.state;
+        let (state, error) = match reason {
+            AbsenceReason::NotFoundTimer => (ResourceState::TimedOut, "the control plane did not answer in time"),
+            AbsenceReason::RemovedFromFullState if ignore_removal && entry.good.is_some() => (
+                ResourceState::Absent,
+                "the control plane has removed it; it is kept, since the server has the feature ignore_resource_deletion",
+            ),
+            AbsenceReason::RemovedFromFullState => {
+                entry.good = None;
+                (ResourceState::Absent, "the control plane has removed it")
+            }
+        };
+        entry.state = state;
+        entry.error = Some(error.to_owned());
+        entry.refused = None;
+        self.changes.structure = true;
+        self.tally.move_one(kind, before, state);
+    }
+
+    /// The targets that are watched have changed, and with them what is needed.
+    pub(crate) fn touch(&mut self) {
+        self.changes.structure = true;
+    }
+
+    /// What has changed since this was last called.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// How many resources are in which state.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How every resource stands, by kind and name.
+    pub(crate) fn status(&self) -> Vec<ResourceStatus> {
+        let shelves = ResourceKind::ALL.into_iter().zip(&self.shelves);
+        shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| entry.status(kind, name))).collect()
+    }
+}
+
+/// A resource whose name cannot be read.
+fn nameless(raw: &RawResource, context: &Context) -> ResourceError {
+    match resource::decode(&raw.body, context) {
+        Err(bad) => told(bad, None),
+        Ok(_) => ResourceError { name: None, field: None, message: "it has no name".to_owned() },
+    }
+}
+
+/// A resource of another type than the response says of all of its resources.
+fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
+    let message = format!("it is of type `{}` in a response of type `{}`", raw.body.type_url, kind.type_url());
+    ResourceError { name: raw.name.clone(), field: Some("type_url".to_owned()), message }
+}
+
+fn told(bad: Bad, name: Option<&str>) -> ResourceError {
+    let Bad { name: own, error } = bad;
+    ResourceError {
+        name: own.as_deref().or(name).map(str::to_owned),
+        field: Some(error.field().to_owned()).filter(|field| !field.is_empty()),
+        message: format!("it is refused with value `{}`: {}", error.value(), error.remedy()),
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Why the latest news does not serve.
+    pub(crate) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// What of the serving version is not honoured.
+    pub(crate) fn warnings(&self) -> &[Warning] {
+        self.good.as_ref().map_or(&[], |good| &good.warnings)
+    }
+
+    fn offer(
+        &mut self,
+        raw: &RawResource,
+        name: &str,
+        version: &Arc<str>,
+        context: &Context,
+        changes: &mut Changes,
+    ) -> Result<Taken, Refused> {
+        let fingerprint = Fingerprint::of(&raw.body.value);
+        if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
+            self.confirm(version);
+            return Ok(Taken { name: name.to_owned(), is_decoded: false, has_new_warnings: false });
+        }
+        if let Some((_, error)) = self.refused.as_ref().filter(|(refused, _)| *refused == fingerprint) {
+            return Err(Refused { error: error.clone(), is_repeated: true });
+        }
+        match resource::decode(&raw.body, context) {
+            Ok(decoded) => {
+                let has_new_warnings = !decoded.warnings.is_empty() && decoded.warnings != self.warnings();
+                self.replace(decoded, fingerprint, version, changes);
+                Ok(Taken { name: name.to_owned(), is_decoded: true, has_new_warnings })
+            }
+            Err(bad) => {
+                let error = told(bad, Some(name));
+                self.refuse(fingerprint, &error, changes);
+                Err(Refused { error, is_repeated: false })
+            }
+        }
+    }
+
+    /// The bytes that serve were sent again.
+    fn confirm(&mut self, version: &Arc<str>) {
+        self.settle();
+        if let Some(good) = self.good.as_mut().filter(|good| good.version != *version) {
+            good.version = version.clone();
+            good.updated = SystemTime::now();
+        }
+    }
+
+    fn replace(
+        &mut self,
+        decoded: Decoded<Resource>,
+        fingerprint: Fingerprint,
+        version: &Arc<str>,
+        changes: &mut Changes,
+    ) {
+        let Decoded { value, warnings } = decoded;
+        let resource = match self.good.take() {
+            // Servers that write maps in any order send the same in other bytes, and that is nobody's change.
+            Some(good) if good.resource == value => good.resource,
+            before => {
+                match &value {
+                    Resource::Endpoints { cluster, .. } if before.is_some() => {
+                        changes.endpoints.insert(cluster.clone());
+                    }
+                    _ => changes.structure = true,
+                }
+                value
+            }
+        };
+        let (version, updated) = (version.clone(), SystemTime::now());
+        self.good = Some(Good { resource, fingerprint, version, updated, warnings });
+        self.settle();
+    }
+
+    /// The latest version serves.
+    fn settle(&mut self) {
+        self.state = ResourceState::Synced;
+        self.error = None;
+        self.refused = None;
+    }
+
+    fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, changes: &mut Changes) {
+        self.state = ResourceState::Rejected;
+        self.error = Some(error.to_string());
+        self.refused = Some((fingerprint, error.clone()));
+        // Who has nothing to serve is told the newest reason.
+        changes.structure |= self.good.is_none();
+    }
+
+    fn status(&self, kind: ResourceKind, name: &Arc<str>) -> ResourceStatus {
+        let mut status = ResourceStatus::requested(kind.name(), name.clone());
+        status.state = self.state;
+        status.error.clone_from(&self.error);
+        if let Some(good) = &self.good {
+            status.version = Some(good.version.clone());
+            status.updated = Some(good.updated);
+            status.warnings.clone_from(&good.warnings);
+        }
+        status
+    }
+}
+
+// === impl Fingerprint ===
+
+impl Fingerprint {
+    fn of(bytes: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(bytes);
+        Self { hash: hasher.finish(), length: bytes.len() }
+    }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.structure && self.endpoints.is_empty()
+    }
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn add(&mut self, kind: ResourceKind, state: ResourceState) {
+        self.0[kind.index()][place(state)] += 1;
+    }
+
+    fn remove(&mut self, kind: ResourceKind, state: ResourceState) {
+        self.0[kind.index()][place(state)] -= 1;
+    }
+
+    fn move_one(&mut self, kind: ResourceKind, from: ResourceState, to: ResourceState) {
+        self.remove(kind, from);
+        self.add(kind, to);
+    }
+
+    /// Every kind and state, and how many there are.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ResourceKind, ResourceState, usize)> {
+        ResourceKind::ALL
+            .into_iter()
+            .zip(self.0)
+            .flat_map(|(kind, counts)| STATES.into_iter().zip(counts).map(move |(state, count)| (kind, state, count)))
+    }
+}
+
+fn place(state: ResourceState) -> usize {
+    STATES.iter().position(|known| *known == state).expect("every state that is set here is listed")
+}
+
+#[cfg(all(test, feature = "testkit"))]
+mod tests {
+    use envoy_types::{
+        pb::{envoy::config::cluster::v3::Cluster as WireCluster, google::protobuf::Any},
+        util::pack_any,
+    };
+
+    use super::*;
+    use crate::testkit::resource::cluster;
+
+    const CDS: ResourceKind = ResourceKind::Cluster;
+
+    fn asking_for(name: &str) -> Store {
+        let mut store = Store::default();
+        store.want(CDS, &name.into());
+        store
+    }
+
+    fn offer(store: &mut Store, resource: WireCluster, version: &str) -> Result<Taken, Refused> {
+        let raw = RawResource { name: None, body: pack_any(resource) };
+        store.offer(CDS, &raw, &version.into(), &Context::new())
+    }
+
+    fn unusable(name: &str) -> WireCluster {
+        WireCluster { eds_cluster_config: None, ..cluster(name) }
+    }
+
+    fn warned_of(name: &str) -> WireCluster {
+        WireCluster { dns_lookup_family: 1, ..cluster(name) }
+    }
+
+    #[test]
+    fn same_bytes_are_compared_and_not_decoded() {
+        let mut store = asking_for("a");
+        assert!(offer(&mut store, cluster("a"), "1").expect("valid").is_decoded);
+        assert!(store.take_changes().structure);
+        assert!(!offer(&mut store, cluster("a"), "2").expect("valid").is_decoded);
+        assert!(store.take_changes().is_empty());
+        let status = store.status();
+        assert_eq!(status[0].version.as_deref(), Some("2"), "and yet it is the new version that serves");
+    }
+
+    #[test]
+    fn same_refusal_is_repeated_without_another_look() {
+        let mut store = asking_for("a");
+        let first = offer(&mut store, unusable("a"), "1").expect_err("refused");
+        let again = offer(&mut store, unusable("a"), "2").expect_err("refused");
+        assert_eq!((first.is_repeated, again.is_repeated), (false, true));
+        assert_eq!(first.error, again.error);
+        offer(&mut store, cluster("a"), "3").expect("valid");
+        assert!(!offer(&mut store, unusable("a"), "4").expect_err("refused").is_repeated, "it was good in between");
+    }
+
+    #[test]
+    fn warnings_are_news_when_they_change() {
+        let mut store = asking_for("a");
+        assert!(offer(&mut store, warned_of("a"), "1").expect("valid").has_new_warnings);
+        let other = WireCluster { alt_stat_name: "other".to_owned(), ..warned_of("a") };
+        assert!(!offer(&mut store, other, "2").expect("valid").has_new_warnings);
+        assert!(!offer(&mut store, cluster("a"), "3").expect("valid").has_new_warnings);
+        assert!(offer(&mut store, warned_of("a"), "4").expect("valid").has_new_warnings);
+        assert_eq!(store.status()[0].warnings.len(), 1);
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_neither_looked_at_nor_kept() {
+        let mut store = asking_for("a");
+        let taken = offer(&mut store, unusable("b"), "1").expect("nobody looks");
+        assert_eq!(taken, Taken { name: "b".to_owned(), is_decoded: false, has_new_warnings: false });
+        assert!(store.get(CDS, "b").is_none());
+        assert!(store.take_changes().is_empty());
+    }
+
+    #[test]
+    fn resource_of_another_type_or_without_a_name_is_refused() {
+        let mut store = asking_for("a");
+        let foreign = Any { type_url: ResourceKind::Listener.type_url().to_owned(), value: Vec::new() };
+        let nameless = Any { type_url: CDS.type_url().to_owned(), value: Vec::new() };
+        for (body, field) in [(foreign, "type_url"), (nameless, "name")] {
+            let raw = RawResource { name: None, body };
+            let refused = store.offer(CDS, &raw, &"1".into(), &Context::new()).expect_err("refused");
+            assert_eq!(refused.error.field.as_deref(), Some(field), "{:?}", refused.error);
+        }
+    }
+
+    #[test]
+    fn every_resource_is_counted_in_one_state_and_none_when_all_are_forgotten() {
+        let mut store = asking_for("a");
+        let counted = |store: &Store| -> Vec<_> {
+            store.tally().iter().filter(|(_, _, count)| *count > 0).map(|(_, state, count)| (state, count)).collect()
+        };
+        assert_eq!(counted(&store), [(ResourceState::Requested, 1)]);
+        let _ = offer(&mut store, unusable("a"), "1");
+        assert_eq!(counted(&store), [(ResourceState::Rejected, 1)]);
+        let _ = offer(&mut store, cluster("a"), "2");
+        assert_eq!(counted(&store), [(ResourceState::Synced, 1)]);
+        store.absent(CDS, "a", AbsenceReason::RemovedFromFullState, false);
+        assert_eq!(counted(&store), [(ResourceState::Absent, 1)]);
+        store.forget(CDS, "a");
+        assert_eq!(counted(&store), []);
+    }
+}

@@ -1,0 +1,573 @@
+//! The one task of a client: it owns the stream, the timers and the session, and turns what they say into snapshots.
+//!
+//! ```text
+//! handles -> commands (never full) -> Worker: Session, AdsStream, Assembly -> snapshots (the latest only)
+//!                                       |
+//!                                     Held: Store, link; locked for moments, read by `status`
+//! ```
+//!
+//! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read the
+//! snapshots, and a snapshot replaces the one before it. The next response is not read until the last one is decoded,
+//! which is the only back-pressure that ADS has.
+
+use std::{
+    error::Error as StdError,
+    fmt::Write as _,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+    vec,
+};
+
+use mesh_core::{config::Snapshot, source::SourceStatus};
+use metrics::Gauge;
+use tokio::{
+    sync::{mpsc, watch},
+    task::yield_now,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    ResourceKind,
+    assemble::{Assembled, Assembly, Wanted},
+    bootstrap::{Bootstrap, ServerFeature},
+    meters::Meters,
+    report::{Findings, Reporter},
+    resource::Context,
+    session::{AbsenceReason, Batch, Event, RawResource, Session, Ticket, Verdict},
+    store::{Refused, Store, Taken},
+    transport::{AdsStream, Heard, StreamError, Transport},
+};
+
+/// Keeps the snapshots current while it is polled. See the [module](self).
+pub(crate) struct Worker {
+    shared: Arc<Shared>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    bootstrap: Bootstrap,
+    context: Context,
+    session: Session,
+    assembly: Assembly,
+    /// In the order of preference.
+    servers: Vec<Arc<Transport>>,
+    /// The server that is spoken to, or will be.
+    server: usize,
+    /// The response that is being decoded. None is read until it is done.
+    decoding: Option<Decoding>,
+    meters: Meters,
+    reporter: Reporter,
+}
+
+/// What a handle asks of the worker.
+pub(crate) enum Command {
+    /// Another user of a target.
+    Watch(Arc<str>),
+    /// A user of a target less.
+    Release(Arc<str>),
+}
+
+/// What the worker shares with the handles.
+pub(crate) struct Shared {
+    /// In every error that people read, as the key to the control plane's own logs.
+    node_id: String,
+    held: Mutex<Held>,
+    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
+}
+
+/// What is known, for the worker to change and for anybody to look at.
+struct Held {
+    store: Store,
+    server: String,
+    is_connected: bool,
+    last_error: Option<String>,
+}
+
+/// A response on its way through the decoders.
+struct Decoding {
+    kind: ResourceKind,
+    version: Arc<str>,
+    resources: vec::IntoIter<RawResource>,
+    ticket: Ticket,
+    verdict: Verdict,
+    findings: Findings,
+}
+
+enum Link {
+    Down,
+    Opening(Opening),
+    Up(Box<AdsStream>),
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Box<AdsStream>, StreamError>> + Send>>;
+
+/// What a link has to say.
+enum News {
+    Opened(Result<Box<AdsStream>, StreamError>),
+    Heard(Heard),
+}
+
+/// Marks the client as not connected when the worker's future is dropped.
+struct Online {
+    shared: Arc<Shared>,
+    gauge: Gauge,
+}
+
+/// How much is decoded before others have their turn: some two milliseconds' worth.
+///
+/// In bytes rather than in time, so that a run under a paused clock takes the same steps twice. One resource is never
+/// divided.
+const SLICE: usize = 128 * 1024;
+
+/// How much less comparing costs than decoding, and a resource of no bytes at all.
+const COMPARING: usize = 16;
+const LEAST: usize = 64;
+
+// === impl Shared ===
+
+impl Shared {
+    pub(crate) fn new(bootstrap: &Bootstrap) -> Self {
+        let server = bootstrap.servers()[0].uri().to_string();
+        let held = Held { store: Store::default(), server, is_connected: false, last_error: None };
+        Self { node_id: bootstrap.node().id.clone(), held: Mutex::new(held), snapshots: watch::Sender::default() }
+    }
+
+    pub(crate) fn status(&self) -> SourceStatus {
+        let held = self.held();
+        let mut status = SourceStatus::new(held.server.clone());
+        status.connected = held.is_connected;
+        status.last_error.clone_from(&held.last_error);
+        status.resources = held.store.status();
+        drop(held);
+        let errors = status.resources.iter_mut().filter_map(|resource| resource.error.as_mut());
+        for error in errors.chain(&mut status.last_error) {
+            let _ = write!(error, " (node id `{}`)", self.node_id);
+        }
+        status
+    }
+
+    /// The decoders do not panic, and should they, what was stored before is whole.
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Worker ===
+
+impl Worker {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        commands: mpsc::UnboundedReceiver<Command>,
+        bootstrap: Bootstrap,
+        context: Context,
+        session: Session,
+        servers: Vec<Arc<Transport>>,
+    ) -> Self {
+        let assembly = Assembly::new(&bootstrap.node().id);
+        Self {
+            shared,
+            commands,
+            bootstrap,
+            context,
+            session,
+            assembly,
+            servers,
+            server: 0,
+            decoding: None,
+            meters: Meters::new(),
+            reporter: Reporter::default(),
+        }
+    }
+
+    /// Works for ever. Dropping it closes the stream and loses nothing else: it can be run again.
+    pub(crate) async fn run(&mut self) {
+        self.session.stream_ended("the work on it was dropped", Instant::now());
+        let _online = Online { shared: self.shared.clone(), gauge: self.meters.connected.clone() };
+        let mut link = Link::Down;
+        loop {
+            self.settle(&mut link);
+            let due = self.session.next_timeout();
+            tokio::select! {
+                biased;
+                news = link.next(self.decoding.is_none()) => self.hear(&mut link, news),
+                Some(command) = self.commands.recv() => self.obey(command),
+                () = yield_now(), if self.decoding.is_some() => self.decode(),
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.session.timeout(Instant::now());
+                }
+            }
+        }
+    }
+
+    /// Does all that can be done without waiting.
+    fn settle(&mut self, link: &mut Link) {
+        loop {
+            while let Some(event) = self.session.poll_event() {
+                self.act(link, event);
+            }
+            if !self.assemble() {
+                break;
+            }
+        }
+        let Link::Up(stream) = link else { return };
+        while let Some(room) = stream.room() {
+            let Some(request) = self.session.poll_request(Instant::now()) else { break };
+            room.send(request);
+        }
+    }
+
+    // --- the stream ---
+
+    fn hear(&mut self, link: &mut Link, news: News) {
+        match news {
+            News::Opened(Ok(stream)) => {
+                *link = Link::Up(stream);
+                self.session.stream_opened();
+            }
+            News::Heard(Heard::Response(response)) => self.session.received(*response),
+            News::Heard(Heard::Room) => {}
+            News::Opened(Err(error)) | News::Heard(Heard::Ended(error)) => {
+                *link = Link::Down;
+                self.session.stream_ended(in_one_line(&error), Instant::now());
+            }
+        }
+    }
+
+    fn act(&mut self, link: &mut Link, event: Event) {
+        match event {
+            Event::Connect => {
+                let server = self.servers[self.server].clone();
+                *link = Link::Opening(Box::pin(async move { server.open().await }));
+            }
+            Event::Live => self.connected(),
+            Event::Deliver(batch) => self.decoding = Some(Decoding::new(batch)),
+            Event::Absent { kind, name, reason } => self.absent(kind, &name, reason),
+            Event::Lost { cause, was_live, retry_in } => self.lost(&cause, was_live, retry_in),
+            Event::Ignored { type_url } => {
+                tracing::warn!(node.id = self.node_id(), type_url, "response of an unknown type is ignored");
+            }
+        }
+    }
+
+    fn connected(&mut self) {
+        self.meters.connected.set(1.0);
+        let mut held = self.shared.held();
+        held.is_connected = true;
+        tracing::info!(server = %held.server, node.id = self.node_id(), "control plane is there");
+    }
+
+    /// After a stream the first server is tried again. One that cannot be had makes room for the next in the list, but only
+    /// where something is lacking (gRFC A71): what is held is better than what a lesser server might have in its place.
+    fn lost(&mut self, cause: &str, was_live: bool, retry_in: Duration) {
+        self.meters.connected.set(0.0);
+        let is_first_due = was_live || self.shared.held().store.is_complete();
+        let next = if is_first_due { 0 } else { (self.server + 1) % self.servers.len() };
+        {
+            let mut held = self.shared.held();
+            let (server, node_id) = (&held.server, self.node_id());
+            if was_live {
+                tracing::info!(server, node.id = node_id, cause, ?retry_in, "stream to the control plane ended");
+            } else {
+                tracing::warn!(server, node.id = node_id, cause, ?retry_in, "control plane is not there");
+            }
+            held.last_error = Some(cause.to_owned());
+            held.is_connected = false;
+            held.server = self.bootstrap.servers()[next].uri().to_string();
+        }
+        if next != self.server {
+            self.server = next;
+            self.session.forget_versions();
+        }
+    }
+
+    fn absent(&self, kind: ResourceKind, name: &str, reason: AbsenceReason) {
+        let server = &self.bootstrap.servers()[self.server];
+        // A88 takes A53 back where a server wants removals to count.
+        let is_kept = server.has_feature(ServerFeature::IgnoreResourceDeletion)
+            && !server.has_feature(ServerFeature::FailOnDataErrors);
+        self.shared.held().store.absent(kind, name, reason, is_kept);
+        tracing::warn!(%kind, name, ?reason, is_kept, node.id = self.node_id(), "resource is absent");
+    }
+
+    fn node_id(&self) -> &str {
+        &self.bootstrap.node().id
+    }
+
+    // --- the targets ---
+
+    fn obey(&mut self, command: Command) {
+        self.follow(command);
+        // The sweep that comes after is worth doing once for all of them.
+        while let Ok(command) = self.commands.try_recv() {
+            self.follow(command);
+        }
+        self.shared.held().store.touch();
+    }
+
+    fn follow(&mut self, command: Command) {
+        match command {
+            Command::Watch(target) => {
+                let listener = || listener_name(&self.bootstrap, &target);
+                self.assembly.watch(target.clone(), listener);
+            }
+            Command::Release(target) => self.assembly.release(&target),
+        }
+    }
+
+    // --- the resources ---
+
+    /// Decodes a slice of the response at hand, and answers it when that was the last.
+    fn decode(&mut self) {
+        let Some(mut decoding) = self.decoding.take() else { return };
+        let mut held = self.shared.held();
+        let mut left = SLICE;
+        while left > 0 {
+            let Some(raw) = decoding.resources.next() else {
+                drop(held);
+                return self.answer(decoding);
+            };
+            let size = raw.body.value.len();
+            let is_decoded = self.offer(&mut held.store, &raw, &mut decoding);
+            left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
+        }
+        drop(held);
+        self.decoding = Some(decoding);
+    }
+
+    /// Returns whether the resource had to be decoded.
+    fn offer(&self, store: &mut Store, raw: &RawResource, decoding: &mut Decoding) -> bool {
+        let Decoding { kind, version, verdict, findings, .. } = decoding;
+        match store.offer(*kind, raw, version, &self.context) {
+            Ok(Taken { name, is_decoded, has_new_warnings }) => {
+                if has_new_warnings && let Some(entry) = store.get(*kind, &name) {
+                    findings.warned.push((name.clone(), entry.warnings().to_vec()));
+                }
+                verdict.accepted.push(name);
+                is_decoded
+            }
+            Err(Refused { error, is_repeated }) => {
+                if !is_repeated {
+                    findings.refused.push(error.clone());
+                }
+                verdict.rejected.push(error);
+                !is_repeated
+            }
+        }
+    }
+
+    fn answer(&mut self, decoding: Decoding) {
+        let Decoding { kind, version, verdict, findings, ticket, .. } = decoding;
+        self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
+        self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
+        self.session.answer(ticket, verdict);
+    }
+
+    /// Publishes what has changed, and asks for what is needed now. Returns whether anything had changed.
+    ///
+    /// Nothing is published of a response that is half decoded: what it brings is seen as a whole or not at all.
+    fn assemble(&mut self) -> bool {
+        if self.decoding.is_some() {
+            return false;
+        }
+        let mut held = self.shared.held();
+        let changes = held.store.take_changes();
+        if changes.is_empty() {
+            return false;
+        }
+        let Assembled { snapshot, wanted } = self.assembly.assemble(&held.store, &changes);
+        if let Some(wanted) = wanted {
+            reconcile(&wanted, &mut held.store, &mut self.session);
+        }
+        self.meters.resources(held.store.tally());
+        drop(held);
+        if let Some(snapshot) = snapshot {
+            tracing::debug!(
+                generation = snapshot.generation,
+                targets = snapshot.targets.len(),
+                clusters = snapshot.clusters.len(),
+                "configuration published"
+            );
+            self.shared.snapshots.send_replace(snapshot);
+        }
+        true
+    }
+}
+
+/// Asks for what is wanted and not yet asked for, and forgets the rest.
+fn reconcile(wanted: &Wanted, store: &mut Store, session: &mut Session) {
+    for kind in ResourceKind::ALL {
+        let wanted = wanted.of(kind);
+        let gone: Vec<_> = store.names(kind).filter(|name| !wanted.contains(*name)).cloned().collect();
+        for name in gone {
+            store.forget(kind, &name);
+            session.unsubscribe(kind, &name);
+        }
+        for name in wanted {
+            if store.get(kind, name).is_none() {
+                store.want(kind, name);
+                session.subscribe(kind, name);
+            }
+        }
+    }
+}
+
+/// The listener of a target: of `host:port`, or of what stands in `xds:///host:port` (gRFC A27), by the bootstrap's template.
+fn listener_name(bootstrap: &Bootstrap, target: &str) -> Result<Arc<str>, Arc<str>> {
+    let service = match target.strip_prefix("xds:") {
+        None => target,
+        Some(rest) => match rest.strip_prefix("//").map(|rest| rest.split_once('/')) {
+            None => rest,
+            Some(Some(("", service))) => service,
+            Some(_) => {
+                let reason =
+                    format!("target `{target}` names an authority, which is not supported: write `xds:///name`");
+                return Err(reason.into());
+            }
+        },
+    };
+    if service.is_empty() {
+        return Err(format!("target `{target}` names nothing: write `host:port` or `xds:///name`").into());
+    }
+    Ok(bootstrap.client_listener_name(service).into())
+}
+
+/// An error and its causes.
+fn in_one_line(error: &dyn StdError) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(line, ": {error}");
+        cause = error.source();
+    }
+    line
+}
+
+// === impl Decoding ===
+
+impl Decoding {
+    fn new(batch: Batch) -> Self {
+        let Batch { kind, version, resources, ticket } = batch;
+        Self {
+            kind,
+            version: version.into(),
+            resources: resources.into_iter(),
+            ticket,
+            verdict: Verdict::default(),
+            findings: Findings::default(),
+        }
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    /// Waits for ever where there is nothing to wait for. Cancel safe.
+    async fn next(&mut self, listen: bool) -> News {
+        match self {
+            Self::Down => std::future::pending().await,
+            Self::Opening(opening) => News::Opened(opening.as_mut().await),
+            Self::Up(stream) => News::Heard(stream.next(listen).await),
+        }
+    }
+}
+
+// === impl Online ===
+
+impl Drop for Online {
+    fn drop(&mut self) {
+        self.shared.held().is_connected = false;
+        self.gauge.set(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::{
+        envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryResponse},
+        google::protobuf::Any,
+    };
+    use prost::Message;
+
+    use super::*;
+    use crate::{bootstrap::ChannelCredentials, session};
+
+    /// A listener in name only.
+    #[derive(Clone, PartialEq, Message)]
+    struct NamedGarbage {
+        #[prost(string, tag = "1")]
+        name: String,
+        #[prost(string, tag = "1000")]
+        garbage: String,
+    }
+
+    fn bootstrap(template: Option<&str>) -> Bootstrap {
+        let builder = Bootstrap::builder().server("plane:80", ChannelCredentials::Insecure);
+        let builder = match template {
+            Some(template) => builder.client_listener_template(template),
+            None => builder,
+        };
+        builder.build().expect("a valid bootstrap")
+    }
+
+    /// What slices are for cannot be seen by a test, which has no other thread to be held up; that there are some can.
+    #[test]
+    fn large_response_is_decoded_in_slices_and_published_as_one() {
+        let bootstrap = bootstrap(None);
+        let shared = Arc::new(Shared::new(&bootstrap));
+        let (commands, orders) = mpsc::unbounded_channel();
+        let session = Session::new(session::Config::default(), Node::default(), 1);
+        let mut worker = Worker::new(shared.clone(), orders, bootstrap, Context::new(), session, Vec::new());
+        let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
+        for name in &names {
+            commands.send(Command::Watch(name.as_str().into())).expect("the worker listens");
+        }
+        let command = worker.commands.try_recv().expect("just sent");
+        worker.obey(command);
+        assert!(worker.assemble());
+        worker.session.stream_opened();
+        worker.session.poll_request(Instant::now()).expect("listeners are asked for");
+
+        let garbage = |name: &String| Any {
+            type_url: ResourceKind::Listener.type_url().to_owned(),
+            value: NamedGarbage { name: name.clone(), garbage: "x".repeat(1000) }.encode_to_vec(),
+        };
+        worker.session.received(DiscoveryResponse {
+            type_url: ResourceKind::Listener.type_url().to_owned(),
+            resources: names.iter().map(garbage).collect(),
+            ..Default::default()
+        });
+        while let Some(event) = worker.session.poll_event() {
+            if let Event::Deliver(batch) = event {
+                worker.decoding = Some(Decoding::new(batch));
+            }
+        }
+        let mut slices = 0;
+        while worker.decoding.is_some() {
+            assert!(!worker.assemble(), "half a response is not published");
+            worker.decode();
+            slices += 1;
+        }
+        assert_eq!(slices, (1000 * (1000 + 20 + LEAST)).div_ceil(SLICE));
+        assert!(worker.assemble());
+        assert_eq!(shared.snapshots.borrow().targets.len(), 1000);
+        assert_eq!(shared.snapshots.borrow().generation, 1);
+    }
+
+    #[test]
+    fn target_becomes_a_listener_name_by_the_template() {
+        let plain = bootstrap(None);
+        for target in ["echo.shop:7070", "xds:///echo.shop:7070", "xds:echo.shop:7070"] {
+            assert_eq!(listener_name(&plain, target), Ok("echo.shop:7070".into()), "{target}");
+        }
+        let federated = bootstrap(Some("xdstp://a/envoy.config.listener.v3.Listener/%s"));
+        let expected = "xdstp://a/envoy.config.listener.v3.Listener/a%20b";
+        assert_eq!(listener_name(&federated, "xds:///a b"), Ok(expected.into()));
+    }
+
+    #[test]
+    fn target_that_cannot_be_named_says_what_to_write() {
+        let plain = bootstrap(None);
+        for target in ["", "xds:", "xds:///", "xds://authority/echo", "xds://authority"] {
+            let reason = listener_name(&plain, target).expect_err(target);
+            assert!(reason.contains("xds:///name"), "{reason}");
+        }
+    }
+}

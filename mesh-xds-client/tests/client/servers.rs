@@ -1,0 +1,282 @@
+//! How a control plane is reached: over sockets and by name, over TLS, and which one of several.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::config::Address;
+use mesh_core::identity::Identities;
+use mesh_core::source::ConfigSource;
+use mesh_http::connect::{Connect, Connecting, SocketConnector, Stream};
+use mesh_http::resolve::{Resolve, Resolved, Resolving};
+use mesh_xds_client::bootstrap::{
+    Bootstrap, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node,
+};
+use mesh_xds_client::testkit::{ControlPlane, Event};
+use mesh_xds_client::{Builder, XdsClient};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::RootCertStore;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio_rustls::TlsAcceptor;
+
+use crate::support::{Pipes, offer, run};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn client_of(uri: &str, credentials: ChannelCredentials) -> Builder {
+    let bootstrap = Bootstrap::builder().server(uri, credentials).node(Node::new("test-node")).build();
+    XdsClient::builder(bootstrap.expect("a valid bootstrap"))
+}
+
+/// Knows one name, at an address where nobody listens and at another.
+#[derive(Clone, Copy)]
+struct Names;
+
+impl Resolve for Names {
+    fn resolve(&self, host: &str) -> Resolving {
+        let is_known = host == "plane.test";
+        Box::pin(async move {
+            if !is_known {
+                return Err("no such name".into());
+            }
+            let addresses = vec![[0, 0, 0, 0, 0, 0, 0, 1].into(), [127, 0, 0, 1].into()];
+            Ok(Resolved { addresses, valid_for: SECOND })
+        })
+    }
+}
+
+#[tokio::test]
+async fn plane_is_reached_by_name_over_tcp() {
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    let port = plane.listen("127.0.0.1:0").await.expect("a free port").port();
+    let uri = format!("plane.test:{port}");
+    let mut running = run(client_of(&uri, ChannelCredentials::Insecure).connector(SocketConnector).resolver(Names));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+    assert_eq!(running.client.status().server, uri);
+
+    // It restarts on the same port, with something new.
+    plane.stop().await;
+    offer(&plane, "echo", &["v2"]);
+    plane.listen(("127.0.0.1", port)).await.expect("the port is free again");
+    running.until_routed("echo", &["v2"]).await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn plane_is_reached_over_a_unix_socket() {
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("xds.sock");
+    tokio::spawn(plane.serve(tokio::net::UnixListener::bind(&path).expect("a free path")));
+    let mut running = run(client_of(&format!("unix://{}", path.display()), ChannelCredentials::Insecure));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_that_cannot_be_resolved_is_told() {
+    let running = run(client_of("other.test:15010", ChannelCredentials::Insecure).resolver(Names));
+    let _interest = running.client.watch("echo");
+    running.settle(SECOND).await;
+    let error = running.client.status().last_error.expect("an attempt failed");
+    assert!(error.contains("cannot be resolved: no such name"), "{error}");
+}
+
+// --- several ---
+
+/// The control plane at each port.
+struct Planes(Vec<(u16, Pipes)>);
+
+impl Connect for Planes {
+    fn connect(&self, address: &Address) -> Connecting {
+        let Address::Socket(socket) = address else { panic!("a TCP address") };
+        let (_, pipes) = self.0.iter().find(|(port, _)| *port == socket.port()).expect("a known port");
+        pipes.connect(address)
+    }
+}
+
+/// Two control planes under the same names, and the pipes to the first.
+fn two(first: &ControlPlane, second: &ControlPlane) -> (Pipes, Builder) {
+    let bootstrap = Bootstrap::builder()
+        .server("10.0.0.1:1", ChannelCredentials::Insecure)
+        .server("10.0.0.1:2", ChannelCredentials::Insecure)
+        .build()
+        .expect("a valid bootstrap");
+    let to_first = Pipes::to(first);
+    let connector = Planes(vec![(1, to_first.clone()), (2, Pipes::to(second))]);
+    (to_first, XdsClient::builder(bootstrap).connector(connector).seed(7))
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_server_serves_while_the_first_is_away() {
+    let (first, second) = (ControlPlane::new(), ControlPlane::new());
+    offer(&first, "echo", &["v1"]);
+    offer(&second, "echo", &["v2"]);
+    let (to_first, builder) = two(&first, &second);
+    to_first.cut(true);
+    let mut running = run(builder);
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v2"]).await;
+    assert_eq!(running.client.status().server, "10.0.0.1:2");
+
+    to_first.cut(false);
+    second.abort_connections();
+    running.until_routed("echo", &["v1"]).await;
+    assert_eq!(running.client.status().server, "10.0.0.1:1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_server_is_asked_only_for_want_of_something_and_hears_no_foreign_version() {
+    let (first, second) = (ControlPlane::new(), ControlPlane::new());
+    offer(&first, "echo", &["v1"]);
+    offer(&second, "echo", &["v2"]);
+    offer(&second, "other", &["v3"]);
+    let (to_first, builder) = two(&first, &second);
+    let mut running = run(builder);
+    let _echo = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+    to_first.cut(true);
+    first.abort_connections();
+    running.settle(600 * SECOND).await;
+    assert_eq!(second.events().len(), 0, "all that is wanted is held");
+
+    let _other = running.client.watch("other");
+    running.until_routed("other", &["v3"]).await;
+    running.until_routed("echo", &["v2"]).await;
+    let events = second.events();
+    let greetings = events.iter().filter_map(Event::request).filter(|request| request.nonce.is_empty());
+    let versions: Vec<_> = greetings.map(|request| &*request.version).collect();
+    assert!(versions.len() >= 2 && versions.iter().all(|version| version.is_empty()), "{versions:?}");
+}
+
+// --- TLS ---
+
+/// An authority of its own, and what it has signed, in files.
+struct Certificates {
+    directory: tempfile::TempDir,
+    roots: RootCertStore,
+    server: (CertificateDer<'static>, PrivateKeyDer<'static>),
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority");
+        let sign = |name: &str| {
+            let key = KeyPair::generate().expect("a key");
+            let params = CertificateParams::new([name.to_owned()]).expect("a DNS name");
+            (params.signed_by(&key, &authority).expect("a certificate"), key)
+        };
+        let write = |name: &str, text: String| std::fs::write(directory.path().join(name), text).expect("written");
+        let (client, client_key) = sign("client.test");
+        write("ca.pem", authority.pem());
+        write("client.pem", client.pem());
+        write("client.key", client_key.serialize_pem());
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.der().clone()).expect("a root");
+        let (server, server_key) = sign("plane.test");
+        let key = PrivateKeyDer::try_from(server_key.serialize_der()).expect("a key in PKCS #8");
+        Self { roots, server: (server.der().clone(), key), directory }
+    }
+
+    fn files(&self) -> CertificateFiles {
+        let at = |name: &str| self.directory.path().join(Path::new(name));
+        let identity = IdentityFiles { certificate: at("client.pem"), private_key: at("client.key") };
+        CertificateFiles { ca: Some(at("ca.pem")), identity: Some(identity), ..CertificateFiles::default() }
+    }
+
+    /// Asks for a certificate that the authority has signed.
+    fn acceptor(&self) -> TlsAcceptor {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let roots = Arc::new(self.roots.clone());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(roots, provider.clone()).build().expect("a verifier");
+        let (certificate, key) = &self.server;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("known versions")
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![certificate.clone()], key.clone_key())
+            .expect("a valid certificate");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Arc::new(config).into()
+    }
+}
+
+/// Opens pipes to a control plane behind TLS.
+struct SecurePipes(ControlPlane, TlsAcceptor);
+
+impl Connect for SecurePipes {
+    fn connect(&self, _: &Address) -> Connecting {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let (plane, acceptor) = (self.0.clone(), self.1.clone());
+        tokio::spawn(async move {
+            if let Ok(io) = acceptor.accept(theirs).await {
+                plane.serve_connection(io).await;
+            }
+        });
+        Box::pin(async move { Ok(Box::new(ours) as Stream) })
+    }
+}
+
+#[tokio::test]
+async fn plane_is_reached_over_mutual_tls() {
+    let certificates = Certificates::new();
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    let connector = SecurePipes(plane.clone(), certificates.acceptor());
+    let credentials = ChannelCredentials::Tls(certificates.files());
+    let mut running = run(client_of("plane.test:443", credentials).resolver(Names).connector(connector));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+}
+
+#[tokio::test]
+async fn plane_of_another_name_is_refused() {
+    let certificates = Certificates::new();
+    let connector = SecurePipes(ControlPlane::new(), certificates.acceptor());
+    let credentials = ChannelCredentials::Tls(certificates.files());
+    let running = run(client_of("10.0.0.1:443", credentials).connector(connector));
+    let _interest = running.client.watch("echo");
+    let error = loop {
+        match running.client.status().last_error {
+            Some(error) => break error,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    assert!(error.contains("TLS handshake") && error.contains("plane.test"), "{error}");
+}
+
+#[test]
+fn certificates_that_cannot_be_had_are_refused_when_the_client_is_built() {
+    let files = CertificateFiles { ca: Some("/nowhere/ca.pem".into()), ..CertificateFiles::default() };
+    let error = client_of("plane.test:443", ChannelCredentials::Tls(files.clone())).build().expect_err("no such file");
+    assert_eq!(error.to_string(), "the control plane plane.test:443 cannot be spoken to");
+    let bootstrap = Bootstrap::builder()
+        .server("plane.test:80", ChannelCredentials::Insecure)
+        .certificate_provider("default", CertificateProvider::FileWatcher(files))
+        .build()
+        .expect("a valid bootstrap");
+    let error = XdsClient::new(bootstrap).expect_err("no such file");
+    assert_eq!(error.to_string(), "the certificate provider `default` cannot provide");
+}
+
+#[test]
+fn certificate_providers_of_the_bootstrap_are_registered_under_their_names() {
+    let certificates = Certificates::new();
+    let bootstrap = Bootstrap::builder()
+        .server("plane.test:80", ChannelCredentials::Insecure)
+        .certificate_provider("default", CertificateProvider::FileWatcher(certificates.files()))
+        .build()
+        .expect("a valid bootstrap");
+    let identities = Identities::new();
+    let _client = XdsClient::builder(bootstrap).identities(identities.clone()).build().expect("a valid client");
+    assert!(identities.current("default").is_ok());
+}
