@@ -14,6 +14,7 @@ mod plan;
 pub mod pool;
 pub mod protocol;
 pub mod resolve;
+pub mod scope;
 mod tasks;
 mod telemetry;
 pub mod tls;
@@ -24,4 +25,5 @@ pub use self::{
     client::{Client, ClientBuilder, EndpointSpec, IntoEndpoint},
     error::Error,
     mesh::{Mesh, MeshBuilder, MeshStatus, TargetStatus},
+    scope::Scope,
 };

@@ -8,5 +8,6 @@
 pub mod echo;
 pub mod identity;
 pub mod load;
+pub mod mesh;
 pub mod peers;
 pub mod wire;

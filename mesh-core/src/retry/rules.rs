@@ -153,7 +153,8 @@ fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &Retry
 fn meets_a_condition(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
     let mut on = policy.conditions();
     if idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE) {
-        on = on | RetryOn::GATEWAY_ERROR | RetryOn::GRPC_UNAVAILABLE;
+        // CANCELLED, which the caller did not ask for, is what C-core's servers answer on drain to what no handler has taken.
+        on = on | RetryOn::GATEWAY_ERROR | RetryOn::GRPC_UNAVAILABLE | RetryOn::GRPC_CANCELLED;
     }
     let gateway = matches!(status.as_u16(), 502..=504);
     (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))

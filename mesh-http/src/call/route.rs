@@ -1,15 +1,20 @@
 //! The first step of a request: its route, its cluster, and what changes before it is sent.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use mesh_core::{
     config::{HostRewrite, RenderedMutations, RequestHead, TemplateScope},
+    deadline::Expiry,
     outcome::FailureKind,
     route::redirect,
 };
 
-use super::{CallOptions, Facts, Routed, caller::Beginning, faults::Met};
+use super::{
+    CallOptions, Facts, Routed,
+    caller::{Beginning, asked, nearer},
+    faults::Met,
+};
 use crate::{
     Error,
     body::Body,
@@ -118,10 +123,11 @@ fn forwarded<B, P: Protocol>(
     let faults = chosen.map_or_else(Met::default, |target| Met::draw(&target.faults, &head, &mut dice));
     let response_changes =
         chosen.map_or_else(Vec::new, |target| render(&target.response_headers, &plan, &cluster, &head));
-    let asked = nearer(P::asked_timeout(request.headers()), options.timeout());
+    let asked = asked::<P>(request.headers(), &options);
     change(&plan, forward, chosen, &cluster, &mut request)?;
 
-    let deadline = forward.limits.overall(asked).map(|limit| Facts::expiry(beginning.start, limit));
+    let own = forward.limits.overall(asked).map(|limit| Facts::expiry(beginning.start, limit));
+    let deadline = nearer(own, beginning.scoped(&options), Expiry::at);
     let facts = Facts {
         cluster,
         start: beginning.start,
@@ -133,13 +139,6 @@ fn forwarded<B, P: Protocol>(
         plan,
     };
     Ok(Forwarding { routed: Routed { request, facts }, faults, response_changes })
-}
-
-fn nearer(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }
 
 /// Changes the request as its route says: headers, then host, then path (Envoy's order).
