@@ -9,4 +9,5 @@ pub mod echo;
 pub mod identity;
 pub mod load;
 pub mod peers;
+pub mod sim;
 pub mod wire;
