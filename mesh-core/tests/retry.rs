@@ -675,52 +675,6 @@ async fn kept_request_hears_of_every_attempt_and_its_number() {
     assert_eq!(heard.iter().map(|(this, line)| (*this, line.as_str())).collect::<Vec<_>>(), expected);
 }
 
-/// Remembers how many requests were under way when it heard of an end.
-#[derive(Clone)]
-struct Watch(Script, Arc<Mutex<Vec<usize>>>);
-
-struct Watched(Cloned<&'static str>, Watch);
-
-impl Keep<&'static str> for Watch {
-    type Kept = Watched;
-
-    fn keep(&self, request: &'static str, repeatable: bool) -> Watched {
-        Watched(ByClone.keep(request, repeatable), self.clone())
-    }
-}
-
-impl Kept for Watched {
-    type Attempt = &'static str;
-
-    fn attempt(&mut self, this: Try) -> Option<&'static str> {
-        self.0.attempt(this)
-    }
-
-    fn retire(&mut self, this: Try) -> bool {
-        self.0.retire(this)
-    }
-
-    fn commit(&mut self, this: Try) {
-        self.0.commit(this);
-    }
-}
-
-impl<Res> Observe<Res> for Watched {
-    fn observe(&mut self, _: Try, _: &Result<Res, BoxError>) {
-        self.1.1.lock().expect("no test panics while it holds this").push(self.1.0.under_way());
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn slow_attempt_is_observed_before_it_is_dropped() {
-    let script = Script::new([Never, Answer(200)]);
-    let watch = Watch(script.clone(), Arc::default());
-    let layer = RetryLayer::cloning(policy(RetryOn::RESET, 1)).keep(watch.clone()).per_try_timeout(SECOND);
-    layer.layer(script.clone()).oneshot("request").await.expect("an answer");
-    assert_eq!(*watch.1.lock().expect("unlocked"), [1, 0]);
-    assert_eq!(script.state().most_under_way, 1);
-}
-
 /// Panics when it is called unready; ready only while `open`.
 struct Strict {
     ready: bool,

@@ -16,6 +16,14 @@ impl AtEndpoint {
         Self { endpoint, source }
     }
 
+    /// `error`, which happened there if anywhere.
+    pub(crate) fn wrap(endpoint: Option<EndpointId>, error: impl Into<BoxError>) -> BoxError {
+        match endpoint {
+            Some(endpoint) => Self::new(endpoint, error.into()).into(),
+            None => error.into(),
+        }
+    }
+
     /// The endpoint.
     pub fn endpoint(&self) -> EndpointId {
         self.endpoint

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     endpoint::{Accusation, Detector, Endpoint, EndpointId, Home, Live},
-    hold::Settle,
+    hold::{Settle, cause_at},
     outcome::{Class, FailureKind, Outcome},
 };
 
@@ -14,7 +14,7 @@ use crate::{
 ///
 /// Settle it with the request's outcome, by hand or by a [`Hold`](crate::hold::Hold). Dropped unsettled, it takes it that
 /// the caller went away: no failure is counted, and the time that has passed can only raise what the endpoint's latency is
-/// taken to be.
+/// taken to be. Dropped by [`give_up`](crate::hold::give_up), as when the time of its attempt was up, the endpoint has failed.
 pub struct Picked<H> {
     /// The reference is the request in flight.
     endpoint: Arc<Endpoint<H>>,
@@ -103,6 +103,16 @@ impl<H> Picked<H> {
         live.abandoned(home.measure(), self.latency(at), home.millis(at), home.rate());
     }
 
+    fn learn(&self, outcome: &Outcome) {
+        match outcome.class {
+            Class::Success => self.answered(outcome.at),
+            Class::ServerError | Class::GatewayError => self.failed(outcome),
+            Class::Cancelled => return self.abandoned(outcome.at),
+            Class::Local => return,
+        }
+        self.note_reach(outcome);
+    }
+
     /// Whether a connection was made says more than the class: an error status came over one too.
     fn note_reach(&self, outcome: &Outcome) {
         match outcome.failure.map(|failure| failure.kind) {
@@ -119,20 +129,16 @@ impl<H> Picked<H> {
 impl<H: Send + Sync + 'static> Settle for Picked<H> {
     fn settle(&mut self, outcome: &Outcome) {
         self.is_settled = true;
-        match outcome.class {
-            Class::Success => self.answered(outcome.at),
-            Class::ServerError | Class::GatewayError => self.failed(outcome),
-            Class::Cancelled => return self.abandoned(outcome.at),
-            Class::Local => return,
-        }
-        self.note_reach(outcome);
+        self.learn(outcome);
     }
 }
 
 impl<H> Drop for Picked<H> {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.abandoned(Instant::now());
+            let now = Instant::now();
+            let outcome = cause_at(self.id()).map_or(Outcome::cancelled(now), |cause| Outcome::failed(cause, now));
+            self.learn(&outcome);
         }
     }
 }

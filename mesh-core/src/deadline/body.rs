@@ -140,7 +140,7 @@ where
         ready!(this.timer.poll(cx, expiry.at()));
         let elapsed: Elapsed = expiry.elapsed(Sent::Yes);
         *this.expired = Some(Outcome::failed(elapsed.failure(), expiry.at()));
-        this.body.set(None);
+        expiry.give_up(Sent::Yes, || this.body.set(None));
         Poll::Ready(Some(Err(elapsed.into())))
     }
 

@@ -10,6 +10,7 @@ use pin_project::pin_project;
 
 use super::{BodyLimits, Expiry, Timer};
 use crate::{
+    balance::AtEndpoint,
     hold::Hold,
     outcome::{BoxError, Sent},
 };
@@ -54,7 +55,7 @@ where
             return Poll::Pending;
         };
         ready!(this.timer.poll(cx, expiry.at()));
-        this.future.set(None);
-        Poll::Ready(Err(expiry.elapsed(Sent::Maybe).into()))
+        let at = expiry.give_up(Sent::Maybe, || this.future.set(None));
+        Poll::Ready(Err(AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))))
     }
 }

@@ -29,7 +29,8 @@
 //!
 //! # Cancellation
 //!
-//! When time is up the inner future, or the response body, is dropped at once, before the error is seen.
+//! When time is up the inner future, or the response body, is dropped at once, before the error is seen. The guards inside
+//! hear that it was for want of time ([`give_up`]); a call that its caller drops is nobody's fault.
 
 mod body;
 mod error;
@@ -54,7 +55,8 @@ pub use self::{
 };
 use crate::{
     carry::PolicyOf,
-    hold::{AtOnce, Hold},
+    endpoint::EndpointId,
+    hold::{AtOnce, Hold, give_up},
     outcome::{BoxError, Sent},
 };
 
@@ -102,6 +104,16 @@ impl Expiry {
     /// The error that says so, given how far the request got.
     pub const fn elapsed(&self, sent: Sent) -> Elapsed {
         Elapsed::new(self.bound, self.limit, sent)
+    }
+
+    /// Time is up: `end` drops what took too long, and the endpoint that has it, which is returned, is blamed for that.
+    pub(crate) fn give_up(&self, sent: Sent, end: impl FnOnce()) -> Option<EndpointId> {
+        if self.bound == Bound::StreamDuration {
+            // Streams that last are cut off however well they do.
+            end();
+            return None;
+        }
+        give_up(self.elapsed(sent).failure(), end)
     }
 }
 

@@ -80,14 +80,15 @@ impl<F> Attempts<F> {
         self.this
     }
 
-    /// Drops an attempt, which may have ended by itself.
+    /// Drops an attempt.
     #[inline]
     pub(super) fn end(self: Pin<&mut Self>, this: Try) {
         debug_assert_eq!(self.this, this, "there is one at a time");
-        self.project().future.set(None);
+        self.clear();
     }
 
     /// Drops all.
+    #[inline]
     pub(super) fn clear(self: Pin<&mut Self>) {
         self.project().future.set(None);
     }

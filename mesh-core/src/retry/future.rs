@@ -10,6 +10,7 @@
 //!
 //! Whatever it waits for, it waits for the nearest limit too, with the one timer of the call: the deadline, the end of a
 //! back-off, or the limit of an attempt. The deadline ends everything; the limit of an attempt is a failure like others.
+//! What is cut off by either is dropped by [`give_up`](crate::hold::give_up), so that the endpoint is blamed for it.
 
 use std::{
     future::Future,
@@ -31,6 +32,7 @@ use super::{
 };
 use crate::{
     Dice,
+    balance::AtEndpoint,
     deadline::{BodyLimits, Bound, Expiry, Timer},
     hold::Hold,
     limit::Permit,
@@ -150,6 +152,7 @@ where
                 },
                 Stage::UnderWay => {
                     if let Poll::Ready((this, result)) = driver.attempts.as_mut().poll(cx) {
+                        driver.attempts.as_mut().end(this);
                         match driver.settle(this, result.map_err(Into::into)) {
                             Poll::Pending => continue,
                             delivered => return delivered,
@@ -162,13 +165,10 @@ where
                 Limit::Deadline(expiry) => return Poll::Ready(Err(driver.give_up(expiry))),
                 Limit::Wait => *driver.stage = Stage::Starting,
                 Limit::Attempt(expiry) if driver.is_moving(&expiry) => {}
-                Limit::Attempt(expiry) => {
-                    let this = driver.attempts.slowest();
-                    match driver.settle(this, Err(expiry.elapsed(Sent::Maybe).into())) {
-                        Poll::Pending => {}
-                        delivered => return delivered,
-                    }
-                }
+                Limit::Attempt(expiry) => match driver.cut_off(&expiry) {
+                    Poll::Pending => {}
+                    delivered => return delivered,
+                },
             }
         }
     }
@@ -204,10 +204,10 @@ impl<S, F, K: Kept, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
     }
 
     fn give_up(&mut self, expiry: Expiry) -> BoxError {
-        self.attempts.as_mut().clear();
-        self.account.permit = None;
         let sent = if self.account.started == 0 { Sent::No } else { Sent::Maybe };
-        expiry.elapsed(sent).into()
+        let at = expiry.give_up(sent, || self.attempts.as_mut().clear());
+        self.account.permit = None;
+        AtEndpoint::wrap(at, expiry.elapsed(sent))
     }
 
     /// What may still be watched when there is a response.
@@ -235,6 +235,18 @@ where
         Ok(())
     }
 
+    /// Ends the slowest attempt, whose time is up; what follows is as for any failure.
+    fn cut_off<Res>(&mut self, expiry: &Expiry) -> Poll<Result<H::Held, BoxError>>
+    where
+        K: Observe<Res>,
+        J: Judge<Res>,
+        H: Hold<Res, BodyLimits>,
+    {
+        let this = self.attempts.slowest();
+        let at = expiry.give_up(Sent::Maybe, || self.attempts.as_mut().end(this));
+        self.settle(this, Err(AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))))
+    }
+
     /// Delivers the result of attempt `this`, which has ended, or sets out for another and is pending.
     #[inline]
     fn settle<Res>(&mut self, this: Try, result: Result<Res, BoxError>) -> Poll<Result<H::Held, BoxError>>
@@ -243,9 +255,7 @@ where
         J: Judge<Res>,
         H: Hold<Res, BodyLimits>,
     {
-        // Observed first, so that who holds something for the attempt hears why it is dropped.
         self.kept.observe(this, &result);
-        self.attempts.as_mut().end(this);
         *self.stage = match self.next(this, &result) {
             Next::Deliver(flags) => return Poll::Ready(self.deliver(this, result, flags)),
             Next::After(Duration::ZERO) => Stage::Starting,

@@ -50,8 +50,7 @@ pub trait Kept {
 
 /// Hears how each attempt of a kept request ended, to avoid the endpoint next time for example. Does nothing by default.
 pub trait Observe<Res> {
-    /// Attempt `this` has ended with `result`. One whose time was up is dropped right after, so that what it holds can be told
-    /// that it was the peer who was slow, and not the caller who went away.
+    /// Attempt `this` has ended with `result`, or has failed with it, as when its time was up.
     fn observe(&mut self, this: Try, result: &Result<Res, BoxError>) {
         let _ = (this, result);
     }

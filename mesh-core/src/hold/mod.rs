@@ -7,6 +7,8 @@
 //! There is one watcher per response however many guards there are: a further layer joins its guard to those that the
 //! response already holds ([`JoinEnd`]), and all of them are settled with the one [`Outcome`].
 
+mod cause;
+
 use std::{
     pin::Pin,
     task::{Context, Poll, ready},
@@ -17,11 +19,14 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::{pin_project, pinned_drop};
 use tokio::time::Instant;
 
+pub use self::cause::give_up;
+pub(crate) use self::cause::{cause, cause_at};
 use crate::outcome::{BoxError, Class, Classify, ClassifyEnd, Failure, Head, HttpClassifier, Outcome};
 
 /// A guard that wants to know how the work that it guards has ended.
 ///
-/// A guard that is dropped unsettled takes it that the caller went away before there was a response.
+/// A guard that is dropped unsettled takes it that the caller went away before there was a response, unless it is dropped
+/// by [`give_up`].
 pub trait Settle: Send + 'static {
     /// The work has ended; called at most once, and the guard is dropped right after.
     fn settle(&mut self, outcome: &Outcome);
@@ -51,7 +56,7 @@ pub struct JoinEnd;
 /// A response body that settles a guard when it has ended.
 ///
 /// It passes frames on as they are. Dropping it early is a normal ending: the outcome is what the head said, where the head
-/// said everything, else [`Class::Cancelled`].
+/// said everything, else [`Class::Cancelled`]. Dropped by [`give_up`], it has failed.
 #[pin_project(PinnedDrop)]
 #[derive(Debug)]
 pub struct Watched<B: Body, J: Conclude<B>, G: Settle> {
@@ -85,7 +90,7 @@ pub trait Conclude<B> {
 pub enum End<'a> {
     /// It is whole; these are its trailers.
     Whole(Option<&'a HeaderMap>),
-    /// It broke.
+    /// It broke, or was given up.
     Failed(Failure),
     /// It was dropped before its end.
     Dropped,
@@ -250,7 +255,10 @@ impl<B: Body, J: Conclude<B>, G: Settle> Concluded for Watched<B, J, G> {
 impl<B: Body, J: Conclude<B>, G: Settle> PinnedDrop for Watched<B, J, G> {
     fn drop(self: Pin<&mut Self>) {
         let this = self.project();
-        settle(this.watch, this.judge, &*this.body, End::Dropped);
+        if let Watch::Open(_) = this.watch {
+            let end = cause().map_or(End::Dropped, End::Failed);
+            settle(this.watch, this.judge, &*this.body, end);
+        }
     }
 }
 
