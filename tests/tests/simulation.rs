@@ -50,7 +50,7 @@ fn nothing_that_was_planned_for_the_day_is_missing_from_the_record() {
 
     let arrivals: Vec<_> = record.iter().filter_map(|entry| arrival(&entry.what)).collect();
     let calls: BTreeSet<_> = arrivals.iter().map(|(call, _)| call).collect();
-    assert!(arrivals.len() > calls.len() + 10, "{} calls, {} attempts", calls.len(), arrivals.len());
+    assert!(arrivals.len() > calls.len(), "{} calls, {} attempts", calls.len(), arrivals.len());
     for backend in ["v1-a", "v1-b", "v1-c", "v2-a", "v2-b", "echo-a", "echo-b"] {
         assert!(arrivals.iter().any(|(_, name)| name == backend), "{backend} is never reached");
     }
@@ -63,12 +63,11 @@ fn nothing_that_was_planned_for_the_day_is_missing_from_the_record() {
 
     // A dead endpoint is asked for connections now and then, and nobody notices.
     let killed = changed(&record, "v1-b dies");
-    let silent = changed(&record, "v1-c is silent");
     let dialled = record.iter().filter(|entry| entry.what == What::Dialled { to: address(2) } && entry.at > killed);
     assert!(dialled.count() >= 1);
     let failed = |entry: &&Entry| matches!(&entry.what, What::Ended { outcome, .. } if outcome.starts_with('!'));
     let failures: Vec<_> = record.iter().filter(failed).collect();
-    assert!(failures.iter().all(|entry| entry.at > silent), "{failures:#?}");
+    assert!(failures.is_empty(), "{failures:#?}");
 
     let lost = changed(&record, "the control plane is gone");
     let redialled = record.iter().filter(|entry| entry.what == What::Dialled { to: PLANE } && entry.at > lost).count();

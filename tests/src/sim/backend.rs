@@ -1,9 +1,9 @@
-//! A well-behaved server: HTTP/1, HTTP/2 or gRPC on hyper's connection API, in a world.
+//! A well-behaved server: HTTP/1, HTTP/2 or gRPC on hyper's connection API, in a world or on loopback.
 
 use std::{
     convert::Infallible,
-    fmt,
-    net::SocketAddr,
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -21,18 +21,24 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::{task::JoinSet, time::sleep};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinSet,
+    time::sleep,
+};
 
 use super::{
     World,
-    network::{Accepted, Network, Wire},
+    network::{Accepted, Network},
     record::{Record, What},
 };
 
 /// A running backend. Dropping it kills it: its address refuses and its connections end.
 pub struct Backend {
     address: SocketAddr,
-    network: Network,
+    /// None for one on loopback.
+    network: Option<Network>,
     state: Arc<State>,
     _task: JoinSet<()>,
 }
@@ -111,14 +117,7 @@ impl Backend {
         speaks: Speaks,
         manner: Arc<dyn Manner>,
     ) -> Self {
-        let state = Arc::new(State {
-            name: name.to_owned(),
-            speaks,
-            manner,
-            record: world.record.clone(),
-            served: AtomicUsize::new(0),
-            in_flight: AtomicUsize::new(0),
-        });
+        let state = State::new(name, speaks, manner, world.record.clone());
         let (mut listener, serving) = (world.network.listen(address), state.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -130,7 +129,27 @@ impl Backend {
             }
             while connections.join_next().await.is_some() {}
         });
-        Self { address, network: world.network.clone(), state, _task: task }
+        Self { address, network: Some(world.network.clone()), state, _task: task }
+    }
+
+    /// A backend on a free port of loopback.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn on_loopback(name: &str, speaks: Speaks, manner: impl Manner) -> io::Result<Self> {
+        let state = State::new(name, speaks, Arc::new(manner), Record::new());
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let (address, serving) = (listener.local_addr()?, state.clone());
+        let mut task = JoinSet::new();
+        task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serving.clone().serve(stream));
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Ok(Self { address, network: None, state, _task: task })
     }
 
     /// Where it listens.
@@ -151,7 +170,9 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        self.network.close(self.address);
+        if let Some(network) = &self.network {
+            network.close(self.address);
+        }
     }
 }
 
@@ -164,7 +185,12 @@ impl fmt::Debug for Backend {
 // === impl State ===
 
 impl State {
-    async fn serve(self: Arc<Self>, stream: Wire) {
+    fn new(name: &str, speaks: Speaks, manner: Arc<dyn Manner>, record: Record) -> Arc<Self> {
+        let (served, in_flight) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Arc::new(Self { name: name.to_owned(), speaks, manner, record, served, in_flight })
+    }
+
+    async fn serve(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let io = TokioIo::new(stream);
         let service = service_fn(|request| {
             let this = self.clone();

@@ -5,6 +5,7 @@
 //! test asks for latency, refusals, resets and silence by address and by moment, and nothing is left to the machine.
 
 mod backend;
+mod caller;
 mod network;
 mod record;
 
@@ -21,6 +22,7 @@ use mesh_xds_client::{
 
 pub use self::{
     backend::{Answer, Backend, Manner, Speaks},
+    caller::{Caller, failure_of},
     network::{Accepted, Listener, Network, Reach, Wire},
     record::{Entry, Record, What},
 };
