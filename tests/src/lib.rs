@@ -10,4 +10,5 @@ pub mod identity;
 pub mod load;
 pub mod mesh;
 pub mod peers;
+pub mod sim;
 pub mod wire;
