@@ -10,7 +10,7 @@
 //! | `mesh_requests_active` | gauge | `cluster` | requests under way |
 //! | `mesh_attempts_total` | counter | `cluster` | attempts; what exceeds the requests are retries |
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::{
@@ -25,8 +25,9 @@ use opentelemetry::{
 use tokio::time::Instant;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
+use crate::cluster::Cluster;
+
 /// The metrics of one cluster.
-#[derive(Clone)]
 pub(crate) struct ClusterMetrics {
     requests: [Counter; 5],
     duration: Histogram,
@@ -36,7 +37,8 @@ pub(crate) struct ClusterMetrics {
 
 /// The record of one call; settled with its outcome, or dropped when the caller goes away.
 pub(crate) struct CallRecord {
-    metrics: ClusterMetrics,
+    /// Whose metrics they are: one reference, where the handles are many, and move with the call.
+    cluster: Arc<Cluster>,
     start: Instant,
     is_settled: bool,
 }
@@ -84,23 +86,23 @@ impl std::fmt::Debug for ClusterMetrics {
 // === impl CallRecord ===
 
 impl CallRecord {
-    pub(crate) fn open(metrics: &ClusterMetrics, start: Instant) -> Self {
-        metrics.active.increment(1.0);
-        Self { metrics: metrics.clone(), start, is_settled: false }
+    pub(crate) fn open(cluster: &Arc<Cluster>, start: Instant) -> Self {
+        cluster.metrics().active.increment(1.0);
+        Self { cluster: cluster.clone(), start, is_settled: false }
     }
 }
 
 impl Settle for CallRecord {
     fn settle(&mut self, outcome: &Outcome) {
         self.is_settled = true;
-        self.metrics.ended(outcome.class, outcome.at.saturating_duration_since(self.start));
+        self.cluster.metrics().ended(outcome.class, outcome.at.saturating_duration_since(self.start));
     }
 }
 
 impl Drop for CallRecord {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.metrics.ended(Class::Cancelled, self.start.elapsed());
+            self.cluster.metrics().ended(Class::Cancelled, self.start.elapsed());
         }
     }
 }

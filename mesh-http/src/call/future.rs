@@ -125,14 +125,14 @@ where
         telemetry::propagate(request.headers_mut());
         match route::route(compiled, shared.next_call(), request) {
             Ok(Routing::Answer(answer)) => Stage::Answered(Some(Ok(answer))),
-            Ok(Routing::Forward(forwarding)) => Self::forward(after, *forwarding),
+            Ok(Routing::Forward(forwarding)) => Self::forward(after, forwarding),
             Err(error) => Stage::Answered(Some(Err(error))),
         }
     }
 
     fn forward(after: &mut Option<After>, forwarding: Forwarding<B>) -> Stage<B, P> {
         let Forwarding { routed, faults, response_changes } = forwarding;
-        let record = CallRecord::open(routed.facts.cluster.metrics(), routed.facts.start);
+        let record = CallRecord::open(&routed.facts.cluster, routed.facts.start);
         *after = Some(After { record, changes: response_changes });
         if faults.is_none() {
             return Stage::UnderWay(stack::<P>().call(routed));

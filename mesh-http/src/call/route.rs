@@ -23,9 +23,13 @@ use crate::{
 };
 
 /// What becomes of a request by its route.
+#[allow(
+    clippy::large_enum_variant,
+    reason = "nearly every request is forwarded, and a box would be one allocation a call"
+)]
 pub(crate) enum Routing<B, P: Protocol> {
     /// It goes to a cluster.
-    Forward(Box<Forwarding<B>>),
+    Forward(Forwarding<B>),
     /// It is answered here.
     Answer(Response<Body<P>>),
 }
@@ -73,8 +77,7 @@ pub(crate) fn route<B, P: Protocol>(
         Step::Forward(forward) => {
             let plan = plan.clone();
             let (index, named) = choose(compiled, forward, &head, roll)?;
-            forwarded::<B, P>(plan, index, named, Caller { dice, ..caller }, request)
-                .map(|forwarding| Routing::Forward(Box::new(forwarding)))
+            forwarded::<B, P>(plan, index, named, Caller { dice, ..caller }, request).map(Routing::Forward)
         }
     }
 }
