@@ -1,5 +1,5 @@
-//! What the policy path costs a request in instructions: deadline, retry driver, budget and request breaker around a service
-//! that answers at once.
+//! What the policy path costs a request in instructions: deadline, retry driver, budget, request breaker, pick and completion,
+//! around endpoints that answer at once.
 //!
 //! Every request pays it, so that it is the price of standing in the way at all. Run with `cargo bench -p mesh-core --bench
 //! policy`; it needs valgrind and `cargo install gungraun-runner` of the version that the workspace names.

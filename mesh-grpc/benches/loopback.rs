@@ -27,14 +27,14 @@ fn main() {
     support::main(Speaks::Grpc, stacks);
 }
 
-fn stacks(backend: &[SocketAddr]) -> Vec<Stack> {
+fn stacks(backend: &[SocketAddr]) -> Vec<Vec<Stack>> {
     let tonic = Endpoint::from_shared(format!("http://{}", backend[0])).expect("a legal target").connect_lazy();
-    vec![
+    vec![vec![
         stack("tonic", tonic),
         stack("mesh", mesh(backend, 1, |builder| builder)),
         stack("mesh-without-retries", mesh(backend, 1, ChannelBuilder::no_retries)),
         stack("mesh-3-endpoints", mesh(backend, 3, |builder| builder)),
-    ]
+    ]]
 }
 
 fn mesh(backend: &[SocketAddr], endpoints: usize, say: impl Fn(ChannelBuilder) -> ChannelBuilder) -> Channel {

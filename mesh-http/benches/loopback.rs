@@ -20,17 +20,20 @@ fn main() {
     support::main(Speaks::Http, stacks);
 }
 
-fn stacks(backend: &[SocketAddr]) -> Vec<Stack> {
+fn stacks(backend: &[SocketAddr]) -> Vec<Vec<Stack>> {
     let (http1, http2) = ([backend[0], backend[2]], [backend[1], backend[3]]);
+    let over_http2 = |builder: ClientBuilder<Http>| builder.protocol(HttpProtocol::Http2);
     vec![
-        hyper("hyper-http1", http1[0], legacy::Client::builder(TokioExecutor::new()).build_http()),
-        mesh("mesh-http1", &http1[..1], |builder| builder),
-        mesh("mesh-http1-without-retries", &http1[..1], ClientBuilder::no_retries),
-        mesh("mesh-http1-2-endpoints", &http1, |builder| builder),
-        hyper("hyper-http2", http2[0], legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http()),
-        mesh("mesh-http2", &http2[..1], |builder| builder.protocol(HttpProtocol::Http2)),
-        mesh("mesh-http2-without-retries", &http2[..1], |builder| builder.protocol(HttpProtocol::Http2).no_retries()),
-        mesh("mesh-http2-2-endpoints", &http2, |builder| builder.protocol(HttpProtocol::Http2)),
+        vec![
+            hyper("hyper-http1", http1[0], legacy::Client::builder(TokioExecutor::new()).build_http()),
+            mesh("mesh-http1", &http1[..1], |builder| builder),
+            mesh("mesh-http1-without-retries", &http1[..1], ClientBuilder::no_retries),
+        ],
+        vec![
+            hyper("hyper-http2", http2[0], legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http()),
+            mesh("mesh-http2", &http2[..1], over_http2),
+            mesh("mesh-http2-without-retries", &http2[..1], |builder| over_http2(builder).no_retries()),
+        ],
     ]
 }
 
@@ -44,7 +47,7 @@ fn hyper(name: &'static str, backend: SocketAddr, client: Hyper) -> Stack {
     })
 }
 
-fn mesh(name: &'static str, backend: &[SocketAddr], say: fn(ClientBuilder<Http>) -> ClientBuilder<Http>) -> Stack {
+fn mesh(name: &'static str, backend: &[SocketAddr], say: impl Fn(ClientBuilder<Http>) -> ClientBuilder<Http>) -> Stack {
     let builder = Client::builder("reviews.bench:80").endpoints(backend.iter().copied());
     let client = say(builder).build().expect("a legal configuration");
     let uri = Uri::from_static("http://reviews.bench:80/v1/7");

@@ -1,12 +1,13 @@
-//! The policy layers around a service that answers at once, so that all that is measured is theirs.
+//! The policy layers around endpoints that answer at once, so that all that is measured is theirs.
 #![allow(missing_docs, dead_code, reason = "shared by benches and a test, each of which uses a part")]
 
 use std::{
     future::{Future, Ready, ready},
     hint::black_box,
+    net::SocketAddr,
     pin::pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
     time::Duration,
 };
 
@@ -16,10 +17,16 @@ use http_body::Body;
 use http_body_util::{Empty, Full};
 use mesh_core::{
     Dice,
-    carry::{Carried, Carries, PolicyOf},
-    config::{CircuitBreakers, RequestPriority, RetryOn, RetryPolicy},
+    balance::{Ask, Balance, OwnDice},
+    carry::{Carried, Carries, Fixed, PolicyOf},
+    cluster::{Cluster, Dispatch, Transport, Undelivered},
+    config::{
+        self, CircuitBreakers, ClusterPolicy, Endpoint, Endpoints, LoadBalancing, RequestPriority, RetryOn,
+        RetryPolicy, Semantics,
+    },
     deadline::{Bound, Expiry},
-    hold::UntilEnd,
+    endpoint::{EndpointInfo, Tried},
+    hold::{JoinEnd, UntilEnd},
     limit::{Breaker, Limit, LimitLayer, Limits},
     outcome::{BoxError, HttpClassifier},
     retry::{AttemptPolicy, HttpRules, Keep, Replay, ReplayBody, Replayed, Retry, RetryLayer},
@@ -27,20 +34,29 @@ use mesh_core::{
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-/// Answers at once.
-#[derive(Clone)]
+/// Reaches endpoints that answer at once.
 pub(crate) struct Answers;
 
-impl<R> Service<R> for Answers {
-    type Response = Response<Empty<Bytes>>;
-    type Error = BoxError;
-    type Future = Ready<Result<Self::Response, BoxError>>;
+/// An endpoint that answers at once.
+pub(crate) struct Answering;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
+impl Transport for Answers {
+    type Handle = Answering;
+
+    fn open(&self, _: &EndpointInfo<'_>) -> Answering {
+        Answering
     }
 
-    fn call(&mut self, request: R) -> Self::Future {
+    fn update(&self, _: &Answering, _: &EndpointInfo<'_>) {}
+
+    fn retire(&self, _: &Answering) {}
+}
+
+impl<R> Dispatch<R> for Answering {
+    type Response = Response<Empty<Bytes>>;
+    type Future = Ready<Result<Self::Response, Undelivered<R>>>;
+
+    fn dispatch(&self, request: R) -> Self::Future {
         drop(black_box(request));
         ready(Ok(Response::new(Empty::new())))
     }
@@ -158,13 +174,31 @@ impl PolicyOf<Request<ReplayBody>, Breaker> for ByCluster {
     }
 }
 
-pub(crate) type Stack = Retry<Limit<Answers, ByCluster, UntilEnd>, KeepRouted, HttpRules, UntilEnd, Carried, Terms>;
+pub(crate) type Stack = Retry<Limit<Balanced, ByCluster, JoinEnd>, KeepRouted, HttpRules, JoinEnd, Carried, Terms>;
 
-/// Deadline, retries and budget, then the request breaker, around a service that answers at once.
+type Balanced = Balance<Answers, Fixed<Arc<Cluster<Answers>>>, OwnDice, UntilEnd>;
+
+/// Deadline, retries and budget, then the request breaker, then balancing over ten endpoints that answer at once.
 pub(crate) fn stack() -> Stack {
     let limits = ByCluster(Limits::new(&CircuitBreakers::default()));
-    let retry = RetryLayer::with_parts(KeepRouted(Replay::new()), HttpRules, UntilEnd(HttpClassifier), Carried);
-    retry.layer(LimitLayer::with_policy(limits).hold(UntilEnd(HttpClassifier)).layer(Answers))
+    let retry = RetryLayer::with_parts(KeepRouted(Replay::new()), HttpRules, JoinEnd, Carried);
+    let balance = Balance::new(Fixed(cluster()), OwnDice::new(1), UntilEnd(HttpClassifier));
+    retry.layer(LimitLayer::with_policy(limits).hold(JoinEnd).layer(balance))
+}
+
+/// All of whose endpoints have been used.
+fn cluster() -> Arc<Cluster<Answers>> {
+    let config = Arc::new(config::Cluster::new("bench").expect("a name"));
+    let policy = ClusterPolicy { load_balancing: Some(LoadBalancing::LEAST_REQUEST), ..ClusterPolicy::default() };
+    let cluster = Cluster::new(&config, policy, Semantics::Envoy, Answers, 1);
+    let endpoints = (0..10).map(|host| Endpoint::new(SocketAddr::from(([10, 0, 0, host], 80)))).collect();
+    cluster.update_endpoints(&Endpoints::flat(endpoints).expect("ten"));
+    let (mut dice, tried, now) = (Dice::new(1), Tried::new(), Instant::now());
+    for _ in 0..1_000 {
+        let mut ask = Ask { dice: &mut dice, tried: &tried, now, wait_for_ready: false };
+        drop(cluster.pick(&mut ask).expect("all endpoints are healthy"));
+    }
+    cluster
 }
 
 /// One call, from request to dropped response.

@@ -38,8 +38,9 @@ pub(crate) struct Load {
     pub(crate) calls: usize,
 }
 
-/// The stacks that are compared, made in a runtime from the addresses of the backend. The first is the measure of the others.
-pub(crate) type Stacks = fn(&[SocketAddr]) -> Vec<Stack>;
+/// The stacks that are compared, made in a runtime from the addresses of the backend: in groups, of each of which the first is
+/// the measure of the others.
+pub(crate) type Stacks = fn(&[SocketAddr]) -> Vec<Vec<Stack>>;
 
 /// How many calls are in flight.
 const AT_ONCE: [usize; 2] = [1, 32];
@@ -57,6 +58,10 @@ impl Stack {
         F: Future<Output = ()> + Send + 'static,
     {
         Self { name, run: Box::new(move |load| Box::pin(run(call.clone(), load))) }
+    }
+
+    pub(crate) async fn run(&self, load: Load) {
+        (self.run)(load).await;
     }
 }
 
@@ -95,8 +100,8 @@ fn make_calls(stacks: Stacks, name: &str, load: Load) {
     let (backend, runtime) = (Backend::start(), runtime());
     runtime.block_on(async {
         let stacks = stacks(backend.addresses());
-        let stack = stacks.iter().find(|stack| stack.name == name).expect("a stack of this name");
-        (stack.run)(load).await;
+        let stack = stacks.iter().flatten().find(|stack| stack.name == name).expect("a stack of this name");
+        stack.run(load).await;
     });
 }
 
@@ -114,36 +119,42 @@ fn compare(stacks: Stacks) {
 fn compare_cpu(stacks: Stacks) -> Vec<&'static str> {
     let (backend, runtime) = (Backend::start(), runtime());
     runtime.block_on(async {
-        let stacks = stacks(backend.addresses());
+        let groups = stacks(backend.addresses());
         for at_once in AT_ONCE {
-            let mut calls = Vec::new();
-            for stack in &stacks {
-                calls.push(calls_in_a_round(stack, at_once).await);
-            }
-            let mut rounds = Vec::new();
-            for _ in 0..ROUNDS {
-                let mut round = Vec::new();
-                for (stack, calls) in stacks.iter().zip(&calls) {
-                    round.push(cpu_per_call(stack, Load { at_once, calls: *calls }).await);
-                }
-                rounds.push(round);
-            }
-            for (index, stack) in stacks.iter().enumerate() {
-                let (cpu, _, _) = spread(rounds.iter().map(|round| round[index]));
-                let (ratio, least, most) = spread(rounds.iter().map(|round| round[index] / round[0]));
-                println!("cpu {} x{at_once} {cpu:.2} {ratio:.3} ({least:.3} to {most:.3})", stack.name);
+            for group in &groups {
+                compare_group(group, at_once).await;
             }
         }
-        stacks.iter().map(|stack| stack.name).collect()
+        groups.iter().flatten().map(|stack| stack.name).collect()
     })
+}
+
+async fn compare_group(stacks: &[Stack], at_once: usize) {
+    let mut calls = Vec::new();
+    for stack in stacks {
+        calls.push(calls_in_a_round(stack, at_once).await);
+    }
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut round = Vec::new();
+        for (stack, calls) in stacks.iter().zip(&calls) {
+            round.push(cpu_per_call(stack, Load { at_once, calls: *calls }).await);
+        }
+        rounds.push(round);
+    }
+    for (index, stack) in stacks.iter().enumerate() {
+        let (cpu, _, _) = spread(rounds.iter().map(|round| round[index]));
+        let (ratio, least, most) = spread(rounds.iter().map(|round| round[index] / round[0]));
+        println!("cpu {} x{at_once} {cpu:.2} {ratio:.3} ({least:.3} to {most:.3})", stack.name);
+    }
 }
 
 /// Also the first calls, which connect.
 async fn calls_in_a_round(stack: &Stack, at_once: usize) -> usize {
     let calls = 100 * at_once;
-    (stack.run)(Load { at_once, calls }).await;
+    stack.run(Load { at_once, calls }).await;
     let started = Instant::now();
-    (stack.run)(Load { at_once, calls }).await;
+    stack.run(Load { at_once, calls }).await;
     let each = started.elapsed().as_secs_f64() / calls as f64;
     ((ROUND.as_secs_f64() / each) as usize).max(at_once)
 }
@@ -151,7 +162,7 @@ async fn calls_in_a_round(stack: &Stack, at_once: usize) -> usize {
 /// In microseconds, of this thread, kernel included.
 async fn cpu_per_call(stack: &Stack, load: Load) -> f64 {
     let before = thread_time();
-    (stack.run)(load).await;
+    stack.run(load).await;
     (thread_time() - before).as_secs_f64() * 1e6 / (load.calls / load.at_once * load.at_once) as f64
 }
 
@@ -167,6 +178,6 @@ fn spread(values: impl Iterator<Item = f64>) -> (f64, f64, f64) {
     (values[values.len() / 2], values[0], values[values.len() - 1])
 }
 
-fn runtime() -> Runtime {
+pub(crate) fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
