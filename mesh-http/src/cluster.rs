@@ -32,7 +32,7 @@ use crate::{
 /// A cluster over HTTP.
 pub(crate) struct Cluster {
     balanced: Arc<core::Cluster<Transport>>,
-    metrics: ClusterMetrics,
+    metrics: Arc<ClusterMetrics>,
 }
 
 /// What every cluster of a mesh opens its connections with.
@@ -92,7 +92,7 @@ impl Cluster {
     ) -> Arc<Self> {
         let transport = Transport { environment: environment.clone(), seed, terms: Mutex::default() };
         let balanced = core::Cluster::new(config, policy, semantics, transport, seed);
-        Arc::new(Self { balanced, metrics: ClusterMetrics::of(config.name()) })
+        Arc::new(Self { balanced, metrics: Arc::new(ClusterMetrics::of(config.name())) })
     }
 
     /// The name.
@@ -111,7 +111,7 @@ impl Cluster {
     }
 
     /// What is counted.
-    pub(crate) fn metrics(&self) -> &ClusterMetrics {
+    pub(crate) fn metrics(&self) -> &Arc<ClusterMetrics> {
         &self.metrics
     }
 

@@ -10,7 +10,7 @@
 //! | `mesh_requests_active` | gauge | `cluster` | requests under way |
 //! | `mesh_attempts_total` | counter | `cluster` | attempts; what exceeds the requests are retries |
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use mesh_core::{
@@ -26,7 +26,6 @@ use tokio::time::Instant;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The metrics of one cluster.
-#[derive(Clone)]
 pub(crate) struct ClusterMetrics {
     requests: [Counter; 5],
     duration: Histogram,
@@ -36,7 +35,8 @@ pub(crate) struct ClusterMetrics {
 
 /// The record of one call; settled with its outcome, or dropped when the caller goes away.
 pub(crate) struct CallRecord {
-    metrics: ClusterMetrics,
+    /// One reference, where the handles are many, and move with the call.
+    metrics: Arc<ClusterMetrics>,
     start: Instant,
     is_settled: bool,
 }
@@ -84,7 +84,7 @@ impl std::fmt::Debug for ClusterMetrics {
 // === impl CallRecord ===
 
 impl CallRecord {
-    pub(crate) fn open(metrics: &ClusterMetrics, start: Instant) -> Self {
+    pub(crate) fn open(metrics: &Arc<ClusterMetrics>, start: Instant) -> Self {
         metrics.active.increment(1.0);
         Self { metrics: metrics.clone(), start, is_settled: false }
     }

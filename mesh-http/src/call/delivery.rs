@@ -30,7 +30,8 @@ pub(crate) enum Delivery {
         endpoint: EndpointId,
         rejoin: Option<AttemptRest>,
     },
-    Refused(Option<(Attempt, Failed)>),
+    /// Boxed, since most requests never are in it.
+    Refused(Option<Box<(Attempt, Failed)>>),
 }
 
 // === impl Handle ===
@@ -45,7 +46,7 @@ impl Dispatch<Attempt> for Handle {
             Ok(pool) => pool,
             Err(error) => {
                 let failed = Failed::because(Failure::new(FailureKind::Tls, Sent::No), error.clone());
-                return Delivery::Refused(Some((attempt, failed)));
+                return Delivery::Refused(Some(Box::new((attempt, failed))));
             }
         };
         let (request, rest) = attempt.split();
@@ -73,7 +74,7 @@ impl Future for Delivery {
                 })
             }
             DeliveryProject::Refused(refused) => {
-                let (attempt, failed) = refused.take().expect("polled after completion");
+                let (attempt, failed) = *refused.take().expect("polled after completion");
                 Poll::Ready(Err(Undelivered { request: Some(attempt), error: failed.into() }))
             }
         }

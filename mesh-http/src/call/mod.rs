@@ -82,14 +82,15 @@ pub(crate) struct Facts {
 /// One attempt at a request.
 pub(crate) struct Attempt {
     request: Request<ReplayBody>,
+    /// Taken when the attempt is balanced.
+    terms: Option<Terms>,
     rest: AttemptRest,
 }
 
-/// What an attempt is beside its request, which the transport takes and may give back.
+/// What an attempt is beside its request, which the transport takes and may give back. It is balanced by then.
 pub(crate) struct AttemptRest {
     cluster: Arc<Cluster>,
     priority: RequestPriority,
-    terms: Terms,
     /// Whether the hostname of the endpoint replaces the authority (`auto_host_rewrite`).
     takes_hostname: bool,
 }
@@ -170,6 +171,10 @@ impl AttemptPolicy for CallPolicy {
 // === impl Attempt ===
 
 impl Attempt {
+    fn new(request: Request<ReplayBody>, terms: Terms, rest: AttemptRest) -> Self {
+        Self { request, terms: Some(terms), rest }
+    }
+
     /// An endpoint was picked; where the route says so, its hostname becomes the request's authority.
     pub(crate) fn meets(&mut self, hostname: Option<&Arc<str>>) {
         if let (true, Some(hostname)) = (self.rest.takes_hostname, hostname) {
@@ -187,7 +192,7 @@ impl Attempt {
 
 impl AttemptRest {
     pub(crate) fn join(self, request: Request<ReplayBody>) -> Attempt {
-        Attempt { request, rest: self }
+        Attempt { request, terms: None, rest: self }
     }
 
     pub(crate) fn priority(&self) -> RequestPriority {
@@ -209,7 +214,7 @@ impl Carries<Arc<core::Cluster<Transport>>> for Attempt {
 
 impl Attempted for Attempt {
     fn terms(&mut self) -> Terms {
-        self.rest.terms.clone()
+        self.terms.take().expect("an attempt is balanced once")
     }
 
     fn picked(&mut self, _: EndpointId) {}
