@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use mesh_core::config::{OutlierDetection, Percent, RetryOn, RetryPolicy};
+use mesh_core::config::{LoadBalancing, OutlierDetection, Percent, RetryOn, RetryPolicy};
 use mesh_grpc::CallOptions;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
@@ -227,7 +227,9 @@ async fn endpoint_that_fails_in_trailers_is_ejected() {
     let good = Server::start(async |_| Ok(one("good"))).await;
     let max_ejected = Percent::new(50.0).expect("legal");
     let rules = OutlierDetection { consecutive_errors: 3, max_ejected, ..OutlierDetection::default() };
-    let builder = builder([bad.address, good.address]).outlier_detection(rules);
+    // The default avoids an endpoint after its first failure already.
+    let builder =
+        builder([bad.address, good.address]).outlier_detection(rules).load_balancing(LoadBalancing::RoundRobin);
     let mut client = Client::built(builder);
     let (mut failures, mut since_failure) = (0, 0);
     for _ in 0..100 {
