@@ -106,7 +106,11 @@ impl Error {
     pub fn is_reset(&self) -> bool {
         matches!(
             self.kind(),
-            FailureKind::Disconnected | FailureKind::Reset | FailureKind::Refused | FailureKind::Protocol
+            FailureKind::Disconnected
+                | FailureKind::Severed
+                | FailureKind::Reset
+                | FailureKind::Refused
+                | FailureKind::Protocol
         )
     }
 

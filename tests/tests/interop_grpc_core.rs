@@ -105,7 +105,7 @@ async fn deadline_ends_a_call_on_both_sides() {
 async fn unavailable_is_retried_and_attempts_are_numbered() {
     let Some(core) = GrpcCore::find() else { return };
     let servers = core.servers(&["one"]).await;
-    let mut request = Request::new(message("a"));
+    let mut request = idempotent();
     request.metadata_mut().insert("echo-status", (Code::Unavailable as i32).into());
     request.metadata_mut().insert("echo-fail-attempts", 2.into());
     let answer = connect(&servers, "one").unary(request).await.unwrap();
@@ -284,8 +284,15 @@ fn channel<const N: usize>(addrs: [SocketAddr; N]) -> Channel {
 }
 
 async fn ask(mut echo: Echo<Channel>) -> Result<String, tonic::Status> {
-    let answer = echo.unary(message("a")).await?;
+    let answer = echo.unary(idempotent()).await?;
     Ok(answer.metadata().get("echo-server").unwrap().to_str().unwrap().to_owned())
+}
+
+/// An echo may be repeated whatever became of it.
+fn idempotent() -> Request<Bytes> {
+    let mut request = Request::new(message("a"));
+    request.extensions_mut().insert(CallOptions::new().idempotent());
+    request
 }
 
 /// Lets the load run against the state that was just brought about.

@@ -81,6 +81,8 @@ struct Account {
     unsent: u32,
     /// Whether a peer has refused it unprocessed before.
     refused: bool,
+    /// Whether it has lost a connection that served others before it.
+    severed: bool,
     pace: Pace,
     dice: Dice,
     /// Of the retry that waits or is under way.
@@ -112,6 +114,7 @@ impl<S, F, K, P: AttemptPolicy, J, H> ResponseFuture<S, F, K, P, J, H> {
             retries: 0,
             unsent: 0,
             refused: false,
+            severed: false,
             pace: Pace::default(),
             dice: policy.dice(),
             permit: None,
@@ -303,7 +306,7 @@ where
         if self.policy.deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
             return Next::Deliver(Flags::URX);
         }
-        if !failure.is_some_and(|failure| is_connect_failure(&failure))
+        if !failure.is_some_and(|failure| self.account.may_retry_freely(&failure))
             && let Some(breaker) = self.policy.budget()
         {
             match breaker.limits.retry(breaker.priority) {
@@ -337,7 +340,7 @@ where
     }
 }
 
-/// A peer that was never reached bears no load from being tried, so that the budget, which limits load, does not count it.
+/// A peer that was never reached bears no load from being tried.
 fn is_connect_failure(failure: &Failure) -> bool {
     failure.sent == Sent::No
         && matches!(failure.kind, FailureKind::Connect | FailureKind::ConnectTimeout | FailureKind::Tls)
@@ -346,6 +349,15 @@ fn is_connect_failure(failure: &Failure) -> bool {
 // === impl Account ===
 
 impl Account {
+    /// Whether a retry after `failure` says nothing of the peer's load, so that the budget, which limits load, does not count
+    /// it: the peer was never reached; or a connection has ended that many requests shared, or that was idle a moment ago.
+    /// Restarts and reloads take all of those at once, which no budget would cover. Only the first time, so that a peer that
+    /// dies of a request is not fed with it.
+    fn may_retry_freely(&mut self, failure: &Failure) -> bool {
+        is_connect_failure(failure)
+            || (failure.kind == FailureKind::Severed && !std::mem::replace(&mut self.severed, true))
+    }
+
     /// Whether the request was not processed by anyone, and may be repeated at once, without policy or budget, as no attempt
     /// (gRFC A6, transparent retries): once when a peer has refused it, and whenever it never left, within reason.
     fn may_repeat(&mut self, failure: &Failure) -> bool {
@@ -354,7 +366,7 @@ impl Account {
         }
         match failure.kind {
             FailureKind::Refused | FailureKind::Reset => !std::mem::replace(&mut self.refused, true),
-            FailureKind::Disconnected => {
+            FailureKind::Disconnected | FailureKind::Severed => {
                 self.unsent += 1;
                 self.unsent <= MOST_UNSENT
             }

@@ -47,7 +47,8 @@ async fn server_is_told_the_time_that_is_left_and_less_with_each_attempt() {
         async move { if before < 2 { Err(Status::unavailable("not yet")) } else { Ok(one("")) } }
     })
     .await;
-    let mut client = Client::of([server.address]);
+    let policy = RetryPolicy::on(RetryOn::GRPC_UNAVAILABLE).max_retries(2).expect("legal");
+    let mut client = Client::built(builder([server.address]).retry(policy));
 
     client.unary(within(Duration::from_secs(30))).await.expect("the third attempt");
     let times: Vec<u64> = told.lock().expect("not poisoned").drain(..).flatten().collect();
@@ -147,8 +148,8 @@ async fn deadline_ends_waiting_for_an_endpoint_and_between_attempts() {
     })
     .await;
     // A wait beyond the deadline is not begun: the answer of now is worth more.
-    let status =
-        Client::of([server.address]).unary(within(Duration::from_secs(20))).await.expect_err("as the server says");
+    let mut client = Client::built(builder([server.address]).retry(RetryPolicy::on(RetryOn::GRPC_UNAVAILABLE)));
+    let status = client.unary(within(Duration::from_secs(20))).await.expect_err("as the server says");
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "later"));
 }
 
@@ -162,7 +163,8 @@ async fn attempt_that_is_too_slow_is_retried_in_time() {
     })
     .await;
     let policy = RetryPolicy::on(RetryOn::RESET);
-    let mut client = Client::built(builder([server.address]).per_try_timeout(Duration::from_millis(50)).retry(policy));
+    let mut client =
+        Client::built(builder([server.address]).per_try_timeout(Duration::from_millis(50)).retry(policy));
     let answer = client.unary(within(Duration::from_secs(20))).await.expect("the second attempt");
     assert_eq!(answer.into_inner(), "second");
 }

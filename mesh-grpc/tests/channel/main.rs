@@ -4,6 +4,9 @@
 mod support;
 
 mod calls;
+mod cancel;
 mod deadlines;
+mod drain;
 mod faults;
+mod inbound;
 mod retries;
