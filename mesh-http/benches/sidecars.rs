@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use http::Uri;
-use http_body_util::{BodyExt, Empty};
+use http_body_util::BodyExt;
 use mesh_core::config::HttpProtocol;
 use mesh_http::Client;
 use tempfile::TempDir;

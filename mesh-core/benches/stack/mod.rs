@@ -17,7 +17,7 @@ use http_body::Body;
 use http_body_util::{Empty, Full};
 use mesh_core::{
     Dice,
-    balance::{Ask, Balance, OwnDice},
+    balance::{Ask, Balance, Terms as Asked, TermsOf},
     carry::{Carried, Carries, Fixed, PolicyOf},
     cluster::{Cluster, Dispatch, Transport, Undelivered},
     config::{
@@ -25,7 +25,7 @@ use mesh_core::{
         RetryPolicy, Semantics,
     },
     deadline::{Bound, Expiry},
-    endpoint::{EndpointInfo, Tried},
+    endpoint::{EndpointId, EndpointInfo, Tried},
     hold::{JoinEnd, UntilEnd},
     limit::{Breaker, Limit, LimitLayer, Limits},
     outcome::{BoxError, HttpClassifier},
@@ -176,13 +176,25 @@ impl PolicyOf<Request<ReplayBody>, Breaker> for ByCluster {
 
 pub(crate) type Stack = Retry<Limit<Balanced, ByCluster, JoinEnd>, KeepRouted, HttpRules, JoinEnd, Carried, Terms>;
 
-type Balanced = Balance<Answers, Fixed<Arc<Cluster<Answers>>>, OwnDice, UntilEnd>;
+type Balanced = Balance<Answers, Fixed<Arc<Cluster<Answers>>>, First, UntilEnd>;
+
+/// Asks as a first attempt does, by the reading of the clock that its request began with.
+#[derive(Clone)]
+pub(crate) struct First(Instant);
+
+impl<R> TermsOf<R> for First {
+    fn terms_of(&self, _: &mut R) -> Asked {
+        Asked { dice: Dice::new(1), tried: Tried::new(), now: self.0, wait_for_ready: false }
+    }
+
+    fn picked(&self, _: &mut R, _: EndpointId) {}
+}
 
 /// Deadline, retries and budget, then the request breaker, then balancing over ten endpoints that answer at once.
 pub(crate) fn stack() -> Stack {
     let limits = ByCluster(Limits::new(&CircuitBreakers::default()));
     let retry = RetryLayer::with_parts(KeepRouted(Replay::new()), HttpRules, JoinEnd, Carried);
-    let balance = Balance::new(Fixed(cluster()), OwnDice::new(1), UntilEnd(HttpClassifier));
+    let balance = Balance::new(Fixed(cluster()), First(Instant::now()), UntilEnd(HttpClassifier));
     retry.layer(LimitLayer::with_policy(limits).hold(JoinEnd).layer(balance))
 }
 
