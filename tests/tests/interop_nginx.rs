@@ -169,7 +169,9 @@ async fn client_without_a_certificate_that_counts_is_refused() {
     assert_eq!(client.get("http://backend.test/").await.unwrap().status(), StatusCode::BAD_REQUEST);
 }
 
-fn client_of(terms: impl FnOnce(ClientBuilder<mesh_http::protocol::Http>) -> ClientBuilder<mesh_http::protocol::Http>) -> Client {
+fn client_of(
+    terms: impl FnOnce(ClientBuilder<mesh_http::protocol::Http>) -> ClientBuilder<mesh_http::protocol::Http>,
+) -> Client {
     terms(Client::builder("backend.test")).build().unwrap()
 }
 

@@ -163,8 +163,7 @@ async fn attempt_that_is_too_slow_is_retried_in_time() {
     })
     .await;
     let policy = RetryPolicy::on(RetryOn::RESET);
-    let mut client =
-        Client::built(builder([server.address]).per_try_timeout(Duration::from_millis(50)).retry(policy));
+    let mut client = Client::built(builder([server.address]).per_try_timeout(Duration::from_millis(50)).retry(policy));
     let answer = client.unary(within(Duration::from_secs(20))).await.expect("the second attempt");
     assert_eq!(answer.into_inner(), "second");
 }

@@ -20,8 +20,8 @@ use tokio::{
 use tonic::{Code, Request, Status};
 
 use crate::support::{
-    Alive, Client, RawBody, Server, builder, collect, framed, frames, http2_peer, message, one, reserved_address, trailers,
-    until,
+    Alive, Client, RawBody, Server, builder, collect, framed, frames, http2_peer, message, one, reserved_address,
+    trailers, until,
 };
 
 /// A control plane that says nothing.
@@ -62,9 +62,7 @@ fn whole() -> Response<RawBody> {
 }
 
 /// A client of a peer that answers calls marked `x-odd` with `odd`, and others as it should.
-async fn odd_peer(
-    odd: impl Fn() -> Response<RawBody> + Clone + Send + 'static,
-) -> (Client, tokio::task::JoinSet<()>) {
+async fn odd_peer(odd: impl Fn() -> Response<RawBody> + Clone + Send + 'static) -> (Client, tokio::task::JoinSet<()>) {
     let respond = move |request: &http::Request<hyper::body::Incoming>| {
         if request.headers().contains_key("x-odd") { odd() } else { whole() }
     };
@@ -240,7 +238,10 @@ async fn open_breaker_is_unavailable_at_once() {
         }
     })
     .await;
-    let limit = CircuitBreakers { default: Thresholds { max_requests: Some(1), ..Thresholds::default() }, ..Default::default() };
+    let limit = CircuitBreakers {
+        default: Thresholds { max_requests: Some(1), ..Thresholds::default() },
+        ..Default::default()
+    };
     let mut client = Client::built(builder([server.address]).circuit_breakers(limit));
     let mut first = client.clone();
     let first = tokio::spawn(async move { first.unary(message("")).await });

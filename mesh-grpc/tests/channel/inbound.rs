@@ -187,7 +187,9 @@ async fn outbound_call_of_a_response_stream_keeps_to_the_deadline() {
     let client = Client::of([behind.address]);
     let front = Server::on(loopback(), DEADLINES, move |_| {
         let mut client = client.clone();
-        async move { Ok(answer(futures_util::stream::once(async move { Ok(client.unary(message("")).await?.into_inner()) }))) }
+        async move {
+            Ok(answer(futures_util::stream::once(async move { Ok(client.unary(message("")).await?.into_inner()) })))
+        }
     })
     .await;
     let answers = stream(&mut plain(&front).await, asking("60S")).await.expect("a head").into_inner();

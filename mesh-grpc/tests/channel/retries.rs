@@ -220,10 +220,9 @@ async fn conditions_of_the_route_decide() {
 
 #[tokio::test]
 async fn endpoint_that_fails_in_trailers_is_ejected() {
-    let bad = Server::start(async |_| {
-        Ok(answer(tokio_stream::iter([Ok(message("bad")), Err(Status::internal("broken"))])))
-    })
-    .await;
+    let bad =
+        Server::start(async |_| Ok(answer(tokio_stream::iter([Ok(message("bad")), Err(Status::internal("broken"))]))))
+            .await;
     let good = Server::start(async |_| Ok(one("good"))).await;
     let max_ejected = Percent::new(50.0).expect("legal");
     let rules = OutlierDetection { consecutive_errors: 3, max_ejected, ..OutlierDetection::default() };
