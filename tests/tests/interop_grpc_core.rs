@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Streaming};
 
+use mesh_core::config::{CircuitBreakers, Percent, RetryBudget, Thresholds};
 use mesh_grpc::{CallOptions, Channel, flags};
 
 use mesh_tests::echo::Echo;
@@ -132,7 +133,12 @@ async fn call_waits_for_a_server_that_comes_back() {
 async fn drains_and_restarts_under_load_lose_nothing() {
     let Some(core) = GrpcCore::find() else { return };
     let mut servers = core.servers(&["one", "two"]).await;
-    let echo = Echo::new(channel([servers.addr("one"), servers.addr("two")]));
+    // A draining C-core server answers CANCELLED to every call at once that no handler has taken, which may be all callers.
+    let budget = RetryBudget { percent: Percent::ALL, min_concurrency: 16 };
+    let limits = Thresholds { retry_budget: Some(budget), ..Thresholds::default() };
+    let breakers = CircuitBreakers { default: limits, high: limits };
+    let builder = Channel::builder("echo.test").endpoints([servers.addr("one"), servers.addr("two")]);
+    let echo = Echo::new(builder.circuit_breakers(breakers).build().unwrap());
     let ((), tally) = under_load(16, || ask(echo.clone()), async {
         for name in ["one", "two", "one", "two"] {
             settle_down().await;
