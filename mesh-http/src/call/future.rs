@@ -23,6 +23,7 @@ use mesh_core::{
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
+use tracing::Span;
 
 use super::{
     CallOptions, Caller, Routed, Stack,
@@ -131,17 +132,19 @@ where
             State::Unavailable(reason) => return Stage::Answered(Some(Err(caller.unavailable(reason)))),
             State::Waiting => unreachable!("nobody begins before something is known"),
         };
-        telemetry::propagate(request.headers_mut());
+        let span = telemetry::span(&request);
+        telemetry::propagate(request.headers_mut(), &span);
         match route::route(compiled, beginning, request) {
             Ok(Routing::Answer(answer)) => Stage::Answered(Some(Ok(*answer))),
-            Ok(Routing::Forward(forwarding)) => Self::forward(after, forwarding),
+            Ok(Routing::Forward(forwarding)) => Self::forward(after, span, forwarding),
             Err(error) => Stage::Answered(Some(Err(error))),
         }
     }
 
-    fn forward(after: &mut Option<After>, forwarding: Forwarding<B>) -> Stage<B, P> {
+    fn forward(after: &mut Option<After>, span: Span, forwarding: Forwarding<B>) -> Stage<B, P> {
         let Forwarding { routed, faults, response_changes } = forwarding;
-        let record = CallRecord::open(routed.facts.cluster.metrics(), routed.facts.start);
+        let cluster = &routed.facts.cluster;
+        let record = CallRecord::open(cluster.metrics(), cluster.name(), span, routed.facts.start);
         *after = Some(After { record, changes: response_changes });
         let start = routed.facts.start;
         if faults.is_none() && routed.facts.deadline.is_none_or(|deadline| deadline.at() > start) {
