@@ -86,7 +86,6 @@ impl Protocol for Grpc {
         let code = match with {
             AbortStatus::Grpc(code) => code,
             AbortStatus::Http(status) => code_of_http(status) as u32,
-            _ => Code::Unavailable as u32,
         };
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::OK;

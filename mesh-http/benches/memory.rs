@@ -34,7 +34,7 @@ async fn ready(clusters: usize) -> Client {
     let names: Vec<String> = (0..clusters).map(|number| format!("service-{number}")).collect();
     let routes = names.iter().map(|name| {
         let forward = Forward::to(ClusterChoice::One(name.as_str().into()));
-        Route::new(RouteMatch::path(PathMatch::prefix(&format!("/{name}/"))), Action::Forward(forward)).into()
+        Route::new(RouteMatch::path(PathMatch::prefix(&format!("/{name}/"))), Action::Forward(forward))
     });
     let routes = VirtualHost::any("all", routes.collect());
     let mut builder = Client::builder("mesh.bench").routes(RouteConfig::new("all", vec![routes]).expect("legal"));

@@ -47,7 +47,6 @@ impl Protocol for Http {
         let status = match with {
             AbortStatus::Http(status) => status,
             AbortStatus::Grpc(code) => status_of_grpc(code),
-            _ => http::StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut response = http::Response::new(());
         *response.status_mut() = status;
