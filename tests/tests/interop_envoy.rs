@@ -1,4 +1,5 @@
 //! Envoy as backend: HTTP/2 by prior knowledge and over mutual TLS, drained and restarted under load.
+#![allow(clippy::print_stdout, reason = "the figures of a run are what it is read for")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! gRPC's C-core on the other end: all four kinds of call, statuses, deadlines, cancellation, GOAWAY on drain.
+#![allow(clippy::print_stdout, reason = "the figures of a run are what it is read for")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use std::net::SocketAddr;

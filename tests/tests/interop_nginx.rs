@@ -1,4 +1,5 @@
 //! nginx as backend: HTTP/1.1, TLS with client certificates, and `nginx -s reload` under load.
+#![allow(clippy::print_stdout, reason = "the figures of a run are what it is read for")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
