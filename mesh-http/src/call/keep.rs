@@ -96,7 +96,7 @@ where
         self.facts.cluster.metrics().attempted();
         let terms = Terms {
             dice: Dice::new(self.dice.roll()),
-            tried: self.tried,
+            tried: self.tried.clone(),
             now,
             wait_for_ready: self.facts.wait_for_ready,
         };
