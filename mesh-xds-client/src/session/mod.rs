@@ -21,6 +21,12 @@
 //! received messages, and end the stream when the limit is passed. That is a lost stream like any other, and what is held
 //! goes on serving.
 //!
+//! # Refusals
+//!
+//! A response is refused at once. Where the next one has to be refused too, the server hears of it after a while, and ever
+//! later while it offers the same bytes, since some offer what was refused again as soon as they hear of it
+//! ([`Config::nack_initial`], [`Config::nack_max`]). Acceptance, changed names and other kinds never wait.
+//!
 //! # Where the rules come from
 //!
 //! The xDS protocol ("REST and gRPC protocol" in Envoy's documentation), gRFC A27 (base), A46 (valid resources of a
