@@ -60,6 +60,8 @@ pub(crate) struct Target {
     origin: Origin,
     state: ArcSwap<State>,
     changed: Notify,
+    /// Rung when the last client is gone, so that the clusters that only it used are let go of.
+    poke: Arc<Notify>,
 }
 
 /// Where the configuration of a target comes from.
@@ -102,7 +104,7 @@ impl Registry {
         snapshot: Snapshot,
     ) -> Arc<Target> {
         let origin = Origin::Code { snapshot: Arc::new(snapshot), scope: parts.next_number() };
-        self.add(parts, Target::new(name, Arc::new(profile), origin))
+        self.add(parts, Target::new(parts, name, Arc::new(profile), origin))
     }
 
     /// Adds a target that the source of the mesh knows.
@@ -118,7 +120,7 @@ impl Registry {
             Some(twin) => (twin.profile.clone(), twin.scope()),
             None => (Arc::new(profile), parts.next_number()),
         };
-        self.add(parts, Target::new(name, profile, Origin::Source { scope, _interest: interest }))
+        self.add(parts, Target::new(parts, name, profile, Origin::Source { scope, _interest: interest }))
     }
 
     fn add(&mut self, parts: &Parts, target: Target) -> Arc<Target> {
@@ -250,8 +252,9 @@ impl Entry {
 // === impl Target ===
 
 impl Target {
-    fn new(name: Arc<str>, profile: Arc<Profile>, origin: Origin) -> Self {
-        Self { name, profile, origin, state: ArcSwap::from_pointee(State::Waiting), changed: Notify::new() }
+    fn new(parts: &Parts, name: Arc<str>, profile: Arc<Profile>, origin: Origin) -> Self {
+        let (state, changed) = (ArcSwap::from_pointee(State::Waiting), Notify::new());
+        Self { name, profile, origin, state, changed, poke: parts.poke.clone() }
     }
 
     /// What requests find at this moment.
@@ -302,6 +305,12 @@ impl Target {
             }
             _ => false,
         }
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.poke.notify_one();
     }
 }
 
