@@ -60,7 +60,7 @@ impl Error {
         let kind = match find_h2(&source) {
             Some(error) => of_h2(error),
             None if source.is_timeout() => ErrorKind::Silent,
-            None if source.is_parse() => ErrorKind::Protocol,
+            None if source.is_parse() || is_malformed(&source) => ErrorKind::Protocol,
             None if source.is_user() && !abandoned => ErrorKind::Request,
             None => ErrorKind::Lost,
         };
@@ -101,6 +101,12 @@ fn find_h2(error: &hyper::Error) -> Option<&::h2::Error> {
         cause = error.source();
     }
     None
+}
+
+/// Whether a body was not what it must be. hyper's decoder of chunks says so by an I/O error, as it does of a lost socket.
+fn is_malformed(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| matches!(cause.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData))
 }
 
 /// h2 names a GOAWAY as the cause only for streams above its last stream id; the others end with the socket, as I/O
