@@ -54,7 +54,8 @@ fn main() {
 
 async fn compare(name: &str, direct: &Stack, pair: &Stack) {
     // Warm first.
-    (per_second(direct).await, per_second(pair).await);
+    per_second(direct).await;
+    per_second(pair).await;
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let (direct, pair) = (per_second(direct).await, per_second(pair).await);

@@ -1,5 +1,6 @@
 //! go-control-plane steers: weights shifted and endpoints changed under load, killed and restarted in between.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+#![allow(clippy::print_stdout, reason = "figures are for whoever runs it")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -356,7 +357,7 @@ async fn get(client: &Client) -> Result<String, Error> {
 }
 
 fn xds_client(control_plane: SocketAddr) -> XdsClient {
-    let bootstrap = Bootstrap::from_json(&bootstrap(control_plane, NODE)).unwrap();
+    let bootstrap = Bootstrap::from_json(bootstrap(control_plane, NODE)).unwrap();
     XdsClient::builder(bootstrap).build().unwrap()
 }
 

@@ -91,7 +91,7 @@ async fn accept(speaks: Speaks, port: usize, listener: TcpListener) {
     while let Ok((stream, _)) = listener.accept().await {
         stream.set_nodelay(true).expect("a socket of ours");
         match speaks {
-            Speaks::Http if port % 2 == 0 => tokio::spawn(http1(stream)),
+            Speaks::Http if port.is_multiple_of(2) => tokio::spawn(http1(stream)),
             Speaks::Http | Speaks::Grpc => tokio::spawn(http2(stream)),
         };
     }
