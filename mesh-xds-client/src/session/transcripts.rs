@@ -442,7 +442,7 @@ fn first_refusal_leaves_at_once_and_the_same_again_ever_later() {
 #[test]
 fn refusals_of_different_resources_are_a_moment_apart() {
     let mut script = Script::asking(Cluster, &["a", "b"]);
-    let names = |offer: u32| if offer % 2 == 0 { vec!["a"] } else { vec!["b"] };
+    let names = |offer: u32| if offer.is_multiple_of(2) { vec!["a"] } else { vec!["b"] };
     let sent = refusals(&mut script, Cluster, 100.0, names);
     assert!(sent.windows(2).all(|pair| pair[1] - pair[0] <= 1.0), "{sent:?}");
     assert!((100..400).contains(&sent.len()), "{}", sent.len());

@@ -327,7 +327,7 @@ fn tls_for_some_endpoints_is_tls_for_all_and_never_plaintext() {
     for message in [
         by_endpoint(&[tls.clone(), raw()], None),
         by_endpoint(&[unknown(), raw(), tls.clone()], None),
-        by_endpoint(&[tls.clone()], Some(raw())),
+        by_endpoint(std::slice::from_ref(&tls), Some(raw())),
     ] {
         let Decoded { value, warnings } = decoded(&message);
         assert_eq!(value.policy.tls, decoded(&samples::cluster()).value.policy.tls);
