@@ -80,7 +80,7 @@ pub(crate) struct Changes {
 /// A resource that was offered and is accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     /// Whether it had to be decoded, rather than compared.
     pub(crate) is_decoded: bool,
     /// Whether it has warnings that the version before it did not have.
@@ -208,11 +208,11 @@ impl Store {
             return Err(Refused { error: foreign(kind, raw), is_repeated: false });
         }
         let inner = resource::name_of(&raw.body.value);
-        let Some(name) = inner.as_deref().or(raw.name.as_deref()) else {
+        let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
             return Err(Refused { error: nameless(raw, context), is_repeated: false });
         };
-        let Some(entry) = self.shelves[kind.index()].get_mut(name) else {
-            return Ok(Taken { name: name.to_owned(), is_decoded: false, has_new_warnings: false });
+        let Some(entry) = self.shelves[kind.index()].get_mut(&name) else {
+            return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
         };
         let before = entry.state;
         let outcome = entry.offer(raw, name, version, context, &mut self.changes);
@@ -306,7 +306,7 @@ impl Entry {
     fn offer(
         &mut self,
         raw: &RawResource,
-        name: &str,
+        name: Arc<str>,
         version: &Arc<str>,
         context: &Context,
         changes: &mut Changes,
@@ -314,7 +314,7 @@ impl Entry {
         let fingerprint = Fingerprint::of(&raw.body.value);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
             self.confirm(version);
-            return Ok(Taken { name: name.to_owned(), is_decoded: false, has_new_warnings: false });
+            return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
         }
         if let Some((_, error)) = self.refused.as_ref().filter(|(refused, _)| *refused == fingerprint) {
             return Err(Refused { error: error.clone(), is_repeated: true });
@@ -323,10 +323,10 @@ impl Entry {
             Ok(decoded) => {
                 let has_new_warnings = !decoded.warnings.is_empty() && decoded.warnings != self.warnings();
                 self.replace(decoded, fingerprint, version, changes);
-                Ok(Taken { name: name.to_owned(), is_decoded: true, has_new_warnings })
+                Ok(Taken { name, is_decoded: true, has_new_warnings })
             }
             Err(bad) => {
-                let error = told(bad, Some(name));
+                let error = told(bad, Some(&name));
                 self.refuse(fingerprint, &error, changes);
                 Err(Refused { error, is_repeated: false })
             }
@@ -511,7 +511,7 @@ mod tests {
     fn what_nobody_asked_for_is_neither_looked_at_nor_kept() {
         let mut store = asking_for("a");
         let taken = offer(&mut store, unusable("b"), "1").expect("nobody looks");
-        assert_eq!(taken, Taken { name: "b".to_owned(), is_decoded: false, has_new_warnings: false });
+        assert_eq!(taken, Taken { name: "b".into(), is_decoded: false, has_new_warnings: false });
         assert!(store.get(CDS, "b").is_none());
         assert!(store.take_changes().is_empty());
     }

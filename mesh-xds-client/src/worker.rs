@@ -357,7 +357,7 @@ impl Worker {
         let Decoding { kind, version, verdict, findings, ticket, .. } = decoding;
         self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
-        self.session.answer(ticket, verdict);
+        self.session.answer(ticket, verdict, Instant::now());
     }
 
     /// Publishes what has changed, and asks for what is needed now. Returns whether anything had changed.
