@@ -222,24 +222,29 @@ impl Store {
         outcome
     }
 
-    /// The server has no such resource, as far as can be told. Where the server is one whose removals are to be ignored
-    /// (gRFC A53), the value stays.
-    pub(crate) fn absent(&mut self, kind: ResourceKind, name: &str, reason: AbsenceReason, ignore_removal: bool) {
+    /// The server has no such resource, as far as can be told. Where a removal does not count, for the reason in `kept`, the
+    /// value stays.
+    pub(crate) fn absent(&mut self, kind: ResourceKind, name: &str, reason: AbsenceReason, kept: Option<&'static str>) {
         let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
         let before = entry.state;
         let (state, error) = match reason {
-            AbsenceReason::NotFoundTimer => (ResourceState::TimedOut, "the control plane did not answer in time"),
-            AbsenceReason::RemovedFromFullState if ignore_removal && entry.good.is_some() => (
-                ResourceState::Absent,
-                "the control plane has removed it; it is kept, since the server has the feature ignore_resource_deletion",
-            ),
+            AbsenceReason::NotFoundTimer => {
+                (ResourceState::TimedOut, "the control plane did not answer in time".to_owned())
+            }
             AbsenceReason::RemovedFromFullState => {
-                entry.good = None;
-                (ResourceState::Absent, "the control plane has removed it")
+                let removed = "the control plane has removed it";
+                let error = match kept.filter(|_| entry.good.is_some()) {
+                    Some(why) => format!("{removed}; it is kept {why}"),
+                    None => {
+                        entry.good = None;
+                        removed.to_owned()
+                    }
+                };
+                (ResourceState::Absent, error)
             }
         };
         entry.state = state;
-        entry.error = Some(error.to_owned());
+        entry.error = Some(error);
         entry.refused = None;
         self.changes.structure = true;
         self.tally.move_one(kind, before, state);
@@ -539,7 +544,7 @@ mod tests {
         assert_eq!(counted(&store), [(ResourceState::Rejected, 1)]);
         let _ = offer(&mut store, cluster("a"), "2");
         assert_eq!(counted(&store), [(ResourceState::Synced, 1)]);
-        store.absent(CDS, "a", AbsenceReason::RemovedFromFullState, false);
+        store.absent(CDS, "a", AbsenceReason::RemovedFromFullState, None);
         assert_eq!(counted(&store), [(ResourceState::Absent, 1)]);
         store.forget(CDS, "a");
         assert_eq!(counted(&store), []);
