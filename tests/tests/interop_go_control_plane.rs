@@ -1,6 +1,6 @@
 //! go-control-plane steers: weights shifted and endpoints changed under load, killed and restarted in between.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
-#![allow(clippy::print_stdout, reason = "figures are for whoever runs it")]
+#![allow(clippy::print_stdout, reason = "the figures are what is asked for")]
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
