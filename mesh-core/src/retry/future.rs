@@ -106,6 +106,7 @@ const MOST_UNSENT: u32 = 16;
 
 impl<S, F, K, P: AttemptPolicy, J, H> ResponseFuture<S, F, K, P, J, H> {
     /// `service` is ready.
+    #[inline]
     pub(super) fn new(service: S, kept: K, policy: P, judge: J, hold: H) -> Self {
         let account = Account {
             started: 0,
@@ -132,6 +133,7 @@ where
 {
     type Output = Result<H::Held, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut driver = self.project();
         loop {
@@ -151,11 +153,13 @@ where
                     Poll::Pending => {}
                 },
                 Stage::UnderWay => {
-                    if let Poll::Ready((this, result)) = driver.attempts.as_mut().poll(cx) {
+                    if let Poll::Ready(result) = driver.attempts.as_mut().poll(cx) {
+                        let this = driver.attempts.latest();
                         driver.attempts.as_mut().end(this);
-                        match driver.settle(this, result.map_err(Into::into)) {
-                            Poll::Pending => continue,
-                            delivered => return delivered,
+                        let result = result.map_err(Into::into);
+                        match driver.settle(this, &result) {
+                            Some(flags) => return Poll::Ready(driver.deliver(this, result, flags)),
+                            None => continue,
                         }
                     }
                 }
@@ -165,10 +169,13 @@ where
                 Limit::Deadline(expiry) => return Poll::Ready(Err(driver.give_up(expiry))),
                 Limit::Wait => *driver.stage = Stage::Starting,
                 Limit::Attempt(expiry) if driver.is_moving(&expiry) => {}
-                Limit::Attempt(expiry) => match driver.cut_off(&expiry) {
-                    Poll::Pending => {}
-                    delivered => return delivered,
-                },
+                Limit::Attempt(expiry) => {
+                    let this = driver.attempts.latest();
+                    let result = Err(driver.cut_off(this, &expiry));
+                    if let Some(flags) = driver.settle(this, &result) {
+                        return Poll::Ready(driver.deliver(this, result, flags));
+                    }
+                }
             }
         }
     }
@@ -203,6 +210,13 @@ impl<S, F, K: Kept, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
         expiry.bound() != Bound::PerTry && self.attempts.as_mut().has_moved(self.kept.progress())
     }
 
+    /// Ends an attempt whose time is up; what follows is as for any failure.
+    fn cut_off(&mut self, this: Try, expiry: &Expiry) -> BoxError {
+        let at = expiry.give_up(Sent::Maybe, || self.attempts.as_mut().end(this));
+        AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))
+    }
+
+    /// Ends everything.
     fn give_up(&mut self, expiry: Expiry) -> BoxError {
         let sent = if self.account.started == 0 { Sent::No } else { Sent::Maybe };
         let at = expiry.give_up(sent, || self.attempts.as_mut().clear());
@@ -235,36 +249,25 @@ where
         Ok(())
     }
 
-    /// Ends the slowest attempt, whose time is up; what follows is as for any failure.
-    fn cut_off<Res>(&mut self, expiry: &Expiry) -> Poll<Result<H::Held, BoxError>>
-    where
-        K: Observe<Res>,
-        J: Judge<Res>,
-        H: Hold<Res, BodyLimits>,
-    {
-        let this = self.attempts.slowest();
-        let at = expiry.give_up(Sent::Maybe, || self.attempts.as_mut().end(this));
-        self.settle(this, Err(AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))))
-    }
-
-    /// Delivers the result of attempt `this`, which has ended, or sets out for another and is pending.
+    /// Looks at the result of attempt `this`, which has ended: the flags to deliver it with, or none when another attempt
+    /// follows.
     #[inline]
-    fn settle<Res>(&mut self, this: Try, result: Result<Res, BoxError>) -> Poll<Result<H::Held, BoxError>>
+    fn settle<Res>(&mut self, this: Try, result: &Result<Res, BoxError>) -> Option<Flags>
     where
         K: Observe<Res>,
         J: Judge<Res>,
-        H: Hold<Res, BodyLimits>,
     {
-        self.kept.observe(this, &result);
-        *self.stage = match self.next(this, &result) {
-            Next::Deliver(flags) => return Poll::Ready(self.deliver(this, result, flags)),
+        self.kept.observe(this, result);
+        *self.stage = match self.next(this, result) {
+            Next::Deliver(flags) => return Some(flags),
             Next::After(Duration::ZERO) => Stage::Starting,
             Next::After(wait) => Stage::Waiting(Instant::now() + wait),
         };
-        Poll::Pending
+        None
     }
 
     /// What follows attempt `this`.
+    #[inline]
     fn next<Res>(&mut self, this: Try, result: &Result<Res, BoxError>) -> Next
     where
         J: Judge<Res>,
@@ -281,6 +284,7 @@ where
     }
 
     /// What the policy makes of a result.
+    #[inline]
     fn retry<Res>(&mut self, result: &Result<Res, BoxError>, failure: Option<Failure>) -> Next
     where
         J: Judge<Res>,

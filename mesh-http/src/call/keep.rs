@@ -100,7 +100,7 @@ where
                 priority: self.facts.priority,
                 terms: Terms {
                     dice: Dice::new(self.dice.roll()),
-                    tried: self.tried,
+                    tried: self.tried.clone(),
                     now,
                     wait_for_ready: self.facts.wait_for_ready,
                 },
