@@ -1,10 +1,11 @@
 //! What is known of an endpoint at this moment, in three words that every thread may change.
 
-use std::{
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+#[cfg(not(mesh_loom))]
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
+#[cfg(mesh_loom)]
+use loom::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use tokio::time::Instant;
 
 use super::Home;
@@ -334,7 +335,110 @@ fn fade(age: u32, rate: f32) -> f32 {
     if age == 0 { 1.0 } else { (-(age as f32) * rate).exp() }
 }
 
-#[cfg(test)]
+/// Every interleaving of two or three threads: `RUSTFLAGS="--cfg mesh_loom" cargo test -p mesh-core --lib live::model`.
+#[cfg(all(test, mesh_loom))]
+mod model {
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+
+    /// Runs `one` and `other` on threads of their own, in every order, on what `start` makes of a new endpoint; then `end`.
+    fn race<A, B>(
+        start: fn(&Live),
+        one: fn(&Live) -> A,
+        other: fn(&Live) -> B,
+        end: impl Fn(&Live, A, B) + Send + Sync + 'static,
+    ) where
+        A: 'static,
+        B: 'static,
+    {
+        loom::model(move || {
+            let live = Arc::new(Live::default());
+            start(&live);
+            let second = thread::spawn({
+                let live = live.clone();
+                move || other(&live)
+            });
+            let first = one(&live);
+            let second = second.join().expect("no panic");
+            end(&live, first, second);
+        });
+    }
+
+    /// Out of reach since the start, and due for a probe at [`DUE`].
+    fn out_of_reach(live: &Live) {
+        live.mark_unreachable(1, 0);
+    }
+
+    const DUE: u64 = 10_000;
+
+    fn claim(live: &Live) -> bool {
+        let seen = live.standing();
+        seen.tries() > 0 && !seen.is_unreachable(DUE) && live.claim_probe(seen, DUE)
+    }
+
+    #[test]
+    fn one_of_two_who_see_a_probe_due_sends_it() {
+        race(out_of_reach, claim, claim, |live, first, second| {
+            assert!(first != second);
+            assert!(live.standing().is_unreachable(DUE), "others keep away meanwhile");
+        });
+    }
+
+    #[test]
+    fn ejection_and_claim_do_not_undo_each_other() {
+        race(
+            out_of_reach,
+            |live| live.set_ejected(true),
+            claim,
+            |live, (), claimed| {
+                assert!(live.standing().is_ejected());
+                assert_eq!(live.standing().is_unreachable(DUE), claimed);
+            },
+        );
+    }
+
+    #[test]
+    fn connection_clears_the_way_whoever_claims() {
+        race(out_of_reach, Live::mark_reachable, claim, |live, is_news, _| {
+            assert!(is_news && live.standing().is_clear());
+        });
+    }
+
+    #[test]
+    fn failures_together_make_one_pause() {
+        let fail = |live: &Live| live.mark_unreachable(1, 0);
+        race(
+            |_| {},
+            fail,
+            fail,
+            |live, first, second| {
+                assert!(first != second);
+                assert_eq!(live.standing().tries(), 1);
+            },
+        );
+    }
+
+    #[test]
+    fn row_of_failures_reaches_its_threshold_once() {
+        let fail = |live: &Live| live.count_failure(true);
+        race(
+            |_| {},
+            fail,
+            fail,
+            |_, first, second| {
+                assert_eq!([first, second].iter().filter(|streak| streak.errors == 2).count(), 1);
+            },
+        );
+    }
+
+    #[test]
+    fn retirement_is_told_once() {
+        race(|_| {}, Live::is_first_to_retire, Live::is_first_to_retire, |_, first, second| assert!(first != second));
+    }
+}
+
+#[cfg(all(test, not(mesh_loom)))]
 mod tests {
     use super::*;
 
