@@ -1,0 +1,90 @@
+//! What is counted, under the names and labels that the documentation gives.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
+mod client_support;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use client_support::{Net, says, text};
+use http::StatusCode;
+use mesh_core::config::RetryPolicy;
+use mesh_http::{Client, Mesh};
+use metrics_util::{
+    MetricKind,
+    debugging::{DebugValue, DebuggingRecorder, Snapshotter},
+};
+use tokio::time::sleep;
+
+/// What was recorded since the last look, by name and labels.
+fn recorded(snapshotter: &Snapshotter) -> BTreeMap<String, (MetricKind, f64)> {
+    let value = |value| match value {
+        DebugValue::Counter(count) => count as f64,
+        DebugValue::Gauge(level) => level.into_inner(),
+        DebugValue::Histogram(samples) => samples.len() as f64,
+    };
+    let entries = snapshotter.snapshot().into_vec().into_iter().map(|(key, _, _, recorded)| {
+        let labels: Vec<_> = key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        (format!("{}{{{}}}", key.key().name(), labels.join(",")), (key.kind(), value(recorded)))
+    });
+    entries.collect()
+}
+
+/// `/fail` answers 500, `/busy` 503; the others with 200.
+fn client(retry: RetryPolicy) -> Client {
+    let net = Net::serving(|_, request| {
+        let mut answer = says("ok");
+        *answer.status_mut() = match request.uri().path() {
+            "/fail" => StatusCode::INTERNAL_SERVER_ERROR,
+            "/busy" => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::OK,
+        };
+        answer
+    });
+    let mesh = Mesh::builder().connector(net).seed(1).build().unwrap();
+    Client::builder("reviews").mesh(&mesh).endpoints(["10.0.0.1:80"]).retry(retry).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_attempts_and_durations_are_counted_by_cluster_and_outcome() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let retry = RetryPolicy::on(mesh_core::config::RetryOn::GATEWAY_ERROR).max_retries(2).unwrap();
+    let client = client(retry);
+    for path in ["/", "/", "/", "/fail", "/busy"] {
+        text(client.get(format!("http://reviews{path}")).await.unwrap()).await;
+    }
+    drop(client.get("http://reviews/").await.unwrap());
+    client.get("http://elsewhere/").await.unwrap_err();
+
+    let recorded = recorded(&recorder.snapshotter());
+    let expected = [
+        ("mesh_requests_total{cluster=reviews,outcome=success}", MetricKind::Counter, 3.0),
+        ("mesh_requests_total{cluster=reviews,outcome=server_error}", MetricKind::Counter, 1.0),
+        ("mesh_requests_total{cluster=reviews,outcome=gateway_error}", MetricKind::Counter, 1.0),
+        ("mesh_requests_total{cluster=reviews,outcome=cancelled}", MetricKind::Counter, 1.0),
+        ("mesh_requests_total{cluster=reviews,outcome=local}", MetricKind::Counter, 0.0),
+        ("mesh_request_duration_seconds{cluster=reviews}", MetricKind::Histogram, 6.0),
+        ("mesh_requests_active{cluster=reviews}", MetricKind::Gauge, 0.0),
+        // The request that is answered with 503 is tried three times.
+        ("mesh_attempts_total{cluster=reviews}", MetricKind::Counter, 8.0),
+    ];
+    for (name, kind, value) in expected {
+        assert_eq!(recorded.get(name), Some(&(kind, value)), "{name} in {recorded:#?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_is_active_until_its_response_has_been_read_or_dropped() {
+    const ACTIVE: &str = "mesh_requests_active{cluster=reviews}";
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let client = client(RetryPolicy::never());
+    let (one, two) = (client.get("http://reviews/").await.unwrap(), client.get("http://reviews/").await.unwrap());
+    sleep(Duration::from_secs(1)).await;
+    // A look takes the gauge down to zero, so that what follows is the difference.
+    let snapshotter = recorder.snapshotter();
+    assert_eq!(recorded(&snapshotter)[ACTIVE].1, 2.0);
+    text(one).await;
+    drop(two);
+    assert_eq!(recorded(&snapshotter)[ACTIVE].1, -2.0);
+}

@@ -1,0 +1,233 @@
+//! TLS from a client's builder to the wire: who is let in, who is refused and as what, and that nothing ever falls back.
+#![cfg(any(feature = "tls-aws-lc", feature = "tls-ring"))]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
+mod client_support;
+mod tls_support;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use client_support::{Net, says, serve, text};
+use mesh_core::{
+    config::{SpiffeId, Trust, UpstreamTls},
+    identity::{FixedIdentity, IdentitySource},
+    outcome::{FailureKind, Flags, Sent},
+};
+use mesh_http::{Client, Mesh, tls::FileIdentity};
+use rustls::ServerConfig;
+use tls_support::{Authority, Issued, SHOP, provider};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::sleep,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Certificates that clients have shown, and bytes that came in plaintext.
+#[derive(Clone, Default)]
+struct Seen {
+    shown: Arc<Mutex<BTreeSet<Vec<u8>>>>,
+    served: Arc<AtomicUsize>,
+}
+
+/// A server under TLS at every address.
+fn secured(config: ServerConfig, seen: &Seen) -> Net {
+    let (acceptor, seen) = (TlsAcceptor::from(Arc::new(config)), seen.clone());
+    Net::new(move |_, stream| {
+        let (acceptor, seen) = (acceptor.clone(), seen.clone());
+        tokio::spawn(async move {
+            let Ok(stream) = acceptor.accept(stream).await else { return };
+            let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
+            seen.shown.lock().unwrap().extend(certificates.first().map(|first| first.to_vec()));
+            serve(stream, |_| {
+                seen.served.fetch_add(1, Ordering::Relaxed);
+                says("secret")
+            })
+            .await;
+        });
+    })
+}
+
+fn mesh(net: &Net, identity: impl IdentitySource) -> Mesh {
+    Mesh::builder().connector(net.clone()).crypto(provider()).identity("default", identity).seed(1).build().unwrap()
+}
+
+fn fixed(issued: &Issued, authority: &Authority) -> FixedIdentity {
+    FixedIdentity::new(issued.identity().with_default_bundle([authority.root()]).unwrap())
+}
+
+fn client(mesh: &Mesh, tls: UpstreamTls) -> Client {
+    Client::builder("reviews").mesh(mesh).endpoints(["10.0.0.1:443"]).tls(tls).build().unwrap()
+}
+
+/// Trusts the identity's own authority, shows the identity, and asks for the name of the target.
+fn mutual() -> UpstreamTls {
+    UpstreamTls::new(Trust::Identity("default".into())).with_identity("default")
+}
+
+/// One call, which must fail for TLS's sake.
+async fn refused(client: &Client, case: &str) {
+    let error = client.get("http://reviews/").await.expect_err(case);
+    assert!(error.is_tls(), "{case}: {error:?}");
+    assert!(error.flags().contains(Flags::UF) && error.kind() == FailureKind::Tls, "{case}: {error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn mutual_tls_is_spoken_by_name_and_by_spiffe_id() {
+    let authority = Authority::new("shop");
+    let (own, seen) = (authority.issue(["cart", SHOP]), Seen::default());
+    let net = secured(authority.issue(["reviews", "spiffe://shop.example/reviews"]).server_demanding(&authority), &seen);
+    let mesh = mesh(&net, fixed(&own, &authority));
+    let id = SpiffeId::parse("spiffe://shop.example/reviews").unwrap();
+    for tls in [mutual(), mutual().with_spiffe_id(&id), mutual().with_trust_domain("shop.example").unwrap()] {
+        let answer = client(&mesh, tls).get("http://reviews/").await.unwrap();
+        assert_eq!(text(answer).await, "secret");
+    }
+    assert_eq!(*seen.shown.lock().unwrap(), [own.certificate.der().to_vec()].into());
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_that_is_not_who_it_should_be_is_refused_and_hears_no_request() {
+    let (authority, other) = (Authority::new("shop"), Authority::new("other"));
+    let good = || mutual().with_trust_domain("shop.example").unwrap();
+    let id = SpiffeId::parse("spiffe://shop.example/vault").unwrap();
+    let cases = [
+        ("wrong name", authority.issue(["ratings"]), mutual()),
+        ("wrong SPIFFE id", authority.issue([SHOP]), mutual().with_spiffe_id(&id)),
+        ("wrong trust domain", authority.issue(["spiffe://bank.example/reviews"]), good()),
+        ("trust domain as a prefix", authority.issue(["spiffe://shop.example.evil/reviews"]), good()),
+        ("expired", authority.issue_valid(["reviews"], (2010, 2015)), mutual()),
+        ("not valid yet", authority.issue_valid(["reviews"], (2090, 2095)), mutual()),
+        ("unknown authority", other.issue(["reviews"]), mutual()),
+        ("its own authority", Issued::self_signed("reviews"), mutual()),
+    ];
+    for (case, issued, tls) in cases {
+        let seen = Seen::default();
+        let net = secured(issued.server(), &seen);
+        let mesh = mesh(&net, fixed(&authority.issue(["cart"]), &authority));
+        refused(&client(&mesh, tls), case).await;
+        assert_eq!(seen.served.load(Ordering::Relaxed), 0, "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_without_a_certificate_is_refused_where_one_is_demanded() {
+    let (authority, other) = (Authority::new("shop"), Authority::new("other"));
+    let anonymous = UpstreamTls::new(Trust::Identity("default".into()));
+    for (case, own, tls) in [
+        ("none shown", authority.issue(["cart"]), anonymous),
+        ("of another authority", other.issue(["cart"]), mutual()),
+        ("expired", authority.issue_valid(["cart"], (2010, 2015)), mutual()),
+    ] {
+        let seen = Seen::default();
+        let net = secured(authority.issue(["reviews"]).server_demanding(&authority), &seen);
+        let mesh = mesh(&net, fixed(&own, &authority));
+        refused(&client(&mesh, tls), case).await;
+        assert_eq!(seen.served.load(Ordering::Relaxed), 0, "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn plaintext_peer_is_refused_and_never_sees_a_request() {
+    let authority = Authority::new("shop");
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hearing = heard.clone();
+    let net = Net::new(move |_, mut stream| {
+        let heard = hearing.clone();
+        tokio::spawn(async move {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = stream.read(&mut buffer).await {
+                heard.lock().unwrap().extend_from_slice(&buffer[..length]);
+            }
+        });
+    });
+    let mesh = mesh(&net, fixed(&authority.issue(["cart"]), &authority));
+    let error = client(&mesh, mutual()).get("http://reviews/very-private").await.unwrap_err();
+    assert!(error.is_tls() && error.sent() == Sent::No, "{error:?}");
+    let heard = heard.lock().unwrap();
+    assert_eq!(heard.first(), Some(&22), "a handshake record");
+    assert!(!heard.windows(12).any(|bytes| bytes == b"very-private"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn plaintext_client_of_a_tls_server_gets_nothing() {
+    let authority = Authority::new("shop");
+    let seen = Seen::default();
+    let net = secured(authority.issue(["reviews"]).server(), &seen);
+    let mesh = Mesh::builder().connector(net).seed(1).build().unwrap();
+    let client = Client::builder("reviews").mesh(&mesh).endpoints(["10.0.0.1:443"]).build().unwrap();
+    assert!(client.get("http://reviews/").await.is_err());
+    assert_eq!(seen.served.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test]
+async fn identity_that_nobody_registered_is_refused_at_build() {
+    let mesh = Mesh::builder().build().unwrap();
+    let built = Client::builder("reviews").mesh(&mesh).endpoints(["10.0.0.1:443"]).tls(mutual()).build();
+    let error = built.unwrap_err();
+    let error = error.config_error().unwrap();
+    assert_eq!((error.field(), error.value()), ("tls.identity", "default"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn identity_files_are_rotated_under_load_without_a_failed_request() {
+    let authority = Authority::new("shop");
+    let folder = tempfile::tempdir().unwrap();
+    let write = |issued: &Issued| {
+        // The key first: between the two writes they do not fit, and the old pair serves on.
+        fs::write(folder.path().join("key.pem"), issued.key.serialize_pem()).unwrap();
+        fs::write(folder.path().join("chain.pem"), issued.certificate.pem()).unwrap();
+    };
+    let generations: Vec<_> = (0..4).map(|_| authority.issue(["cart"])).collect();
+    write(&generations[0]);
+    fs::write(folder.path().join("roots.pem"), authority.pem()).unwrap();
+    let files = FileIdentity::builder(folder.path().join("chain.pem"), folder.path().join("key.pem"))
+        .ca(folder.path().join("roots.pem"))
+        .build(&provider())
+        .unwrap();
+
+    let seen = Seen::default();
+    let net = secured(authority.issue(["reviews"]).server_demanding(&authority), &seen);
+    let mesh = mesh(&net, files);
+    let client = Client::builder("reviews")
+        .mesh(&mesh)
+        .endpoints(["10.0.0.1:443", "10.0.0.2:443"])
+        .tls(mutual())
+        // Connections are short, so that there are handshakes all the time.
+        .policy(|policy| policy.cluster.connections.max_requests = Some(5))
+        .no_retries()
+        .build()
+        .unwrap();
+    let answers = Arc::new(AtomicUsize::new(0));
+    let load: Vec<_> = (0..4)
+        .map(|_| {
+            let (client, answers) = (client.clone(), answers.clone());
+            tokio::spawn(async move {
+                loop {
+                    assert_eq!(text(client.get("http://reviews/").await.unwrap()).await, "secret");
+                    answers.fetch_add(1, Ordering::Relaxed);
+                    sleep(Duration::from_millis(200)).await;
+                }
+            })
+        })
+        .collect();
+    for next in &generations[1..] {
+        sleep(Duration::from_secs(15)).await;
+        write(next);
+    }
+    sleep(Duration::from_secs(15)).await;
+
+    assert!(load.iter().all(|caller| !caller.is_finished()), "no request failed");
+    assert!(answers.load(Ordering::Relaxed) > 1_000, "{answers:?}");
+    let all: BTreeSet<_> = generations.iter().map(|issued| issued.certificate.der().to_vec()).collect();
+    assert_eq!(*seen.shown.lock().unwrap(), all, "each certificate had its time");
+    load.into_iter().for_each(|caller| caller.abort());
+}
