@@ -83,7 +83,8 @@ async fn refused(client: &Client, case: &str) {
 async fn mutual_tls_is_spoken_by_name_and_by_spiffe_id() {
     let authority = Authority::new("shop");
     let (own, seen) = (authority.issue(["cart", SHOP]), Seen::default());
-    let net = secured(authority.issue(["reviews", "spiffe://shop.example/reviews"]).server_demanding(&authority), &seen);
+    let net =
+        secured(authority.issue(["reviews", "spiffe://shop.example/reviews"]).server_demanding(&authority), &seen);
     let mesh = mesh(&net, fixed(&own, &authority));
     let id = SpiffeId::parse("spiffe://shop.example/reviews").unwrap();
     for tls in [mutual(), mutual().with_spiffe_id(&id), mutual().with_trust_domain("shop.example").unwrap()] {

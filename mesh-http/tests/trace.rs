@@ -62,7 +62,8 @@ async fn current_tracing_span_is_passed_on() {
     let _subscriber = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer));
 
     let client = client();
-    let (one, again) = async { (told(&client).await, told(&client).await) }.instrument(tracing::info_span!("one")).await;
+    let (one, again) =
+        async { (told(&client).await, told(&client).await) }.instrument(tracing::info_span!("one")).await;
     let other = told(&client).instrument(tracing::info_span!("other")).await;
     assert!(one.starts_with("00-") && one.ends_with("-01 none"), "{one}");
     assert_eq!(one, again);

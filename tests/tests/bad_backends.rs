@@ -84,7 +84,12 @@ async fn http1_backends() {
         ("closes after the request", Get, vec![Await], NoHead(Kind::Disconnected, Sent::Maybe)),
         ("resets after the request", Get, vec![Await, Reset], NoHead(Kind::Disconnected, Sent::Maybe)),
         ("garbage", Get, vec![Await, say("\0\u{1}\u{2} what?\r\n\r\n")], NoHead(Kind::Protocol, Sent::Maybe)),
-        ("garbage before the request", Get, vec![say("\0\u{1}\u{2}\r\n\r\n"), Read], NoHead(Kind::Disconnected, Sent::No)),
+        (
+            "garbage before the request",
+            Get,
+            vec![say("\0\u{1}\u{2}\r\n\r\n"), Read],
+            NoHead(Kind::Disconnected, Sent::No),
+        ),
         ("half a head", Get, vec![Await, say("HTTP/1.1 200 OK\r\ncontent-")], NoHead(Kind::Disconnected, Sent::Maybe)),
         ("half a head, then reset", Get, vec![Await, say(ok), Reset], NoHead(Kind::Disconnected, Sent::Maybe)),
         ("a head of a megabyte", Get, vec![Await, say(&large), Read], NoHead(Kind::Protocol, Sent::Maybe)),
@@ -146,15 +151,15 @@ async fn http2_backends() {
     let rows: Vec<(&str, Asks, Vec<Step>, Seen)> = vec![
         ("refuses to speak", Get, vec![Mute], NoHead(Kind::Connect, Sent::No)),
         ("resets at once", Get, vec![Mute, Reset], NoHead(Kind::Connect, Sent::No)),
-        ("speaks HTTP/1", Get, vec![Mute, say("HTTP/1.1 400 Bad Request\r\n\r\n"), Read], NoHead(Kind::Connect, Sent::No)),
+        (
+            "speaks HTTP/1",
+            Get,
+            vec![Mute, say("HTTP/1.1 400 Bad Request\r\n\r\n"), Read],
+            NoHead(Kind::Connect, Sent::No),
+        ),
         ("closes after the request", Get, vec![Await], NoHead(Kind::Disconnected, Sent::Maybe)),
         ("resets after the request", Get, vec![Await, Reset], NoHead(Kind::Disconnected, Sent::Maybe)),
-        (
-            "garbage after the request",
-            Get,
-            vec![Await, Say(vec![0xff; 64]), Read],
-            NoHead(Kind::Protocol, Sent::Maybe),
-        ),
+        ("garbage after the request", Get, vec![Await, Say(vec![0xff; 64]), Read], NoHead(Kind::Protocol, Sent::Maybe)),
         (
             "a header block that is none",
             Get,
@@ -162,12 +167,7 @@ async fn http2_backends() {
             NoHead(Kind::Protocol, Sent::Maybe),
         ),
         ("headers of a hundred kilobytes", Get, vec![Await, large, Read], NoHead(Kind::Protocol, Sent::Maybe)),
-        (
-            "resets the stream",
-            Get,
-            vec![Await, rst(INTERNAL_ERROR).step(), Read],
-            NoHead(Kind::Reset, Sent::Yes),
-        ),
+        ("resets the stream", Get, vec![Await, rst(INTERNAL_ERROR).step(), Read], NoHead(Kind::Reset, Sent::Yes)),
         (
             "refuses the stream",
             Get,
@@ -254,19 +254,9 @@ async fn grpc_backends() {
             Code::OutOfRange,
             None,
         ),
-        (
-            "resets: internal error",
-            vec![Await, rst(INTERNAL_ERROR).step(), Read],
-            Code::Internal,
-            Some(Kind::Reset),
-        ),
+        ("resets: internal error", vec![Await, rst(INTERNAL_ERROR).step(), Read], Code::Internal, Some(Kind::Reset)),
         ("resets: cancel", vec![Await, rst(CANCEL).step(), Read], Code::Cancelled, Some(Kind::Reset)),
-        (
-            "closes after the request",
-            vec![Await],
-            Code::Unavailable,
-            Some(Kind::Disconnected),
-        ),
+        ("closes after the request", vec![Await], Code::Unavailable, Some(Kind::Disconnected)),
         (
             "goes away having processed nothing",
             vec![Await, go_away(0, 0).step(), Read],
@@ -281,18 +271,34 @@ async fn grpc_backends() {
         ),
         (
             "resets in the message",
-            vec![Await, head().chain(data(0, b"\0\0\0\0\x09hi")).step(), Pause(PAUSE), rst(INTERNAL_ERROR).step(), Read],
+            vec![
+                Await,
+                head().chain(data(0, b"\0\0\0\0\x09hi")).step(),
+                Pause(PAUSE),
+                rst(INTERNAL_ERROR).step(),
+                Read,
+            ],
             Code::Internal,
             Some(Kind::Reset),
         ),
         ("no answer", vec![Await, Read], Code::DeadlineExceeded, Some(Kind::Timeout)),
         ("never reads", vec![Freeze], Code::DeadlineExceeded, Some(Kind::Timeout)),
-        ("speaks HTTP/1", vec![Mute, say("HTTP/1.1 400 Bad Request\r\n\r\n"), Read], Code::Unavailable, Some(Kind::Connect)),
+        (
+            "speaks HTTP/1",
+            vec![Mute, say("HTTP/1.1 400 Bad Request\r\n\r\n"), Read],
+            Code::Unavailable,
+            Some(Kind::Connect),
+        ),
     ];
     let mut wrong = Vec::new();
     for (name, steps, code, kind) in rows {
         let bench = Bench::open(with_settings(steps));
-        let channel = Channel::builder("bad").mesh(&bench.mesh).endpoints([address(1)]).timeout(LIMIT).connect_timeout(LIMIT / 2).no_retries();
+        let channel = Channel::builder("bad")
+            .mesh(&bench.mesh)
+            .endpoints([address(1)])
+            .timeout(LIMIT)
+            .connect_timeout(LIMIT / 2)
+            .no_retries();
         let channel = channel.circuit_breakers(one_at_a_time()).build().unwrap();
         let message = Bytes::from(vec![b'x'; 256 * 1024]);
         let call = async { Echo::new(channel.clone()).unary(message).await };
@@ -306,9 +312,56 @@ async fn grpc_backends() {
         if seen != (code, kind) {
             wrong.push(format!("{name}: {seen:?} instead of {:?}", (code, kind)));
         }
-        bench.mend(Speaks::Grpc, async || Echo::new(channel.clone()).unary(Bytes::from_static(b"x")).await.is_ok()).await;
+        bench
+            .mend(Speaks::Grpc, async || Echo::new(channel.clone()).unary(Bytes::from_static(b"x")).await.is_ok())
+            .await;
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_that_is_reset_leaves_its_neighbour_on_the_connection_alone() {
+    let second = Frames::of(1, 5, 3, &[0x88]);
+    let bench = Bench::open(with_settings(vec![Await, Await, rst(INTERNAL_ERROR).step(), second.step(), Read]));
+    let client = Client::builder("bad").mesh(&bench.mesh).endpoints([address(1)]).protocol(HttpProtocol::Http2);
+    let client = client.no_retries().build().unwrap();
+    let seen = futures_util::future::join(see(&client, Get), see(&client, Get)).await;
+    assert_eq!(seen, (NoHead(Kind::Reset, Sent::Yes), Whole(200)));
+    assert_eq!(bench.world.network.dialled(address(1)), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn default_preset_hides_a_bad_endpoint_behind_a_good_one() {
+    let http1 = [
+        vec![],
+        vec![Reset],
+        vec![Await],
+        vec![Await, Reset],
+        vec![Await, say("HTTP/1.1 200 OK\r\ncontent-")],
+        vec![Await, say("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"), Read],
+    ];
+    let http2 = [
+        vec![Mute],
+        vec![Mute, Reset],
+        vec![Mute, say("HTTP/1.1 400 Bad Request\r\n\r\n"), Read],
+        vec![Await],
+        vec![Await, rst(REFUSED_STREAM).step(), Read],
+        vec![Await, rst(INTERNAL_ERROR).step(), Read],
+        vec![Await, go_away(0, 0).step(), Read],
+    ];
+    let http1 = http1.map(|steps| (HttpProtocol::Http1, Speaks::Http1, steps));
+    let http2 = http2.map(|steps| (HttpProtocol::Http2, Speaks::Http2, with_settings(steps)));
+    for (row, (protocol, speaks, steps)) in http1.into_iter().chain(http2).enumerate() {
+        let bench = Bench::open(steps);
+        let _good = bench.world.backend(3, "good too", speaks, Answer::OK);
+        let client = Client::builder("bad").mesh(&bench.mesh).endpoints([address(1), address(3)]).protocol(protocol);
+        let client = client.build().unwrap();
+        for call in 0..30 {
+            let seen = timeout(LIMIT, see(&client, Get)).await.unwrap();
+            assert_eq!(seen, Whole(200), "{speaks:?}, row {row}, call {call}");
+        }
+        assert!(bench.world.network.dialled(address(1)) > 0, "{speaks:?}, row {row}: the bad one had its turn");
+    }
 }
 
 // --- tables ---
@@ -321,7 +374,12 @@ async fn check(speaks: Speaks, rows: Vec<(&str, Asks, Vec<Step>, Seen)>) {
         let is_http1 = speaks == Speaks::Http1;
         let bench = Bench::open(if is_http1 { steps } else { with_settings(steps) });
         let protocol = if is_http1 { HttpProtocol::Http1 } else { HttpProtocol::Http2 };
-        let client = Client::builder("bad").mesh(&bench.mesh).endpoints([address(1)]).timeout(LIMIT).connect_timeout(LIMIT / 2).no_retries();
+        let client = Client::builder("bad")
+            .mesh(&bench.mesh)
+            .endpoints([address(1)])
+            .timeout(LIMIT)
+            .connect_timeout(LIMIT / 2)
+            .no_retries();
         let client = client.protocol(protocol).circuit_breakers(one_at_a_time()).build().unwrap();
         let seen = bench.with_a_neighbour(see(&client, asks)).await;
         if seen != expected {

@@ -105,7 +105,11 @@ async fn removed_endpoint_gets_nothing_new_and_finishes_what_it_has() {
         assert_eq!(under_way.await.unwrap().unwrap(), "v1-1", "{speaks:?}");
         assert_eq!((shop.backends[0].served(), fast.served()), (1, 20));
         sleep(Duration::from_millis(10)).await;
-        assert_eq!(shop.world.network.open(address(1)), 0, "{speaks:?}: its connection has ended with its last response");
+        assert_eq!(
+            shop.world.network.open(address(1)),
+            0,
+            "{speaks:?}: its connection has ended with its last response"
+        );
     }
 }
 
@@ -160,7 +164,11 @@ async fn repeated_push_keeps_endpoints_counts_and_connections() {
         }
         let (_, tally) = under_load(4, || shop.caller.call(), sleep(Duration::from_secs(2))).await;
         none_failed(&tally);
-        assert_eq!([1, 2].map(|number| shop.world.network.dialled(address(number))), dialled, "{speaks:?}: no new connection");
+        assert_eq!(
+            [1, 2].map(|number| shop.world.network.dialled(address(number))),
+            dialled,
+            "{speaks:?}: no new connection"
+        );
         assert_eq!(in_flight(&shop.cluster("v1")), 0, "{speaks:?}");
     }
 }
@@ -209,8 +217,11 @@ async fn refused_routes_leave_the_last_good_ones_serving() {
             assert!(reason.contains("routes") && reason.contains("domains"), "{reason}");
 
             let type_url = ResourceKind::RouteConfiguration.type_url().to_owned();
-            let version =
-                shop.world.plane.raw(ResourceKind::RouteConfiguration, "routes", Any { type_url, value: vec![0xff; 9] });
+            let version = shop.world.plane.raw(
+                ResourceKind::RouteConfiguration,
+                "routes",
+                Any { type_url, value: vec![0xff; 9] },
+            );
             shop.world.plane.wait_acked(ResourceKind::RouteConfiguration, &version).await.unwrap_err();
             sleep(Duration::from_millis(100)).await;
         })
@@ -541,4 +552,3 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
-

@@ -94,7 +94,8 @@ mod tests {
 
     #[test]
     fn cause_does_not_outlive_a_panic() {
-        let panicked = catch_unwind(AssertUnwindSafe(|| give_up(failure(FailureKind::Timeout), || panic!("in a drop"))));
+        let panicked =
+            catch_unwind(AssertUnwindSafe(|| give_up(failure(FailureKind::Timeout), || panic!("in a drop"))));
         assert!(panicked.is_err());
         assert_eq!(cause(), None);
     }

@@ -106,7 +106,8 @@ fn find_h2(error: &hyper::Error) -> Option<&::h2::Error> {
 /// Whether a body was not what it must be. hyper's decoder of chunks says so by an I/O error, as it does of a lost socket.
 fn is_malformed(error: &hyper::Error) -> bool {
     let cause = error.source().and_then(|cause| cause.downcast_ref::<std::io::Error>());
-    cause.is_some_and(|cause| matches!(cause.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData))
+    cause
+        .is_some_and(|cause| matches!(cause.kind(), std::io::ErrorKind::InvalidInput | std::io::ErrorKind::InvalidData))
 }
 
 /// h2 names a GOAWAY as the cause only for streams above its last stream id; the others end with the socket, as I/O

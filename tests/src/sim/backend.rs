@@ -199,7 +199,11 @@ impl State {
         // A connection that ends badly has told its client so. No dates: they come from another clock.
         let _ended = match self.speaks {
             Speaks::Http1 => {
-                http1::Builder::new().timer(TokioTimer::new()).auto_date_header(false).serve_connection(io, service).await
+                http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .auto_date_header(false)
+                    .serve_connection(io, service)
+                    .await
             }
             Speaks::Http2 | Speaks::Grpc => {
                 let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -246,7 +250,8 @@ fn grpc(name: &str, status: StatusCode) -> Response<ServerBody> {
     message.put_u8(0);
     message.put_u32(name.len() as u32);
     message.put_slice(name.as_bytes());
-    let trailers: HeaderMap = [("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))].into_iter().collect();
+    let trailers: HeaderMap =
+        [("grpc-status".parse().expect("a name"), HeaderValue::from_static("0"))].into_iter().collect();
     let frames = [Ok(Frame::data(message.freeze())), Ok(Frame::trailers(trailers))];
     as_grpc(Response::new(BoxBody::new(StreamBody::new(futures_util::stream::iter(frames)))))
 }
