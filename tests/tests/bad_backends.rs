@@ -319,6 +319,51 @@ async fn grpc_backends() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn stream_that_is_reset_leaves_its_neighbour_on_the_connection_alone() {
+    let second = Frames::of(1, 5, 3, &[0x88]);
+    let bench = Bench::open(with_settings(vec![Await, Await, rst(INTERNAL_ERROR).step(), second.step(), Read]));
+    let client = Client::builder("bad").mesh(&bench.mesh).endpoints([address(1)]).protocol(HttpProtocol::Http2);
+    let client = client.no_retries().build().unwrap();
+    let seen = futures_util::future::join(see(&client, Get), see(&client, Get)).await;
+    assert_eq!(seen, (NoHead(Kind::Reset, Sent::Yes), Whole(200)));
+    assert_eq!(bench.world.network.dialled(address(1)), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn default_preset_hides_a_bad_endpoint_behind_a_good_one() {
+    let http1 = [
+        vec![],
+        vec![Reset],
+        vec![Await],
+        vec![Await, Reset],
+        vec![Await, say("HTTP/1.1 200 OK\r\ncontent-")],
+        vec![Await, say("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n"), Read],
+    ];
+    let http2 = [
+        vec![Mute],
+        vec![Mute, Reset],
+        vec![Mute, say("HTTP/1.1 400 Bad Request\r\n\r\n"), Read],
+        vec![Await],
+        vec![Await, rst(REFUSED_STREAM).step(), Read],
+        vec![Await, rst(INTERNAL_ERROR).step(), Read],
+        vec![Await, go_away(0, 0).step(), Read],
+    ];
+    let http1 = http1.map(|steps| (HttpProtocol::Http1, Speaks::Http1, steps));
+    let http2 = http2.map(|steps| (HttpProtocol::Http2, Speaks::Http2, with_settings(steps)));
+    for (row, (protocol, speaks, steps)) in http1.into_iter().chain(http2).enumerate() {
+        let bench = Bench::open(steps);
+        let _good = bench.world.backend(3, "good too", speaks, Answer::OK);
+        let client = Client::builder("bad").mesh(&bench.mesh).endpoints([address(1), address(3)]).protocol(protocol);
+        let client = client.build().unwrap();
+        for call in 0..30 {
+            let seen = timeout(LIMIT, see(&client, Get)).await.unwrap();
+            assert_eq!(seen, Whole(200), "{speaks:?}, row {row}, call {call}");
+        }
+        assert!(bench.world.network.dialled(address(1)) > 0, "{speaks:?}, row {row}: the bad one had its turn");
+    }
+}
+
 // --- tables ---
 
 const PAUSE: Duration = Duration::from_millis(50);

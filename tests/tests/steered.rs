@@ -9,7 +9,6 @@ use envoy_types::pb::{
     envoy::config::route::v3::{RouteConfiguration, RouteMatch, route_match::PathSpecifier},
     google::protobuf::Any,
 };
-use http_body_util::BodyExt as _;
 use mesh_core::{
     cluster::ClusterStatus,
     config::{CircuitBreakers, Thresholds},
@@ -276,26 +275,35 @@ async fn control_plane_that_resets_over_and_over_harms_nobody() {
 
 #[tokio::test(start_paused = true)]
 async fn ready_timeout_says_what_is_waited_for() {
-    for (is_there, says) in [(true, "; connected to"), (false, "not connected to")] {
+    const LIMIT: Duration = Duration::from_secs(3);
+    for (reach, says) in [(Reach::Open, "not connected to"), (Reach::Refuses, "takes no connections")] {
         let world = World::new();
+        // It takes requests and answers none, so that nobody can tell whether it is a control plane.
         world.plane.silence(true);
-        if !is_there {
-            world.network.reach(PLANE, Reach::Refuses);
-        }
+        world.network.reach(PLANE, reach);
         let mesh = world.mesh(1);
-        // A stream is there once the control plane has said something, which is why another target speaks first.
+        let client = Client::builder(TARGET).mesh(&mesh).ready_timeout(LIMIT).build().unwrap();
         let start = Instant::now();
-        let client = Client::builder(TARGET).mesh(&mesh).ready_timeout(Duration::from_secs(3)).build().unwrap();
-        if is_there {
-            world.plane.wait_streams(1).await;
-        }
         let error = client.get(format!("http://{TARGET}/")).await.unwrap_err();
-        assert_eq!(start.elapsed(), Duration::from_secs(3));
-        let text = error.into_response().into_body().collect().await.unwrap().to_bytes();
-        let text = std::str::from_utf8(&text).unwrap();
-        assert!(text.contains(TARGET) && text.contains("3s"), "{text}");
-        assert!(is_there || (text.contains(says) && text.contains("takes no connections")), "{text}");
-        assert!(text.contains("10.9.9.9:15010"), "{text}");
+        assert_eq!(start.elapsed(), LIMIT);
+        assert_eq!((error.kind(), error.flags()), (FailureKind::NoConfig, Flags::NR));
+        let text = chain(&error);
+        for part in [TARGET, "3s", &PLANE.to_string(), says] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_waits_for_the_first_configuration() {
+    for speaks in ALL {
+        let world = World::new();
+        let _backend = world.backend(1, "one", speaks, Answer::OK);
+        let caller = Caller::of(&world.mesh(1), TARGET, speaks);
+        let call = tokio::spawn(async move { caller.call().await });
+        sleep(Duration::from_secs(4)).await;
+        offer(&world.plane, &[("v1", &[1])]);
+        assert_eq!(call.await.unwrap().unwrap(), "one", "{speaks:?}");
     }
 }
 
