@@ -13,3 +13,6 @@ as_root() {
 
 # One short name for the contents of the files given.
 hash_of() { cat "$@" | sha256sum | cut -c1-16; }
+
+# Where .ci/interop keeps the peers.
+interop_cache=${MESH_INTEROP_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mesh-interop}

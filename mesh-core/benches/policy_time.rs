@@ -8,7 +8,7 @@ use std::{hint::black_box, time::Instant};
 use http_body::Body;
 use mesh_core::outcome::BoxError;
 
-use self::stack::{Routed, Terms, call, empty, small, stack};
+use self::stack::{Facts, Routed, call, empty, small, stack};
 
 mod stack;
 
@@ -16,20 +16,20 @@ const RUNS: usize = 15;
 const CALLS: usize = 200_000;
 
 fn main() {
-    report("not kept", false, |terms| Routed::bare(empty(), terms));
-    report("not kept, headers", false, |terms| Routed::new(empty(), terms));
-    report("kept, headers", true, |terms| Routed::new(empty(), terms));
-    report("kept, headers, body", true, |terms| Routed::new(small(), terms));
+    report("not kept", false, |facts| Routed::bare(empty(), facts));
+    report("not kept, headers", false, |facts| Routed::new(empty(), facts));
+    report("kept, headers", true, |facts| Routed::new(empty(), facts));
+    report("kept, headers, body", true, |facts| Routed::new(small(), facts));
 }
 
-fn report<B>(name: &str, kept: bool, request: impl Fn(Terms) -> Routed<B>)
+fn report<B>(name: &str, kept: bool, request: impl Fn(Facts) -> Routed<B>)
 where
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    let (mut stack, terms) = (stack(), Terms::new(kept));
-    let made = median(|| drop(black_box(request(terms.clone()))));
-    let called = median(|| call(&mut stack, request(terms.clone())));
+    let (mut stack, facts) = (stack(), Facts::new(kept));
+    let made = median(|| drop(black_box(request(facts.clone()))));
+    let called = median(|| call(&mut stack, request(facts.clone())));
     println!("{name:20} {:6.1} ns", called - made);
 }
 

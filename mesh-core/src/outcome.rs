@@ -77,6 +77,9 @@ pub enum FailureKind {
     Tls,
     /// The connection ended.
     Disconnected,
+    /// The connection ended, and had served other requests before: it was closed for its age or with its peer, whatever this
+    /// request asked.
+    Severed,
     /// The peer reset the stream.
     Reset,
     /// The peer refused the stream unprocessed.
@@ -264,7 +267,7 @@ impl FailureKind {
             Self::NoEndpoint => Flags::UH,
             Self::Overflow => Flags::UO,
             Self::Connect | Self::ConnectTimeout | Self::Tls => Flags::UF,
-            Self::Disconnected => Flags::UC,
+            Self::Disconnected | Self::Severed => Flags::UC,
             Self::Reset | Self::Refused => Flags::UR,
             Self::Protocol => Flags::UPE,
             Self::Timeout | Self::PerTryTimeout => Flags::UT,
@@ -287,6 +290,7 @@ impl FailureKind {
             Self::ConnectTimeout => "connection timeout",
             Self::Tls => "tls failure",
             Self::Disconnected => "connection termination",
+            Self::Severed => "termination of a connection in use",
             Self::Reset => "remote reset",
             Self::Refused => "remote refused stream",
             Self::Protocol => "protocol error",

@@ -133,7 +133,7 @@ impl Call {
 impl Attempted for Call {
     fn terms(&mut self) -> Terms {
         let wait_for_ready = self.wait_for_ready;
-        Terms { dice: Dice::new(1), tried: self.tried, now: Instant::now(), wait_for_ready }
+        Terms { dice: Dice::new(1), tried: self.tried.clone(), now: Instant::now(), wait_for_ready }
     }
 
     fn picked(&mut self, endpoint: EndpointId) {

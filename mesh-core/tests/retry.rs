@@ -527,6 +527,19 @@ async fn retry_holds_its_permit_while_it_waits_and_while_it_is_under_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn connection_that_is_severed_costs_no_budget_the_first_time() {
+    for (severances, status) in [(1, Some(200)), (2, None)] {
+        let mut steps = vec![Fail(FailureKind::Severed, Sent::Maybe); severances];
+        steps.push(Answer(200));
+        let script = Script::new(steps);
+        let retry = RetryLayer::new(policy(RetryOn::IDEMPOTENT_FAILURE, 3)).budget(budget_of(0));
+        let result = retry.layer(script.clone()).oneshot(get()).await;
+        assert_eq!(result.ok().map(|response| response.status().as_u16()), status);
+        assert_eq!(script.started(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failure_to_connect_costs_an_attempt_but_no_budget() {
     let script = Script::new([Fail(FailureKind::Connect, Sent::No)]);
     let limits = budget_of(0);

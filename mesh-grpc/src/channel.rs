@@ -13,7 +13,12 @@ use pin_project::pin_project;
 use tonic::Status;
 use tower_service::Service;
 
-use crate::{body::Body, protocol::Grpc, status::status_of};
+use crate::{
+    body::Body,
+    classify::{GRPC_STATUS, is_grpc},
+    protocol::Grpc,
+    status::{status_of, status_of_stranger},
+};
 
 /// Builds a [`Channel`]; see [`ClientBuilder`] for what it knows.
 pub type ChannelBuilder = ClientBuilder<Grpc>;
@@ -27,7 +32,8 @@ pub type ChannelBuilder = ClientBuilder<Grpc>;
 ///
 /// What fails on this side is a [`Status`] whose source is the [`mesh_http::Error`] with its response flags, which
 /// [`flags`](crate::flags) reads: UNAVAILABLE for want of a route, an endpoint, a connection or a permit, DEADLINE_EXCEEDED
-/// when time is up. Generated clients show it as it is.
+/// when time is up. Generated clients show it as it is. An answer that is not gRPC's, such as a proxy's page, is the status
+/// that its HTTP status stands for.
 ///
 /// # Cancellation
 ///
@@ -136,7 +142,12 @@ impl Future for ResponseFuture {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let response = ready!(self.project().response.poll(cx));
-        Poll::Ready(response.map(|response| response.map(Body::new)).map_err(status_of))
+        Poll::Ready(response.map_err(status_of).and_then(|response| {
+            if response.headers().contains_key(GRPC_STATUS) || is_grpc(response.status(), response.headers()) {
+                return Ok(response.map(Body::new));
+            }
+            Err(status_of_stranger(&response))
+        }))
     }
 }
 

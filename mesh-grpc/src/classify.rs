@@ -1,7 +1,7 @@
 //! What gRPC responses mean: the class comes from the status, which is in the trailers, or in the head where there is no
 //! other part.
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
 use mesh_core::outcome::{Class, Classify, ClassifyEnd, Head, Judgement};
 use tonic::Code;
 
@@ -21,8 +21,8 @@ impl Classify for GrpcClassifier {
     fn head(&self, status: StatusCode, headers: &HeaderMap) -> Head<GrpcEnd> {
         match code_in(headers) {
             Some(code) => Head::Final(judgement(code)),
-            None if status == StatusCode::OK => Head::AtEnd(GrpcEnd),
-            // No gRPC server has spoken.
+            None if is_grpc(status, headers) => Head::AtEnd(GrpcEnd),
+            None if status == StatusCode::OK => Head::Final(judgement(Code::Unknown)),
             None => Head::Final(Judgement { class: Class::of_status(status), grpc_status: None }),
         }
     }
@@ -33,6 +33,12 @@ impl ClassifyEnd for GrpcEnd {
     fn end(&self, _: StatusCode, trailers: Option<&HeaderMap>) -> Judgement {
         judgement(trailers.and_then(code_in).unwrap_or(Code::Unknown))
     }
+}
+
+/// Whether a gRPC server has spoken, and not something before it.
+pub(crate) fn is_grpc(status: StatusCode, headers: &HeaderMap) -> bool {
+    status == StatusCode::OK
+        && headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// The status in headers or trailers; one that is not a number is UNKNOWN.
@@ -72,7 +78,8 @@ mod tests {
 
     #[test]
     fn class_is_taken_from_the_trailers() {
-        assert_eq!(GrpcClassifier.head(StatusCode::OK, &HeaderMap::new()), Head::AtEnd(GrpcEnd));
+        let head = [(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"))].into_iter().collect();
+        assert_eq!(GrpcClassifier.head(StatusCode::OK, &head), Head::AtEnd(GrpcEnd));
         assert_eq!(GrpcEnd.end(StatusCode::OK, Some(&headers("0"))).class, Class::Success);
         assert_eq!(GrpcEnd.end(StatusCode::OK, Some(&headers("13"))).class, Class::ServerError);
     }
@@ -87,5 +94,8 @@ mod tests {
     fn answer_that_is_not_grpc_counts_by_its_http_status() {
         let head = GrpcClassifier.head(StatusCode::BAD_GATEWAY, &HeaderMap::new());
         assert_eq!(head, Head::Final(Judgement { class: Class::GatewayError, grpc_status: None }));
+        let page = [(CONTENT_TYPE, HeaderValue::from_static("text/html"))].into_iter().collect();
+        let head = GrpcClassifier.head(StatusCode::OK, &page);
+        assert_eq!(head, Head::Final(Judgement { class: Class::ServerError, grpc_status: Some(2) }));
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     timeout,
 };
 
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
@@ -86,7 +86,6 @@ impl Protocol for Grpc {
         let code = match with {
             AbortStatus::Grpc(code) => code,
             AbortStatus::Http(status) => code_of_http(status) as u32,
-            _ => Code::Unavailable as u32,
         };
         let mut response = Response::new(());
         *response.status_mut() = StatusCode::OK;

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, sync::Arc};
 
-use http::StatusCode;
+use http::{Response, StatusCode, header::CONTENT_TYPE};
 use mesh_core::outcome::{FailureKind, Flags};
 use tonic::{Code, Status};
 
@@ -96,6 +96,13 @@ fn code_of_reset(code: u32) -> Code {
         INADEQUATE_SECURITY => Code::PermissionDenied,
         _ => Code::Internal,
     }
+}
+
+/// The status that an answer stands for which does not come from a gRPC server.
+pub(crate) fn status_of_stranger<B>(response: &Response<B>) -> Status {
+    let content = response.headers().get(CONTENT_TYPE).map_or("none", |value| value.to_str().unwrap_or("unreadable"));
+    let message = format!("the answer is not gRPC's: HTTP status {}, content-type {content}", response.status());
+    Status::new(code_of_http(response.status()), message)
 }
 
 /// The gRPC status that an HTTP status stands for (gRPC's "HTTP to gRPC Status Code Mapping").

@@ -2,31 +2,29 @@
 
 use std::{
     fmt,
-    future::Future,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::Response;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
-    cluster::{self as core, Dispatch, Undelivered},
+    cluster as core,
     config::{self, ClusterPolicy, ConnectionPolicy, Semantics, UpstreamTls},
     endpoint::{EndpointId, EndpointInfo},
     identity::IdentityError,
     limit::Limits,
-    outcome::{BoxError, Failed, Failure, FailureKind, Sent},
+    outcome::BoxError,
+    retry::ReplayBody,
 };
 use pin_project::pin_project;
 
 use crate::{
-    call::{Attempt, RequestBody},
     connect::Connect,
-    mesh::Tasks,
-    pool::{Ask, Pool, PoolBody, PoolContext, SendFailed, Sending},
+    pool::{Pool, PoolBody, PoolContext},
+    tasks::Tasks,
     telemetry::ClusterMetrics,
     tls::{TlsClient, TlsError},
 };
@@ -34,7 +32,7 @@ use crate::{
 /// A cluster over HTTP.
 pub(crate) struct Cluster {
     balanced: Arc<core::Cluster<Transport>>,
-    metrics: ClusterMetrics,
+    metrics: Arc<ClusterMetrics>,
 }
 
 /// What every cluster of a mesh opens its connections with.
@@ -70,23 +68,8 @@ type PoolTerms = Result<Arc<PoolContext>, TlsError>;
 pub(crate) struct Handle {
     id: EndpointId,
     hostname: Option<Arc<str>>,
-    pool: Result<Pool<RequestBody>, TlsError>,
+    pool: Result<Pool<ReplayBody>, TlsError>,
 }
-
-/// A request on its way to an endpoint.
-#[pin_project(project = DeliveryProject)]
-pub(crate) enum Delivery {
-    Sent {
-        #[pin]
-        sending: Sending<RequestBody>,
-        endpoint: EndpointId,
-        rejoin: Option<Rejoin>,
-    },
-    Refused(Option<(Attempt, Failed)>),
-}
-
-/// Makes an attempt whole again.
-type Rejoin = crate::call::AttemptRest;
 
 /// The body of a response, and which endpoint it came from.
 #[pin_project]
@@ -109,7 +92,7 @@ impl Cluster {
     ) -> Arc<Self> {
         let transport = Transport { environment: environment.clone(), seed, terms: Mutex::default() };
         let balanced = core::Cluster::new(config, policy, semantics, transport, seed);
-        Arc::new(Self { balanced, metrics: ClusterMetrics::of(config.name()) })
+        Arc::new(Self { balanced, metrics: Arc::new(ClusterMetrics::of(config.name())) })
     }
 
     /// The name.
@@ -128,7 +111,7 @@ impl Cluster {
     }
 
     /// What is counted.
-    pub(crate) fn metrics(&self) -> &ClusterMetrics {
+    pub(crate) fn metrics(&self) -> &Arc<ClusterMetrics> {
         &self.metrics
     }
 
@@ -235,54 +218,31 @@ impl Terms {
 
 // === impl Handle ===
 
-impl Dispatch<Attempt> for Handle {
-    type Response = Response<EndpointBody>;
-    type Future = Delivery;
-
-    fn dispatch(&self, mut attempt: Attempt) -> Delivery {
-        attempt.meets(self.hostname.as_ref());
-        let pool = match &self.pool {
-            Ok(pool) => pool,
-            Err(error) => {
-                let failed = Failed::because(Failure::new(FailureKind::Tls, Sent::No), error.clone());
-                return Delivery::Refused(Some((attempt, failed)));
-            }
-        };
-        let (request, rest) = attempt.split();
-        let ask = Ask::new(rest.priority());
-        Delivery::Sent { sending: pool.send(request, ask), endpoint: self.id, rejoin: Some(rest) }
+impl Handle {
+    /// The endpoint's number.
+    pub(crate) fn id(&self) -> EndpointId {
+        self.id
     }
-}
 
-// === impl Delivery ===
+    /// The endpoint's name, if it has one.
+    pub(crate) fn hostname(&self) -> Option<&Arc<str>> {
+        self.hostname.as_ref()
+    }
 
-impl Future for Delivery {
-    type Output = Result<Response<EndpointBody>, Undelivered<Attempt>>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            DeliveryProject::Sent { sending, endpoint, rejoin } => {
-                let result = ready!(sending.poll(cx));
-                Poll::Ready(match result {
-                    Ok(response) => Ok(response.map(|body| EndpointBody { body, endpoint: *endpoint })),
-                    Err(SendFailed { request, error }) => {
-                        let rest = rejoin.take();
-                        let request = request.and_then(|request| Some(rest?.join(request)));
-                        Err(Undelivered { request, error: error.into() })
-                    }
-                })
-            }
-            DeliveryProject::Refused(refused) => {
-                let (attempt, failed) = refused.take().expect("polled after completion");
-                Poll::Ready(Err(Undelivered { request: Some(attempt), error: failed.into() }))
-            }
-        }
+    /// The endpoint's connections, or why there can be none.
+    pub(crate) fn pool(&self) -> Result<&Pool<ReplayBody>, &TlsError> {
+        self.pool.as_ref()
     }
 }
 
 // === impl EndpointBody ===
 
 impl EndpointBody {
+    /// The body of a response of `endpoint`.
+    pub(crate) fn new(body: PoolBody, endpoint: EndpointId) -> Self {
+        Self { body, endpoint }
+    }
+
     /// The endpoint that sends it.
     pub(crate) fn endpoint(&self) -> EndpointId {
         self.endpoint

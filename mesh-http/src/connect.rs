@@ -50,13 +50,8 @@ impl Connect for SocketConnector {
                 Ok(Box::new(stream) as Stream)
             }),
             Address::Unix(path) => Box::pin(async move { Ok(Box::new(UnixStream::connect(path).await?) as Stream) }),
-            other => Box::pin(async move { Err(unknown(&other)) }),
         }
     }
-}
-
-fn unknown(address: &Address) -> io::Error {
-    io::Error::new(io::ErrorKind::Unsupported, format!("no way to connect to {address}"))
 }
 
 /// Opens a stream to the first of `addresses` that answers: each has a head start of 250 ms over the next, or less when it

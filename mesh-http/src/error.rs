@@ -2,13 +2,11 @@
 
 use std::{error::Error as StdError, fmt};
 
-use http::{HeaderValue, Response, StatusCode};
+use http::StatusCode;
 use mesh_core::{
     config::ConfigError,
     outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},
 };
-
-use crate::Body;
 
 /// Why a request got no response, or something could not be built.
 ///
@@ -108,7 +106,11 @@ impl Error {
     pub fn is_reset(&self) -> bool {
         matches!(
             self.kind(),
-            FailureKind::Disconnected | FailureKind::Reset | FailureKind::Refused | FailureKind::Protocol
+            FailureKind::Disconnected
+                | FailureKind::Severed
+                | FailureKind::Reset
+                | FailureKind::Refused
+                | FailureKind::Protocol
         )
     }
 
@@ -144,20 +146,8 @@ impl Error {
         }
     }
 
-    /// The response that Envoy would have answered with, for services that pass failures on: the status, the reason as the
-    /// body, and `x-envoy-overloaded: true` when a circuit breaker refused.
-    pub fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.reason()));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        if self.is_overloaded() {
-            headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-        }
-        response
-    }
-
-    fn reason(&self) -> String {
+    /// What happened, and all that led to it.
+    pub(crate) fn reason(&self) -> String {
         let mut reason = self.to_string();
         let mut next = self.source();
         while let Some(error) = next {

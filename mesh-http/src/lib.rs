@@ -14,13 +14,16 @@ mod plan;
 pub mod pool;
 pub mod protocol;
 pub mod resolve;
+pub mod scope;
+mod tasks;
 mod telemetry;
 pub mod tls;
 
 pub use self::{
     body::Body,
-    call::ResponseFuture,
-    client::{CallOptions, Client, ClientBuilder, EndpointSpec, IntoEndpoint},
+    call::{CallOptions, ResponseFuture},
+    client::{Client, ClientBuilder, EndpointSpec, IntoEndpoint},
     error::Error,
-    mesh::{Mesh, MeshBuilder, MeshStatus},
+    mesh::{Mesh, MeshBuilder, MeshStatus, TargetStatus},
+    scope::Scope,
 };

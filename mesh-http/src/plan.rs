@@ -151,7 +151,6 @@ impl<C> Plan<C> {
             Action::Respond(response) => Step::Respond(response.clone()),
             Action::PassOn => Step::Refuse("a non-forwarding action leads nowhere on the way out".into()),
             Action::Unsupported(what) => Step::Refuse(what.clone()),
-            other => Step::Refuse(format!("unknown action {other:?}").into()),
         };
         Self { route: route.clone(), step, response_headers: prepare.response_headers(None) }
     }
@@ -205,7 +204,6 @@ impl Prepare<'_> {
                 shares: shares.clone(),
             },
             ClusterChoice::Header(name) => Targets::Header(name.clone()),
-            _ => Targets::Header(HeaderName::from_static("x-unknown-cluster-choice")),
         }
     }
 
@@ -257,9 +255,8 @@ impl Prepare<'_> {
     fn faults(&self, cluster: &Arc<str>, entry: Option<&WeightedCluster>) -> Vec<Fault> {
         let override_ =
             entry.and_then(|entry| entry.faults.as_ref()).or(self.route.faults.as_ref()).or(self.host.faults.as_ref());
-        let filters = self.listener.filters.iter().filter_map(|filter| match &filter.kind {
-            FilterKind::Faults(faults) => Some(override_.unwrap_or(faults)),
-            _ => None,
+        let filters = self.listener.filters.iter().map(|filter| match &filter.kind {
+            FilterKind::Faults(faults) => override_.unwrap_or(faults),
         });
         filters
             .filter(|faults| faults.delay.is_some() || faults.abort.is_some())

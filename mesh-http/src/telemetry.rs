@@ -9,11 +9,20 @@
 //! | `mesh_request_duration_seconds` | histogram | `cluster` | from the call to the end of the response |
 //! | `mesh_requests_active` | gauge | `cluster` | requests under way |
 //! | `mesh_attempts_total` | counter | `cluster` | attempts; what exceeds the requests are retries |
+//!
+//! Each request that is sent is a [`tracing`] span called `request`, of level `INFO` and target `mesh_http`, with the fields that
+//! OpenTelemetry's conventions name (`otel.kind`, `http.request.method`, `server.address`, `url.path`,
+//! `http.response.status_code`, `rpc.grpc.status_code`, `error.type`) and `mesh.cluster`. It lasts until the response has
+//! ended. Where no subscriber wants it, it costs one look at a static.
+//!
+//! The context of that span goes with the request, as W3C Trace Context; where there is none, the context that is current on
+//! the caller's task.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use mesh_core::{
+    config::RequestHead,
     hold::Settle,
     outcome::{Class, Outcome},
 };
@@ -23,10 +32,10 @@ use opentelemetry::{
     trace::{SpanContext, TraceContextExt},
 };
 use tokio::time::Instant;
+use tracing::{Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 /// The metrics of one cluster.
-#[derive(Clone)]
 pub(crate) struct ClusterMetrics {
     requests: [Counter; 5],
     duration: Histogram,
@@ -36,8 +45,10 @@ pub(crate) struct ClusterMetrics {
 
 /// The record of one call; settled with its outcome, or dropped when the caller goes away.
 pub(crate) struct CallRecord {
-    metrics: ClusterMetrics,
+    /// One reference, where the handles are many, and move with the call.
+    metrics: Arc<ClusterMetrics>,
     start: Instant,
+    span: Span,
     is_settled: bool,
 }
 
@@ -84,34 +95,74 @@ impl std::fmt::Debug for ClusterMetrics {
 // === impl CallRecord ===
 
 impl CallRecord {
-    pub(crate) fn open(metrics: &ClusterMetrics, start: Instant) -> Self {
+    /// The record of a call to the cluster `name`, in `span`.
+    pub(crate) fn open(metrics: &Arc<ClusterMetrics>, name: &str, span: Span, start: Instant) -> Self {
         metrics.active.increment(1.0);
-        Self { metrics: metrics.clone(), start, is_settled: false }
+        if !span.is_none() {
+            span.record("mesh.cluster", name);
+        }
+        Self { metrics: metrics.clone(), start, span, is_settled: false }
+    }
+
+    fn end(&mut self, class: Class, duration: Duration) {
+        self.is_settled = true;
+        self.metrics.ended(class, duration);
     }
 }
 
 impl Settle for CallRecord {
     fn settle(&mut self, outcome: &Outcome) {
-        self.is_settled = true;
-        self.metrics.ended(outcome.class, outcome.at.saturating_duration_since(self.start));
+        self.end(outcome.class, outcome.at.saturating_duration_since(self.start));
+        if !self.span.is_none() {
+            describe(&self.span, outcome);
+        }
     }
 }
 
 impl Drop for CallRecord {
     fn drop(&mut self) {
         if !self.is_settled {
-            self.metrics.ended(Class::Cancelled, self.start.elapsed());
+            self.end(Class::Cancelled, self.start.elapsed());
         }
+    }
+}
+
+/// The span of a request that is about to be routed.
+pub(crate) fn span<B>(request: &Request<B>) -> Span {
+    tracing::info_span!(
+        target: "mesh_http",
+        "request",
+        otel.kind = "client",
+        http.request.method = request.method().as_str(),
+        server.address = RequestHead::of(request).authority,
+        url.path = request.uri().path(),
+        mesh.cluster = Empty,
+        http.response.status_code = Empty,
+        rpc.grpc.status_code = Empty,
+        error.type = Empty,
+    )
+}
+
+/// Writes what became of a request into its span.
+fn describe(span: &Span, outcome: &Outcome) {
+    if let Some(status) = outcome.status {
+        span.record("http.response.status_code", status.as_u16());
+    }
+    if let Some(status) = outcome.grpc_status {
+        span.record("rpc.grpc.status_code", status);
+    }
+    if let Some(failure) = outcome.failure {
+        span.record("error.type", failure.kind.as_str());
     }
 }
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
-/// Writes the trace context that is current on this task into a request, as W3C Trace Context, level 1. A context that the
-/// caller wrote itself stays; without a trace nothing is written.
-pub(crate) fn propagate(headers: &mut HeaderMap) {
-    let context = current_span();
+/// Writes the trace context of a request's span, or else that of the caller's task, into its headers, as W3C Trace Context,
+/// level 1. A context that the caller wrote itself stays; without a trace nothing is written.
+pub(crate) fn propagate(headers: &mut HeaderMap, span: &Span) {
+    let context = context_of(span);
     if !context.is_valid() || headers.contains_key(TRACEPARENT) {
         return;
     }
@@ -127,15 +178,21 @@ pub(crate) fn propagate(headers: &mut HeaderMap) {
     }
 }
 
-/// The span of the caller: opentelemetry's own, else that of the current tracing span.
-fn current_span() -> SpanContext {
+/// The context of `span`; without one, opentelemetry's own on this task, or that of the tracing span that is current.
+fn context_of(span: &Span) -> SpanContext {
+    if !span.is_none() {
+        let context = span.context().span().span_context().clone();
+        if context.is_valid() {
+            return context;
+        }
+    }
     let own = Context::map_current(|context| context.span().span_context().clone());
     if own.is_valid() {
         return own;
     }
-    let span = tracing::Span::current();
-    if span.is_none() {
+    let current = Span::current();
+    if current.is_none() {
         return SpanContext::NONE;
     }
-    span.context().span().span_context().clone()
+    current.context().span().span_context().clone()
 }

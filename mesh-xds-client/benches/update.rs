@@ -2,11 +2,13 @@
 //! updates, on one thread, through a pipe in memory.
 //!
 //! More than the client's work is in the figure: the control plane's encoding and its half of HTTP/2, and on this one
-//! thread the start of the client's answer, which in state of the world lists every name. Run with
+//! thread the start of the client's answer, which in state of the world lists every name. What that answer costs is
+//! measured apart, since it holds up whoever shares the thread. Run with
 //! `cargo bench -p mesh-xds-client --features testkit --bench update`.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::{
+    hint::black_box,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -14,7 +16,10 @@ use std::{
 
 use envoy_types::{
     pb::{
-        envoy::{config::endpoint::v3::ClusterLoadAssignment, service::discovery::v3::DiscoveryResponse},
+        envoy::{
+            config::{core::v3::Node, endpoint::v3::ClusterLoadAssignment},
+            service::discovery::v3::DiscoveryResponse,
+        },
         google::protobuf::Any,
     },
     util::pack_any,
@@ -27,11 +32,13 @@ use mesh_http::connect::{Connect, Connecting, Stream};
 use mesh_xds_client::{
     ResourceKind, XdsClient,
     bootstrap::{Bootstrap, ChannelCredentials},
+    session::{Config, Event, Session, Verdict},
     testkit::{
         ControlPlane,
         resource::{cluster, endpoints, listener, route_config},
     },
 };
+use prost::Message as _;
 use tokio::sync::watch;
 
 const RUNS: usize = 21;
@@ -70,7 +77,36 @@ async fn main() {
         report(&format!("{count} clusters of 10: one set of endpoints"), &mut held, Held::change_one).await;
         report(&format!("{count} clusters of 10: full state, one differs"), &mut held, Held::change_all).await;
         work.abort();
+        answer(count);
     }
+}
+
+/// What it costs to take the verdict on a full state, and to build and encode the request that says so.
+fn answer(count: usize) {
+    let kind = ResourceKind::Cluster;
+    let mut session = Session::new(Config::default(), Node::default(), 1);
+    let names: Vec<Arc<str>> = (0..count).map(|number| name(number).into()).collect();
+    names.iter().for_each(|name| session.subscribe(kind, name));
+    session.stream_opened();
+    let now = tokio::time::Instant::now();
+    session.poll_request(now).unwrap();
+    let (mut verdicts, mut requests) = (Vec::new(), Vec::new());
+    for run in 0..RUNS {
+        session.received(response(kind, run, Vec::new()));
+        let batch = std::iter::from_fn(|| session.poll_event()).find_map(|event| match event {
+            Event::Deliver(batch) => Some(batch),
+            _ => None,
+        });
+        let verdict = Verdict { accepted: names.clone(), rejected: Vec::new() };
+        let started = Instant::now();
+        session.answer(batch.unwrap().ticket, verdict, now);
+        verdicts.push(started.elapsed().as_secs_f64() * 1e3);
+        let started = Instant::now();
+        black_box(session.poll_request(now).unwrap().encode_to_vec());
+        requests.push(started.elapsed().as_secs_f64() * 1e3);
+    }
+    print_line(&format!("{count} names: verdict on a full state"), verdicts);
+    print_line(&format!("{count} names: request that accepts it"), requests);
 }
 
 async fn report(name: &str, held: &mut Held, change: impl Fn(&mut Held) -> Vec<DiscoveryResponse>) {
@@ -87,6 +123,10 @@ async fn report(name: &str, held: &mut Held, change: impl Fn(&mut Held) -> Vec<D
         held.snapshots.changed().await.unwrap();
         runs.push(started.elapsed().as_secs_f64() * 1e3);
     }
+    print_line(name, runs);
+}
+
+fn print_line(name: &str, mut runs: Vec<f64>) {
     runs.sort_by(f64::total_cmp);
     println!("{name:50} {:8.2} ms (best {:.2})", runs[RUNS / 2], runs[0]);
 }

@@ -19,7 +19,9 @@
 //! A snapshot holds every cluster that a ready target's routes name, with its endpoints, or else that cluster is known not
 //! to exist; new routes come when their clusters are warm, and until then the old ones stay. A response is seen as a
 //! whole. What did not change is the same `Arc`. Refused versions, lost streams and silence take nothing away that
-//! served; only the server's removal of a listener or a cluster does.
+//! served; only the server's removal of a listener does. A cluster that the server removes serves until no route names it,
+//! since the two seldom come in one response; where the server has the feature `fail_on_data_errors` (gRFC A88), it is
+//! gone at once.
 //!
 //! A target of which nothing is known is not in the snapshot; the client's status says what is missing, and why the control
 //! plane is not there, if it is not.

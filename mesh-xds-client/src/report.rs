@@ -3,7 +3,7 @@
 //! A control plane that sends a field which is not honoured sends it in every cluster. The status has it all, resource by
 //! resource; the log has the first of each sort.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use mesh_core::config::Warning;
 
@@ -15,7 +15,7 @@ pub(crate) struct Findings {
     /// Refused, and not refused before.
     pub(crate) refused: Vec<ResourceError>,
     /// Accepted, with warnings that are new: the name of each resource and its warnings.
-    pub(crate) warned: Vec<(String, Vec<Warning>)>,
+    pub(crate) warned: Vec<(Arc<str>, Vec<Warning>)>,
 }
 
 /// Remembers what has been logged.
@@ -45,9 +45,9 @@ impl Reporter {
         for (name, warning) in findings.warned.iter().flat_map(|(name, all)| all.iter().map(move |one| (name, one))) {
             let (field, message) = (&warning.field, &warning.message);
             if self.is_first(kind, field) {
-                tracing::warn!(%kind, name, field, %message, "part of a resource is not honoured");
+                tracing::warn!(%kind, %name, field, %message, "part of a resource is not honoured");
             } else {
-                tracing::debug!(%kind, name, field, %message, "part of a resource is not honoured");
+                tracing::debug!(%kind, %name, field, %message, "part of a resource is not honoured");
             }
         }
     }

@@ -80,7 +80,7 @@ pub(crate) struct Changes {
 /// A resource that was offered and is accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Taken {
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     /// Whether it had to be decoded, rather than compared.
     pub(crate) is_decoded: bool,
     /// Whether it has warnings that the version before it did not have.
@@ -208,11 +208,11 @@ impl Store {
             return Err(Refused { error: foreign(kind, raw), is_repeated: false });
         }
         let inner = resource::name_of(&raw.body.value);
-        let Some(name) = inner.as_deref().or(raw.name.as_deref()) else {
+        let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
             return Err(Refused { error: nameless(raw, context), is_repeated: false });
         };
-        let Some(entry) = self.shelves[kind.index()].get_mut(name) else {
-            return Ok(Taken { name: name.to_owned(), is_decoded: false, has_new_warnings: false });
+        let Some(entry) = self.shelves[kind.index()].get_mut(&name) else {
+            return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
         };
         let before = entry.state;
         let outcome = entry.offer(raw, name, version, context, &mut self.changes);
@@ -222,24 +222,29 @@ impl Store {
         outcome
     }
 
-    /// The server has no such resource, as far as can be told. Where the server is one whose removals are to be ignored
-    /// (gRFC A53), the value stays.
-    pub(crate) fn absent(&mut self, kind: ResourceKind, name: &str, reason: AbsenceReason, ignore_removal: bool) {
+    /// The server has no such resource, as far as can be told. Where a removal does not count, for the reason in `kept`, the
+    /// value stays.
+    pub(crate) fn absent(&mut self, kind: ResourceKind, name: &str, reason: AbsenceReason, kept: Option<&'static str>) {
         let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
         let before = entry.state;
         let (state, error) = match reason {
-            AbsenceReason::NotFoundTimer => (ResourceState::TimedOut, "the control plane did not answer in time"),
-            AbsenceReason::RemovedFromFullState if ignore_removal && entry.good.is_some() => (
-                ResourceState::Absent,
-                "the control plane has removed it; it is kept, since the server has the feature ignore_resource_deletion",
-            ),
+            AbsenceReason::NotFoundTimer => {
+                (ResourceState::TimedOut, "the control plane did not answer in time".to_owned())
+            }
             AbsenceReason::RemovedFromFullState => {
-                entry.good = None;
-                (ResourceState::Absent, "the control plane has removed it")
+                let removed = "the control plane has removed it";
+                let error = match kept.filter(|_| entry.good.is_some()) {
+                    Some(why) => format!("{removed}; it is kept {why}"),
+                    None => {
+                        entry.good = None;
+                        removed.to_owned()
+                    }
+                };
+                (ResourceState::Absent, error)
             }
         };
         entry.state = state;
-        entry.error = Some(error.to_owned());
+        entry.error = Some(error);
         entry.refused = None;
         self.changes.structure = true;
         self.tally.move_one(kind, before, state);
@@ -306,7 +311,7 @@ impl Entry {
     fn offer(
         &mut self,
         raw: &RawResource,
-        name: &str,
+        name: Arc<str>,
         version: &Arc<str>,
         context: &Context,
         changes: &mut Changes,
@@ -314,7 +319,7 @@ impl Entry {
         let fingerprint = Fingerprint::of(&raw.body.value);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
             self.confirm(version);
-            return Ok(Taken { name: name.to_owned(), is_decoded: false, has_new_warnings: false });
+            return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
         }
         if let Some((_, error)) = self.refused.as_ref().filter(|(refused, _)| *refused == fingerprint) {
             return Err(Refused { error: error.clone(), is_repeated: true });
@@ -323,10 +328,10 @@ impl Entry {
             Ok(decoded) => {
                 let has_new_warnings = !decoded.warnings.is_empty() && decoded.warnings != self.warnings();
                 self.replace(decoded, fingerprint, version, changes);
-                Ok(Taken { name: name.to_owned(), is_decoded: true, has_new_warnings })
+                Ok(Taken { name, is_decoded: true, has_new_warnings })
             }
             Err(bad) => {
-                let error = told(bad, Some(name));
+                let error = told(bad, Some(&name));
                 self.refuse(fingerprint, &error, changes);
                 Err(Refused { error, is_repeated: false })
             }
@@ -511,7 +516,7 @@ mod tests {
     fn what_nobody_asked_for_is_neither_looked_at_nor_kept() {
         let mut store = asking_for("a");
         let taken = offer(&mut store, unusable("b"), "1").expect("nobody looks");
-        assert_eq!(taken, Taken { name: "b".to_owned(), is_decoded: false, has_new_warnings: false });
+        assert_eq!(taken, Taken { name: "b".into(), is_decoded: false, has_new_warnings: false });
         assert!(store.get(CDS, "b").is_none());
         assert!(store.take_changes().is_empty());
     }
@@ -539,7 +544,7 @@ mod tests {
         assert_eq!(counted(&store), [(ResourceState::Rejected, 1)]);
         let _ = offer(&mut store, cluster("a"), "2");
         assert_eq!(counted(&store), [(ResourceState::Synced, 1)]);
-        store.absent(CDS, "a", AbsenceReason::RemovedFromFullState, false);
+        store.absent(CDS, "a", AbsenceReason::RemovedFromFullState, None);
         assert_eq!(counted(&store), [(ResourceState::Absent, 1)]);
         store.forget(CDS, "a");
         assert_eq!(counted(&store), []);

@@ -279,12 +279,26 @@ impl Worker {
     }
 
     fn absent(&self, kind: ResourceKind, name: &str, reason: AbsenceReason) {
+        let kept = self.why_kept(kind);
+        self.shared.held().store.absent(kind, name, reason, kept);
+        tracing::warn!(%kind, name, ?reason, is_kept = kept.is_some(), node.id = self.node_id(), "resource is absent");
+    }
+
+    /// Why what the server removes goes on serving.
+    ///
+    /// A control plane that orders its responses removes a cluster before the routes that named it, where one change does
+    /// both: until they have let go, the cluster is not to be missed. When none names it, it is forgotten.
+    fn why_kept(&self, kind: ResourceKind) -> Option<&'static str> {
         let server = &self.bootstrap.servers()[self.server];
-        // A88 takes A53 back where a server wants removals to count.
-        let is_kept = server.has_feature(ServerFeature::IgnoreResourceDeletion)
-            && !server.has_feature(ServerFeature::FailOnDataErrors);
-        self.shared.held().store.absent(kind, name, reason, is_kept);
-        tracing::warn!(%kind, name, ?reason, is_kept, node.id = self.node_id(), "resource is absent");
+        // A88: this server wants its removals to count.
+        if server.has_feature(ServerFeature::FailOnDataErrors) {
+            return None;
+        }
+        if kind == ResourceKind::Cluster {
+            return Some("until no route names it");
+        }
+        let is_ignored = server.has_feature(ServerFeature::IgnoreResourceDeletion);
+        is_ignored.then_some("since the server has the feature ignore_resource_deletion")
     }
 
     fn node_id(&self) -> &str {
@@ -357,7 +371,7 @@ impl Worker {
         let Decoding { kind, version, verdict, findings, ticket, .. } = decoding;
         self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
-        self.session.answer(ticket, verdict);
+        self.session.answer(ticket, verdict, Instant::now());
     }
 
     /// Publishes what has changed, and asks for what is needed now. Returns whether anything had changed.

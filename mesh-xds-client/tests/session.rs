@@ -84,7 +84,7 @@ impl Driver {
                 let mut verdict = Verdict::default();
                 for resource in resources {
                     match Cluster::decode(resource.body.value.as_slice()) {
-                        Ok(cluster) => verdict.accepted.push(cluster.name),
+                        Ok(cluster) => verdict.accepted.push(cluster.name.into()),
                         Err(_) => verdict.rejected.push(ResourceError {
                             name: None,
                             field: None,
@@ -93,7 +93,7 @@ impl Driver {
                     }
                 }
                 self.log.push(format!("version {version}: {:?}", verdict.accepted));
-                self.session.answer(ticket, verdict);
+                self.session.answer(ticket, verdict, Instant::now());
             }
             Event::Absent { name, reason, .. } => self.log.push(format!("absent {name}: {reason:?}")),
             Event::Lost { was_live, .. } => self.log.push(format!("lost, live {was_live}")),

@@ -8,6 +8,7 @@
 pub mod echo;
 pub mod identity;
 pub mod load;
+pub mod mesh;
 pub mod peers;
 pub mod sim;
 pub mod wire;

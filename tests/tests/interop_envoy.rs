@@ -1,13 +1,19 @@
 //! Envoy as backend: HTTP/2 by prior knowledge and over mutual TLS, drained and restarted under load.
+#![allow(clippy::print_stdout, reason = "the figures of a run are what it is read for")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use std::time::Duration;
 
+use http_body_util::BodyExt as _;
 use hyper::{Method, StatusCode};
+use mesh_core::config::HttpProtocol;
+use mesh_http::{Client, ClientBuilder};
 use tokio::time::timeout;
 
 use mesh_tests::identity::Authority;
-use mesh_tests::peers::Envoy;
+use mesh_tests::load::{Tally, under_load};
+use mesh_tests::mesh::{mesh_as, trusting_workload};
+use mesh_tests::peers::{Envoy, RunningEnvoy};
 use mesh_tests::wire;
 
 #[tokio::test]
@@ -94,4 +100,82 @@ async fn mutual_tls_refuses_a_stranger() {
         Ok::<_, wire::Error>(connection.send_request(wire::request(Method::GET, addr, "")).await?)
     };
     assert!(refused.await.is_err());
+}
+
+#[tokio::test]
+async fn drains_and_restarts_under_load_lose_nothing() {
+    let Some(envoy) = Envoy::find() else { return };
+    let authority = Authority::new();
+    let (one, two) = two_of(&envoy, &authority).await;
+    let client = http2(Client::builder("backend.test").endpoints([one.addr(), two.addr()]));
+    let tally = roll_under_load(&client, one, two).await;
+    println!("Envoy, HTTP/2, 2 drains and restarts: {} requests, {:?}", tally.calls(), tally);
+    assert!(tally.failures.is_empty(), "{tally:?}");
+    assert_eq!(tally.answers.len(), 2, "{tally:?}");
+}
+
+#[tokio::test]
+async fn drains_and_restarts_under_load_lose_nothing_by_mutual_tls() {
+    let Some(envoy) = Envoy::find() else { return };
+    let authority = Authority::new();
+    let (one, two) = two_of(&envoy, &authority).await;
+    let mesh = mesh_as(&authority.identify("client"));
+    let builder = Client::builder("backend.test").mesh(&mesh).endpoints([one.tls_addr(), two.tls_addr()]);
+    let client = http2(builder.tls(trusting_workload("backend")));
+    let tally = roll_under_load(&client, one, two).await;
+    println!("Envoy, mutual TLS, 2 drains and restarts: {} requests, {:?}", tally.calls(), tally);
+    assert!(tally.failures.is_empty(), "{tally:?}");
+    assert_eq!(tally.answers.len(), 2, "{tally:?}");
+}
+
+#[tokio::test]
+async fn health_check_that_fails_under_load_loses_nothing() {
+    let Some(envoy) = Envoy::find() else { return };
+    let backend = envoy.start("one", &Authority::new().identify("one")).await;
+    let client = http2(Client::builder("backend.test").endpoints([backend.addr()]));
+    let ((), tally) = under_load(8, || ask(&client), async {
+        for _ in 0..5 {
+            backend.fail_health_check().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            backend.pass_health_check().await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    })
+    .await;
+    println!("Envoy, 5 failed health checks: {} requests, {:?}", tally.calls(), tally);
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+async fn two_of(envoy: &Envoy, authority: &Authority) -> (RunningEnvoy, RunningEnvoy) {
+    let identity = authority.identify("backend");
+    tokio::join!(envoy.start("one", &identity), envoy.start("two", &identity))
+}
+
+fn http2(builder: ClientBuilder<mesh_http::protocol::Http>) -> Client {
+    builder.protocol(HttpProtocol::Http2).build().unwrap()
+}
+
+async fn ask(client: &Client) -> Result<String, wire::Error> {
+    let response = client.get("http://backend.test/").await?;
+    if response.status() != StatusCode::OK {
+        return Err(format!("status {}", response.status()).into());
+    }
+    let name = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8(name.to_vec())?)
+}
+
+/// Each backend in turn is drained, killed and started again, as by a rolling restart.
+async fn roll_under_load(client: &Client, one: RunningEnvoy, two: RunningEnvoy) -> Tally {
+    let ((), tally) = under_load(8, || ask(client), async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        one.drain().await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let _one = one.restart().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The second goes without a drain: what is in flight is cut.
+        let _two = two.restart().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    })
+    .await;
+    tally
 }

@@ -1,23 +1,48 @@
 //! go-control-plane steers: weights shifted and endpoints changed under load, killed and restarted in between.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+#![allow(clippy::print_stdout, reason = "figures are for whoever runs it")]
 
-use std::net::SocketAddr;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::google::rpc::Status;
+use http_body_util::BodyExt as _;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
+use mesh_core::source::ConfigSource as _;
+use mesh_http::{Client, Mesh};
+use mesh_tests::echo::Echo;
+use mesh_tests::load::{Tally, under_load};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
+use mesh_tests::wire::Error;
+use mesh_xds_client::XdsClient;
+use mesh_xds_client::bootstrap::Bootstrap;
 
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const TARGET: &str = "echo.shop:7070";
+const WEB: &str = "web.shop:80";
 const NODE: &str = "client";
+
+/// Callers of each of our clients.
+const CALLERS: usize = 4;
+/// Answers of each client from which its shares are read.
+const SAMPLE: u64 = 400;
+/// For what takes moments; a loaded machine may take its time.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn answer_waits_until_every_name_of_the_snapshot_was_asked_for() {
@@ -96,6 +121,252 @@ async fn c_core_follows_ten_shifts_and_a_restart_without_a_failed_call() {
     let tally = client.stop().await;
 
     assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+#[tokio::test]
+async fn our_clients_follow_ten_shifts_and_a_restart_without_a_failed_call() {
+    let (Some(program), Some(core)) = (GoControlPlane::find(), GrpcCore::find()) else { return };
+    let mut servers = core.servers(&["g1", "g2", "g3"]).await;
+    let mut web = [Web::start("w1").await, Web::start("w2").await, Web::start("w3").await];
+    let grpc = ["g1", "g2", "g3"].map(|name| servers.addr(name));
+    let http = [web[0].addr, web[1].addr, web[2].addr];
+    // The second version of each service has one endpoint and two by turns.
+    let shift = |version: u32, weight: u32| {
+        let second = 2 + (version as usize % 2);
+        Snapshot::new(NODE, version)
+            .target(TARGET, &[("g-v1", 100 - weight, &grpc[..1]), ("g-v2", weight, &grpc[1..second])])
+            .target(WEB, &[("w-v1", 100 - weight, &http[..1]), ("w-v2", weight, &http[1..second])])
+    };
+    let mut control_plane = program.start().await;
+    // What no route leads to would silence CDS, so that the second versions are left out until they have weight.
+    let first =
+        Snapshot::new(NODE, 0).target(TARGET, &[("g-v1", 1, &grpc[..1])]).target(WEB, &[("w-v1", 1, &http[..1])]);
+    control_plane.set(&first).await;
+    let ours = Ours::steered_by(control_plane.addr()).await;
+
+    let (lines, tally) = ours
+        .under_load(async || {
+            let mut lines = Vec::new();
+            for version in 1..=10 {
+                if version == 6 {
+                    let killed = control_plane.kill().await;
+                    let meanwhile = ours.sample().await;
+                    assert!(meanwhile.iter().all(|tally| tally.len() > 1), "both versions answer: {meanwhile:?}");
+                    control_plane = killed.restart().await;
+                }
+                let weight = version * 9;
+                control_plane.set(&shift(version, weight)).await;
+                control_plane.accepted(version).await;
+                let shares = ours.sample().await;
+                for tally in &shares {
+                    assert_by_chance(tally, "1", f64::from(100 - weight) / 100.0);
+                }
+                lines.push(format!("{version}: {weight} % meant, {shares:?}"));
+            }
+            // What has left the set takes nothing with it when it goes: 10 is even, so the third has left.
+            servers.drain("g3", 0.0).await;
+            web[2].stop().await;
+            ours.sample().await;
+            lines
+        })
+        .await;
+
+    println!("{}\nfailed: {:?} of {} calls", lines.join("\n"), tally.failures, tally.calls());
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+#[tokio::test]
+async fn cluster_dropped_together_with_its_last_route_loses_no_call() {
+    let (Some(program), Some(core)) = (GoControlPlane::find(), GrpcCore::find()) else { return };
+    let servers = core.servers(&["g0", "g1"]).await;
+    let web = [Web::start("w0").await, Web::start("w1").await];
+    let only = |version: u32| {
+        let which = version as usize % 2;
+        Snapshot::new(NODE, version)
+            .target(TARGET, &[(["even", "odd"][which], 1, &[servers.addr(["g0", "g1"][which])])])
+            .target(WEB, &[(["w-even", "w-odd"][which], 1, &[web[which].addr])])
+    };
+    let mut control_plane = program.start().await;
+    control_plane.set(&only(0)).await;
+    let ours = Ours::steered_by(control_plane.addr()).await;
+
+    let ((), tally) = ours
+        .under_load(async || {
+            for version in 1..=10 {
+                control_plane.set(&only(version)).await;
+                control_plane.accepted(version).await;
+                for tally in ours.sample().await {
+                    let name = format!("{}", version % 2);
+                    assert!(tally.keys().all(|backend| backend.ends_with(&name)), "{version}: {tally:?}");
+                }
+            }
+        })
+        .await;
+
+    println!("failed: {:?} of {} calls, 10 clusters dropped under them", tally.failures, tally.calls());
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+// It offers a refused version again at once, and so would be asked and refused as fast as the two can.
+#[tokio::test]
+async fn refused_version_that_is_offered_again_at_once_is_refused_ever_more_seldom() {
+    let Some(program) = GoControlPlane::find() else { return };
+    let web = Web::start("w1").await;
+    let to = |version: u32| Snapshot::new(NODE, version).target(WEB, &[("w", 1, &[web.addr])]);
+    let mut control_plane = program.start().await;
+    control_plane.set(&to(1)).await;
+    let client = xds_client(control_plane.addr());
+    let mesh = Mesh::builder().source(client.clone()).build().unwrap();
+    let http = Client::builder(WEB).mesh(&mesh).build().unwrap();
+    http.ready().await.unwrap();
+    control_plane.accepted(1).await;
+
+    let tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
+    let nobody_trusted = json!({ "name": "tls", "typed_config": { "@type": tls } });
+    control_plane.set(&to(2).cluster_field("w", "transport_socket", nobody_trusted)).await;
+    sleep(Duration::from_secs(5)).await;
+    let report = control_plane.report().await;
+    println!("refusals within 5 s: {}", report.rejected.len());
+    // Two at least: the first leaves at once, and the second within a second.
+    assert!((2..=20).contains(&report.rejected.len()), "{} refusals", report.rejected.len());
+    assert!(report.rejected[0].message.contains("common_tls_context"), "{:?}", report.rejected[0]);
+    // Last good serves, and a mended version is taken.
+    assert_eq!(get(&http).await.unwrap(), "w1");
+    control_plane.set(&to(3)).await;
+    let mended = async {
+        let is_mended = |status: &mesh_core::source::ResourceStatus| status.version.as_deref() == Some("3");
+        while !client.status().resources.iter().all(is_mended) {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(PATIENCE, mended).await.expect("the mended version is taken");
+    assert_eq!(get(&http).await.unwrap(), "w1");
+}
+
+/// An HTTP client and a gRPC channel of one mesh, and the answers that each had in the present sample.
+struct Ours {
+    http: Client,
+    echo: Echo<mesh_grpc::Channel>,
+    /// Grows with every sample, so that what was sent before it is not counted.
+    sample: Cell<u32>,
+    answers: [RefCell<BTreeMap<String, u64>>; 2],
+}
+
+/// A backend over HTTP/1.1 that answers every request with its name.
+struct Web {
+    addr: SocketAddr,
+    tasks: JoinSet<()>,
+}
+
+// === impl Ours ===
+
+impl Ours {
+    /// Both clients, and their configuration there.
+    async fn steered_by(control_plane: SocketAddr) -> Self {
+        let mesh = Mesh::builder().source(xds_client(control_plane)).build().unwrap();
+        let http = Client::builder(WEB).mesh(&mesh).build().unwrap();
+        let channel = mesh_grpc::Channel::builder(TARGET).mesh(&mesh).build().unwrap();
+        let ready = async { (http.ready().await.unwrap(), channel.ready().await.unwrap()) };
+        timeout(PATIENCE, ready).await.expect("the first configuration comes");
+        Self { http, echo: Echo::new(channel), sample: Cell::default(), answers: Default::default() }
+    }
+
+    /// Runs the scenario with callers of both clients, and tallies the calls of both.
+    async fn under_load<T>(&self, scenario: impl AsyncFnOnce() -> T) -> (T, Tally) {
+        let http = async || self.note(0, async { get(&self.http).await }).await;
+        let grpc = async || {
+            let call = async {
+                let answer = self.echo.clone().unary(bytes::Bytes::from_static(b"a")).await?;
+                let name = answer.metadata().get("echo-server").ok_or("the server says its name")?;
+                Ok(name.to_str()?.to_owned())
+            };
+            self.note(1, call).await
+        };
+        let ((result, inner), outer) = under_load(CALLERS, http, under_load(CALLERS, grpc, scenario())).await;
+        let mut tally = outer;
+        for (whole, part) in [(&mut tally.answers, inner.answers), (&mut tally.failures, inner.failures)] {
+            part.into_iter().for_each(|(name, calls)| *whole.entry(name).or_default() += calls);
+        }
+        (result, tally)
+    }
+
+    async fn note(&self, client: usize, call: impl Future<Output = Result<String, Error>>) -> Result<String, Error> {
+        let sample = self.sample.get();
+        let result = call.await;
+        if let Ok(backend) = &result
+            && sample == self.sample.get()
+        {
+            *self.answers[client].borrow_mut().entry(backend.clone()).or_default() += 1;
+        }
+        result
+    }
+
+    /// Who answers the next calls of either client.
+    async fn sample(&self) -> [BTreeMap<String, u64>; 2] {
+        self.sample.set(self.sample.get() + 1);
+        self.answers.iter().for_each(|answers| answers.borrow_mut().clear());
+        let sampling = async {
+            while self.answers.iter().any(|answers| answers.borrow().values().sum::<u64>() < SAMPLE) {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, sampling).await.expect("callers get answers");
+        self.answers.each_ref().map(|answers| answers.borrow().clone())
+    }
+}
+
+// === impl Web ===
+
+impl Web {
+    async fn start(name: &'static str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let mut tasks = JoinSet::new();
+        tasks.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(answer(stream, name));
+            }
+        });
+        Self { addr, tasks }
+    }
+
+    /// Stops listening, and cuts every connection.
+    async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Answers requests that have no body, until the peer closes.
+async fn answer(mut stream: TcpStream, name: &str) {
+    let (requests, mut responses) = stream.split();
+    let mut lines = BufReader::new(requests).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line.is_empty() {
+            let response = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+            let _ = responses.write_all(response.as_bytes()).await;
+        }
+    }
+}
+
+/// The name of the backend that answers.
+async fn get(client: &Client) -> Result<String, Error> {
+    let response = client.get(format!("http://{WEB}/")).await?;
+    let body = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8(body.to_vec())?)
+}
+
+fn xds_client(control_plane: SocketAddr) -> XdsClient {
+    let bootstrap = Bootstrap::from_json(bootstrap(control_plane, NODE)).unwrap();
+    XdsClient::builder(bootstrap).build().unwrap()
+}
+
+/// Asserts that backends whose names end so have had `share` of the answers, to five times the deviation of chance.
+fn assert_by_chance(answers: &BTreeMap<String, u64>, ending: &str, share: f64) {
+    let all = answers.values().sum::<u64>() as f64;
+    let theirs = answers.iter().filter(|(name, _)| name.ends_with(ending)).map(|(_, count)| count).sum::<u64>() as f64;
+    let deviation = (all * share * (1.0 - share)).sqrt();
+    assert!((theirs - all * share).abs() <= 5.0 * deviation, "{share} meant: {answers:?}");
 }
 
 fn snapshot(version: u32) -> Snapshot {

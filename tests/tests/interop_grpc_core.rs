@@ -1,21 +1,25 @@
 //! gRPC's C-core on the other end: all four kinds of call, statuses, deadlines, cancellation, GOAWAY on drain.
+#![allow(clippy::print_stdout, reason = "the figures of a run are what it is read for")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
 use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Streaming};
+
+use mesh_core::config::{CircuitBreakers, Percent, RetryBudget, Thresholds};
+use mesh_grpc::{CallOptions, Channel, flags};
 
 use mesh_tests::echo::Echo;
 use mesh_tests::identity::{Authority, Identity};
-use mesh_tests::peers::{GrpcCore, GrpcServers, bootstrap};
+use mesh_tests::load::under_load;
+use mesh_tests::mesh::{mesh_as, trusting_workload};
+use mesh_tests::peers::{GrpcCore, GrpcServers};
 use mesh_tests::wire;
-use mesh_xds_client::ResourceKind;
-use mesh_xds_client::testkit::{ControlPlane, resource};
 
 #[tokio::test]
 async fn all_four_kinds_of_call_echo() {
@@ -80,6 +84,86 @@ async fn server_sees_a_deadline_and_a_cancellation() {
 }
 
 #[tokio::test]
+async fn deadline_ends_a_call_on_both_sides() {
+    let Some(core) = GrpcCore::find() else { return };
+    let mut servers = core.servers(&["one"]).await;
+    let mut echo = connect(&servers, "one");
+    let mut slow = Request::new(message("a"));
+    slow.metadata_mut().insert("echo-delay-ms", 60_000.into());
+    slow.set_timeout(Duration::from_millis(200));
+    let status = echo.unary(slow).await.unwrap_err();
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+    loop {
+        let seen = servers.report().await["one"];
+        if seen.cancelled + seen.expired == 1 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn unavailable_is_retried_and_attempts_are_numbered() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers(&["one"]).await;
+    let mut request = idempotent();
+    request.metadata_mut().insert("echo-status", (Code::Unavailable as i32).into());
+    request.metadata_mut().insert("echo-fail-attempts", 2.into());
+    let answer = connect(&servers, "one").unary(request).await.unwrap();
+    assert_eq!(answer.metadata().get("echo-attempt").unwrap(), "2");
+}
+
+#[tokio::test]
+async fn call_waits_for_a_server_that_comes_back() {
+    let Some(core) = GrpcCore::find() else { return };
+    let mut servers = core.servers(&["one"]).await;
+    servers.drain("one", 0.0).await;
+    let mut echo = connect(&servers, "one");
+    let status = echo.unary(message("a")).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(!flags(&status).is_empty());
+
+    let mut patient = Request::new(message("a"));
+    patient.extensions_mut().insert(CallOptions::new().wait_for_ready());
+    let (answer, ()) = tokio::join!(echo.unary(patient), servers.start("one"));
+    assert_eq!(answer.unwrap().into_inner(), "a");
+}
+
+#[tokio::test]
+async fn drains_and_restarts_under_load_lose_nothing() {
+    let Some(core) = GrpcCore::find() else { return };
+    let mut servers = core.servers(&["one", "two"]).await;
+    // A draining C-core server answers CANCELLED to every call at once that no handler has taken, which may be all callers.
+    let budget = RetryBudget { percent: Percent::ALL, min_concurrency: 16 };
+    let limits = Thresholds { retry_budget: Some(budget), ..Thresholds::default() };
+    let breakers = CircuitBreakers { default: limits, high: limits };
+    let builder = Channel::builder("echo.test").endpoints([servers.addr("one"), servers.addr("two")]);
+    let echo = Echo::new(builder.circuit_breakers(breakers).build().unwrap());
+    let ((), tally) = under_load(16, || ask(echo.clone()), async {
+        for name in ["one", "two", "one", "two"] {
+            settle_down().await;
+            servers.drain(name, 5.0).await;
+            settle_down().await;
+            servers.start(name).await;
+        }
+        settle_down().await;
+    })
+    .await;
+    println!("C-core, 4 drains of one of two servers: {} calls, {:?}", tally.calls(), tally);
+    assert!(tally.failures.is_empty(), "{tally:?}");
+    assert_eq!(tally.answers.len(), 2, "{tally:?}");
+}
+
+#[tokio::test]
+async fn old_connections_under_load_lose_nothing() {
+    let Some(core) = GrpcCore::find() else { return };
+    let servers = core.servers_with(&["one"], &[("grpc.max_connection_age_ms", 50)]).await;
+    let echo = Echo::new(channel([servers.addr("one")]));
+    let ((), tally) = under_load(16, || ask(echo.clone()), tokio::time::sleep(Duration::from_secs(3))).await;
+    println!("C-core, connections of 50 ms: {} calls, {:?}", tally.calls(), tally);
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+#[tokio::test]
 async fn drain_lets_a_call_in_flight_finish_and_refuses_new_ones() {
     let Some(core) = GrpcCore::find() else { return };
     let mut servers = core.servers(&["one", "two"]).await;
@@ -132,40 +216,21 @@ async fn mutual_tls_refuses_a_stranger() {
 }
 
 #[tokio::test]
-async fn xds_client_obeys_the_control_plane_of_the_test_kit() {
+async fn channel_speaks_mutual_tls() {
     let Some(core) = GrpcCore::find() else { return };
-    let servers = core.servers(&["v1", "v2"]).await;
-    let plane = ControlPlane::new();
-    plane.update(|tx| {
-        tx.set(resource::listener("echo.shop:7070", "routes"))
-            .set(resource::route_config("routes", [("v1", 1)]))
-            .set(resource::cluster("v1"))
-            .set(resource::cluster("v2"))
-            .set(resource::endpoints("v1", [servers.addr("v1")]))
-            .set(resource::endpoints("v2", [servers.addr("v2")]));
-    });
-    let addr = plane.listen("127.0.0.1:0").await.unwrap();
-    let mut client = core.client("xds:///echo.shop:7070", &bootstrap(addr, "client")).await;
-    client.settle(&["v1"]).await;
+    let authority = Authority::new();
+    let servers = core.tls_servers(&["one"], &authority.identify("one")).await;
+    let connect = |identity: &Identity| {
+        let mesh = mesh_as(identity);
+        let builder = Channel::builder("echo.test").mesh(&mesh).endpoints([servers.addr("one")]);
+        Echo::new(builder.tls(trusting_workload("one")).build().unwrap())
+    };
+    let client = authority.identify("client");
+    assert_eq!(ask(connect(&client)).await.unwrap(), "one");
 
-    // 1. Weights shift under load.
-    client.start().await;
-    for (weight, answering) in [(50, &["v1", "v2"][..]), (100, &["v2"])] {
-        plane.set(resource::route_config("routes", [("v1", 100 - weight), ("v2", weight)]));
-        client.settle(answering).await;
-    }
-    // 2. The control plane goes, and traffic is unharmed.
-    plane.stop().await;
-    client.settle(&["v2"]).await;
-
-    // 3. It comes back, and is obeyed.
-    let version = plane.set(resource::route_config("routes", [("v1", 1)]));
-    plane.listen(addr).await.unwrap();
-    client.settle(&["v1"]).await;
-    plane.wait_acked(ResourceKind::RouteConfiguration, &version).await.unwrap();
-    let tally = client.stop().await;
-    assert!(tally.failures.is_empty(), "{tally:?}");
-    assert!(plane.nacks().is_empty());
+    let stranger = Authority::new().identify("stranger").trusting(&client);
+    let status = ask(connect(&stranger)).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status:?}");
 }
 
 #[tokio::test]
@@ -179,8 +244,28 @@ async fn client_counts_who_answered() {
 }
 
 fn connect(servers: &GrpcServers, name: &str) -> Echo<Channel> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", servers.addr(name))).unwrap();
-    Echo::new(endpoint.connect_lazy())
+    Echo::new(channel([servers.addr(name)]))
+}
+
+fn channel<const N: usize>(addrs: [SocketAddr; N]) -> Channel {
+    Channel::builder("echo.test").endpoints(addrs).build().unwrap()
+}
+
+async fn ask(mut echo: Echo<Channel>) -> Result<String, tonic::Status> {
+    let answer = echo.unary(idempotent()).await?;
+    Ok(answer.metadata().get("echo-server").unwrap().to_str().unwrap().to_owned())
+}
+
+/// An echo may be repeated whatever became of it.
+fn idempotent() -> Request<Bytes> {
+    let mut request = Request::new(message("a"));
+    request.extensions_mut().insert(CallOptions::new().idempotent());
+    request
+}
+
+/// Lets the load run against the state that was just brought about.
+async fn settle_down() {
+    tokio::time::sleep(Duration::from_millis(700)).await;
 }
 
 fn message(text: &'static str) -> Bytes {

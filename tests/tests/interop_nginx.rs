@@ -1,11 +1,20 @@
 //! nginx as backend: HTTP/1.1, TLS with client certificates, and `nginx -s reload` under load.
+#![allow(clippy::print_stdout, reason = "the figures of a run are what it is read for")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
-use hyper::{Method, StatusCode};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, StatusCode};
+use mesh_core::outcome::Sent;
+use mesh_http::{Client, ClientBuilder};
 
 use mesh_tests::identity::Authority;
-use mesh_tests::load::under_load;
-use mesh_tests::peers::Nginx;
+use mesh_tests::load::{Tally, under_load};
+use mesh_tests::mesh::{mesh_as, trusting_workload};
+use mesh_tests::peers::{Nginx, RunningNginx};
 use mesh_tests::wire;
 
 #[tokio::test]
@@ -96,4 +105,98 @@ async fn restart_keeps_the_port() {
     let mut connection = wire::http1(addr).await.unwrap();
     let response = connection.send_request(wire::request(Method::GET, addr, "")).await.unwrap();
     assert_eq!(wire::text(response).await.unwrap(), "new");
+}
+
+#[tokio::test]
+async fn client_loses_no_get_over_reloads() {
+    let Some(nginx) = Nginx::find() else { return };
+    let backend = nginx.start("0", &Authority::new().identify("one")).await;
+    let client = client_of(|builder| builder.endpoints([backend.addr()]));
+    let tally = reload_under_load(&backend, &client, Method::GET).await;
+    println!("nginx, GET over reloads: {} requests, {:?}", tally.calls(), tally);
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+#[tokio::test]
+async fn client_loses_no_get_over_reloads_by_mutual_tls() {
+    let Some(nginx) = Nginx::find() else { return };
+    let authority = Authority::new();
+    let backend = nginx.start("0", &authority.identify("one")).await;
+    let mesh = mesh_as(&authority.identify("client"));
+    let tls = trusting_workload("one");
+    let client = client_of(|builder| builder.mesh(&mesh).endpoints([backend.tls_addr()]).tls(tls));
+    let tally = reload_under_load(&backend, &client, Method::GET).await;
+    println!("nginx, GET over reloads, mutual TLS: {} requests, {:?}", tally.calls(), tally);
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+#[tokio::test]
+async fn post_fails_over_reloads_only_where_it_may_have_been_sent() {
+    let Some(nginx) = Nginx::find() else { return };
+    let backend = nginx.start("0", &Authority::new().identify("one")).await;
+    let client = client_of(|builder| builder.endpoints([backend.addr()]));
+    let (sent, unsent) = (AtomicU64::new(0), AtomicU64::new(0));
+    let post = || async {
+        ask(&client, Method::POST).await.inspect_err(|error| {
+            let error = error.downcast_ref::<mesh_http::Error>();
+            let counter = if error.is_some_and(|error| error.sent() != Sent::No) { &sent } else { &unsent };
+            counter.fetch_add(1, Ordering::Relaxed);
+        })
+    };
+    let ((), tally) = under_load(8, post, reloads(&backend)).await;
+    println!("nginx, POST over reloads: {} requests, {:?}", tally.calls(), tally);
+    assert_eq!(unsent.into_inner(), 0, "{tally:?}");
+    assert!(sent.into_inner() * 100 < tally.calls(), "{tally:?}");
+}
+
+#[tokio::test]
+async fn client_without_a_certificate_that_counts_is_refused() {
+    let Some(nginx) = Nginx::find() else { return };
+    let authority = Authority::new();
+    let backend = nginx.start("one", &authority.identify("one")).await;
+    let client_identity = authority.identify("client");
+    let mesh = mesh_as(&client_identity);
+
+    // 1. The backend is not who it should be.
+    let tls = trusting_workload("two");
+    let client = client_of(|builder| builder.mesh(&mesh).endpoints([backend.tls_addr()]).tls(tls));
+    let error = client.get("http://backend.test/").await.unwrap_err();
+    assert!(error.is_tls() && error.sent() == Sent::No, "{error:?}");
+
+    // 2. The client is not believed: nginx says so in HTTP.
+    let stranger = mesh_as(&Authority::new().identify("stranger").trusting(&client_identity));
+    let tls = trusting_workload("one");
+    let client = client_of(|builder| builder.mesh(&stranger).endpoints([backend.tls_addr()]).tls(tls));
+    assert_eq!(client.get("http://backend.test/").await.unwrap().status(), StatusCode::BAD_REQUEST);
+}
+
+fn client_of(
+    terms: impl FnOnce(ClientBuilder<mesh_http::protocol::Http>) -> ClientBuilder<mesh_http::protocol::Http>,
+) -> Client {
+    terms(Client::builder("backend.test")).build().unwrap()
+}
+
+async fn ask(client: &Client, method: Method) -> Result<String, wire::Error> {
+    let body = if method == Method::POST { Full::new(Bytes::from_static(b"order")) } else { Full::default() };
+    let request = Request::builder().method(method).uri("http://backend.test/").body(body)?;
+    let response = client.request(request).await?;
+    if response.status() != StatusCode::OK {
+        return Err(format!("status {}", response.status()).into());
+    }
+    let name = response.into_body().collect().await?.to_bytes();
+    Ok(String::from_utf8(name.to_vec())?)
+}
+
+async fn reload_under_load(backend: &RunningNginx, client: &Client, method: Method) -> Tally {
+    let ((), tally) = under_load(8, || ask(client, method.clone()), reloads(backend)).await;
+    tally
+}
+
+/// Five reloads, half a second apart.
+async fn reloads(backend: &RunningNginx) {
+    for name in ["1", "2", "3", "4", "5"] {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        backend.reload(name).await;
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
 }

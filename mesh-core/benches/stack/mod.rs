@@ -1,10 +1,11 @@
-//! The policy layers around a service that answers at once, so that all that is measured is theirs.
+//! The policy layers as the mesh stacks them, around endpoints that answer at once, so that all that is measured is theirs.
 #![allow(missing_docs, dead_code, reason = "shared by benches and a test, each of which uses a part")]
 
 use std::{
-    future::{Future, Ready, ready},
+    future::Future,
     hint::black_box,
-    pin::pin,
+    net::SocketAddr,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Waker},
     time::Duration,
@@ -16,71 +17,101 @@ use http_body::Body;
 use http_body_util::{Empty, Full};
 use mesh_core::{
     Dice,
-    carry::{Carried, Carries, PolicyOf},
-    config::{CircuitBreakers, RequestPriority, RetryOn, RetryPolicy},
+    balance::{Attempted, Balance, Terms},
+    carry::{Carried, Carries},
+    cluster::{Cluster, Dispatch, Transport, Undelivered},
+    config::{self, ClusterPolicy, Endpoint, Endpoints, RequestPriority, RetryOn, RetryPolicy, Semantics},
     deadline::{Bound, Expiry},
-    hold::UntilEnd,
-    limit::{Breaker, Limit, LimitLayer, Limits},
+    endpoint::{EndpointId, EndpointInfo, Tried},
+    hold::{JoinEnd, UntilEnd},
+    limit::{Breaker, Limit, LimitLayer},
     outcome::{BoxError, HttpClassifier},
-    retry::{AttemptPolicy, HttpRules, Keep, Replay, ReplayBody, Replayed, Retry, RetryLayer},
+    retry::{AttemptPolicy, HttpRules, Keep, Kept, Observe, Replay, ReplayBody, Replayed, Retry, RetryLayer, Try},
 };
 use tokio::time::Instant;
 use tower::{Layer, Service};
 
-/// Answers at once.
-#[derive(Clone)]
+/// An endpoint that answers at once.
 pub(crate) struct Answers;
 
-impl<R> Service<R> for Answers {
-    type Response = Response<Empty<Bytes>>;
-    type Error = BoxError;
-    type Future = Ready<Result<Self::Response, BoxError>>;
+/// The answer.
+pub(crate) struct Answer;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Ok(()))
+/// Carries requests to endpoints that answer at once.
+pub(crate) struct AtOnce;
+
+impl Transport for AtOnce {
+    type Handle = Answers;
+
+    fn open(&self, _: &EndpointInfo<'_>) -> Answers {
+        Answers
     }
 
-    fn call(&mut self, request: R) -> Self::Future {
-        drop(black_box(request));
-        ready(Ok(Response::new(Empty::new())))
+    fn update(&self, _: &Answers, _: &EndpointInfo<'_>) {}
+
+    fn retire(&self, _: &Answers) {}
+}
+
+impl Dispatch<Attempt> for Answers {
+    type Response = Response<Empty<Bytes>>;
+    type Future = Answer;
+
+    #[inline]
+    fn dispatch(&self, attempt: Attempt) -> Answer {
+        black_box(&attempt);
+        Answer
+    }
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Empty<Bytes>>, Undelivered<Attempt>>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(Ok(Response::new(Empty::new())))
     }
 }
 
 /// What a route says of one request.
 #[derive(Clone)]
-pub(crate) struct Terms {
+pub(crate) struct Facts {
     retry: Arc<RetryPolicy>,
-    limits: Arc<Limits>,
+    cluster: Arc<Cluster<AtOnce>>,
+    start: Instant,
     deadline: Expiry,
+    dice: Dice,
     kept: bool,
 }
 
-impl Terms {
+impl Facts {
     pub(crate) fn new(kept: bool) -> Self {
         let retry = RetryPolicy::on(RetryOn::SERVER_ERROR).max_retries(2).expect("legal");
-        let limits = Limits::new(&CircuitBreakers::default());
-        let deadline = Expiry::new(Bound::Request, Instant::now(), Duration::from_secs(15));
-        Self { retry: Arc::new(retry), limits, deadline, kept }
+        let config = Arc::new(config::Cluster::new("bench").expect("a name"));
+        let cluster = Cluster::new(&config, ClusterPolicy::default(), Semantics::Envoy, AtOnce, 1);
+        let endpoints = (1..=3).map(|i| Endpoint::new(SocketAddr::from(([10, 0, 0, i], 80)))).collect();
+        cluster.update_endpoints(&Endpoints::flat(endpoints).expect("three"));
+        let (start, deadline) = Self::begin();
+        Self { retry: Arc::new(retry), cluster, start, deadline, dice: Dice::new(1), kept }
     }
 
-    /// As the mesh does for each call: one reading of the clock, of which the deadline is made.
-    pub(crate) fn begin(&self) -> Self {
-        let deadline = Expiry::new(Bound::Request, Instant::now(), Duration::from_secs(15));
-        Self { deadline, ..self.clone() }
+    /// One reading of the clock, which all policies share.
+    fn begin() -> (Instant, Expiry) {
+        let start = Instant::now();
+        (start, Expiry::new(Bound::Request, start, Duration::from_secs(15)))
     }
 }
 
-impl AttemptPolicy for Terms {
+impl AttemptPolicy for Facts {
     fn retry(&self) -> Option<&RetryPolicy> {
         Some(&self.retry)
     }
 
     fn dice(&self) -> Dice {
-        Dice::new(1)
+        self.dice
     }
 
     fn budget(&self) -> Option<Breaker> {
-        Some(Breaker { limits: self.limits.clone(), priority: RequestPriority::Default })
+        Some(Breaker { limits: self.cluster.limits().clone(), priority: RequestPriority::Default })
     }
 
     fn deadline(&self) -> Option<Expiry> {
@@ -96,31 +127,31 @@ impl AttemptPolicy for Terms {
     }
 }
 
-/// A request that carries its terms, as a request of the mesh does.
+/// A request that carries what was decided about it, as a request of the mesh does.
 pub(crate) struct Routed<B> {
     request: Request<B>,
-    terms: Terms,
+    facts: Facts,
 }
 
-impl<B> Carries<Terms> for Routed<B> {
-    fn carried(&self) -> Terms {
-        self.terms.begin()
+impl<B> Carries<Facts> for Routed<B> {
+    fn carried(&self) -> Facts {
+        self.facts.clone()
     }
 }
 
 impl<B> Routed<B> {
     /// A request without headers, so that to drop it costs nothing.
-    pub(crate) fn bare(body: B, terms: Terms) -> Self {
-        Self { request: Request::new(body), terms }
+    pub(crate) fn bare(body: B, facts: Facts) -> Self {
+        Self { request: Request::new(body), facts }
     }
 
     /// A request with a head as applications send it: to copy it is what keeping costs.
-    pub(crate) fn new(body: B, terms: Terms) -> Self {
+    pub(crate) fn new(body: B, facts: Facts) -> Self {
         let mut request = Request::new(body);
         *request.uri_mut() = Uri::from_static("http://reviews/v1/7");
         request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("application/json"));
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static("bench"));
-        Self { request, terms }
+        Self { request, facts }
     }
 }
 
@@ -132,50 +163,110 @@ pub(crate) fn small() -> Full<Bytes> {
     Full::from("a small body")
 }
 
-/// Keeps the HTTP request within.
+/// One attempt at a request.
+pub(crate) struct Attempt {
+    request: Request<ReplayBody>,
+    cluster: Arc<Cluster<AtOnce>>,
+    dice: Dice,
+    now: Instant,
+}
+
+impl Carries<Breaker> for Attempt {
+    fn carried(&self) -> Breaker {
+        Breaker { limits: self.cluster.limits().clone(), priority: RequestPriority::Default }
+    }
+}
+
+impl Carries<Arc<Cluster<AtOnce>>> for Attempt {
+    fn carried(&self) -> Arc<Cluster<AtOnce>> {
+        self.cluster.clone()
+    }
+}
+
+impl Attempted for Attempt {
+    fn terms(&mut self) -> Terms {
+        Terms { dice: self.dice, tried: Tried::new(), now: self.now, wait_for_ready: false }
+    }
+
+    fn picked(&mut self, _: EndpointId) {}
+}
+
+/// Keeps the HTTP request within, and what was decided beside it.
 #[derive(Clone)]
 pub(crate) struct KeepRouted(Replay);
+
+pub(crate) struct KeptRouted<B> {
+    replayed: Replayed<B>,
+    facts: Facts,
+}
 
 impl<B> Keep<Routed<B>> for KeepRouted
 where
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    type Kept = Replayed<B>;
+    type Kept = KeptRouted<B>;
 
-    fn keep(&self, routed: Routed<B>, repeatable: bool) -> Replayed<B> {
-        self.0.keep(routed.request, repeatable)
+    fn keep(&self, routed: Routed<B>, repeatable: bool) -> KeptRouted<B> {
+        KeptRouted { replayed: self.0.keep(routed.request, repeatable), facts: routed.facts }
     }
 }
 
-/// Whose limits an attempt counts against.
-#[derive(Clone)]
-pub(crate) struct ByCluster(Arc<Limits>);
-
-impl PolicyOf<Request<ReplayBody>, Breaker> for ByCluster {
-    fn policy_of(&self, _: &Request<ReplayBody>) -> Breaker {
-        Breaker { limits: self.0.clone(), priority: RequestPriority::Default }
-    }
-}
-
-pub(crate) type Stack = Retry<Limit<Answers, ByCluster, UntilEnd>, KeepRouted, HttpRules, UntilEnd, Carried, Terms>;
-
-/// Deadline, retries and budget, then the request breaker, around a service that answers at once.
-pub(crate) fn stack() -> Stack {
-    let limits = ByCluster(Limits::new(&CircuitBreakers::default()));
-    let retry = RetryLayer::with_parts(KeepRouted(Replay::new()), HttpRules, UntilEnd(HttpClassifier), Carried);
-    retry.layer(LimitLayer::with_policy(limits).hold(UntilEnd(HttpClassifier)).layer(Answers))
-}
-
-/// One call, from request to dropped response.
-pub(crate) fn call<B>(stack: &mut Stack, request: Routed<B>)
+impl<B> Kept for KeptRouted<B>
 where
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
+    type Attempt = Attempt;
+
+    fn gather(&mut self, cx: &mut Context<'_>) {
+        self.replayed.gather(cx);
+    }
+
+    fn attempt(&mut self, this: Try) -> Option<Attempt> {
+        let request = self.replayed.attempt(this)?;
+        let mut dice = self.facts.dice;
+        let cluster = self.facts.cluster.clone();
+        Some(Attempt { request, cluster, dice: Dice::new(dice.roll()), now: self.facts.start })
+    }
+
+    fn retire(&mut self, this: Try) -> bool {
+        self.replayed.retire(this)
+    }
+
+    fn commit(&mut self, this: Try) {
+        self.replayed.commit(this);
+    }
+
+    fn is_idempotent(&self) -> bool {
+        self.replayed.is_idempotent()
+    }
+}
+
+impl<B, Res> Observe<Res> for KeptRouted<B> {}
+
+type Balanced = Balance<AtOnce, Carried, Carried, UntilEnd>;
+
+pub(crate) type Stack = Retry<Limit<Balanced, Carried, JoinEnd>, KeepRouted, HttpRules, JoinEnd, Carried, Facts>;
+
+/// Deadline, retries and budget, then the request breaker, then the balancer.
+pub(crate) fn stack() -> Stack {
+    let balance = Balance::new(Carried, Carried, UntilEnd(HttpClassifier));
+    let attempts = LimitLayer::with_policy(Carried).hold(JoinEnd).layer(balance);
+    RetryLayer::with_parts(KeepRouted(Replay::new()), HttpRules, JoinEnd, Carried).layer(attempts)
+}
+
+/// One call, from request to dropped response.
+#[inline]
+pub(crate) fn call<B>(stack: &mut Stack, mut routed: Routed<B>)
+where
+    B: Body + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    (routed.facts.start, routed.facts.deadline) = Facts::begin();
     let mut cx = Context::from_waker(Waker::noop());
     let ready = Service::<Routed<B>>::poll_ready(stack, &mut cx);
     assert!(ready.is_ready());
-    let answer = pin!(stack.call(request)).poll(&mut cx);
-    assert!(black_box(answer).is_ready());
+    let answer = pin!(stack.call(routed)).poll(&mut cx);
+    assert!(black_box(&answer).is_ready());
 }

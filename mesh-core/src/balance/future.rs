@@ -47,36 +47,43 @@ where
     T: Transport,
     T::Handle: Dispatch<R>,
 {
-    /// An endpoint is to be picked. The request is there until it is sent.
-    Picking(Option<R>),
-    /// There was none to pick. The request is there until the waiting is over.
-    Waiting {
-        request: Option<R>,
-        #[pin]
-        available: Available<T>,
-    },
     /// The request is at an endpoint. The guard is there until there is a response or an error.
     Sent {
         picked: Option<Picked<T::Handle>>,
         #[pin]
         response: <T::Handle as Dispatch<R>>::Future,
     },
+    /// There was no endpoint to pick. Boxed, as hardly any request waits and all would have to move that much more.
+    Waiting(Pin<Box<Waiting<R, T>>>),
+    /// There is none, and the request does not wait. The error is there until it is told.
+    Refused(Option<BoxError>),
+}
+
+#[pin_project(project = WaitingProj)]
+struct Waiting<R, T: Transport> {
+    /// Taken when the waiting is over.
+    request: Option<R>,
+    #[pin]
+    available: Available<T>,
 }
 
 impl<R, T, A, K> ResponseFuture<R, T, A, K>
 where
     T: Transport,
     T::Handle: Dispatch<R>,
+    A: TermsOf<R>,
 {
+    #[inline]
     pub(super) fn new(request: R, cluster: Arc<Cluster<T>>, terms: Terms, asked: A, hold: K) -> Self {
-        let call = Call { cluster, terms, asked, hold, moved: Tried::new(), last_error: None };
-        Self { state: State::Picking(Some(request)), call }
+        let mut call = Call { cluster, terms, asked, hold, moved: Tried::new(), last_error: None };
+        Self { state: call.send(request), call }
     }
 }
 
 impl<T: Transport, A, K> Call<T, A, K> {
-    /// From `Picking` to `Sent`, or to `Waiting` where there is nobody and the request would rather wait.
-    fn pick<R>(&mut self, mut request: R) -> Result<State<R, T>, BoxError>
+    /// To `Sent`; to `Waiting` where there is nobody and the request would rather wait; or to `Refused`.
+    #[inline]
+    fn send<R>(&mut self, mut request: R) -> State<R, T>
     where
         T::Handle: Dispatch<R>,
         A: TermsOf<R>,
@@ -87,16 +94,16 @@ impl<T: Transport, A, K> Call<T, A, K> {
             Ok(picked) => picked,
             Err(_) if *wait_for_ready => {
                 let available = self.cluster.available();
-                return Ok(State::Waiting { request: Some(request), available });
+                return State::Waiting(Box::pin(Waiting { request: Some(request), available }));
             }
-            Err(error) => return Err(self.give_up(error)),
+            Err(error) => return State::Refused(Some(self.give_up(error))),
         };
         if let Some(error) = self.come_round(&picked) {
-            return Err(error);
+            return State::Refused(Some(error));
         }
         self.asked.picked(&mut request, picked.id());
         let response = picked.handle().dispatch(request);
-        Ok(State::Sent { picked: Some(picked), response })
+        State::Sent { picked: Some(picked), response }
     }
 
     /// The error that led here, if this call has failed at the picked endpoint already and would only repeat it.
@@ -110,8 +117,8 @@ impl<T: Transport, A, K> Call<T, A, K> {
         self.last_error.take().unwrap_or_else(|| error.into())
     }
 
-    /// From `Sent` back to `Picking`, if the request never left and may go elsewhere.
-    fn fail<R>(&mut self, undelivered: Undelivered<R>, mut picked: Picked<T::Handle>) -> Result<State<R, T>, BoxError>
+    /// The request, if it never left and may go elsewhere.
+    fn fail<R>(&mut self, undelivered: Undelivered<R>, mut picked: Picked<T::Handle>) -> Result<R, BoxError>
     where
         T::Handle: Dispatch<R>,
     {
@@ -128,7 +135,7 @@ impl<T: Transport, A, K> Call<T, A, K> {
                 self.moved.push(picked.id());
                 self.terms.now = now;
                 self.last_error = Some(error);
-                Ok(State::Picking(Some(request)))
+                Ok(request)
             }
             _ => Err(error),
         }
@@ -144,22 +151,12 @@ where
 {
     type Output = Result<K::Held, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let next = match this.state.as_mut().project() {
-                // Picking -> Sent: there is an endpoint; Picking -> Waiting: there is none yet.
-                StateProj::Picking(request) => {
-                    let request = request.take().expect("a future is not polled after it has ended");
-                    this.call.pick(request)
-                }
-                // Waiting -> Picking: somebody may be available. The latency counts from now.
-                StateProj::Waiting { request, available } => {
-                    ready!(available.poll(cx));
-                    this.call.terms.now = Instant::now();
-                    Ok(State::Picking(request.take()))
-                }
-                // Sent -> end, or Sent -> Picking: the request came back.
+            let request = match this.state.as_mut().project() {
+                // Sent -> end, or the request came back.
                 StateProj::Sent { picked, response } => {
                     let result = ready!(response.poll(cx));
                     let picked = picked.take().expect("a future is not polled after it has ended");
@@ -168,14 +165,22 @@ where
                             picked.reached();
                             return Poll::Ready(Ok(this.call.hold.hold(response, picked)));
                         }
-                        Err(undelivered) => this.call.fail(undelivered, picked),
+                        Err(undelivered) => this.call.fail(undelivered, picked)?,
                     }
                 }
+                // Somebody may be available. The latency counts from now.
+                StateProj::Waiting(waiting) => {
+                    let WaitingProj { request, available } = waiting.as_mut().project();
+                    ready!(available.poll(cx));
+                    this.call.terms.now = Instant::now();
+                    request.take().expect("the request is there until the waiting is over")
+                }
+                StateProj::Refused(error) => {
+                    let error = error.take().expect("a future is not polled after it has ended");
+                    return Poll::Ready(Err(error));
+                }
             };
-            match next {
-                Ok(state) => this.state.set(state),
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+            this.state.set(this.call.send(request));
         }
     }
 }

@@ -171,7 +171,7 @@ impl<'a, H> Pick<'a, '_, H> {
 
     #[inline]
     fn was_tried(&self, member: &Member<H>) -> bool {
-        !self.ask.tried.is_empty() && self.ask.tried.contains(member.seat.id())
+        self.ask.tried.contains(member.seat.id())
     }
 
     /// Takes the probe, if the member is due for one.

@@ -25,7 +25,7 @@ use crate::{
 /// - A request that never left, since no connection could be made or the peer refused it unprocessed, moves on to an
 ///   endpoint where it was not, at most [`Tried::CAPACITY`](crate::endpoint::Tried::CAPACITY) times. This is no retry: no
 ///   budget pays for it, since nobody has done any work for it.
-/// - It is always ready: which endpoint must be ready depends on the request. Nothing is picked before the future is polled.
+/// - It is always ready: which endpoint must be ready depends on the request. That is picked in `call`.
 /// - Dropping the future gives up the request; the endpoint counts it as neither success nor failure.
 /// - Clones share their clusters.
 ///
@@ -135,6 +135,7 @@ where
         Poll::Ready(Ok(()))
     }
 
+    #[inline]
     fn call(&mut self, mut request: R) -> Self::Future {
         let cluster = self.clusters.policy_of(&request);
         let terms = self.terms.terms_of(&mut request);

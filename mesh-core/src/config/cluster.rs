@@ -16,7 +16,6 @@ pub struct Cluster {
 
 /// Where the endpoints of a cluster come from.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Discovery {
     /// From whoever gave the cluster, under this name, which may differ from the cluster's (EDS `service_name`).
     Endpoints(Arc<str>),
@@ -37,7 +36,6 @@ pub struct DnsName {
 
 /// How an endpoint is picked among those that are available.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-#[non_exhaustive]
 pub enum LoadBalancing {
     /// Each in turn, as often as its weight says. Choose it when requests cost the same.
     #[default]
@@ -62,7 +60,6 @@ pub enum LoadBalancing {
 
 /// Which HTTP is spoken to an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum HttpProtocol {
     /// HTTP/1.1.
     #[default]

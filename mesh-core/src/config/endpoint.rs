@@ -54,7 +54,6 @@ pub struct Endpoint {
 
 /// Where an endpoint listens.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[non_exhaustive]
 pub enum Address {
     /// An IP address and port.
     Socket(SocketAddr),
@@ -64,7 +63,6 @@ pub enum Address {
 
 /// What the source says of an endpoint's health (`envoy.config.core.v3.HealthStatus`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum HealthStatus {
     /// Nothing; taken for healthy.
     #[default]
@@ -85,7 +83,6 @@ pub struct Metadata(pub BTreeMap<Arc<str>, BTreeMap<Arc<str>, MetadataValue>>);
 
 /// One fact (`google.protobuf.Value`).
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum MetadataValue {
     /// Nothing.
     Null,

@@ -31,7 +31,6 @@ struct HeaderSet {
 
 /// What happens when the header is already there (`HeaderValueOption.HeaderAppendAction`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum HeaderAppend {
     /// Another value is added.
     #[default]

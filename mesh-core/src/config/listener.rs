@@ -29,7 +29,6 @@ pub struct HttpFilter {
 
 /// What a filter does.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum FilterKind {
     /// Delays and aborts requests on purpose.
     Faults(Arc<FaultInjection>),
@@ -71,7 +70,6 @@ pub struct FaultAbort {
 
 /// The answer of an abort.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum AbortStatus {
     /// An HTTP status.
     Http(StatusCode),

@@ -27,7 +27,6 @@ pub struct StringMatcher {
 
 /// What a [`StringMatcher`] looks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Pattern {
     /// The whole text.
     Exact(Box<str>),
@@ -55,7 +54,6 @@ pub struct HeaderMatcher {
 
 /// Which header a [`HeaderMatcher`] looks at: one of the request's own, or a pseudo-header, which Envoy keeps among them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum HeaderKey {
     /// A header by its name.
     Name(HeaderName),
@@ -84,7 +82,6 @@ pub struct RequestHead<'a> {
 
 /// What a [`HeaderMatcher`] asks of the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum HeaderTest {
     /// The value matches.
     Value(StringMatcher),
@@ -103,7 +100,6 @@ pub struct QueryMatcher {
 
 /// What a [`QueryMatcher`] asks of the parameter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum QueryTest {
     /// The value matches.
     Value(StringMatcher),

@@ -190,8 +190,9 @@ impl RetryOn {
     pub const GRPC_INTERNAL: Self = Self(1 << 13);
     /// gRPC status UNAVAILABLE (`unavailable`).
     pub const GRPC_UNAVAILABLE: Self = Self(1 << 14);
-    /// Failures, gateway errors and gRPC's UNAVAILABLE, of a request that may be repeated whatever became of it: its method
-    /// is idempotent (RFC 9110 9.2.2), or the call was marked so. Not a condition of Envoy's; it is what a preset needs to be safe for
+    /// Failures, gateway errors and gRPC's UNAVAILABLE and CANCELLED, of a request that may be repeated whatever became of
+    /// it: its method is idempotent (RFC 9110 9.2.2), or the call was marked so. Not a condition of Envoy's; it is what a
+    /// preset needs to be safe for
     /// every method.
     pub const IDEMPOTENT_FAILURE: Self = Self(1 << 15);
 

@@ -46,7 +46,6 @@ pub struct VirtualHost {
 
 /// The hosts of a virtual host; an exact name wins over a suffix, a suffix over a prefix, longer ones first, and any last.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
 pub enum Domain {
     /// This host, and port if it names one.
     Exact(Box<str>),
@@ -95,7 +94,6 @@ pub struct RouteMatch {
 
 /// The path that a route takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum PathMatch {
     /// This path.
     Exact(Box<str>),
@@ -109,7 +107,6 @@ pub enum PathMatch {
 
 /// What happens to a request that a route took.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum Action {
     /// It goes to a cluster.
     Forward(Forward),
@@ -143,7 +140,6 @@ pub struct Forward {
 
 /// Which cluster a request goes to.
 #[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
 pub enum ClusterChoice {
     /// This one.
     One(Arc<str>),
@@ -177,7 +173,6 @@ pub struct WeightedCluster {
 
 /// A path that replaces the request's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum PathRewrite {
     /// Replaces what the route matched, prefix or whole path.
     Prefix(Box<str>),
@@ -192,7 +187,6 @@ pub enum PathRewrite {
 
 /// An authority that replaces the request's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum HostRewrite {
     /// This one.
     Literal(Box<str>),
@@ -222,7 +216,6 @@ pub struct Redirect {
 
 /// The path of a redirect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum RedirectPath {
     /// This one; its own query, if it has one, replaces the request's.
     Whole(Box<str>),

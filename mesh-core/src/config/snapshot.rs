@@ -21,7 +21,6 @@ pub struct Snapshot {
 
 /// What is known of a target.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub enum TargetState {
     /// Its configuration.
     Ready(Arc<Listener>),

@@ -21,7 +21,6 @@ pub type IdentityName = Arc<str>;
 
 /// Whose signature on the peer's certificate is believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Trust {
     /// The bundles that come with this identity; with several trust domains, the one of the peer's SPIFFE id.
     Identity(IdentityName),
@@ -33,7 +32,6 @@ pub enum Trust {
 
 /// The name that is sent to the peer (`sni`, `auto_host_sni`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Sni {
     /// The host of the request's authority, unless it is an IP address (`auto_sni`).
     #[default]
@@ -58,7 +56,6 @@ pub struct SanMatcher {
 
 /// A kind of subject alternative name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum SanKind {
     /// A DNS name.
     Dns,

@@ -46,16 +46,21 @@ pub struct Silence {
 #[pin_project]
 #[derive(Debug)]
 pub struct TimedBody<B> {
-    /// None once a limit has passed.
     #[pin]
-    body: Option<B>,
+    stage: Stage<B>,
     #[pin]
     timer: Timer,
     limits: BodyLimits,
     /// Set when a frame was waited for, taken when one came.
     quiet_since: Option<Instant>,
-    /// Set when a limit has passed.
-    expired: Option<Outcome>,
+}
+
+#[pin_project(project = StageProjection)]
+#[derive(Debug)]
+enum Stage<B> {
+    InTime(#[pin] B),
+    /// A limit has passed.
+    Expired(Outcome),
 }
 
 // === impl BodyLimits ===
@@ -77,6 +82,7 @@ impl BodyLimits {
 impl<Res> Hold<Res, BodyLimits> for AtOnce {
     type Held = Res;
 
+    #[inline]
     fn hold(&self, response: Res, _: BodyLimits) -> Res {
         response
     }
@@ -85,6 +91,7 @@ impl<Res> Hold<Res, BodyLimits> for AtOnce {
 impl<B, C> Hold<Response<B>, BodyLimits> for UntilEnd<C> {
     type Held = Response<TimedBody<B>>;
 
+    #[inline]
     fn hold(&self, response: Response<B>, limits: BodyLimits) -> Self::Held {
         response.map(|body| TimedBody::new(body, limits))
     }
@@ -93,6 +100,7 @@ impl<B, C> Hold<Response<B>, BodyLimits> for UntilEnd<C> {
 impl<B> Hold<Response<B>, BodyLimits> for JoinEnd {
     type Held = Response<TimedBody<B>>;
 
+    #[inline]
     fn hold(&self, response: Response<B>, limits: BodyLimits) -> Self::Held {
         response.map(|body| TimedBody::new(body, limits))
     }
@@ -102,8 +110,9 @@ impl<B> Hold<Response<B>, BodyLimits> for JoinEnd {
 
 impl<B> TimedBody<B> {
     /// Watches `body`.
+    #[inline]
     pub const fn new(body: B, limits: BodyLimits) -> Self {
-        Self { body: Some(body), timer: Timer::new(), limits, quiet_since: None, expired: None }
+        Self { stage: Stage::InTime(body), timer: Timer::new(), limits, quiet_since: None }
     }
 
     /// Whether a frame ever had to be waited for, which is when the timer comes into being.
@@ -113,7 +122,10 @@ impl<B> TimedBody<B> {
 
     /// The inner body; none once a limit has passed.
     pub const fn get_ref(&self) -> Option<&B> {
-        self.body.as_ref()
+        match &self.stage {
+            Stage::InTime(body) => Some(body),
+            Stage::Expired(_) => None,
+        }
     }
 }
 
@@ -127,7 +139,7 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
         let mut this = self.project();
-        let Some(body) = this.body.as_mut().as_pin_mut() else {
+        let StageProjection::InTime(body) = this.stage.as_mut().project() else {
             return Poll::Ready(None);
         };
         if let Poll::Ready(frame) = body.poll_frame(cx) {
@@ -139,22 +151,25 @@ where
         };
         ready!(this.timer.poll(cx, expiry.at()));
         let elapsed: Elapsed = expiry.elapsed(Sent::Yes);
-        *this.expired = Some(Outcome::failed(elapsed.failure(), expiry.at()));
-        expiry.give_up(Sent::Yes, || this.body.set(None));
+        let expired = Stage::Expired(Outcome::failed(elapsed.failure(), expiry.at()));
+        expiry.give_up(Sent::Yes, || this.stage.set(expired));
         Poll::Ready(Some(Err(elapsed.into())))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
+        self.get_ref().is_none_or(Body::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        self.get_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
 impl<B: Concluded> Concluded for TimedBody<B> {
     fn outcome(&self) -> Option<Outcome> {
-        self.expired.or_else(|| self.body.as_ref()?.outcome())
+        match &self.stage {
+            Stage::InTime(body) => body.outcome(),
+            Stage::Expired(outcome) => Some(*outcome),
+        }
     }
 }

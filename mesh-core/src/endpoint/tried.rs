@@ -3,11 +3,19 @@
 use super::EndpointId;
 
 /// The last few endpoints that a request has been to, so that another attempt goes elsewhere.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tried {
-    ids: [Option<EndpointId>; Self::CAPACITY],
+///
+/// Every attempt carries it, and nearly all are first attempts: so it is one word, and allocates when there is something to
+/// remember.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tried(Option<Box<Places>>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Places {
+    ids: [Option<EndpointId>; Tried::CAPACITY],
     next: u8,
 }
+
+// === impl Tried ===
 
 impl Tried {
     /// How many are remembered; a further one displaces the oldest.
@@ -15,7 +23,7 @@ impl Tried {
 
     /// None.
     pub const fn new() -> Self {
-        Self { ids: [None; Self::CAPACITY], next: 0 }
+        Self(None)
     }
 
     /// Remembers one.
@@ -23,26 +31,26 @@ impl Tried {
         if self.contains(id) {
             return;
         }
-        let place = usize::from(self.next);
-        self.ids[place] = Some(id);
-        self.next = ((place + 1) % Self::CAPACITY) as u8;
+        let Places { ids, next } = &mut **self.0.get_or_insert_default();
+        ids[usize::from(*next)] = Some(id);
+        *next = (*next + 1) % Self::CAPACITY as u8;
     }
 
     /// Whether one is remembered.
     #[inline]
     pub fn contains(&self, id: EndpointId) -> bool {
-        !self.is_empty() && self.ids.contains(&Some(id))
+        self.0.as_ref().is_some_and(|places| places.ids.contains(&Some(id)))
     }
 
     /// How many are remembered.
     pub fn len(&self) -> usize {
-        self.ids.iter().flatten().count()
+        self.0.as_ref().map_or(0, |places| places.ids.iter().flatten().count())
     }
 
     /// Whether none is.
     #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.ids[0].is_none()
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 }
 

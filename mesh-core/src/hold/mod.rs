@@ -133,6 +133,7 @@ impl<G: Settle> Settle for Option<G> {
 impl<Res, G: Settle> Hold<Res, G> for AtOnce {
     type Held = Res;
 
+    #[inline]
     fn hold(&self, response: Res, mut guard: G) -> Res {
         let at = Instant::now();
         guard.settle(&Outcome { class: Class::Success, status: None, grpc_status: None, failure: None, at });
@@ -151,6 +152,7 @@ where
 {
     type Held = Response<Watched<B, ByClassifier<C::End>, G>>;
 
+    #[inline]
     fn hold(&self, response: Response<B>, guard: G) -> Self::Held {
         let status = response.status();
         let head = self.0.head(status, response.headers());
@@ -168,6 +170,7 @@ where
 {
     type Held = Response<Watched<B, ByBody, G>>;
 
+    #[inline]
     fn hold(&self, response: Response<B>, guard: G) -> Self::Held {
         response.map(|body| Watched::new(body, ByBody, guard))
     }
@@ -182,6 +185,7 @@ where
     G: Settle,
 {
     /// Watches `body`; one that is at its end already is settled here.
+    #[inline]
     fn new(body: B, judge: J, mut guard: G) -> Self {
         if !body.is_end_stream() {
             return Self { body, judge, watch: Watch::Open(guard) };

@@ -36,6 +36,7 @@ enum State<F, H> {
 }
 
 impl<F, H> ResponseFuture<F, H> {
+    #[inline]
     pub(super) const fn admitted(future: F, permit: Permit, hold: H) -> Self {
         Self { state: State::Admitted { future, permit: Some(permit), hold } }
     }
@@ -53,13 +54,17 @@ where
 {
     type Output = Result<H::Held, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProjection::Refused(overloaded) => Poll::Ready(Err((*overloaded).into())),
             StateProjection::Admitted { future, permit, hold } => {
                 let result = ready!(future.poll(cx));
                 let permit = permit.take().expect("a finished future is not polled again");
-                Poll::Ready(result.map(|response| hold.hold(response, permit)).map_err(Into::into))
+                Poll::Ready(match result {
+                    Ok(response) => Ok(hold.hold(response, permit)),
+                    Err(error) => Err(error.into()),
+                })
             }
         }
     }

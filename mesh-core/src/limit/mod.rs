@@ -122,6 +122,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         let Breaker { limits, priority } = self.policy.policy_of(&request);
         match limits.admit(Resource::Requests, priority) {

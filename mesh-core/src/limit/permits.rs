@@ -29,7 +29,7 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Resource {
-    /// Requests under way, to the end of their responses.
+    /// Requests under way, to the end of their responses; those that wait for a connection are among them.
     Requests,
     /// Requests that wait for a connection.
     Pending,
@@ -159,8 +159,9 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// Refuses when the count or the budget allows no more:
-    /// `active retries < max(percent * (requests + pending), min_concurrency)`.
+    /// Refuses when the count or the budget allows no more: `active retries < max(percent * requests, min_concurrency)`.
+    /// Envoy adds the requests that wait for a connection to those that have one (`RetryBudget.budget_percent`); here a
+    /// request that waits has its permit already, and counts once.
     pub fn retry(self: &Arc<Self>, priority: RequestPriority) -> Result<Permit, Overloaded> {
         self.clone().admit(Resource::Retries, priority)
     }
@@ -256,9 +257,10 @@ impl Tier {
         }
     }
 
-    /// What a retry budget is a share of.
+    /// What a retry budget is a share of: requests, those that wait for a connection among them. Where nobody counts requests,
+    /// those that wait are all that is known.
     fn under_way(&self) -> u64 {
-        u64::from(self.requests.active.load(Relaxed)) + u64::from(self.pending.active.load(Relaxed))
+        u64::from(self.requests.active.load(Relaxed).max(self.pending.active.load(Relaxed)))
     }
 }
 

@@ -64,7 +64,7 @@ fn lowered_limit_keeps_count_of_what_runs() {
 }
 
 #[test]
-fn retry_budget_grows_with_requests_and_those_that_wait() {
+fn retry_budget_grows_with_requests_and_counts_those_that_wait_once() {
     let budget = RetryBudget { percent: Percent::new(20.0).expect("legal"), min_concurrency: 1 };
     let limits = Limits::new(&breakers(Thresholds { retry_budget: Some(budget), ..Thresholds::default() }));
     let _first = limits.retry(NORMAL).expect("one is always allowed");
@@ -72,9 +72,20 @@ fn retry_budget_grows_with_requests_and_those_that_wait() {
 
     let _requests: Vec<_> = (0..9).map(|_| limits.request(NORMAL).expect("room")).collect();
     assert!(limits.retry(NORMAL).is_err(), "20 % of 9 is 1.8, which allows one");
-    let _waiting = limits.pending(NORMAL).expect("room");
+    let _waiting: Vec<_> = (0..9).map(|_| limits.pending(NORMAL).expect("room")).collect();
+    assert!(limits.retry(NORMAL).is_err(), "all of them wait, and they are still 9");
+    let _tenth = limits.request(NORMAL).expect("room");
     let _second = limits.retry(NORMAL).expect("20 % of 10 is 2");
     assert!(limits.retry(NORMAL).is_err());
+}
+
+#[test]
+fn retry_budget_knows_those_that_wait_where_nobody_counts_requests() {
+    let budget = RetryBudget { percent: Percent::new(50.0).expect("legal"), min_concurrency: 0 };
+    let limits = Limits::new(&breakers(Thresholds { retry_budget: Some(budget), ..Thresholds::default() }));
+    assert!(limits.retry(NORMAL).is_err());
+    let _waiting: Vec<_> = (0..2).map(|_| limits.pending(NORMAL).expect("room")).collect();
+    assert!(limits.retry(NORMAL).is_ok());
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -75,8 +75,8 @@ impl<F> Attempts<F> {
         before.is_some_and(|(_, before)| before != progress)
     }
 
-    /// The attempt whose limit is the nearest.
-    pub(super) const fn slowest(&self) -> Try {
+    /// The attempt that has ended, or whose limit is the nearest.
+    pub(super) const fn latest(&self) -> Try {
         self.this
     }
 
@@ -95,14 +95,12 @@ impl<F> Attempts<F> {
 }
 
 impl<F: Future> Attempts<F> {
-    /// The next attempt that ends; pending while there is none.
+    /// The result of the next attempt that ends, which is then the [`latest`](Self::latest); pending while there is none.
     #[inline]
-    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(Try, F::Output)> {
-        let mut slot = self.project();
-        let Some(future) = slot.future.as_mut().as_pin_mut() else {
-            return Poll::Pending;
-        };
-        let output = ready!(future.poll(cx));
-        Poll::Ready((*slot.this, output))
+    pub(super) fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match self.project().future.as_pin_mut() {
+            Some(future) => future.poll(cx),
+            None => Poll::Pending,
+        }
     }
 }

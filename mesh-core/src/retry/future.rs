@@ -81,6 +81,8 @@ struct Account {
     unsent: u32,
     /// Whether a peer has refused it unprocessed before.
     refused: bool,
+    /// Whether it has lost a connection that served others before it.
+    severed: bool,
     pace: Pace,
     dice: Dice,
     /// Of the retry that waits or is under way.
@@ -106,12 +108,14 @@ const MOST_UNSENT: u32 = 16;
 
 impl<S, F, K, P: AttemptPolicy, J, H> ResponseFuture<S, F, K, P, J, H> {
     /// `service` is ready.
+    #[inline]
     pub(super) fn new(service: S, kept: K, policy: P, judge: J, hold: H) -> Self {
         let account = Account {
             started: 0,
             retries: 0,
             unsent: 0,
             refused: false,
+            severed: false,
             pace: Pace::default(),
             dice: policy.dice(),
             permit: None,
@@ -132,6 +136,7 @@ where
 {
     type Output = Result<H::Held, BoxError>;
 
+    #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut driver = self.project();
         loop {
@@ -151,11 +156,13 @@ where
                     Poll::Pending => {}
                 },
                 Stage::UnderWay => {
-                    if let Poll::Ready((this, result)) = driver.attempts.as_mut().poll(cx) {
+                    if let Poll::Ready(result) = driver.attempts.as_mut().poll(cx) {
+                        let this = driver.attempts.latest();
                         driver.attempts.as_mut().end(this);
-                        match driver.settle(this, result.map_err(Into::into)) {
-                            Poll::Pending => continue,
-                            delivered => return delivered,
+                        let result = result.map_err(Into::into);
+                        match driver.settle(this, &result) {
+                            Some(flags) => return Poll::Ready(driver.deliver(this, result, flags)),
+                            None => continue,
                         }
                     }
                 }
@@ -165,10 +172,13 @@ where
                 Limit::Deadline(expiry) => return Poll::Ready(Err(driver.give_up(expiry))),
                 Limit::Wait => *driver.stage = Stage::Starting,
                 Limit::Attempt(expiry) if driver.is_moving(&expiry) => {}
-                Limit::Attempt(expiry) => match driver.cut_off(&expiry) {
-                    Poll::Pending => {}
-                    delivered => return delivered,
-                },
+                Limit::Attempt(expiry) => {
+                    let this = driver.attempts.latest();
+                    let result = Err(driver.cut_off(this, &expiry));
+                    if let Some(flags) = driver.settle(this, &result) {
+                        return Poll::Ready(driver.deliver(this, result, flags));
+                    }
+                }
             }
         }
     }
@@ -203,6 +213,13 @@ impl<S, F, K: Kept, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
         expiry.bound() != Bound::PerTry && self.attempts.as_mut().has_moved(self.kept.progress())
     }
 
+    /// Ends an attempt whose time is up; what follows is as for any failure.
+    fn cut_off(&mut self, this: Try, expiry: &Expiry) -> BoxError {
+        let at = expiry.give_up(Sent::Maybe, || self.attempts.as_mut().end(this));
+        AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))
+    }
+
+    /// Ends everything.
     fn give_up(&mut self, expiry: Expiry) -> BoxError {
         let sent = if self.account.started == 0 { Sent::No } else { Sent::Maybe };
         let at = expiry.give_up(sent, || self.attempts.as_mut().clear());
@@ -235,36 +252,25 @@ where
         Ok(())
     }
 
-    /// Ends the slowest attempt, whose time is up; what follows is as for any failure.
-    fn cut_off<Res>(&mut self, expiry: &Expiry) -> Poll<Result<H::Held, BoxError>>
-    where
-        K: Observe<Res>,
-        J: Judge<Res>,
-        H: Hold<Res, BodyLimits>,
-    {
-        let this = self.attempts.slowest();
-        let at = expiry.give_up(Sent::Maybe, || self.attempts.as_mut().end(this));
-        self.settle(this, Err(AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))))
-    }
-
-    /// Delivers the result of attempt `this`, which has ended, or sets out for another and is pending.
+    /// Looks at the result of attempt `this`, which has ended: the flags to deliver it with, or none when another attempt
+    /// follows.
     #[inline]
-    fn settle<Res>(&mut self, this: Try, result: Result<Res, BoxError>) -> Poll<Result<H::Held, BoxError>>
+    fn settle<Res>(&mut self, this: Try, result: &Result<Res, BoxError>) -> Option<Flags>
     where
         K: Observe<Res>,
         J: Judge<Res>,
-        H: Hold<Res, BodyLimits>,
     {
-        self.kept.observe(this, &result);
-        *self.stage = match self.next(this, &result) {
-            Next::Deliver(flags) => return Poll::Ready(self.deliver(this, result, flags)),
+        self.kept.observe(this, result);
+        *self.stage = match self.next(this, result) {
+            Next::Deliver(flags) => return Some(flags),
             Next::After(Duration::ZERO) => Stage::Starting,
             Next::After(wait) => Stage::Waiting(Instant::now() + wait),
         };
-        Poll::Pending
+        None
     }
 
     /// What follows attempt `this`.
+    #[inline]
     fn next<Res>(&mut self, this: Try, result: &Result<Res, BoxError>) -> Next
     where
         J: Judge<Res>,
@@ -281,6 +287,7 @@ where
     }
 
     /// What the policy makes of a result.
+    #[inline]
     fn retry<Res>(&mut self, result: &Result<Res, BoxError>, failure: Option<Failure>) -> Next
     where
         J: Judge<Res>,
@@ -303,7 +310,7 @@ where
         if self.policy.deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
             return Next::Deliver(Flags::URX);
         }
-        if !failure.is_some_and(|failure| is_connect_failure(&failure))
+        if !failure.is_some_and(|failure| self.account.may_retry_freely(&failure))
             && let Some(breaker) = self.policy.budget()
         {
             match breaker.limits.retry(breaker.priority) {
@@ -337,7 +344,7 @@ where
     }
 }
 
-/// A peer that was never reached bears no load from being tried, so that the budget, which limits load, does not count it.
+/// A peer that was never reached bears no load from being tried.
 fn is_connect_failure(failure: &Failure) -> bool {
     failure.sent == Sent::No
         && matches!(failure.kind, FailureKind::Connect | FailureKind::ConnectTimeout | FailureKind::Tls)
@@ -346,6 +353,15 @@ fn is_connect_failure(failure: &Failure) -> bool {
 // === impl Account ===
 
 impl Account {
+    /// Whether a retry after `failure` says nothing of the peer's load, so that the budget, which limits load, does not count
+    /// it: the peer was never reached; or a connection has ended that many requests shared, or that was idle a moment ago.
+    /// Restarts and reloads take all of those at once, which no budget would cover. Only the first time, so that a peer that
+    /// dies of a request is not fed with it.
+    fn may_retry_freely(&mut self, failure: &Failure) -> bool {
+        is_connect_failure(failure)
+            || (failure.kind == FailureKind::Severed && !std::mem::replace(&mut self.severed, true))
+    }
+
     /// Whether the request was not processed by anyone, and may be repeated at once, without policy or budget, as no attempt
     /// (gRFC A6, transparent retries): once when a peer has refused it, and whenever it never left, within reason.
     fn may_repeat(&mut self, failure: &Failure) -> bool {
@@ -354,7 +370,7 @@ impl Account {
         }
         match failure.kind {
             FailureKind::Refused | FailureKind::Reset => !std::mem::replace(&mut self.refused, true),
-            FailureKind::Disconnected => {
+            FailureKind::Disconnected | FailureKind::Severed => {
                 self.unsent += 1;
                 self.unsent <= MOST_UNSENT
             }

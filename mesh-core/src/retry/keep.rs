@@ -195,6 +195,7 @@ where
         self.repeatable && self.body.retire(this.id)
     }
 
+    #[inline]
     fn commit(&mut self, this: Try) {
         self.head = None;
         self.body.commit(this.id);

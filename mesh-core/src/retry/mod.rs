@@ -160,6 +160,7 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
+    #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         let RetryLayer { keep, judge, hold, origin, .. } = &self.recipe;
         let policy = origin.policy_of(&request);

@@ -84,6 +84,7 @@ impl<Res> Judge<Res> for FailureRules {
 // === impl HttpRules ===
 
 impl<B> Judge<Response<B>> for HttpRules {
+    #[inline]
     fn judge(&self, tried: Tried<'_, Response<B>>) -> Verdict {
         let Ok(response) = tried.result else {
             return FailureRules.judge(tried);
@@ -136,6 +137,7 @@ const GRPC_CONDITIONS: [(RetryOn, &[u8]); 5] = [
 ];
 
 /// Whether the policy's conditions include a response.
+#[inline]
 fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
     let on = policy.conditions();
     let limited = RetryOn::RATE_LIMITED;
@@ -150,10 +152,12 @@ fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &Retry
     }
 }
 
+#[inline]
 fn meets_a_condition(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
     let mut on = policy.conditions();
     if idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE) {
-        on = on | RetryOn::GATEWAY_ERROR | RetryOn::GRPC_UNAVAILABLE;
+        // CANCELLED, which the caller did not ask for, is what C-core's servers answer on drain to what no handler has taken.
+        on = on | RetryOn::GATEWAY_ERROR | RetryOn::GRPC_UNAVAILABLE | RetryOn::GRPC_CANCELLED;
     }
     let gateway = matches!(status.as_u16(), 502..=504);
     (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))
@@ -161,15 +165,19 @@ fn meets_a_condition(status: StatusCode, headers: &HeaderMap, policy: &RetryPoli
         || (status == StatusCode::CONFLICT && on.intersects(RetryOn::CONFLICT))
         || (on.intersects(RetryOn::STATUSES) && policy.retriable_statuses().contains(&status))
         || (on.intersects(RetryOn::HEADERS) && policy.retriable_headers().iter().any(|m| m.matches_headers(headers)))
-        || meets_a_grpc_condition(headers, on)
+        || (wants_a_grpc_status(on) && meets_a_grpc_condition(headers, on))
+}
+
+/// Asked first, since a header is looked up only where it decides.
+#[inline]
+fn wants_a_grpc_status(on: RetryOn) -> bool {
+    GRPC_CONDITIONS.iter().any(|(condition, _)| on.intersects(*condition))
 }
 
 /// Whether the status of a trailers-only answer meets a condition.
 fn meets_a_grpc_condition(headers: &HeaderMap, on: RetryOn) -> bool {
-    let mut wanted = GRPC_CONDITIONS.iter().filter(|(condition, _)| on.intersects(*condition)).peekable();
-    // The header is looked up only where it decides.
-    wanted.peek().is_some()
-        && headers.get(GRPC_STATUS).is_some_and(|status| wanted.any(|(_, wanted)| status.as_bytes() == *wanted))
+    let mut wanted = GRPC_CONDITIONS.iter().filter(|(condition, _)| on.intersects(*condition));
+    headers.get(GRPC_STATUS).is_some_and(|status| wanted.any(|(_, wanted)| status.as_bytes() == *wanted))
 }
 
 /// How long a `retry-after` asks to wait, in whole seconds above zero and up to `limit`; a longer wait is not waited at all.

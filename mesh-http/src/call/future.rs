@@ -18,14 +18,16 @@ use http_body::Body as HttpBody;
 use mesh_core::{
     config::RenderedMutations,
     hold::{Hold, JoinEnd, Settle},
-    outcome::{BoxError, Failure, Flags, Outcome},
+    outcome::{BoxError, Failure, Flags, Outcome, Sent},
 };
 use pin_project::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
+use tracing::Span;
 
 use super::{
-    Routed, Stack,
+    CallOptions, Caller, Routed, Stack,
+    caller::{Beginning, Known},
     faults::Met,
     local,
     route::{self, Forwarding, Routing},
@@ -34,7 +36,6 @@ use super::{
 use crate::{
     Error,
     body::Body,
-    client::Shared,
     mesh::State,
     protocol::{Http, Protocol},
     telemetry::{self, CallRecord},
@@ -68,11 +69,11 @@ where
 {
     /// For the configuration. The request is there until it comes.
     Waiting {
-        request: Option<Request<B>>,
-        shared: Arc<Shared>,
+        request: Option<(Beginning, Request<B>)>,
+        caller: Arc<Caller>,
         known: Known,
     },
-    /// By a fault. What it meets is there until the delay is over.
+    /// By a fault, or because its time was over before it began. What it meets is there until the delay is over.
     HeldBack {
         #[pin]
         delay: Sleep,
@@ -82,9 +83,6 @@ where
     /// The answer is there until it is taken.
     Answered(Option<Result<Response<Body<P>>, Error>>),
 }
-
-/// Waits for a target's configuration.
-type Known = Pin<Box<dyn Future<Output = Result<Arc<State>, Error>> + Send>>;
 
 /// What waits for the response.
 struct After {
@@ -99,14 +97,13 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(shared: &Arc<Shared>, request: Request<B>) -> Self {
+    pub(crate) fn new(caller: &Arc<Caller>, request: Request<B>) -> Self {
         let mut this = Self { stage: Stage::Answered(None), after: None };
-        let state = shared.target().state();
+        let beginning = caller.begin();
+        let state = caller.target().state();
         this.stage = match &**state {
-            State::Waiting => {
-                Stage::Waiting { request: Some(request), shared: shared.clone(), known: shared.clone().known() }
-            }
-            known => Self::begin(&mut this.after, shared, known, request),
+            State::Waiting => Self::wait(caller, beginning, request),
+            known => Self::begin(&mut this.after, caller, known, beginning, request),
         };
         this
     }
@@ -115,30 +112,62 @@ where
         Self { stage: Stage::Answered(Some(Err(error))), after: None }
     }
 
+    /// There is no configuration yet.
+    fn wait(caller: &Arc<Caller>, beginning: Beginning, request: Request<B>) -> Stage<B, P> {
+        let options = request.extensions().get::<CallOptions>().copied().unwrap_or_default();
+        let known = caller.clone().known(beginning.expiry::<B, P>(&request), options.waits_for_ready());
+        Stage::Waiting { request: Some((beginning, request)), caller: caller.clone(), known }
+    }
+
     /// The configuration is known: the request is routed.
-    fn begin(after: &mut Option<After>, shared: &Shared, state: &State, mut request: Request<B>) -> Stage<B, P> {
+    fn begin(
+        after: &mut Option<After>,
+        caller: &Caller,
+        state: &State,
+        beginning: Beginning,
+        mut request: Request<B>,
+    ) -> Stage<B, P> {
         let compiled = match state {
             State::Ready(compiled) => compiled,
-            State::Unavailable(reason) => return Stage::Answered(Some(Err(shared.unavailable(reason)))),
+            State::Unavailable(reason) => return Stage::Answered(Some(Err(caller.unavailable(reason)))),
             State::Waiting => unreachable!("nobody begins before something is known"),
         };
-        telemetry::propagate(request.headers_mut());
-        match route::route(compiled, shared.next_call(), request) {
-            Ok(Routing::Answer(answer)) => Stage::Answered(Some(Ok(answer))),
-            Ok(Routing::Forward(forwarding)) => Self::forward(after, *forwarding),
+        let span = telemetry::span(&request);
+        telemetry::propagate(request.headers_mut(), &span);
+        match route::route(compiled, beginning, request) {
+            Ok(Routing::Answer(answer)) => Stage::Answered(Some(Ok(*answer))),
+            Ok(Routing::Forward(forwarding)) => Self::forward(after, span, forwarding),
             Err(error) => Stage::Answered(Some(Err(error))),
         }
     }
 
-    fn forward(after: &mut Option<After>, forwarding: Forwarding<B>) -> Stage<B, P> {
+    fn forward(after: &mut Option<After>, span: Span, forwarding: Forwarding<B>) -> Stage<B, P> {
         let Forwarding { routed, faults, response_changes } = forwarding;
-        let record = CallRecord::open(routed.facts.cluster.metrics(), routed.facts.start);
+        let cluster = &routed.facts.cluster;
+        let record = CallRecord::open(cluster.metrics(), cluster.name(), span, routed.facts.start);
         *after = Some(After { record, changes: response_changes });
-        if faults.is_none() {
+        let start = routed.facts.start;
+        if faults.is_none() && routed.facts.deadline.is_none_or(|deadline| deadline.at() > start) {
             return Stage::UnderWay(stack::<P>().call(routed));
         }
-        let until = routed.facts.start + faults.delay.unwrap_or_default();
+        let until = start + faults.delay.unwrap_or_default();
+        let until = routed.facts.deadline.map_or(until, |deadline| deadline.at().min(until));
         Stage::HeldBack { delay: tokio::time::sleep_until(until), met: Some((routed, faults)) }
+    }
+
+    /// What follows a delay: the deadline, if that is over, else the abort, if one is due, else the endpoint.
+    fn go_on(after: &mut Option<After>, routed: Routed<B>, met: &Met) -> Stage<B, P> {
+        if let Some(deadline) = routed.facts.deadline.filter(|deadline| deadline.at() <= Instant::now()) {
+            let after = after.take().expect("nothing was answered yet");
+            return Stage::Answered(Some(after.finish(Err(deadline.elapsed(Sent::No).into()))));
+        }
+        match met.abort {
+            None => Stage::UnderWay(stack::<P>().call(routed)),
+            Some(with) => {
+                let after = after.take().expect("nothing was answered yet");
+                Stage::Answered(Some(Ok(after.abort(local::aborted(with)))))
+            }
+        }
     }
 }
 
@@ -160,24 +189,18 @@ where
                 }
                 StageProject::Answered(answer) => return Poll::Ready(answer.take().expect("polled after completion")),
                 // From Waiting, to wherever the route leads.
-                StageProject::Waiting { request, shared, known } => match ready!(known.as_mut().poll(cx)) {
+                StageProject::Waiting { request, caller, known } => match ready!(known.as_mut().poll(cx)) {
                     Ok(state) => {
-                        let request = request.take().expect("it is there until the configuration comes");
-                        Self::begin(this.after, shared, &state, request)
+                        let (beginning, request) = request.take().expect("it is there until the configuration comes");
+                        Self::begin(this.after, caller, &state, beginning, request)
                     }
                     Err(error) => Stage::Answered(Some(Err(error))),
                 },
-                // From HeldBack, to the endpoint or to the abort that follows the delay.
+                // From HeldBack, when the delay or the time of the request is over.
                 StageProject::HeldBack { delay, met } => {
                     ready!(delay.poll(cx));
                     let (routed, met) = met.take().expect("it is there until the delay is over");
-                    match met.abort {
-                        None => Stage::UnderWay(stack::<P>().call(routed)),
-                        Some(with) => {
-                            let after = this.after.take().expect("nothing was answered yet");
-                            Stage::Answered(Some(Ok(after.abort(local::aborted(with)))))
-                        }
-                    }
+                    Self::go_on(this.after, routed, &met)
                 }
             };
             this.stage.set(next);
@@ -208,7 +231,7 @@ impl After {
     }
 
     fn abort<P: Protocol>(mut self, mut answer: Response<Body<P>>) -> Response<Body<P>> {
-        let failure = Failure::new(mesh_core::outcome::FailureKind::Fault, mesh_core::outcome::Sent::No);
+        let failure = Failure::new(mesh_core::outcome::FailureKind::Fault, Sent::No);
         self.record.settle(&Outcome::failed(failure, Instant::now()));
         answer.extensions_mut().insert(Flags::FI);
         for change in self.changes {

@@ -94,20 +94,18 @@ where
         };
         P::announce(request.headers_mut(), &announcement);
         self.facts.cluster.metrics().attempted();
-        Some(
-            AttemptRest {
-                cluster: self.facts.cluster.clone(),
-                priority: self.facts.priority,
-                terms: Terms {
-                    dice: Dice::new(self.dice.roll()),
-                    tried: self.tried,
-                    now,
-                    wait_for_ready: self.facts.wait_for_ready,
-                },
-                takes_hostname: matches!(self.facts.forward().host_rewrite, Some(HostRewrite::Endpoint)),
-            }
-            .join(request),
-        )
+        let terms = Terms {
+            dice: Dice::new(self.dice.roll()),
+            tried: self.tried.clone(),
+            now,
+            wait_for_ready: self.facts.wait_for_ready,
+        };
+        let rest = AttemptRest {
+            cluster: self.facts.cluster.clone(),
+            priority: self.facts.priority,
+            takes_hostname: matches!(self.facts.forward().host_rewrite, Some(HostRewrite::Endpoint)),
+        };
+        Some(Attempt::new(request, terms, rest))
     }
 
     fn retire(&mut self, this: Try) -> bool {

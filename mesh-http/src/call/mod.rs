@@ -8,10 +8,13 @@
 //! What was decided about a request travels in its type: [`Routed`] down to the retry layer, [`Attempt`] below it. The
 //! layers are mesh-core's own, told by [`Carried`] to find their policy there.
 
+mod caller;
+mod delivery;
 mod faults;
 mod future;
 mod keep;
 mod local;
+mod options;
 mod route;
 mod rules;
 
@@ -28,22 +31,19 @@ use mesh_core::{
     endpoint::EndpointId,
     hold::{JoinEnd, UntilEnd},
     limit::{Breaker, Limit, LimitLayer},
-    retry::{AttemptPolicy, Retry, RetryLayer},
+    retry::{AttemptPolicy, ReplayBody, Retry, RetryLayer},
 };
 use tokio::time::Instant;
 use tower_layer::Layer;
 
-pub use self::future::ResponseFuture;
-pub(crate) use self::route::Caller;
+pub(crate) use self::caller::Caller;
+pub use self::{future::ResponseFuture, options::CallOptions};
 use self::{keep::KeepRouted, rules::Rules};
 use crate::{
     cluster::{Cluster, Transport},
     plan::{ForwardPlan, Plan, Step},
     protocol::Protocol,
 };
-
-/// The body of requests on connections.
-pub(crate) type RequestBody = mesh_core::retry::ReplayBody;
 
 /// What every request of a protocol passes after it was routed.
 pub(crate) type Stack<P> = Retry<Attempts<P>, KeepRouted<P>, Rules<P>, JoinEnd, Carried, CallPolicy>;
@@ -81,15 +81,16 @@ pub(crate) struct Facts {
 
 /// One attempt at a request.
 pub(crate) struct Attempt {
-    request: Request<RequestBody>,
+    request: Request<ReplayBody>,
+    /// Taken when the attempt is balanced.
+    terms: Option<Terms>,
     rest: AttemptRest,
 }
 
-/// What an attempt is beside its request, which the transport takes and may give back.
+/// What an attempt is beside its request, which the transport takes and may give back. It is balanced by then.
 pub(crate) struct AttemptRest {
     cluster: Arc<Cluster>,
     priority: RequestPriority,
-    terms: Terms,
     /// Whether the hostname of the endpoint replaces the authority (`auto_host_rewrite`).
     takes_hostname: bool,
 }
@@ -170,6 +171,10 @@ impl AttemptPolicy for CallPolicy {
 // === impl Attempt ===
 
 impl Attempt {
+    fn new(request: Request<ReplayBody>, terms: Terms, rest: AttemptRest) -> Self {
+        Self { request, terms: Some(terms), rest }
+    }
+
     /// An endpoint was picked; where the route says so, its hostname becomes the request's authority.
     pub(crate) fn meets(&mut self, hostname: Option<&Arc<str>>) {
         if let (true, Some(hostname)) = (self.rest.takes_hostname, hostname) {
@@ -178,7 +183,7 @@ impl Attempt {
         }
     }
 
-    pub(crate) fn split(self) -> (Request<RequestBody>, AttemptRest) {
+    pub(crate) fn split(self) -> (Request<ReplayBody>, AttemptRest) {
         (self.request, self.rest)
     }
 }
@@ -186,8 +191,8 @@ impl Attempt {
 // === impl AttemptRest ===
 
 impl AttemptRest {
-    pub(crate) fn join(self, request: Request<RequestBody>) -> Attempt {
-        Attempt { request, rest: self }
+    pub(crate) fn join(self, request: Request<ReplayBody>) -> Attempt {
+        Attempt { request, terms: None, rest: self }
     }
 
     pub(crate) fn priority(&self) -> RequestPriority {
@@ -209,7 +214,7 @@ impl Carries<Arc<core::Cluster<Transport>>> for Attempt {
 
 impl Attempted for Attempt {
     fn terms(&mut self) -> Terms {
-        self.rest.terms.clone()
+        self.terms.take().expect("an attempt is balanced once")
     }
 
     fn picked(&mut self, _: EndpointId) {}

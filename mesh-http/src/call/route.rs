@@ -1,21 +1,23 @@
 //! The first step of a request: its route, its cluster, and what changes before it is sent.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use mesh_core::{
-    Dice,
     config::{HostRewrite, RenderedMutations, RequestHead, TemplateScope},
+    deadline::Expiry,
     outcome::FailureKind,
     route::redirect,
 };
-use tokio::time::Instant;
 
-use super::{Facts, Routed, faults::Met};
+use super::{
+    CallOptions, Facts, Routed,
+    caller::{Beginning, asked, nearer},
+    faults::Met,
+};
 use crate::{
     Error,
     body::Body,
-    client::CallOptions,
     cluster::Cluster,
     mesh::Compiled,
     plan::{ForwardPlan, Plan, Step, Target, Targets},
@@ -23,11 +25,12 @@ use crate::{
 };
 
 /// What becomes of a request by its route.
+#[allow(clippy::large_enum_variant, reason = "nearly every request goes on, and a box would be one allocation a call")]
 pub(crate) enum Routing<B, P: Protocol> {
     /// It goes to a cluster.
-    Forward(Box<Forwarding<B>>),
-    /// It is answered here.
-    Answer(Response<Body<P>>),
+    Forward(Forwarding<B>),
+    /// It is answered here; boxed, since this is rare and a body is large.
+    Answer(Box<Response<Body<P>>>),
 }
 
 /// A request that goes to a cluster, and what waits for it before and after.
@@ -38,12 +41,6 @@ pub(crate) struct Forwarding<B> {
     pub(crate) response_changes: Vec<RenderedMutations>,
 }
 
-/// What a call brings of its own.
-pub(crate) struct Caller {
-    pub(crate) dice: Dice,
-    pub(crate) start: Instant,
-}
-
 /// Finds the route of `request`.
 ///
 /// # Errors
@@ -51,10 +48,10 @@ pub(crate) struct Caller {
 /// NR when there is none, NC when its cluster does not exist.
 pub(crate) fn route<B, P: Protocol>(
     compiled: &Compiled,
-    caller: Caller,
+    beginning: Beginning,
     request: Request<B>,
 ) -> Result<Routing<B, P>, Error> {
-    let mut dice = caller.dice;
+    let mut dice = beginning.dice;
     // One number a request: the same decides fractions and weights, as in Envoy.
     let roll = dice.roll();
     let head = RequestHead::of(&request);
@@ -62,19 +59,18 @@ pub(crate) fn route<B, P: Protocol>(
     match &plan.step {
         Step::Redirect(to) => {
             let answer = redirect(to, &head, plan.path_match()).map(|()| Body::empty());
-            Ok(Routing::Answer(changed(answer, plan, &head)))
+            Ok(Routing::Answer(Box::new(changed(answer, plan, &head))))
         }
         Step::Respond(with) => {
             let mut answer = Response::new(Body::from(with.body().clone()));
             *answer.status_mut() = with.status();
-            Ok(Routing::Answer(changed(answer, plan, &head)))
+            Ok(Routing::Answer(Box::new(changed(answer, plan, &head))))
         }
         Step::Refuse(why) => Err(Error::new(FailureKind::NoRoute, why.to_string())),
         Step::Forward(forward) => {
             let plan = plan.clone();
             let (index, named) = choose(compiled, forward, &head, roll)?;
-            forwarded::<B, P>(plan, index, named, Caller { dice, ..caller }, request)
-                .map(|forwarding| Routing::Forward(Box::new(forwarding)))
+            forwarded::<B, P>(plan, index, named, Beginning { dice, ..beginning }, request).map(Routing::Forward)
         }
     }
 }
@@ -107,7 +103,7 @@ fn forwarded<B, P: Protocol>(
     plan: Arc<Plan<Arc<Cluster>>>,
     target: usize,
     named: Option<Arc<Cluster>>,
-    caller: Caller,
+    beginning: Beginning,
     mut request: Request<B>,
 ) -> Result<Forwarding<B>, Error> {
     let Step::Forward(forward) = &plan.step else { unreachable!("the caller has matched it") };
@@ -122,18 +118,19 @@ fn forwarded<B, P: Protocol>(
         None => return Err(no_cluster(forward, chosen.map_or("", |target| &target.name))),
     };
 
-    let mut dice = caller.dice;
+    let mut dice = beginning.dice;
     let head = RequestHead::of(&request);
     let faults = chosen.map_or_else(Met::default, |target| Met::draw(&target.faults, &head, &mut dice));
     let response_changes =
         chosen.map_or_else(Vec::new, |target| render(&target.response_headers, &plan, &cluster, &head));
-    let asked = nearer(P::asked_timeout(request.headers()), options.timeout());
+    let asked = asked::<P>(request.headers(), &options);
     change(&plan, forward, chosen, &cluster, &mut request)?;
 
-    let deadline = forward.limits.overall(asked).map(|limit| Facts::expiry(caller.start, limit));
+    let own = forward.limits.overall(asked).map(|limit| Facts::expiry(beginning.start, limit));
+    let deadline = nearer(own, beginning.scoped(&options), Expiry::at);
     let facts = Facts {
         cluster,
-        start: caller.start,
+        start: beginning.start,
         deadline,
         dice,
         idempotent: options.is_idempotent(),
@@ -142,13 +139,6 @@ fn forwarded<B, P: Protocol>(
         plan,
     };
     Ok(Forwarding { routed: Routed { request, facts }, faults, response_changes })
-}
-
-fn nearer(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
 }
 
 /// Changes the request as its route says: headers, then host, then path (Envoy's order).

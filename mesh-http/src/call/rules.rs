@@ -36,11 +36,13 @@ impl<B, P: Protocol> Judge<Response<B>> for Rules<P> {
         if asked {
             return Verdict::Retry(Wait::Backoff);
         }
-        let pushback = tried.result.as_ref().ok().and_then(|response| P::pushback(response.headers()));
-        match (HttpRules.judge(tried), pushback) {
-            (Verdict::Retry(_), Some(Pushback::Stop)) => Verdict::Deliver,
-            (Verdict::Retry(_), Some(Pushback::After(wait))) => Verdict::Retry(Wait::Exactly(wait)),
-            (verdict, _) => verdict,
+        let response = tried.result.as_ref().ok().copied();
+        let Verdict::Retry(wait) = HttpRules.judge(tried) else { return Verdict::Deliver };
+        // Looked for only now: most answers are good.
+        match response.and_then(|response| P::pushback(response.headers())) {
+            Some(Pushback::Stop) => Verdict::Deliver,
+            Some(Pushback::After(wait)) => Verdict::Retry(Wait::Exactly(wait)),
+            None => Verdict::Retry(wait),
         }
     }
 

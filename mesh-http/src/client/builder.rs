@@ -8,8 +8,8 @@ use mesh_core::config::{
     TargetState, TimeLimit, UpstreamTls, VirtualHost,
 };
 
-use super::{Client, Shared};
-use crate::{Error, Mesh, plan::Profile, protocol::Protocol};
+use super::Client;
+use crate::{Error, Mesh, call::Caller, plan::Profile, protocol::Protocol};
 
 /// Builds a [`Client`].
 ///
@@ -202,7 +202,10 @@ impl<P: Protocol> ClientBuilder<P> {
     ///
     /// A [`ConfigError`] for a value that is refused, or a target without endpoints, routes or source; and when there is no
     /// mesh given and no tokio runtime to make one in.
-    pub fn build(mut self) -> Result<P::Client, Error> {
+    pub fn build(mut self) -> Result<P::Client, Error>
+    where
+        P::Client: From<Client<P>>,
+    {
         if let Some(mistake) = self.mistake.take() {
             return Err(mistake.into());
         }
@@ -225,8 +228,7 @@ impl<P: Protocol> ClientBuilder<P> {
             Some(snapshot) => mesh.add_code(name, profile, snapshot),
             None => mesh.add_steered(name, profile)?,
         };
-        let (seed, number) = mesh.seed_and_number();
-        Ok(Client::new(Shared { mesh, target, seed, number, calls: Default::default(), ready_timeout }).into())
+        Ok(Client::new(Caller::new(mesh, target, ready_timeout)).into())
     }
 
     fn limit(&mut self, field: &'static str, limit: Duration) -> Option<TimeLimit> {

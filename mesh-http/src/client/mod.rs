@@ -1,17 +1,13 @@
 //! The client: a target, and requests to it.
 
 mod builder;
-mod options;
+mod plain;
 
 use std::{
     fmt,
     marker::PhantomData,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -19,22 +15,17 @@ use http::{Request, Uri};
 use http_body::Body as HttpBody;
 use http_body_util::Empty;
 use mesh_core::{
-    Dice,
     config::RequestHead,
     outcome::{BoxError, FailureKind},
     route::Explanation,
 };
-use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
-pub use self::{
-    builder::{ClientBuilder, EndpointSpec, IntoEndpoint},
-    options::CallOptions,
-};
+pub use self::builder::{ClientBuilder, EndpointSpec, IntoEndpoint};
 use crate::{
     Body, Error, Mesh,
     call::{Caller, ResponseFuture},
-    mesh::{State, Target},
+    mesh::State,
     protocol::{Http, Protocol},
 };
 
@@ -58,19 +49,8 @@ use crate::{
 /// # }
 /// ```
 pub struct Client<P: Protocol = Http> {
-    shared: Arc<Shared>,
+    caller: Arc<Caller>,
     protocol: PhantomData<fn() -> P>,
-}
-
-/// What clones of a client share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    mesh: Mesh,
-    target: Arc<Target>,
-    seed: u64,
-    number: u64,
-    calls: AtomicU64,
-    ready_timeout: Duration,
 }
 
 // === impl Client ===
@@ -95,8 +75,8 @@ impl Client<Http> {
 }
 
 impl<P: Protocol> Client<P> {
-    pub(crate) fn new(shared: Shared) -> Self {
-        Self { shared: Arc::new(shared), protocol: PhantomData }
+    pub(crate) fn new(caller: Caller) -> Self {
+        Self { caller: Arc::new(caller), protocol: PhantomData }
     }
 
     /// Sends a request.
@@ -109,7 +89,7 @@ impl<P: Protocol> Client<P> {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<BoxError>,
     {
-        ResponseFuture::new(&self.shared, request)
+        ResponseFuture::new(&self.caller, request)
     }
 
     /// Waits, as long as it takes, until the target's configuration is there.
@@ -118,8 +98,8 @@ impl<P: Protocol> Client<P> {
     ///
     /// When the source says that there is none.
     pub async fn ready(&self) -> Result<(), Error> {
-        match &*self.shared.target.known().await {
-            State::Unavailable(reason) => Err(self.shared.unavailable(reason)),
+        match &*self.caller.target().known().await {
+            State::Unavailable(reason) => Err(self.caller.unavailable(reason)),
             State::Waiting | State::Ready(_) => Ok(()),
         }
     }
@@ -127,27 +107,26 @@ impl<P: Protocol> Client<P> {
     /// Which route a request would take, and why, found by the code that routes requests. None before there is a
     /// configuration. Shares of traffic are drawn as for the next call.
     pub fn explain<B>(&self, request: &Request<B>) -> Option<Explanation> {
-        let roll = self.shared.dice_of(self.shared.calls.load(Ordering::Relaxed)).roll();
-        match &**self.shared.target.state() {
-            State::Ready(compiled) => Some(compiled.table.explain(&RequestHead::of(request), roll)),
+        match &**self.caller.target().state() {
+            State::Ready(compiled) => Some(compiled.table.explain(&RequestHead::of(request), self.caller.next_roll())),
             State::Waiting | State::Unavailable(_) => None,
         }
     }
 
     /// The mesh that the client belongs to.
     pub fn mesh(&self) -> &Mesh {
-        &self.shared.mesh
+        self.caller.mesh()
     }
 
     /// The name of the target.
     pub fn target(&self) -> &str {
-        &self.shared.target.name
+        &self.caller.target().name
     }
 }
 
 impl<P: Protocol> Clone for Client<P> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), protocol: PhantomData }
+        Self { caller: self.caller.clone(), protocol: PhantomData }
     }
 }
 
@@ -193,37 +172,5 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         self.request(request)
-    }
-}
-
-// === impl Shared ===
-
-impl Shared {
-    pub(crate) fn target(&self) -> &Target {
-        &self.target
-    }
-
-    /// The dice and the first clock reading of the next call.
-    pub(crate) fn next_call(&self) -> Caller {
-        let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        Caller { dice: self.dice_of(call), start: Instant::now() }
-    }
-
-    fn dice_of(&self, call: u64) -> Dice {
-        Dice::of_call(self.seed, self.number, call)
-    }
-
-    /// Waits for the configuration, within the bound that the builder set.
-    pub(crate) fn known(self: Arc<Self>) -> std::pin::Pin<Box<dyn Future<Output = Result<Arc<State>, Error>> + Send>> {
-        Box::pin(async move {
-            match timeout(self.ready_timeout, self.target.known()).await {
-                Ok(state) => Ok(state),
-                Err(_) => Err(self.mesh.why_waiting(&self.target.name, self.ready_timeout)),
-            }
-        })
-    }
-
-    pub(crate) fn unavailable(&self, reason: &str) -> Error {
-        Error::new(FailureKind::NoConfig, format!("target `{}` has no configuration: {reason}", self.target.name))
     }
 }

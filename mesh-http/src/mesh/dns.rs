@@ -130,8 +130,11 @@ mod tests {
     use super::*;
     use crate::resolve::{Resolved, Resolving};
 
+    /// Addresses and seconds to live; none for a failure.
+    type Answer = Option<(Vec<[u8; 4]>, u64)>;
+
     /// Answers with what the script says, in turn.
-    struct Scripted(Mutex<Vec<Option<(Vec<[u8; 4]>, u64)>>>);
+    struct Scripted(Mutex<Vec<Answer>>);
 
     impl Resolve for Scripted {
         fn resolve(&self, _: &str) -> Resolving {
@@ -144,7 +147,7 @@ mod tests {
         }
     }
 
-    fn names(discovery: Discovery, script: Vec<Option<(Vec<[u8; 4]>, u64)>>) -> Names {
+    fn names(discovery: Discovery, script: Vec<Answer>) -> Names {
         let resolver: Arc<dyn Resolve> = Arc::new(Scripted(Mutex::new(script)));
         Names::of(&discovery, &resolver, 1).expect("by DNS")
     }

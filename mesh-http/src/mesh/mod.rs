@@ -2,7 +2,6 @@
 
 mod dns;
 mod registry;
-mod tasks;
 
 use std::{
     fmt,
@@ -23,17 +22,14 @@ use mesh_core::{
 use tokio::{runtime::Handle, sync::Notify};
 
 use self::registry::Registry;
-pub(crate) use self::{
-    registry::{Compiled, State, Target},
-    tasks::Tasks,
-};
+pub(crate) use self::registry::{Compiled, State, Target};
 use crate::{
     Error,
     cluster::{Cluster, Environment},
     connect::{Connect, SocketConnector},
     plan::Profile,
-    pool::Task,
     resolve::{Resolve, SystemResolver},
+    tasks::Tasks,
     tls::{Provider, TlsClient},
 };
 
@@ -77,12 +73,22 @@ pub struct MeshBuilder {
 pub struct MeshStatus {
     /// The source, where there is one.
     pub source: Option<SourceStatus>,
-    /// Every target that clients hold, and what is the matter with those that have no configuration.
-    pub targets: Vec<(Arc<str>, Result<(), Arc<str>>)>,
+    /// Every target that clients hold.
+    pub targets: Vec<TargetStatus>,
     /// Every cluster in use.
     pub clusters: Vec<ClusterStatus>,
     /// Every identity.
     pub identities: Vec<(Arc<str>, IdentityStatus)>,
+}
+
+/// How a target stands.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TargetStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Why it has no configuration, where it has none.
+    pub lacks: Option<Arc<str>>,
 }
 
 struct Shared {
@@ -123,12 +129,12 @@ impl Mesh {
     pub fn status(&self) -> MeshStatus {
         let registry = self.shared.registry();
         let targets = registry.targets().map(|target| {
-            let state = match &**target.state() {
-                State::Waiting => Err("waiting for its configuration".into()),
-                State::Ready(_) => Ok(()),
-                State::Unavailable(reason) => Err(reason.clone()),
+            let lacks = match &**target.state() {
+                State::Waiting => Some("waiting for its configuration".into()),
+                State::Ready(_) => None,
+                State::Unavailable(reason) => Some(reason.clone()),
             };
-            (target.name.clone(), state)
+            TargetStatus { name: target.name.clone(), lacks }
         });
         MeshStatus {
             source: self.shared.source.as_ref().map(|source| source.status()),
@@ -391,11 +397,5 @@ impl Parts {
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").finish_non_exhaustive()
-    }
-}
-
-impl crate::pool::Spawn for Tasks {
-    fn spawn(&self, task: Task) {
-        self.connection(task);
     }
 }

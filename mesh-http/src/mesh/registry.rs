@@ -175,7 +175,6 @@ impl Registry {
             None => {}
             Some(TargetState::Ready(listener)) => self.compile(parts, target, &snapshot, listener),
             Some(TargetState::Unavailable(reason)) => target.publish(State::Unavailable(reason.clone())),
-            Some(_) => target.publish(State::Unavailable("in a state that is not known here".into())),
         }
     }
 

@@ -115,6 +115,15 @@ pub(super) fn tls_failed(error: &TlsError, sent: Sent) -> Failed {
     Failed::because(Failure::new(FailureKind::Tls, sent), error.clone())
 }
 
+/// What a connection says of a call that was not its first.
+pub(super) fn severed(error: conn::Error, sent: Sent) -> Failed {
+    let kind = match kind_of(&error) {
+        FailureKind::Disconnected => FailureKind::Severed,
+        other => other,
+    };
+    Failed::because(Failure::new(kind, sent), error)
+}
+
 /// What a connection says of a call, or of a response body.
 pub(super) fn failed(error: conn::Error, sent: Sent) -> Failed {
     Failed::because(Failure::new(kind_of(&error), sent), error)

@@ -93,7 +93,8 @@ where
             undo.restore(&mut request);
             request
         });
-        let is_stale = failed.kind() == ErrorKind::Closed && !lease.is_first() && self.bounces < MAX_BOUNCES;
+        let is_first = lease.is_first();
+        let is_stale = failed.kind() == ErrorKind::Closed && !is_first && self.bounces < MAX_BOUNCES;
         let connection = lease.connection().clone();
         if failed.kind() == ErrorKind::Closed {
             connection.shared.retire_connection(&connection);
@@ -109,7 +110,8 @@ where
                 let sent = failed.sent();
                 let error = match connection.tls_end.get() {
                     Some(tls) => error::tls_failed(tls, sent),
-                    None => error::failed(failed.into_error(), sent),
+                    None if is_first => error::failed(failed.into_error(), sent),
+                    None => error::severed(failed.into_error(), sent),
                 };
                 Some(Err(SendFailed { request, error }))
             }

@@ -126,7 +126,6 @@ impl fmt::Display for Expected<'_> {
                 Pattern::Suffix(end) => write!(f, "`…{end}`")?,
                 Pattern::Contains(part) => write!(f, "`…{part}…`")?,
                 Pattern::Regex(regex) => write!(f, "what matches `{}`", regex.as_str())?,
-                _ => f.write_str("what a matcher accepts")?,
             }
         }
         Ok(())

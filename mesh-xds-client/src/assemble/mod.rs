@@ -24,7 +24,7 @@ use std::{
     sync::Arc,
 };
 
-use mesh_core::config::{ClusterEntry, Listener, RouteConfig, Snapshot, TargetState};
+use mesh_core::config::{Cluster, ClusterEntry, Discovery, Endpoints, Listener, RouteConfig, Snapshot, TargetState};
 
 use crate::{
     ResourceKind,
@@ -166,7 +166,8 @@ impl Assembly {
     fn entry(&self, store: &Store, name: &str) -> Option<ClusterEntry> {
         let Known::Good(cluster) = store.cluster(name) else { return None };
         let endpoints = match cluster.endpoints_name().map(|name| store.endpoints(name)) {
-            None | Some(Known::Missing) => None,
+            None => own_endpoints(cluster),
+            Some(Known::Missing) => None,
             Some(Known::Good(endpoints)) => Some(endpoints.clone()),
             // It has moved to other endpoints, which have not come: until then it serves from the old ones.
             Some(Known::Awaited) => return self.snapshot.clusters.get(name).cloned(),
@@ -194,6 +195,14 @@ impl Assembly {
     fn publish(&mut self, snapshot: Snapshot) -> Arc<Snapshot> {
         self.snapshot = Arc::new(snapshot);
         self.snapshot.clone()
+    }
+}
+
+/// The endpoints that a cluster brings along. Those of names are the mesh's to find.
+fn own_endpoints(cluster: &Cluster) -> Option<Arc<Endpoints>> {
+    match &cluster.discovery {
+        Discovery::Static(endpoints) => Some(endpoints.clone()),
+        _ => None,
     }
 }
 

@@ -68,12 +68,12 @@ impl Bench {
     }
 
     fn time_out(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
-        self.store.absent(kind, name, AbsenceReason::NotFoundTimer, false);
+        self.store.absent(kind, name, AbsenceReason::NotFoundTimer, None);
         self.step()
     }
 
     fn remove(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
-        self.store.absent(kind, name, AbsenceReason::RemovedFromFullState, false);
+        self.store.absent(kind, name, AbsenceReason::RemovedFromFullState, None);
         self.step()
     }
 
@@ -100,8 +100,14 @@ fn two() -> SocketAddr {
     ([10, 0, 0, 2], 80).into()
 }
 
+fn three() -> SocketAddr {
+    ([10, 0, 0, 3], 80).into()
+}
+
+/// A cluster that brings its one endpoint along.
 fn static_cluster(name: &str) -> WireCluster {
-    WireCluster { name: name.to_owned(), ..WireCluster::default() }
+    let own = endpoints(name, [three()]);
+    WireCluster { name: name.to_owned(), load_assignment: Some(own), ..WireCluster::default() }
 }
 
 fn routes(snapshot: &Snapshot) -> Vec<Arc<str>> {
@@ -254,7 +260,7 @@ fn other_endpoints_change_their_clusters_and_nothing_else() {
         |name: &str| after.clusters[name].endpoints.as_ref().map(|endpoints| endpoints.groups()[0].endpoints.clone());
     assert_eq!(of("a"), of("c"));
     assert_eq!(of("a").expect("known")[0].address().to_string(), "10.0.0.2:80");
-    assert!(of("b").is_none());
+    assert_eq!(of("b").expect("its own")[0].address().to_string(), "10.0.0.3:80");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use super::{
     connection,
     endpoints::{self, Place},
     notes::{IsSet, Notes, warn_if_set},
-    protection, tls,
+    protection, transport,
 };
 
 /// A cluster.
@@ -34,7 +34,6 @@ pub(super) fn decode(mut message: pb::Cluster, context: &Context, notes: &mut No
 
 #[expect(deprecated, reason = "what is not honoured is warned of, deprecated or not")]
 fn warn_of_unread(message: &pb::Cluster, notes: &mut Notes) {
-    warn_of_transports(message, notes);
     warn_if_set!(notes, message, "endpoints are judged by the answers to requests alone", [health_checks]);
     warn_if_set!(
         notes,
@@ -72,20 +71,6 @@ fn warn_of_unread(message: &pb::Cluster, notes: &mut Notes) {
     );
 }
 
-/// Transports by endpoint, which Istio's sidecars are sent for mutual TLS where an endpoint can do it.
-fn warn_of_transports(message: &pb::Cluster, notes: &mut Notes) {
-    let instead = match &message.transport_socket {
-        Some(_) => "every endpoint is reached as transport_socket says",
-        None => "every endpoint is reached WITHOUT TLS, since transport_socket is unset",
-    };
-    if message.transport_socket_matches.is_set() {
-        notes.warn("transport_socket_matches", instead);
-    }
-    if message.transport_socket_matcher.is_set() {
-        notes.warn("transport_socket_matcher", instead);
-    }
-}
-
 /// Load is not reported. What must not be asked for is still refused (gRFC A27).
 fn refuse_foreign_reports(server: Option<&core::ConfigSource>, notes: &mut Notes) -> Result<(), ConfigError> {
     let Some(server) = server else {
@@ -100,7 +85,8 @@ fn refuse_foreign_reports(server: Option<&core::ConfigSource>, notes: &mut Notes
     }
 }
 
-fn policy(message: pb::Cluster, context: &Context, notes: &mut Notes) -> Result<ClusterPolicy, ConfigError> {
+fn policy(mut message: pb::Cluster, context: &Context, notes: &mut Notes) -> Result<ClusterPolicy, ConfigError> {
+    let transports = transport::Transports::take(&mut message);
     let balance = balance::decode(&message, notes)?;
     let breakers = notes.opt("circuit_breakers", message.circuit_breakers, protection::breakers)?.unwrap_or_default();
     let outlier_detection = notes.opt("outlier_detection", message.outlier_detection, protection::outliers)?;
@@ -116,8 +102,7 @@ fn policy(message: pb::Cluster, context: &Context, notes: &mut Notes) -> Result<
     };
     let (mut connections, auto) = connection::decode(options, notes)?;
     connections.max_per_endpoint = breakers.max_per_endpoint;
-    let transport = message.transport_socket;
-    let tls = notes.opt("transport_socket", transport, |socket, notes| tls::decode(socket, auto, context, notes))?;
+    let tls = transport::decode(transports, auto, context, notes)?;
     Ok(ClusterPolicy {
         load_balancing: Some(balance.policy),
         locality_weighted: balance.locality_weighted,
@@ -126,7 +111,7 @@ fn policy(message: pb::Cluster, context: &Context, notes: &mut Notes) -> Result<
         outlier_detection: outlier_detection.map(Arc::new),
         connect_timeout,
         connections,
-        tls: tls.flatten().map(Arc::new),
+        tls: tls.map(Arc::new),
     })
 }
 

@@ -8,6 +8,12 @@
 //! sidecars. Where they judge differently the stricter counts, unless Istio sends what the stricter refuses. Which rules
 //! a value then follows is decided by who uses it ([`Semantics`](mesh_core::config::Semantics)).
 //!
+//! One transport serves all endpoints of a cluster. Where Envoy would choose by endpoint (`transport_socket_matches`), it is
+//! `transport_socket` if that is TLS, else the first TLS among the matches, for endpoints too that were meant to be reached
+//! in plaintext; in plaintext they are reached where no TLS is spoken of and `raw_buffer` is named, and a cluster whose
+//! transports are none that is known here is refused. So Istio's clusters with automatic mutual TLS are taken, warned of,
+//! and never fall back.
+//!
 //! Fields that only name things in Envoy's own statistics, logs and traces, or tune how it listens, are not warned of.
 
 mod action;
@@ -27,6 +33,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod transport;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,22 +56,10 @@ use prost::Message;
 
 pub use self::listener::{ListenerResource, RouteSource};
 use self::{
-    common::{filled, is, message_name, undecodable},
+    common::{filled, is, undecodable},
     notes::Notes,
 };
-
-/// The kinds of resources that are read, in the order in which one refers to the next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// `envoy.config.listener.v3.Listener`.
-    Listener,
-    /// `envoy.config.route.v3.RouteConfiguration`.
-    RouteConfiguration,
-    /// `envoy.config.cluster.v3.Cluster`.
-    Cluster,
-    /// `envoy.config.endpoint.v3.ClusterLoadAssignment`.
-    Endpoints,
-}
+use crate::ResourceKind;
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,7 +106,7 @@ struct NameOnly {
 ///
 /// # Errors
 ///
-/// Refuses a type that is not a [`Kind`], bytes that are not of their type, and what breaks a rule of the type.
+/// Refuses a type that is not a [`ResourceKind`], bytes that are not of their type, and what breaks a rule of the type.
 pub fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
     if !is::<Wrapper>(resource) {
         return decode_bare(resource, context);
@@ -130,13 +125,18 @@ pub fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, Ba
 
 fn decode_bare(resource: &Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
     let bytes = resource.value.as_slice();
-    match Kind::of(&resource.type_url) {
-        Some(Kind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
-        Some(Kind::RouteConfiguration) => decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration)),
-        Some(Kind::Cluster) => decode_cluster(bytes, context).map(|cluster| map(cluster, Resource::Cluster)),
-        Some(Kind::Endpoints) => decode_endpoints(bytes).map(|Decoded { value: (cluster, endpoints), warnings }| {
-            Decoded { value: Resource::Endpoints { cluster, endpoints: Arc::new(endpoints) }, warnings }
-        }),
+    match ResourceKind::from_type_url(&resource.type_url) {
+        Some(ResourceKind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
+        Some(ResourceKind::RouteConfiguration) => {
+            decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration))
+        }
+        Some(ResourceKind::Cluster) => decode_cluster(bytes, context).map(|cluster| map(cluster, Resource::Cluster)),
+        Some(ResourceKind::ClusterLoadAssignment) => {
+            decode_endpoints(bytes).map(|Decoded { value: (cluster, endpoints), warnings }| Decoded {
+                value: Resource::Endpoints { cluster, endpoints: Arc::new(endpoints) },
+                warnings,
+            })
+        }
         None => {
             let error = ConfigError::new("type_url", &resource.type_url, "send a type that was asked for");
             Err(Bad { name: None, error })
@@ -208,38 +208,16 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
     (!found.name.is_empty()).then(|| found.name.into())
 }
 
-// === impl Kind ===
-
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Self; 4] = [Self::Listener, Self::RouteConfiguration, Self::Cluster, Self::Endpoints];
-
-    /// The type URL by which a control plane is asked for it.
-    pub const fn type_url(self) -> &'static str {
-        match self {
-            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
-            Self::RouteConfiguration => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
-            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
-            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-        }
-    }
-
-    /// The kind of a type URL.
-    pub fn of(type_url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| message_name(kind.type_url()) == message_name(type_url))
-    }
-}
-
 // === impl Resource ===
 
 impl Resource {
     /// Its kind.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ResourceKind {
         match self {
-            Self::Listener(_) => Kind::Listener,
-            Self::RouteConfiguration(_) => Kind::RouteConfiguration,
-            Self::Cluster(_) => Kind::Cluster,
-            Self::Endpoints { .. } => Kind::Endpoints,
+            Self::Listener(_) => ResourceKind::Listener,
+            Self::RouteConfiguration(_) => ResourceKind::RouteConfiguration,
+            Self::Cluster(_) => ResourceKind::Cluster,
+            Self::Endpoints { .. } => ResourceKind::ClusterLoadAssignment,
         }
     }
 

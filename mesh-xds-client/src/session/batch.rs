@@ -1,10 +1,13 @@
 //! One response on its way to a verdict: its resources out of their wrappers, and the ticket to answer it.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryResponse, Resource};
 use envoy_types::pb::google::protobuf::Any;
 use prost::{Message, Name};
 
 use super::ResourceError;
+use super::refusals::Fingerprint;
 use crate::ResourceKind;
 
 /// The resources of one response, to be decoded and answered.
@@ -37,6 +40,8 @@ pub struct Ticket {
     pub(super) kind: ResourceKind,
     pub(super) version: String,
     pub(super) nonce: String,
+    /// Of all resources as they were sent, where the response before was refused.
+    pub(super) fingerprint: Option<Fingerprint>,
     /// Errors of the wrappers, found before anyone could decode.
     pub(super) malformed: Vec<ResourceError>,
     /// Names whose wrapper had no body, which says that the resource stands as it was.
@@ -50,7 +55,7 @@ pub struct Ticket {
 #[derive(Debug, Default)]
 pub struct Verdict {
     /// The names of the resources that are now in use.
-    pub accepted: Vec<String>,
+    pub accepted: Vec<Arc<str>>,
     /// What is wrong with the others.
     pub rejected: Vec<ResourceError>,
 }
@@ -59,7 +64,8 @@ pub struct Verdict {
 
 impl Batch {
     /// Takes the resources of a response out of their wrappers.
-    pub(super) fn unpack(stream: u64, kind: ResourceKind, response: DiscoveryResponse) -> Self {
+    pub(super) fn unpack(stream: u64, kind: ResourceKind, response: DiscoveryResponse, compares: bool) -> Self {
+        let fingerprint = compares.then(|| Fingerprint::of(&response.resources));
         let mut resources = Vec::with_capacity(response.resources.len());
         let mut malformed = Vec::new();
         let mut unchanged = Vec::new();
@@ -82,7 +88,7 @@ impl Batch {
             }
         }
         let DiscoveryResponse { version_info: version, nonce, .. } = response;
-        let ticket = Ticket { stream, kind, version: version.clone(), nonce, malformed, unchanged };
+        let ticket = Ticket { stream, kind, version: version.clone(), nonce, fingerprint, malformed, unchanged };
         Self { kind, version, resources, ticket }
     }
 }

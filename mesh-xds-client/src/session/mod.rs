@@ -21,6 +21,12 @@
 //! received messages, and end the stream when the limit is passed. That is a lost stream like any other, and what is held
 //! goes on serving.
 //!
+//! # Refusals
+//!
+//! A response is refused at once. Where the next one has to be refused too, the server hears of it after a while, and ever
+//! later while it offers the same bytes, since some offer what was refused again as soon as they hear of it
+//! ([`Config::nack_initial`], [`Config::nack_max`]). Acceptance, changed names and other kinds never wait.
+//!
 //! # Where the rules come from
 //!
 //! The xDS protocol ("REST and gRPC protocol" in Envoy's documentation), gRFC A27 (base), A46 (valid resources of a
@@ -28,6 +34,7 @@
 //! `resource_errors` of A88 and time to live are not read.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -42,6 +49,7 @@ mod batch;
 mod nack;
 #[cfg(test)]
 mod properties;
+mod refusals;
 mod subscriptions;
 #[cfg(test)]
 mod transcripts;
@@ -50,6 +58,7 @@ pub use self::batch::{Batch, RawResource, Ticket, Verdict};
 pub use self::nack::ResourceError;
 
 use self::backoff::Backoff;
+use self::refusals::Refusals;
 use self::subscriptions::Subscriptions;
 
 /// How patient a [`Session`] is.
@@ -62,6 +71,11 @@ pub struct Config {
     pub reconnect_initial: Duration,
     /// The longest wait before any attempt to reconnect. Default 120 s.
     pub reconnect_max: Duration,
+    /// The longest wait before a second refusal in a row of the same kind is told. Default 1 s; each further one of the same
+    /// resources multiplies it by 1.6. Lower it and a control plane that offers what was refused at once is kept busier.
+    pub nack_initial: Duration,
+    /// The longest wait before any refusal is told. Default 30 s; a mended version may come late by as much.
+    pub nack_max: Duration,
 }
 
 /// One control plane, one node, and what is wanted from it. See the [module](self).
@@ -167,7 +181,7 @@ struct Reply {
 struct Awaited {
     deadline: Instant,
     kind: ResourceKind,
-    name: String,
+    name: Arc<str>,
 }
 
 /// Longer than any process, and short enough to be added to an instant.
@@ -184,6 +198,8 @@ impl Default for Config {
             absence_timeout: Duration::from_secs(15),
             reconnect_initial: Duration::from_secs(1),
             reconnect_max: Duration::from_secs(120),
+            nack_initial: Duration::from_secs(1),
+            nack_max: Duration::from_secs(30),
         }
     }
 }
@@ -191,14 +207,20 @@ impl Default for Config {
 // === impl Session ===
 
 impl Session {
-    /// A session that wants nothing yet. `seed` decides the jitter of its reconnects.
+    /// A session that wants nothing yet. `seed` decides the jitter of its reconnects, and of what it
+    /// repeats.
     pub fn new(config: Config, node: Node, seed: u64) -> Self {
+        let subscriptions = |kind: ResourceKind| {
+            let seed = seed.wrapping_add(1 + kind.index() as u64);
+            let backoff = Backoff::new(config.nack_initial, config.nack_max.min(FOREVER), seed);
+            Subscriptions::new(Refusals::new(backoff))
+        };
         Self {
             absence_timeout: config.absence_timeout.min(FOREVER),
             node,
             link: Link::Idle,
             stream: 0,
-            kinds: Default::default(),
+            kinds: ResourceKind::ALL.map(subscriptions),
             outgoing: VecDeque::new(),
             events: VecDeque::new(),
             awaited: VecDeque::new(),
@@ -260,42 +282,58 @@ impl Session {
         let Some(kind) = kind.filter(|kind| self.kinds[kind.index()].asked()) else {
             return self.ignore(response.type_url);
         };
-        self.kinds[kind.index()].delivered();
-        self.events.push_back(Event::Deliver(Batch::unpack(self.stream, kind, response)));
+        let subscriptions = &mut self.kinds[kind.index()];
+        subscriptions.delivered();
+        let compares = subscriptions.refusals.compares();
+        self.events.push_back(Event::Deliver(Batch::unpack(self.stream, kind, response, compares)));
     }
 
     /// The verdict on a [`Batch`].
     ///
     /// Batches of one kind are answered in the order of their delivery. A verdict may come after its stream has ended: it
-    /// counts, and nothing is sent for it.
-    pub fn answer(&mut self, ticket: Ticket, verdict: Verdict) {
-        let Ticket { stream, kind, version, nonce, malformed, unchanged } = ticket;
+    /// counts, and nothing is sent for it. The refusal of what was refused before is sent later, so that a server which
+    /// offers it again at once is not kept busy; see [`Config::nack_initial`].
+    pub fn answer(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
+        let Ticket { stream, kind, version, nonce, fingerprint, malformed, unchanged } = ticket;
         let Verdict { accepted, mut rejected } = verdict;
         rejected.extend(malformed);
 
         let subscriptions = &mut self.kinds[kind.index()];
-        for name in &accepted {
-            subscriptions.hold(name);
-        }
-        for name in rejected.iter().filter_map(|error| error.name.as_deref()) {
-            subscriptions.refuse(name);
-        }
+        subscriptions.begin_answer();
+        accepted.iter().for_each(|name| subscriptions.hold(name));
+        unchanged.iter().for_each(|name| subscriptions.keep(name));
+        rejected.iter().filter_map(|error| error.name.as_deref()).for_each(|name| subscriptions.refuse(name));
         // Where one name could not be read, nobody can say which names are missing.
         if kind.is_full_state() && rejected.iter().all(|error| error.name.is_some()) {
-            let refused = rejected.iter().filter_map(|error| error.name.as_deref());
-            let present = accepted.iter().chain(&unchanged).map(String::as_str).chain(refused).collect();
-            for name in subscriptions.remove_missing(&present) {
-                self.events.push_back(Event::Absent { kind, name, reason: AbsenceReason::RemovedFromFullState });
+            for name in subscriptions.remove_missing() {
+                let (name, reason) = (name.to_string(), AbsenceReason::RemovedFromFullState);
+                self.events.push_back(Event::Absent { kind, name, reason });
             }
         }
 
         let error = (!rejected.is_empty()).then(|| nack::error_detail(&rejected));
-        if error.is_none() {
+        let is_refused = error.is_some();
+        if !is_refused {
             subscriptions.version = version;
         }
-        if stream == self.stream && matches!(self.link, Link::Open { .. }) {
-            let version = subscriptions.version.clone();
-            self.outgoing.push_back(Outgoing::Answer(kind, Reply { version, nonce, error }));
+        if stream != self.stream || !matches!(self.link, Link::Open { .. }) {
+            return;
+        }
+        let reply = Reply { version: subscriptions.version.clone(), nonce, error };
+        if is_refused {
+            if subscriptions.refusals.hold(fingerprint, reply, now) {
+                subscriptions.settled();
+            }
+            // Names that the server has not heard of do not wait.
+            let is_due = subscriptions.is_changed() || subscriptions.refusals.until() <= Some(now);
+            if is_due {
+                self.release(kind);
+            }
+        } else {
+            if subscriptions.refusals.end() {
+                subscriptions.settled();
+            }
+            self.outgoing.push_back(Outgoing::Answer(kind, reply));
         }
     }
 
@@ -324,7 +362,13 @@ impl Session {
         while self.next_awaited().is_some_and(|deadline| deadline <= now) {
             let Some(Awaited { kind, name, .. }) = self.awaited.pop_front() else { break };
             self.kinds[kind.index()].give_up(&name);
+            let name = name.to_string();
             self.events.push_back(Event::Absent { kind, name, reason: AbsenceReason::NotFoundTimer });
+        }
+        for kind in ResourceKind::ALL {
+            if self.kinds[kind.index()].refusals.until().is_some_and(|until| until <= now) {
+                self.release(kind);
+            }
         }
     }
 
@@ -332,7 +376,10 @@ impl Session {
     pub fn next_timeout(&mut self) -> Option<Instant> {
         match self.link {
             Link::Waiting { until } => Some(until),
-            _ => self.next_awaited(),
+            _ => {
+                let refusals = self.kinds.iter().filter_map(|kind| kind.refusals.until()).min();
+                self.next_awaited().into_iter().chain(refusals).min()
+            }
         }
     }
 
@@ -384,8 +431,20 @@ impl Session {
     }
 
     fn names_changed(&mut self, kind: ResourceKind) {
-        if matches!(self.link, Link::Open { .. }) && self.kinds[kind.index()].mark_changed() {
+        if !matches!(self.link, Link::Open { .. }) {
+            return;
+        }
+        // A refusal that waits is an answer owed, which goes first and carries the names.
+        self.release(kind);
+        if self.kinds[kind.index()].mark_changed() {
             self.outgoing.push_back(Outgoing::Names(kind));
+        }
+    }
+
+    /// Sends the refusal that waits, if there is one.
+    fn release(&mut self, kind: ResourceKind) {
+        if let Some(reply) = self.kinds[kind.index()].refusals.release() {
+            self.outgoing.push_back(Outgoing::Answer(kind, reply));
         }
     }
 

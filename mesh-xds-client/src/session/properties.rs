@@ -192,8 +192,8 @@ impl World {
         self.held.extend(used.into_iter().map(|name| (kind, name)));
         let rejected =
             refused.into_iter().map(|name| ResourceError { name: Some(name), field: None, message: "bad".to_owned() });
-        let verdict = Verdict { accepted, rejected: rejected.collect() };
-        self.session.answer(ticket, verdict);
+        let accepted = accepted.into_iter().map(Into::into).collect();
+        self.session.answer(ticket, Verdict { accepted, rejected: rejected.collect() }, self.now);
     }
 
     fn is_wanted(&self, kind: ResourceKind, name: &str) -> bool {
@@ -246,7 +246,8 @@ impl World {
         self.server_knows.insert(kind, names);
     }
 
-    /// A nonce is that of the oldest unanswered response, or repeats the last answered, or is the first of its stream.
+    /// A nonce is that of an unanswered response, and stands for those before it, or repeats the last answered, or is the
+    /// first of its stream.
     fn check_nonce(&mut self, kind: ResourceKind, request: &DiscoveryRequest) {
         let nonce = &request.response_nonce;
         let stream = self.stream;
@@ -256,8 +257,9 @@ impl World {
             assert!(request.error_detail.is_none(), "a refusal was sent twice");
             return;
         }
-        let oldest = self.pending.entry(kind).or_default().pop_front();
-        assert_eq!(oldest.as_ref(), Some(nonce), "answered out of order, or never delivered");
+        let pending = self.pending.entry(kind).or_default();
+        let place = pending.iter().position(|one| one == nonce);
+        pending.drain(..=place.expect("answered out of order, or never delivered"));
         nonce.clone_into(last);
     }
 

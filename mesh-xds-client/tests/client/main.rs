@@ -5,3 +5,4 @@ mod subscriptions;
 mod support;
 mod trouble;
 mod updates;
+mod whole;

@@ -182,6 +182,14 @@ impl Snapshot {
         }
         self
     }
+
+    /// Sets a field of the cluster called `name`, which some target has.
+    #[must_use]
+    pub fn cluster_field(mut self, name: &str, field: &str, value: Value) -> Self {
+        let cluster = self.clusters.iter_mut().find(|cluster| cluster["name"] == name);
+        cluster.expect("a target has that cluster")[field] = value;
+        self
+    }
 }
 
 fn over_ads() -> Value {

@@ -17,6 +17,7 @@ use envoy_types::pb::{
                 least_request::v3::LeastRequest, random::v3::Random, ring_hash::v3::RingHash,
                 round_robin::v3::RoundRobin, wrr_locality::v3::WrrLocality,
             },
+            transport_sockets::raw_buffer::v3::RawBuffer,
             upstreams::http::v3::{
                 HttpProtocolOptions, http_protocol_options as http_parts,
                 http_protocol_options::UpstreamProtocolOptions,
@@ -24,7 +25,7 @@ use envoy_types::pb::{
         },
         r#type::v3::Percent as PercentMessage,
     },
-    google::protobuf::BoolValue,
+    google::protobuf::{Any, BoolValue},
 };
 use mesh_core::config::{Discovery, DnsName, HttpProtocol, LoadBalancing, Percent, TimeLimit};
 
@@ -301,13 +302,62 @@ fn what_is_not_known_of_clusters_is_warned_of() {
     );
 }
 
+// --- how they are reached ---
+
+/// A cluster that chooses by endpoint, as Istio's sidecars are sent it, and has these transports besides.
+fn by_endpoint(transports: &[Any], all: Option<Any>) -> Wire {
+    let one = |socket: &Any| parts::TransportSocketMatch {
+        transport_socket: samples::socket_of(socket.clone()),
+        ..Default::default()
+    };
+    Wire {
+        transport_socket: all.and_then(samples::socket_of),
+        transport_socket_matches: transports.iter().map(one).collect(),
+        ..samples::cluster()
+    }
+}
+
+fn raw() -> Any {
+    any(&RawBuffer::default())
+}
+
 #[test]
-fn transports_by_endpoint_without_another_are_said_to_mean_plaintext() {
-    let message =
-        Wire { transport_socket: None, transport_socket_matches: vec![Default::default()], ..samples::cluster() };
-    let Decoded { value, warnings } = decoded(&message);
-    assert_eq!(value.policy.tls, None);
-    assert!(warnings[0].message.contains("WITHOUT TLS"), "{warnings:?}");
+fn tls_for_some_endpoints_is_tls_for_all_and_never_plaintext() {
+    let tls = any(&samples::tls_context());
+    for message in [
+        by_endpoint(&[tls.clone(), raw()], None),
+        by_endpoint(&[unknown(), raw(), tls.clone()], None),
+        by_endpoint(std::slice::from_ref(&tls), Some(raw())),
+    ] {
+        let Decoded { value, warnings } = decoded(&message);
+        assert_eq!(value.policy.tls, decoded(&samples::cluster()).value.policy.tls);
+        assert_eq!(fields(&warnings), ["transport_socket_matches"]);
+        assert!(warnings[0].message.contains("none in plaintext"), "{warnings:?}");
+    }
+}
+
+#[test]
+fn transport_of_all_endpoints_counts_before_those_of_some() {
+    let mut other = samples::tls_context();
+    "other".clone_into(&mut other.sni);
+    let message = by_endpoint(&[any(&other), raw()], Some(any(&samples::tls_context())));
+    assert_eq!(decoded(&message).value.policy.tls, decoded(&samples::cluster()).value.policy.tls);
+}
+
+#[test]
+fn plaintext_has_to_be_named_where_endpoints_have_transports_of_their_own() {
+    for message in [by_endpoint(&[raw()], None), by_endpoint(&[unknown(), raw()], None), by_endpoint(&[], Some(raw()))]
+    {
+        assert_eq!(decoded(&message).value.policy.tls, None);
+    }
+    for message in [by_endpoint(&[unknown()], None), by_endpoint(&[any(&samples::tls_context()), raw()], None)] {
+        let context = Context::new();
+        let refused = decode_message(&message, &context).expect_err("plaintext would be a fall-back");
+        assert!(refused.error.field().starts_with("transport_socket_matches"), "{}", refused.error);
+    }
+    let matcher = Wire { transport_socket_matcher: Some(Default::default()), ..by_endpoint(&[], Some(raw())) };
+    let refused = decode_message(&matcher, &samples::context()).expect_err("it may ask for TLS");
+    assert_eq!(refused.error.field(), "transport_socket_matcher");
 }
 
 #[test]

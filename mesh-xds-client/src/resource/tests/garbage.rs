@@ -6,7 +6,7 @@ use super::*;
 
 fn read_all_ways(bytes: &[u8]) {
     let context = samples::context();
-    for kind in Kind::ALL {
+    for kind in ResourceKind::ALL {
         let any = Any { type_url: kind.type_url().to_owned(), value: bytes.to_vec() };
         match decode(&any, &context) {
             Ok(decoded) => assert!(decoded.warnings.len() <= 65),

@@ -47,7 +47,7 @@ fn listener_with_an_address_as_well_is_for_clients() {
         Some(9)
     );
     let [fault] = &listener.filters[..] else { panic!("one filter before the router") };
-    let FilterKind::Faults(faults) = &fault.kind else { panic!("faults") };
+    let FilterKind::Faults(faults) = &fault.kind;
     assert_eq!(faults.delay.expect("delay").share, Fraction::new(1, 100).expect("legal"));
 }
 
@@ -143,7 +143,7 @@ fn filters_that_istio_sends_and_that_allow_nothing_are_left_out() {
 fn disabled_fault_filter_stands_in_the_chain_and_does_nothing() {
     let mut message = samples::connection_manager();
     message.http_filters[0].disabled = true;
-    let FilterKind::Faults(faults) = &listener_resource(&message).value.filters[0].kind else { panic!("faults") };
+    let FilterKind::Faults(faults) = &listener_resource(&message).value.filters[0].kind;
     assert_eq!(**faults, Default::default());
 }
 
@@ -188,7 +188,7 @@ fn fault_without_percentage_never_happens() {
     let decoded = with_faults(|m| {
         m.abort = Some(FaultAbort { error_type: Some(ErrorType::GrpcStatus(14)), ..Default::default() });
     });
-    let FilterKind::Faults(faults) = &decoded.expect("good").value.filters[0].kind else { panic!("faults") };
+    let FilterKind::Faults(faults) = &decoded.expect("good").value.filters[0].kind;
     let abort = faults.abort.expect("kept");
     assert_eq!((abort.with, abort.share.share()), (AbortStatus::Grpc(14), 0.0));
 }
@@ -196,7 +196,7 @@ fn fault_without_percentage_never_happens() {
 #[test]
 fn faults_for_a_few_are_not_injected_into_everyone() {
     let decoded = with_faults(|m| m.downstream_nodes.push("node".to_owned())).expect("good");
-    let FilterKind::Faults(faults) = &decoded.value.filters[0].kind else { panic!("faults") };
+    let FilterKind::Faults(faults) = &decoded.value.filters[0].kind;
     assert_eq!((faults.delay, faults.abort), (None, None));
     assert_eq!(fields(&decoded.warnings), [format!("{HCM}.http_filters[0].typed_config.downstream_nodes")]);
 }

@@ -24,15 +24,16 @@ pub struct CallOptions {
     priority: Option<RequestPriority>,
     idempotent: bool,
     wait_for_ready: bool,
+    detached: bool,
 }
 
 impl CallOptions {
     /// Nothing special.
     pub const fn new() -> Self {
-        Self { timeout: None, priority: None, idempotent: false, wait_for_ready: false }
+        Self { timeout: None, priority: None, idempotent: false, wait_for_ready: false, detached: false }
     }
 
-    /// Ends the request after `limit`, or earlier where its route says so.
+    /// Ends the request after `limit`, or earlier where its route or the [scope](crate::scope) says so.
     #[must_use]
     pub const fn within(mut self, limit: Duration) -> Self {
         self.timeout = Some(limit);
@@ -61,6 +62,13 @@ impl CallOptions {
         self
     }
 
+    /// Lets the request outlive the [scope](crate::scope) that it is made in.
+    #[must_use]
+    pub const fn detached(mut self) -> Self {
+        self.detached = true;
+        self
+    }
+
     pub(crate) const fn timeout(&self) -> Option<Duration> {
         self.timeout
     }
@@ -75,5 +83,9 @@ impl CallOptions {
 
     pub(crate) const fn waits_for_ready(&self) -> bool {
         self.wait_for_ready
+    }
+
+    pub(crate) const fn is_detached(&self) -> bool {
+        self.detached
     }
 }

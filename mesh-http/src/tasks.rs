@@ -5,6 +5,8 @@ use std::{future::Future, time::Duration};
 use tokio::{runtime::Handle, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::pool::{Spawn, Task};
+
 /// Spawns tasks on one runtime and ends them.
 ///
 /// There are two kinds. Work (following a source, resolving names, sweeping outliers) ends when the mesh is dropped.
@@ -56,6 +58,12 @@ impl Tasks {
         self.connections.stop.cancel();
         self.connections.tracker.wait().await;
         drained
+    }
+}
+
+impl Spawn for Tasks {
+    fn spawn(&self, task: Task) {
+        self.connection(task);
     }
 }
 

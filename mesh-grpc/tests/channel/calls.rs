@@ -1,0 +1,114 @@
+//! The four kinds of call through tonic's own client types, and what comes back with them.
+
+use bytes::Bytes;
+use mesh_grpc::Channel;
+use tonic::{Code, Request, Status, metadata::MetadataMap};
+
+use crate::support::{Client, Server, answer, collect, joined, message, one};
+
+#[test]
+fn channel_is_a_handle() {
+    fn is_handle<T: Clone + Send + Sync + 'static>() {}
+    is_handle::<Channel>();
+}
+
+#[tokio::test]
+async fn all_four_kinds_of_call_echo() {
+    let server = Server::echo().await;
+    let mut client = Client::of([server.address]);
+
+    assert_eq!(client.unary(message("one")).await.expect("an answer").into_inner(), "one");
+
+    let sent = tokio_stream::iter(["a", "b", "c"].map(message));
+    assert_eq!(client.client_stream(sent).await.expect("an answer").into_inner(), "abc");
+
+    let answers = client.server_stream(message("xyz")).await.expect("an answer").into_inner();
+    let (messages, end) = collect(answers).await;
+    assert_eq!((messages, end.is_ok()), (["x", "y", "z"].map(message).to_vec(), true));
+
+    let sent = tokio_stream::iter(["a", "b"].map(message));
+    let answers = client.both(sent).await.expect("an answer").into_inner();
+    assert_eq!(collect(answers).await.0, ["a", "b"].map(message));
+}
+
+#[tokio::test]
+async fn each_side_of_a_bidirectional_call_waits_for_the_other() {
+    let server = Server::echo().await;
+    let (send, receive) = tokio::sync::mpsc::channel(1);
+    let mut client = Client::of([server.address]);
+    send.send(message("0")).await.expect("room");
+    let sent = tokio_stream::wrappers::ReceiverStream::new(receive);
+    let mut answers = client.both(sent).await.expect("an answer").into_inner();
+    for turn in 1..20 {
+        let got = answers.message().await.expect("no error").expect("a message");
+        assert_eq!(got, message(&(turn - 1).to_string()));
+        send.send(message(&turn.to_string())).await.expect("room");
+    }
+    drop(send);
+    assert_eq!(collect(answers).await.0, [message("19")]);
+}
+
+#[tokio::test]
+async fn big_messages_pass_both_ways() {
+    let server = Server::echo().await;
+    let big = Bytes::from(vec![7; 16 << 20]);
+    let back = Client::of([server.address]).unary(big.clone()).await.expect("an answer").into_inner();
+    assert!(back == big, "{} bytes came back", back.len());
+}
+
+#[tokio::test]
+async fn status_passes_with_message_details_and_metadata() {
+    let server = Server::start(async |request| {
+        let mut metadata = MetadataMap::new();
+        metadata.insert("x-why", "because".parse().expect("legal"));
+        metadata.insert_bin("x-raw-bin", tonic::metadata::MetadataValue::from_bytes(b"\0\x01"));
+        let details = Bytes::from_static(b"\x08\x09");
+        let status = Status::with_details_and_metadata(Code::ResourceExhausted, "no café", details, metadata);
+        match request.metadata().contains_key("x-after-a-message") {
+            false => Err(status),
+            true => Ok(answer(tokio_stream::iter([Ok(message("first")), Err(status)]))),
+        }
+    })
+    .await;
+    let mut client = Client::of([server.address]);
+    let check = |status: &Status| {
+        assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "no café"));
+        assert_eq!(status.details(), b"\x08\x09");
+        assert_eq!(status.metadata().get("x-why").expect("it is there"), "because");
+        assert_eq!(status.metadata().get_bin("x-raw-bin").expect("it is there").to_bytes().expect("base64"), "\0\x01");
+        assert!(mesh_grpc::flags(status).is_empty());
+    };
+
+    check(&client.unary(message("")).await.expect_err("trailers only"));
+    let mut late = Request::new(message(""));
+    late.metadata_mut().insert("x-after-a-message", "yes".parse().expect("legal"));
+    let answers = client.server_stream(late).await.expect("a head").into_inner();
+    let (messages, end) = collect(answers).await;
+    assert_eq!(messages, ["first"]);
+    check(&end.expect_err("in the trailers"));
+}
+
+#[tokio::test]
+async fn metadata_passes_both_ways() {
+    let server = Server::start(async |request| {
+        let mut response = one("");
+        response.metadata_mut().insert("x-back", request.metadata().get("x-there").expect("it came").clone());
+        Ok(response)
+    })
+    .await;
+    let mut request = Request::new(message(""));
+    request.metadata_mut().insert("x-there", "mark".parse().expect("legal"));
+    let response = Client::of([server.address]).unary(request).await.expect("an answer");
+    assert_eq!(response.metadata().get("x-back").expect("it came"), "mark");
+}
+
+#[tokio::test]
+async fn request_stream_that_fails_ends_the_call_with_its_status() {
+    let server = Server::start(async |request| Ok(one(joined(request.into_inner()).await?))).await;
+    let mut client = Client::of([server.address]);
+    let sent = tokio_stream::iter(["a", "unencodable", "b"].map(message));
+    let status = client.client_stream(sent).await.expect_err("the second cannot be encoded");
+    // As through tonic's own channel: hyper tells the peer, and nobody else, why a body ended early.
+    assert_eq!(status.code(), Code::Internal, "{status:?}");
+    assert_eq!(client.unary(message("next")).await.expect("others go on").into_inner(), "next");
+}

@@ -1,0 +1,247 @@
+//! What is tried again, when, and what the server is told of it; and what endpoints are blamed for.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use mesh_core::config::{LoadBalancing, OutlierDetection, Percent, RetryOn, RetryPolicy};
+use mesh_grpc::CallOptions;
+use tokio::time::Instant;
+use tonic::{Code, Request, Status};
+
+use crate::support::{Client, Server, answer, attempts_before, builder, collect, joined, message, one};
+
+/// The attempts that a server saw: how many were before each, and when each came.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<(u32, Instant)>>>);
+
+impl Seen {
+    fn note<T>(&self, request: &Request<T>) -> u32 {
+        let before = attempts_before(request);
+        self.0.lock().expect("not poisoned").push((before, Instant::now()));
+        before
+    }
+
+    fn take(&self) -> Vec<(u32, Instant)> {
+        std::mem::take(&mut *self.0.lock().expect("not poisoned"))
+    }
+
+    fn numbers(&self) -> Vec<u32> {
+        self.take().into_iter().map(|(before, _)| before).collect()
+    }
+}
+
+/// A client that retries what is UNAVAILABLE, twice.
+fn retrying(server: &Server) -> Client {
+    let policy = RetryPolicy::on(RetryOn::GRPC_UNAVAILABLE).max_retries(2).expect("legal");
+    Client::built(builder([server.address]).retry(policy))
+}
+
+fn pushback(value: &str) -> Status {
+    let mut status = Status::unavailable("not now");
+    status.metadata_mut().insert("grpc-retry-pushback-ms", value.parse().expect("legal"));
+    status
+}
+
+#[tokio::test]
+async fn unavailable_in_a_head_is_retried_and_attempts_are_numbered() {
+    let seen = Seen::default();
+    let log = seen.clone();
+    let server = Server::start(move |request| {
+        let before = log.note(&request);
+        async move { if before < 2 { Err(Status::unavailable("not yet")) } else { Ok(one("third")) } }
+    })
+    .await;
+    let answer = retrying(&server).unary(message("")).await.expect("the third attempt");
+    assert_eq!(answer.into_inner(), "third");
+    assert_eq!(seen.numbers(), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn by_default_only_idempotent_calls_are_repeated() {
+    let server = Server::start(async |request| {
+        if attempts_before(&request) == 0 { Err(Status::unavailable("not yet")) } else { Ok(one("second")) }
+    })
+    .await;
+    let mut client = Client::of([server.address]);
+    assert_eq!(client.unary(message("")).await.expect_err("as the server says").code(), Code::Unavailable);
+    let mut request = Request::new(message(""));
+    request.extensions_mut().insert(CallOptions::new().idempotent());
+    assert_eq!(client.unary(request).await.expect("the second attempt").into_inner(), "second");
+}
+
+#[tokio::test]
+async fn last_answer_is_delivered_when_attempts_are_used_up() {
+    let seen = Seen::default();
+    let log = seen.clone();
+    let server = Server::start(move |request| {
+        let before = log.note(&request);
+        async move { Err(Status::unavailable(format!("answer {before}"))) }
+    })
+    .await;
+    let status = retrying(&server).unary(message("")).await.expect_err("never");
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "answer 2"));
+    assert_eq!(seen.numbers(), [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn committed_call_is_not_retried() {
+    let seen = Seen::default();
+    let log = seen.clone();
+    let server = Server::start(move |request| {
+        log.note(&request);
+        async { Ok(answer(tokio_stream::iter([Ok(message("part")), Err(Status::unavailable("broken off"))]))) }
+    })
+    .await;
+    let mut client = retrying(&server);
+    let answers = client.server_stream(message("")).await.expect("a head").into_inner();
+    let (messages, end) = collect(answers).await;
+    assert_eq!((messages, end.expect_err("in the trailers").code()), (vec![message("part")], Code::Unavailable));
+    assert_eq!(seen.numbers(), [0]);
+}
+
+#[tokio::test]
+async fn other_statuses_are_not_retried() {
+    for code in [Code::Internal, Code::Aborted, Code::ResourceExhausted] {
+        let seen = Seen::default();
+        let log = seen.clone();
+        let server = Server::start(move |request| {
+            log.note(&request);
+            async move { Err(Status::new(code, "no")) }
+        })
+        .await;
+        assert_eq!(retrying(&server).unary(message("")).await.expect_err("no").code(), code);
+        assert_eq!(seen.numbers(), [0], "{code:?}");
+    }
+}
+
+#[tokio::test]
+async fn pushback_says_exactly_how_long_to_wait() {
+    let seen = Seen::default();
+    let log = seen.clone();
+    let server = Server::start(move |request| {
+        let before = log.note(&request);
+        async move { if before == 0 { Err(pushback("200")) } else { Ok(one("")) } }
+    })
+    .await;
+    retrying(&server).unary(message("")).await.expect("the second attempt");
+    let seen = seen.take();
+    let waited = seen[1].1 - seen[0].1;
+    // The back-off alone would be below 25 ms.
+    assert!(waited >= Duration::from_millis(199) && waited < Duration::from_secs(5), "{waited:?}");
+}
+
+#[tokio::test]
+async fn pushback_that_is_negative_or_unreadable_stops() {
+    for value in ["-1", "soon"] {
+        let seen = Seen::default();
+        let log = seen.clone();
+        let server = Server::start(move |request| {
+            log.note(&request);
+            async move { Err(pushback(value)) }
+        })
+        .await;
+        let status = retrying(&server).unary(message("")).await.expect_err("as the server says");
+        assert_eq!(status.code(), Code::Unavailable);
+        assert_eq!(seen.numbers(), [0], "{value}");
+    }
+}
+
+#[tokio::test]
+async fn request_stream_is_sent_again() {
+    let server = Server::start(async |request| {
+        let before = attempts_before(&request);
+        let body = joined(request.into_inner()).await?;
+        if before == 0 { Err(Status::unavailable("again, please")) } else { Ok(one(body)) }
+    })
+    .await;
+    let (send, receive) = tokio::sync::mpsc::channel(1);
+    let sender = async {
+        for text in ["a", "b", "c"] {
+            send.send(message(text)).await.expect("it is read");
+            tokio::task::yield_now().await;
+        }
+        drop(send);
+    };
+    let mut client = retrying(&server);
+    let call = client.client_stream(tokio_stream::wrappers::ReceiverStream::new(receive));
+    let (answer, ()) = tokio::join!(call, sender);
+    assert_eq!(answer.expect("the second attempt").into_inner(), "abc");
+}
+
+#[tokio::test]
+async fn request_past_the_limit_goes_on_and_is_not_retried() {
+    let seen = Seen::default();
+    let log = seen.clone();
+    let server = Server::start(move |request| {
+        let fails = request.metadata().contains_key("x-fail");
+        log.note(&request);
+        async move {
+            let body = joined(request.into_inner()).await?;
+            if fails { Err(Status::unavailable("again?")) } else { Ok(one(body.len().to_string())) }
+        }
+    })
+    .await;
+    let mut client = retrying(&server);
+    let stream = || tokio_stream::iter((0..64).map(|_| Bytes::from(vec![1; 64 << 10])));
+    let answer = client.client_stream(stream()).await.expect("an answer");
+    assert_eq!(answer.into_inner(), (4 << 20).to_string());
+
+    let mut request = Request::new(stream());
+    request.metadata_mut().insert("x-fail", "yes".parse().expect("legal"));
+    assert_eq!(client.client_stream(request).await.expect_err("as the server says").code(), Code::Unavailable);
+    assert_eq!(seen.numbers(), [0, 0]);
+}
+
+#[tokio::test]
+async fn retry_prefers_an_endpoint_that_is_alive() {
+    let server = Server::start(async |_| Ok(one("alive"))).await;
+    let dead = crate::support::reserved_address().await;
+    let mut client = Client::of([dead, server.address]);
+    for _ in 0..50 {
+        assert_eq!(client.unary(message("")).await.expect("the living one").into_inner(), "alive");
+    }
+}
+
+#[tokio::test]
+async fn conditions_of_the_route_decide() {
+    let server = Server::start(async |request| {
+        if attempts_before(&request) == 0 { Err(Status::resource_exhausted("full")) } else { Ok(one("room")) }
+    })
+    .await;
+    let policy = RetryPolicy::on(RetryOn::GRPC_RESOURCE_EXHAUSTED);
+    let mut client = Client::built(builder([server.address]).retry(policy));
+    assert_eq!(client.unary(message("")).await.expect("the second attempt").into_inner(), "room");
+    let status = Client::built(builder([server.address]).no_retries()).unary(message("")).await.expect_err("only one");
+    assert_eq!(status.code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn endpoint_that_fails_in_trailers_is_ejected() {
+    let bad =
+        Server::start(async |_| Ok(answer(tokio_stream::iter([Ok(message("bad")), Err(Status::internal("broken"))]))))
+            .await;
+    let good = Server::start(async |_| Ok(one("good"))).await;
+    let max_ejected = Percent::new(50.0).expect("legal");
+    let rules = OutlierDetection { consecutive_errors: 3, max_ejected, ..OutlierDetection::default() };
+    // The default avoids an endpoint after its first failure already.
+    let builder =
+        builder([bad.address, good.address]).outlier_detection(rules).load_balancing(LoadBalancing::RoundRobin);
+    let mut client = Client::built(builder);
+    let (mut failures, mut since_failure) = (0, 0);
+    for _ in 0..100 {
+        let answers = client.server_stream(message("")).await.expect("a head").into_inner();
+        match collect(answers).await.1 {
+            Ok(()) => since_failure += 1,
+            Err(status) => {
+                assert_eq!(status.code(), Code::Internal);
+                failures += 1;
+                since_failure = 0;
+            }
+        }
+    }
+    assert_eq!(failures, 3, "{:?}", client.channel.mesh().status());
+    assert!(since_failure > 20, "{since_failure}");
+}

@@ -1,0 +1,65 @@
+//! From the control plane through a mesh to a backend: what is said of a cluster decides where a request goes.
+
+use std::io;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use http_body_util::BodyExt;
+use mesh_core::config::Address;
+use mesh_http::connect::{Connect, Connecting, Stream};
+use mesh_http::{Client, Mesh};
+use mesh_xds_client::testkit::ControlPlane;
+use mesh_xds_client::testkit::resource::{endpoints, listener, route_config};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
+
+use crate::support::{address, builder};
+
+/// Every address is a backend that answers with it.
+struct Backends;
+
+impl Connect for Backends {
+    fn connect(&self, address: &Address) -> Connecting {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        tokio::spawn(answer(theirs, address.to_string()));
+        Box::pin(async move { Ok(Box::new(ours) as Stream) })
+    }
+}
+
+async fn answer(stream: DuplexStream, text: String) -> io::Result<()> {
+    let (requests, mut responses) = tokio::io::split(stream);
+    let mut lines = BufReader::new(requests).lines();
+    while let Some(line) = lines.next_line().await? {
+        if line.is_empty() {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
+            responses.write_all((head + &text).as_bytes()).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn get(client: &Client) -> String {
+    let response = client.get("http://web/").await.expect("an answer");
+    let body = response.into_body().collect().await.expect("a body").to_bytes();
+    String::from_utf8(body.to_vec()).expect("an address")
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_a_static_cluster_brings_along_are_reached_and_followed() {
+    let plane = ControlPlane::new();
+    let at = |number: u8| Cluster {
+        name: "v1".to_owned(),
+        load_assignment: Some(endpoints("v1", [address(number)])),
+        ..Cluster::default()
+    };
+    plane.update(|tx| {
+        tx.set(listener("web", route_config("web", [("v1", 1)]))).set(at(1));
+    });
+    let source = builder(&plane, []).build().expect("a valid client");
+    let mesh = Mesh::builder().source(source).connector(Backends).build().expect("a valid mesh");
+    let client = Client::builder("web").mesh(&mesh).build().expect("a valid client");
+    assert_eq!(get(&client).await, "10.0.0.1:80");
+
+    plane.set(at(2));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(get(&client).await, "10.0.0.2:80");
+}
