@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod hold;
 pub mod identity;
 pub mod limit;
+mod macros;
 pub mod outcome;
 pub mod outlier;
 pub mod retry;

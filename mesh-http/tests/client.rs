@@ -23,7 +23,7 @@ use mesh_core::{
     outcome::{Flags, Sent},
 };
 use mesh_http::{CallOptions, Client};
-use tokio::{net::TcpListener, task::JoinSet, time::sleep};
+use tokio::{net::TcpListener, task::JoinSet};
 
 /// A backend that answers with its name; `/slow` never answers, `/fail` answers 503.
 struct Backend {
@@ -73,6 +73,11 @@ where
 {
     let body = response.into_body().collect().await.expect("a whole body").to_bytes();
     String::from_utf8(body.to_vec()).expect("text")
+}
+
+fn in_flight(client: &Client) -> usize {
+    let clusters = client.mesh().status().clusters;
+    clusters.iter().flat_map(|cluster| &cluster.endpoints).map(|endpoint| endpoint.in_flight as usize).sum()
 }
 
 async fn tally(client: &Client, requests: usize) -> BTreeMap<String, usize> {
@@ -164,7 +169,9 @@ async fn flood_is_refused_at_once() {
     for _ in 0..2 {
         calls.spawn(client.get("http://reviews/slow"));
     }
-    sleep(Duration::from_millis(50)).await;
+    while in_flight(&client) < 2 {
+        tokio::task::yield_now().await;
+    }
     let error = client.get("http://reviews/").await.expect_err("two are under way");
     assert!(error.is_overloaded() && error.flags().contains(Flags::UO), "{error:?}");
     let response = error.into_response();

@@ -57,6 +57,7 @@ use crate::{
     carry::PolicyOf,
     endpoint::EndpointId,
     hold::{AtOnce, Hold, give_up},
+    macros::inner_service,
     outcome::{BoxError, Sent},
 };
 
@@ -139,20 +140,7 @@ impl<S, P, H> Deadline<S, P, H> {
         Self { inner, policy, hold }
     }
 
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!(S);
 }
 
 impl<R, S, P, H> Service<R> for Deadline<S, P, H>

@@ -57,6 +57,7 @@ use crate::{
     carry::{Fixed, PolicyOf},
     config::RequestPriority,
     hold::{AtOnce, Hold},
+    macros::inner_service,
     outcome::BoxError,
 };
 
@@ -91,20 +92,7 @@ impl<S, P, H> Limit<S, P, H> {
         Self { inner, policy, hold }
     }
 
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!(S);
 }
 
 impl<R, S, P, H> Service<R> for Limit<S, P, H>

@@ -106,6 +106,7 @@ use crate::{
     carry::PolicyOf,
     deadline::BodyLimits,
     hold::{AtOnce, Hold},
+    macros::inner_service,
     outcome::BoxError,
 };
 
@@ -119,20 +120,7 @@ pub struct Retry<S, K = Replay, J = HttpRules, H = AtOnce, O = Standalone, P = S
 // === impl Retry ===
 
 impl<S, K, J, H, O, P> Retry<S, K, J, H, O, P> {
-    /// The inner service.
-    pub const fn get_ref(&self) -> &S {
-        &self.inner
-    }
-
-    /// The inner service.
-    pub const fn get_mut(&mut self) -> &mut S {
-        &mut self.inner
-    }
-
-    /// The inner service.
-    pub fn into_inner(self) -> S {
-        self.inner
-    }
+    inner_service!(S);
 }
 
 impl<S: Clone, K: Clone, J: Clone, H: Clone, O: Clone, P> Clone for Retry<S, K, J, H, O, P> {
