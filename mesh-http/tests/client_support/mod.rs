@@ -18,7 +18,10 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use mesh_core::config::Address;
-use mesh_http::connect::{Connect, Connecting, Stream};
+use mesh_http::{
+    Client, Mesh,
+    connect::{Connect, Connecting, Stream},
+};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
 
 /// Takes connections, and knows which addresses are dead.
@@ -76,4 +79,19 @@ pub(crate) fn says(text: impl Into<String>) -> Response<Full<Bytes>> {
 pub(crate) async fn text(response: Response<mesh_http::Body>) -> String {
     let body = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
+}
+
+/// A client of a server that says which trace it was told of.
+pub(crate) fn client_that_is_told() -> Client {
+    let net = Net::serving(|_, request| {
+        let header = |name| request.headers().get(name).map_or("none", |value| value.to_str().unwrap());
+        says(format!("{} {}", header("traceparent"), header("tracestate")))
+    });
+    let mesh = Mesh::builder().connector(net).seed(1).build().unwrap();
+    Client::builder("reviews").mesh(&mesh).endpoints(["10.0.0.1:80"]).build().unwrap()
+}
+
+/// What the server was told.
+pub(crate) async fn told(client: &Client) -> String {
+    text(client.get("http://reviews/").await.unwrap()).await
 }
