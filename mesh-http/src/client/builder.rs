@@ -1,14 +1,13 @@
 //! From a few lines of code to a client.
 
-use std::{marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use mesh_core::config::{
-    CircuitBreakers, Cluster, ClusterEntry, ConfigError, Discovery, DnsName, Domain, Endpoint, Endpoints, HttpProtocol,
-    Listener, LoadBalancing, OutlierDetection, Policy, RetryPolicy, Route, RouteConfig, RouteMatch, Snapshot,
-    TargetState, TimeLimit, UpstreamTls, VirtualHost,
+    CircuitBreakers, Cluster, ConfigError, Endpoints, HttpProtocol, LoadBalancing, OutlierDetection, Policy,
+    RetryPolicy, RouteConfig, TimeLimit, UpstreamTls,
 };
 
-use super::Client;
+use super::{Client, IntoEndpoint, inline::Inline};
 use crate::{Error, Mesh, call::Caller, plan::Profile, protocol::Protocol};
 
 /// Builds a [`Client`].
@@ -20,25 +19,13 @@ use crate::{Error, Mesh, call::Caller, plan::Profile, protocol::Protocol};
 pub struct ClientBuilder<P> {
     target: String,
     mesh: Option<Mesh>,
-    endpoints: Vec<Result<EndpointSpec, ConfigError>>,
-    routes: Option<RouteConfig>,
-    clusters: Vec<(Cluster, Option<Endpoints>)>,
-    any_authority: bool,
+    inline: Inline,
     code: Policy,
     pins: Policy,
     preset: Policy,
     ready_timeout: Duration,
     mistake: Option<ConfigError>,
     protocol: PhantomData<fn() -> P>,
-}
-
-/// Where a client of one's own code finds a service: an address, or a name to be resolved.
-#[derive(Clone, Debug)]
-pub enum EndpointSpec {
-    /// An endpoint with its address.
-    Endpoint(Endpoint),
-    /// Every address of this name is an endpoint; looked up again by its time to live.
-    Name(DnsName),
 }
 
 // === impl ClientBuilder ===
@@ -52,10 +39,7 @@ impl<P: Protocol> ClientBuilder<P> {
         Self {
             target: target.into(),
             mesh: None,
-            endpoints: Vec::new(),
-            routes: None,
-            clusters: Vec::new(),
-            any_authority: false,
+            inline: Inline::default(),
             code: Policy::default(),
             pins: Policy::default(),
             preset: P::preset(),
@@ -78,26 +62,26 @@ impl<P: Protocol> ClientBuilder<P> {
         I: IntoIterator,
         I::Item: IntoEndpoint,
     {
-        self.endpoints.extend(endpoints.into_iter().map(IntoEndpoint::into_endpoint));
+        self.inline.endpoints.extend(endpoints.into_iter().map(IntoEndpoint::into_endpoint));
         self
     }
 
     /// Routes requests by these rules among the clusters that [`cluster`](Self::cluster) adds.
     pub fn routes(mut self, routes: RouteConfig) -> Self {
-        self.routes = Some(routes);
+        self.inline.routes = Some(routes);
         self
     }
 
     /// Adds a cluster for [`routes`](Self::routes). Its endpoints may be left out where they come by DNS.
     pub fn cluster(mut self, cluster: Cluster, endpoints: impl Into<Option<Endpoints>>) -> Self {
-        self.clusters.push((cluster, endpoints.into()));
+        self.inline.clusters.push((cluster, endpoints.into()));
         self
     }
 
     /// Takes requests of every authority, not only of the target's; all go to the same endpoints. Default: others fail with
     /// NR.
     pub fn any_authority(mut self) -> Self {
-        self.any_authority = true;
+        self.inline.any_authority = true;
         self
     }
 
@@ -223,12 +207,11 @@ impl<P: Protocol> ClientBuilder<P> {
         };
         mesh.check_identities(&profile)?;
         let name: Arc<str> = self.target.as_str().into();
-        let ready_timeout = self.ready_timeout;
-        let target = match self.snapshot(&name, &authority)? {
+        let target = match self.inline.snapshot(&name, &authority)? {
             Some(snapshot) => mesh.add_code(name, profile, snapshot),
             None => mesh.add_steered(name, profile)?,
         };
-        Ok(Client::new(Caller::new(mesh, target, ready_timeout)).into())
+        Ok(Client::new(Caller::new(mesh, target, self.ready_timeout)).into())
     }
 
     fn limit(&mut self, field: &'static str, limit: Duration) -> Option<TimeLimit> {
@@ -244,95 +227,6 @@ impl<P: Protocol> ClientBuilder<P> {
     fn note(&mut self, error: ConfigError) {
         self.mistake.get_or_insert(error);
     }
-
-    /// The configuration that stands in code; none where the source of the mesh has it.
-    fn snapshot(self, name: &Arc<str>, authority: &str) -> Result<Option<Snapshot>, ConfigError> {
-        let Self { endpoints, routes, mut clusters, any_authority, .. } = self;
-        let routes = match (routes, endpoints.is_empty()) {
-            (Some(_), false) => {
-                let remedy = "give the endpoints to a cluster of the routes, by `cluster`";
-                return Err(ConfigError::new("endpoints", "set beside routes", remedy));
-            }
-            (None, true) if clusters.is_empty() => return Ok(None),
-            (None, true) => {
-                return Err(ConfigError::new(
-                    "routes",
-                    "unset beside clusters",
-                    "say which requests go to which cluster",
-                ));
-            }
-            (Some(routes), true) => routes,
-            (None, false) => {
-                clusters.push(discovered(name, endpoints)?);
-                simple_routes(name, authority, any_authority)?
-            }
-        };
-        check_clusters(&routes, &clusters)?;
-        let listener = Listener::new(name.clone(), Arc::new(routes));
-        let entries = clusters.into_iter().map(|(cluster, endpoints)| {
-            let entry = ClusterEntry { cluster: Arc::new(cluster), endpoints: endpoints.map(Arc::new) };
-            (entry.cluster.name().clone(), entry)
-        });
-        Ok(Some(Snapshot {
-            generation: 1,
-            targets: [(name.clone(), TargetState::Ready(Arc::new(listener)))].into(),
-            clusters: entries.collect(),
-        }))
-    }
-}
-
-/// Every request of the target's own authority, with any port unless it names one, to the cluster of the same name.
-fn simple_routes(name: &Arc<str>, authority: &str, any_authority: bool) -> Result<RouteConfig, ConfigError> {
-    let forward = mesh_core::config::Forward::to(mesh_core::config::ClusterChoice::One(name.clone()));
-    let route = Route::new(RouteMatch::any(), mesh_core::config::Action::Forward(forward)).named(name.clone());
-    let domains = match (any_authority, authority.contains(':')) {
-        (true, _) => vec![Domain::Any],
-        (false, true) => vec![Domain::parse(authority)?],
-        (false, false) => vec![Domain::parse(authority)?, Domain::parse(&format!("{authority}:*"))?],
-    };
-    RouteConfig::new(name.clone(), vec![VirtualHost::new(name.clone(), domains, vec![Arc::new(route)])?])
-}
-
-/// The cluster of endpoints given in code: all by address, or all by name.
-fn discovered(
-    name: &Arc<str>,
-    endpoints: Vec<Result<EndpointSpec, ConfigError>>,
-) -> Result<(Cluster, Option<Endpoints>), ConfigError> {
-    let (mut addresses, mut names) = (Vec::new(), Vec::new());
-    for (index, endpoint) in endpoints.into_iter().enumerate() {
-        match endpoint.map_err(|error| error.within(format!("endpoints[{index}]")))? {
-            EndpointSpec::Endpoint(endpoint) => addresses.push(endpoint),
-            EndpointSpec::Name(name) => names.push(name),
-        }
-    }
-    let mut cluster = Cluster::new(name.clone())?;
-    match (addresses.is_empty(), names.is_empty()) {
-        (false, true) => Ok((cluster, Some(Endpoints::flat(addresses)?))),
-        (true, false) => {
-            cluster.discovery = Discovery::StrictDns(names);
-            Ok((cluster, None))
-        }
-        _ => {
-            Err(ConfigError::new("endpoints", "addresses and names mixed", "give one kind, or two clusters and routes"))
-        }
-    }
-}
-
-fn check_clusters(routes: &RouteConfig, clusters: &[(Cluster, Option<Endpoints>)]) -> Result<(), ConfigError> {
-    let mut seen = std::collections::HashSet::new();
-    for (cluster, endpoints) in clusters {
-        if !seen.insert(cluster.name()) {
-            return Err(ConfigError::new("clusters", cluster.name(), "name each cluster once"));
-        }
-        if cluster.endpoints_name().is_some() && endpoints.as_ref().is_none_or(Endpoints::is_empty) {
-            let field = format!("clusters[{}].endpoints", cluster.name());
-            return Err(ConfigError::new(field, "none", "give at least one endpoint, or discover them by DNS"));
-        }
-    }
-    match routes.clusters().into_iter().find(|name| !seen.contains(name)) {
-        Some(missing) => Err(ConfigError::new("routes.cluster", missing, "add the cluster, by `cluster`")),
-        None => Ok(()),
-    }
 }
 
 /// The authority that a target stands for.
@@ -343,55 +237,4 @@ fn authority(target: &str) -> Result<String, ConfigError> {
         return Err(refuse());
     }
     Ok(parsed.as_str().to_ascii_lowercase())
-}
-
-/// What [`ClientBuilder::endpoints`] takes.
-pub trait IntoEndpoint {
-    /// Reads it.
-    ///
-    /// # Errors
-    ///
-    /// When it is neither an address nor a name with a port.
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError>;
-}
-
-impl IntoEndpoint for &str {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        if let Ok(address) = self.parse::<SocketAddr>() {
-            return address.into_endpoint();
-        }
-        let refuse = || ConfigError::new("address", self, "give `ip:port` or `name:port`");
-        let (host, port) = self.rsplit_once(':').ok_or_else(refuse)?;
-        let port = port.parse().map_err(|_| refuse())?;
-        DnsName::new(host, port).map(EndpointSpec::Name)
-    }
-}
-
-impl IntoEndpoint for String {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        self.as_str().into_endpoint()
-    }
-}
-
-impl IntoEndpoint for SocketAddr {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        Endpoint::new(self).into_endpoint()
-    }
-}
-
-impl IntoEndpoint for Endpoint {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        match self.address() {
-            mesh_core::config::Address::Socket(address) if address.port() == 0 => {
-                Err(ConfigError::new("port", 0, "give a port between 1 and 65535"))
-            }
-            _ => Ok(EndpointSpec::Endpoint(self)),
-        }
-    }
-}
-
-impl IntoEndpoint for EndpointSpec {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        Ok(self)
-    }
 }

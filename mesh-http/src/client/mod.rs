@@ -1,6 +1,8 @@
 //! The client: a target, and requests to it.
 
 mod builder;
+mod endpoint;
+mod inline;
 mod plain;
 
 use std::{
@@ -21,7 +23,10 @@ use mesh_core::{
 };
 use tower_service::Service;
 
-pub use self::builder::{ClientBuilder, EndpointSpec, IntoEndpoint};
+pub use self::{
+    builder::ClientBuilder,
+    endpoint::{EndpointSpec, IntoEndpoint},
+};
 use crate::{
     Body, Error, Mesh,
     call::{Caller, ResponseFuture},
