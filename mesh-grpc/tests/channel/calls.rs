@@ -1,5 +1,7 @@
 //! The four kinds of call through tonic's own client types, and what comes back with them.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use mesh_grpc::Channel;
 use tonic::{Code, Request, Status, metadata::MetadataMap};
@@ -10,6 +12,24 @@ use crate::support::{Client, Server, answer, collect, joined, message, one};
 fn channel_is_a_handle() {
     fn is_handle<T: Clone + Send + Sync + 'static>() {}
     is_handle::<Channel>();
+}
+
+#[tokio::test]
+async fn target_may_have_the_scheme_of_grpc() {
+    let server = Server::echo().await;
+    let mut client = Client::built(Channel::builder("xds:///echo.test:7070").endpoints([server.address]));
+    assert_eq!(client.channel.client().target(), "echo.test:7070");
+    assert_eq!(client.unary(message("one")).await.expect("an answer").into_inner(), "one");
+}
+
+#[tokio::test]
+async fn channel_shows_and_ends_its_mesh() {
+    let server = Server::echo().await;
+    let mut client = Client::of([server.address]);
+    client.unary(message("one")).await.expect("an answer");
+    assert_eq!(client.channel.status().clusters[0].endpoints.len(), 1);
+    assert!(client.channel.shutdown(Duration::from_secs(5)).await, "nothing had to be cut");
+    assert_eq!(client.unary(message("one")).await.expect_err("it is shut down").code(), Code::Unavailable);
 }
 
 #[tokio::test]

@@ -34,7 +34,8 @@ impl<P: Protocol> ClientBuilder<P> {
     /// How long a call waits for the first configuration unless told otherwise.
     pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// A client of `target`: the authority that requests name, `host` or `host:port`.
+    /// A client of `target`: the authority that requests name, `host` or `host:port`. `xds:///host:port`, as gRPC writes it
+    /// (gRFC A27), is the same target; a name of another scheme is refused.
     pub fn new(target: impl Into<String>) -> Self {
         Self {
             target: target.into(),
@@ -56,7 +57,8 @@ impl<P: Protocol> ClientBuilder<P> {
         self
     }
 
-    /// Sends requests to these: `ip:port`, a `SocketAddr`, an [`Endpoint`], or `name:port`, which is resolved by DNS.
+    /// Sends requests to these: `ip:port`, a `SocketAddr`, an [`Endpoint`](mesh_core::config::Endpoint), `unix:/path`, or
+    /// `name:port`, which is resolved by DNS.
     pub fn endpoints<I>(mut self, endpoints: I) -> Self
     where
         I: IntoIterator,
@@ -72,7 +74,8 @@ impl<P: Protocol> ClientBuilder<P> {
         self
     }
 
-    /// Adds a cluster for [`routes`](Self::routes). Its endpoints may be left out where they come by DNS.
+    /// Adds a cluster for [`routes`](Self::routes). Its endpoints are left out where its
+    /// [`discovery`](Cluster::discovery) finds them: by DNS, or `Static`.
     pub fn cluster(mut self, cluster: Cluster, endpoints: impl Into<Option<Endpoints>>) -> Self {
         self.inline.clusters.push((cluster, endpoints.into()));
         self
@@ -134,10 +137,7 @@ impl<P: Protocol> ClientBuilder<P> {
 
     /// Picks endpoints in this way.
     pub fn load_balancing(mut self, policy: LoadBalancing) -> Self {
-        match policy.validated() {
-            Ok(policy) => self.code.cluster.load_balancing = Some(policy),
-            Err(error) => self.note(error),
-        }
+        self.code.cluster.load_balancing = Some(policy);
         self
     }
 
@@ -149,16 +149,13 @@ impl<P: Protocol> ClientBuilder<P> {
 
     /// Leaves failing endpoints out for a while, by these rules.
     pub fn outlier_detection(mut self, rules: OutlierDetection) -> Self {
-        match rules.validated() {
-            Ok(rules) => self.code.cluster.outlier_detection = Some(Arc::new(rules)),
-            Err(error) => self.note(error),
-        }
+        self.code.cluster.outlier_detection = Some(Arc::new(rules));
         self
     }
 
     /// Gives up connecting after `limit`. Default: 5 s.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.code.cluster.connect_timeout = self.limit("connect_timeout", limit).and_then(TimeLimit::duration);
+        self.code.cluster.connect_timeout = Some(limit);
         self
     }
 
@@ -184,57 +181,63 @@ impl<P: Protocol> ClientBuilder<P> {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] for a value that is refused, or a target without endpoints, routes or source; and when there is no
-    /// mesh given and no tokio runtime to make one in.
-    pub fn build(mut self) -> Result<P::Client, Error>
+    /// A [`ConfigError`] for a value that is refused, an identity that the mesh does not have, or a target without
+    /// endpoints, routes or source; and when there is no mesh given and no tokio runtime to make one in. Fields are named
+    /// as they are said: `policy.cluster.connect_timeout`, `clusters[reviews].policy.tls.identity`.
+    pub fn build(self) -> Result<P::Client, Error>
     where
         P::Client: From<Client<P>>,
     {
-        if let Some(mistake) = self.mistake.take() {
+        let Self { target, mesh, inline, code, pins, mut preset, ready_timeout, mistake, .. } = self;
+        if let Some(mistake) = mistake {
             return Err(mistake.into());
         }
-        let authority = authority(&self.target)?;
-        self.preset.cluster.connections.protocol.get_or_insert(P::HTTP);
-        let mesh = match self.mesh.take() {
+        if ready_timeout.is_zero() {
+            return Err(ConfigError::new("ready_timeout", "0s", "give a time above zero").into());
+        }
+        let (name, authority) = target_name(&target)?;
+        preset.cluster.connections.protocol.get_or_insert(P::HTTP);
+        let mesh = match mesh {
             Some(mesh) => mesh,
             None => Mesh::builder().build()?,
         };
+        let checked = |field, policy: Policy| {
+            let policy = policy.validated().map_err(|error| error.within(field))?;
+            mesh.check_identities(&policy.cluster).map_err(|error| error.within("cluster").within(field))?;
+            Ok::<_, ConfigError>(policy)
+        };
         let profile = Profile {
             semantics: P::SEMANTICS,
-            pins: std::mem::take(&mut self.pins),
-            code: std::mem::take(&mut self.code),
-            preset: std::mem::take(&mut self.preset),
+            pins: checked("pin", pins)?,
+            code: checked("policy", code)?,
+            preset: checked("preset", preset)?,
         };
-        mesh.check_identities(&profile)?;
-        let name: Arc<str> = self.target.as_str().into();
-        let target = match self.inline.snapshot(&name, &authority)? {
+        let target = match inline.snapshot(&mesh, &name, &authority)? {
             Some(snapshot) => mesh.add_code(name, profile, snapshot),
             None => mesh.add_steered(name, profile)?,
         };
-        Ok(Client::new(Caller::new(mesh, target, self.ready_timeout)).into())
+        Ok(Client::new(Caller::new(mesh, target, ready_timeout)).into())
     }
 
     fn limit(&mut self, field: &'static str, limit: Duration) -> Option<TimeLimit> {
         match TimeLimit::after(limit) {
             Ok(limit) => Some(limit),
             Err(error) => {
-                self.note(error.within(field));
+                self.mistake.get_or_insert(error.named(field));
                 None
             }
         }
     }
-
-    fn note(&mut self, error: ConfigError) {
-        self.mistake.get_or_insert(error);
-    }
 }
 
-/// The authority that a target stands for.
-fn authority(target: &str) -> Result<String, ConfigError> {
-    let refuse = || ConfigError::new("target", target, "give an authority: `host` or `host:port`");
-    let parsed: http::uri::Authority = target.parse().map_err(|_| refuse())?;
-    if parsed.as_str().contains('@') || parsed.host().is_empty() {
+/// The name of a target without gRPC's scheme, and the authority that it stands for.
+fn target_name(target: &str) -> Result<(Arc<str>, String), ConfigError> {
+    let refuse =
+        || ConfigError::new("target", target, "give an authority, `host` or `host:port`, or `xds:///` and one");
+    let name = target.strip_prefix("xds:///").unwrap_or(target);
+    let authority: http::uri::Authority = name.parse().map_err(|_| refuse())?;
+    if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err(refuse());
     }
-    Ok(parsed.as_str().to_ascii_lowercase())
+    Ok((name.into(), authority.as_str().to_ascii_lowercase()))
 }

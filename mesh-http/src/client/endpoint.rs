@@ -1,6 +1,6 @@
-//! Where a client finds its service, as its code says it: an address, or a name to be resolved.
+//! What a builder takes for an endpoint, and how it is written.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::Path};
 
 use mesh_core::config::{Address, ConfigError, DnsName, Endpoint};
 
@@ -19,7 +19,7 @@ pub trait IntoEndpoint {
     ///
     /// # Errors
     ///
-    /// When it is neither an address nor a name with a port.
+    /// When it is neither an address, nor a name with a port, nor the path of a socket.
     fn into_endpoint(self) -> Result<EndpointSpec, ConfigError>;
 }
 
@@ -28,11 +28,27 @@ impl IntoEndpoint for &str {
         if let Ok(address) = self.parse::<SocketAddr>() {
             return address.into_endpoint();
         }
-        let refuse = || ConfigError::new("address", self, "give `ip:port` or `name:port`");
+        if let Some(path) = self.strip_prefix("unix:") {
+            return socket_path(path).map(EndpointSpec::Endpoint);
+        }
+        let refuse = || ConfigError::new("address", self, "give `ip:port`, `name:port` or `unix:/path`");
         let (host, port) = self.rsplit_once(':').ok_or_else(refuse)?;
         let port = port.parse().map_err(|_| refuse())?;
         DnsName::new(host, port).map(EndpointSpec::Name)
     }
+}
+
+/// As gRPC's names have it: `unix:path`, or `unix:///absolute/path`.
+fn socket_path(path: &str) -> Result<Endpoint, ConfigError> {
+    let plain = match path.strip_prefix("//") {
+        Some(absolute) if !absolute.starts_with('/') => "",
+        Some(absolute) => absolute,
+        None => path,
+    };
+    if plain.is_empty() || plain.contains('\0') {
+        return Err(ConfigError::new("address", format!("unix:{path}"), "give `unix:/path` or `unix:///path`"));
+    }
+    Ok(Endpoint::new(Address::Unix(Path::new(plain).into())))
 }
 
 impl IntoEndpoint for String {

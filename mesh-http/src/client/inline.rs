@@ -1,6 +1,6 @@
 //! The configuration that stands in code, as the snapshot that a source would have given.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_core::config::{
     Action, Cluster, ClusterChoice, ClusterEntry, ConfigError, Discovery, Domain, Endpoints, Forward, Listener, Route,
@@ -8,6 +8,7 @@ use mesh_core::config::{
 };
 
 use super::EndpointSpec;
+use crate::Mesh;
 
 /// What a builder was told in place of a source.
 #[derive(Debug, Default)]
@@ -21,8 +22,13 @@ pub(super) struct Inline {
 // === impl Inline ===
 
 impl Inline {
-    /// The configuration that stands in code; none where the source of the mesh has it.
-    pub(super) fn snapshot(self, name: &Arc<str>, authority: &str) -> Result<Option<Snapshot>, ConfigError> {
+    /// The configuration that stands in code; none where the source of `mesh` has it.
+    pub(super) fn snapshot(
+        self,
+        mesh: &Mesh,
+        name: &Arc<str>,
+        authority: &str,
+    ) -> Result<Option<Snapshot>, ConfigError> {
         let Self { endpoints, routes, mut clusters, any_authority } = self;
         let routes = match (routes, endpoints.is_empty()) {
             (Some(_), false) => {
@@ -43,16 +49,23 @@ impl Inline {
                 simple_routes(name, authority, any_authority)?
             }
         };
-        check_clusters(&routes, &clusters)?;
+        let mut entries = BTreeMap::new();
+        for (cluster, endpoints) in clusters {
+            let known = cluster.name().clone();
+            if entries.contains_key(&known) {
+                return Err(ConfigError::new("clusters", known, "name each cluster once"));
+            }
+            let entry = entry(mesh, cluster, endpoints).map_err(|error| error.within(format!("clusters[{known}]")))?;
+            entries.insert(known, entry);
+        }
+        if let Some(missing) = routes.clusters().into_iter().find(|name| !entries.contains_key(name)) {
+            return Err(ConfigError::new("routes.cluster", missing, "add the cluster, by `cluster`"));
+        }
         let listener = Listener::new(name.clone(), Arc::new(routes));
-        let entries = clusters.into_iter().map(|(cluster, endpoints)| {
-            let entry = ClusterEntry { cluster: Arc::new(cluster), endpoints: endpoints.map(Arc::new) };
-            (entry.cluster.name().clone(), entry)
-        });
         Ok(Some(Snapshot {
             generation: 1,
             targets: [(name.clone(), TargetState::Ready(Arc::new(listener)))].into(),
-            clusters: entries.collect(),
+            clusters: entries,
         }))
     }
 }
@@ -94,19 +107,29 @@ fn discovered(
     }
 }
 
-fn check_clusters(routes: &RouteConfig, clusters: &[(Cluster, Option<Endpoints>)]) -> Result<(), ConfigError> {
-    let mut seen = HashSet::new();
-    for (cluster, endpoints) in clusters {
-        if !seen.insert(cluster.name()) {
-            return Err(ConfigError::new("clusters", cluster.name(), "name each cluster once"));
+/// A cluster of code, which must be whole.
+fn entry(mesh: &Mesh, mut cluster: Cluster, endpoints: Option<Endpoints>) -> Result<ClusterEntry, ConfigError> {
+    let in_policy = |error: ConfigError| error.within("policy");
+    cluster.policy = cluster.policy.validated().map_err(in_policy)?;
+    mesh.check_identities(&cluster.policy).map_err(in_policy)?;
+    check_discovery(&cluster.discovery, endpoints.as_ref())?;
+    Ok(ClusterEntry { cluster: Arc::new(cluster), endpoints: endpoints.map(Arc::new) })
+}
+
+/// Refuses a cluster that has no endpoints, and one that is told of them twice.
+fn check_discovery(discovery: &Discovery, given: Option<&Endpoints>) -> Result<(), ConfigError> {
+    let known = match (discovery, given) {
+        (Discovery::Endpoints(_), given) => given,
+        (_, Some(_)) => {
+            let remedy = "leave them out, or let the cluster take them (`Discovery::Endpoints`)";
+            return Err(ConfigError::new("endpoints", "set beside a discovery that finds them", remedy));
         }
-        if cluster.endpoints_name().is_some() && endpoints.as_ref().is_none_or(Endpoints::is_empty) {
-            let field = format!("clusters[{}].endpoints", cluster.name());
-            return Err(ConfigError::new(field, "none", "give at least one endpoint, or discover them by DNS"));
-        }
-    }
-    match routes.clusters().into_iter().find(|name| !seen.contains(name)) {
-        Some(missing) => Err(ConfigError::new("routes.cluster", missing, "add the cluster, by `cluster`")),
-        None => Ok(()),
+        (Discovery::Static(own), None) => Some(&**own),
+        (Discovery::StrictDns(names), None) if names.is_empty() => None,
+        (Discovery::StrictDns(_) | Discovery::LogicalDns(_), None) => return Ok(()),
+    };
+    match known {
+        Some(known) if !known.is_empty() => Ok(()),
+        _ => Err(ConfigError::new("endpoints", "none", "give at least one endpoint, or discover them by DNS")),
     }
 }
