@@ -238,17 +238,19 @@ mod tests {
 
     #[test]
     fn values_that_would_fail_all_traffic_are_refused_by_their_path() {
-        let no_time = Some(Duration::ZERO);
-        let rules = OutlierDetection { interval: Duration::ZERO, ..OutlierDetection::default() };
-        let cases: [(&str, &dyn Fn(&mut ClusterPolicy)); 6] = [
-            ("connect_timeout", &|policy| policy.connect_timeout = no_time),
-            ("load_balancing.least_request.choice_count", &|policy| {
+        type Spoil = fn(&mut ClusterPolicy);
+        let cases: [(&str, Spoil); 6] = [
+            ("connect_timeout", |policy| policy.connect_timeout = Some(Duration::ZERO)),
+            ("load_balancing.least_request.choice_count", |policy| {
                 policy.load_balancing = Some(LoadBalancing::LeastRequest { choices: 0 });
             }),
-            ("outlier_detection.interval", &|policy| policy.outlier_detection = Some(Arc::new(rules))),
-            ("connections.max_per_endpoint", &|policy| policy.connections.max_per_endpoint = Some(0)),
-            ("connections.max_requests", &|policy| policy.connections.max_requests = Some(0)),
-            ("connections.keep_alive_timeout", &|policy| policy.connections.keep_alive_timeout = no_time),
+            ("outlier_detection.interval", |policy| {
+                let rules = OutlierDetection { interval: Duration::ZERO, ..OutlierDetection::default() };
+                policy.outlier_detection = Some(Arc::new(rules));
+            }),
+            ("connections.max_per_endpoint", |policy| policy.connections.max_per_endpoint = Some(0)),
+            ("connections.max_requests", |policy| policy.connections.max_requests = Some(0)),
+            ("connections.keep_alive_timeout", |policy| policy.connections.keep_alive_timeout = Some(Duration::ZERO)),
         ];
         for (field, spoil) in cases {
             let mut policy = preset::service();
