@@ -10,6 +10,8 @@ mod classify;
 mod protocol;
 pub mod server;
 mod status;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod timeout;
 
 pub use mesh_http::CallOptions;

@@ -13,12 +13,9 @@ use mesh_core::{
     config::{CircuitBreakers, HttpProtocol, Thresholds},
     outcome::{FailureKind, Flags, Sent},
 };
-use mesh_grpc::Channel;
+use mesh_grpc::{Channel, testkit::Echo};
 use mesh_http::{Client, Mesh};
-use mesh_tests::{
-    echo::Echo,
-    sim::{Accepted, Answer, Speaks, Wire, World, address, failure_of},
-};
+use mesh_tests::sim::{Accepted, Answer, Speaks, Wire, World, address, failure_of};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},

@@ -23,8 +23,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use mesh_core::source::ConfigSource as _;
+use mesh_grpc::testkit::Echo;
 use mesh_http::{Client, Mesh};
-use mesh_tests::echo::Echo;
 use mesh_tests::load::{Tally, under_load};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
 use mesh_tests::wire::Error;

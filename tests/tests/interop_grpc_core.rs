@@ -12,9 +12,8 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Streaming};
 
 use mesh_core::config::{CircuitBreakers, Percent, RetryBudget, Thresholds};
-use mesh_grpc::{CallOptions, Channel, flags};
+use mesh_grpc::{CallOptions, Channel, flags, testkit::Echo};
 
-use mesh_tests::echo::Echo;
 use mesh_tests::identity::{Authority, Identity};
 use mesh_tests::load::under_load;
 use mesh_tests::mesh::{mesh_as, trusting_workload};

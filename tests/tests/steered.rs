@@ -18,6 +18,7 @@ use mesh_http::{Client, Mesh};
 use mesh_tests::{
     load::{Tally, under_load},
     sim::{Answer, Backend, Caller, PLANE, Reach, Speaks, World, address, failure_of},
+    wire::chain,
 };
 use mesh_xds_client::{
     ResourceKind, XdsClient,
@@ -549,14 +550,4 @@ fn in_flight(cluster: &ClusterStatus) -> u32 {
 
 fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(&format!(": {error}"));
-        next = error.source();
-    }
-    text
 }

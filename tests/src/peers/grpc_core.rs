@@ -19,7 +19,7 @@ pub struct GrpcCore {
     python: PathBuf,
 }
 
-/// Servers by name, each on a port of its own, in one process. [`crate::echo`] tells how a call steers them.
+/// Servers by name, each on a port of its own, in one process. `interop/grpc-core/server.py` tells how a call steers them.
 pub struct GrpcServers {
     conversation: Conversation,
     ports: BTreeMap<String, u16>,
