@@ -15,9 +15,9 @@ use tower_service::Service;
 
 use crate::{
     body::Body,
-    classify::{GRPC_STATUS, is_grpc},
-    protocol::Grpc,
+    classify::is_grpc,
     status::{status_of, status_of_stranger},
+    wire::{GRPC_STATUS, Grpc},
 };
 
 /// Builds a [`Channel`]; see [`ClientBuilder`] for what it knows.

@@ -1,11 +1,11 @@
 //! What gRPC responses mean: the class comes from the status, which is in the trailers, or in the head where there is no
 //! other part.
 
-use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use mesh_core::outcome::{Class, Classify, ClassifyEnd, Head, Judgement};
 use tonic::Code;
 
-pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+use crate::wire::GRPC_STATUS;
 
 /// Classifies gRPC responses by their status.
 #[derive(Clone, Copy, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use mesh_core::{
     config::{AbortStatus, HttpProtocol, Policy, RetryOn, Semantics, preset},
     outcome::{Failure, FailureKind},
@@ -12,18 +12,11 @@ use tonic::Code;
 
 use crate::{
     channel::Channel,
-    classify::{GRPC_STATUS, GrpcClassifier},
+    classify::GrpcClassifier,
     status::{code_of_http, code_of_kind},
     timeout,
+    wire::{GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT, Grpc, PREVIOUS_ATTEMPTS, PUSHBACK},
 };
-
-pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
-
-/// gRPC over HTTP/2.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Grpc;
 
 impl Protocol for Grpc {
     type Classifier = GrpcClassifier;
@@ -44,7 +37,7 @@ impl Protocol for Grpc {
     }
 
     fn asked_timeout(headers: &HeaderMap) -> Option<Duration> {
-        headers.get(GRPC_TIMEOUT).and_then(timeout::parse)
+        timeout::asked(headers)
     }
 
     /// Tells the peer the time that is left, and how often the call was tried before (gRFC A6).
@@ -92,7 +85,7 @@ impl Protocol for Grpc {
         let headers = response.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(GRPC_STATUS, HeaderValue::from(code));
-        headers.insert("grpc-message", HeaderValue::from_static("fault%20filter%20abort"));
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static("fault%20filter%20abort"));
         response
     }
 }
