@@ -124,6 +124,17 @@ impl GrpcServers {
         serde_json::from_value(report).expect("the report has this form")
     }
 
+    /// Waits until what the server `name` saw is as `holds` wants it.
+    ///
+    /// # Panics
+    ///
+    /// When that takes more than twenty seconds.
+    pub async fn until(&mut self, name: &str, holds: impl Fn(Calls) -> bool) {
+        let waiting = async { while !holds(self.report().await[name]) {} };
+        let result = timeout(PATIENCE, waiting).await;
+        assert!(result.is_ok(), "not in {PATIENCE:?}: {:?}", self.report().await);
+    }
+
     /// Ends the process, all its servers with it, by `KILL`.
     pub async fn kill(self) {
         self.conversation.kill().await;
