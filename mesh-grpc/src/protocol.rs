@@ -59,12 +59,20 @@ impl Protocol for Grpc {
     /// A call that fails before its head has a status like any other, and is retried by it (gRFC A6): a lost connection is
     /// UNAVAILABLE. The end of the call's own time never is.
     fn conditions(failure: &Failure) -> RetryOn {
-        match (failure.kind, code_of_kind(failure.kind)) {
-            (FailureKind::Timeout | FailureKind::Idle, _) => RetryOn::default(),
-            (_, Code::Unavailable) => RetryOn::GRPC_UNAVAILABLE,
-            (_, Code::Internal) => RetryOn::GRPC_INTERNAL,
-            _ => RetryOn::default(),
+        match failure.kind {
+            FailureKind::Timeout | FailureKind::Idle => RetryOn::default(),
+            kind => condition_of(code_of_kind(kind)),
         }
+    }
+
+    /// An answer that is not gRPC's, such as a proxy's 503, is retried by the status that it stands for.
+    #[inline]
+    fn conditions_of_response(status: StatusCode, headers: &HeaderMap) -> RetryOn {
+        // As good as all answers; what else comes with a 200 stands for UNKNOWN, of which there is no condition.
+        if status == StatusCode::OK || headers.contains_key(GRPC_STATUS) {
+            return RetryOn::default();
+        }
+        condition_of(code_of_http(status))
     }
 
     /// A whole number of milliseconds is the wait; anything else means not to try again (gRFC A6).
@@ -87,6 +95,15 @@ impl Protocol for Grpc {
         headers.insert(GRPC_STATUS, HeaderValue::from(code));
         headers.insert(GRPC_MESSAGE, HeaderValue::from_static("fault%20filter%20abort"));
         response
+    }
+}
+
+/// The retry condition that looks for a status; none for those that nothing on this side stands for.
+fn condition_of(code: Code) -> RetryOn {
+    match code {
+        Code::Unavailable => RetryOn::GRPC_UNAVAILABLE,
+        Code::Internal => RetryOn::GRPC_INTERNAL,
+        _ => RetryOn::default(),
     }
 }
 

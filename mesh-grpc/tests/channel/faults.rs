@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
 use mesh_core::{
     config::{Address, CircuitBreakers, RetryPolicy, Snapshot, Thresholds},
@@ -28,7 +28,7 @@ use tonic::{Code, Request, Status};
 
 use crate::support::{
     Alive, Client, Pipes, Place, RawBody, Server, builder, builder_over, built, client_of, collect, framed, frames,
-    http2_peer, joined, message, one, trailers, until, within,
+    grpc, http2_peer, joined, message, one, page, trailers, until, whole, within,
 };
 
 /// A control plane that says nothing.
@@ -73,16 +73,6 @@ impl Connect for Gate {
         };
         pipes.connect(address)
     }
-}
-
-fn grpc(body: RawBody) -> Response<RawBody> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
-}
-
-fn whole() -> Response<RawBody> {
-    grpc(frames(vec![Ok(framed("whole")), Ok(trailers("0"))]))
 }
 
 /// A client of a peer that answers calls marked `x-odd` with `odd`, and others as it should.
@@ -141,13 +131,7 @@ async fn http_error_is_the_status_that_it_stands_for() {
         (504, Code::Unavailable),
     ];
     for (http, code) in pairs {
-        let page = move || {
-            let mut response = Response::new(frames(vec![Ok(Frame::data(Bytes::from_static(b"<html>sorry</html>")))]));
-            *response.status_mut() = StatusCode::from_u16(http).expect("legal");
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-            response
-        };
-        let (client, _peer) = odd_peer(page).await;
+        let (client, _peer) = odd_peer(move || page(http)).await;
         let status = status_among_others(&client).await;
         assert_eq!(status.code(), code, "{http}: {status:?}");
         assert!(status.message().contains(&http.to_string()), "{status:?}");
@@ -156,12 +140,7 @@ async fn http_error_is_the_status_that_it_stands_for() {
 
 #[tokio::test]
 async fn page_with_status_200_is_no_answer() {
-    let page = || {
-        let mut response = Response::new(frames(vec![Ok(Frame::data(Bytes::from_static(b"log in first")))]));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-        response
-    };
-    let (client, _peer) = odd_peer(page).await;
+    let (client, _peer) = odd_peer(|| page(200)).await;
     let status = status_among_others(&client).await;
     assert_eq!(status.code(), Code::Unknown);
     assert!(status.message().contains("text/html"), "{status:?}");

@@ -6,13 +6,15 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use mesh_core::config::{LoadBalancing, OutlierDetection, Percent, RetryOn, RetryPolicy};
 use mesh_grpc::CallOptions;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 use crate::support::{
-    Client, Place, Server, answer, attempts_before, builder, built, client_of, collect, joined, message, one,
+    Client, Place, Server, answer, attempts_before, builder, built, client_of, collect, http2_peer, joined, message,
+    one, page, whole,
 };
 
 /// The attempts that a server saw: how many were before each, and when each came.
@@ -210,6 +212,70 @@ async fn conditions_of_the_route_decide() {
     assert_eq!(client.unary(message("")).await.expect("the second attempt").into_inner(), "room");
     let status = built(builder([server.address]).no_retries()).unary(message("")).await.expect_err("only one");
     assert_eq!(status.code(), Code::ResourceExhausted);
+}
+
+/// A client that retries on `conditions`, and a peer that meets the first attempt at a call with a page.
+async fn behind_a_page(
+    status: u16,
+    headers: &'static [&'static str],
+    conditions: RetryOn,
+) -> (Client, tokio::task::JoinSet<()>) {
+    let respond = move |request: &http::Request<hyper::body::Incoming>| {
+        if request.headers().contains_key("grpc-previous-rpc-attempts") {
+            return whole();
+        }
+        let mut page = page(status);
+        page.headers_mut()
+            .extend(headers.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("true"))));
+        page
+    };
+    let (address, peer) = http2_peer(respond).await;
+    (built(builder([address]).retry(RetryPolicy::on(conditions))), peer)
+}
+
+#[tokio::test]
+async fn page_of_a_proxy_is_retried_by_the_status_that_it_stands_for() {
+    let rows = [
+        (429, Code::Unavailable, RetryOn::GRPC_UNAVAILABLE),
+        (502, Code::Unavailable, RetryOn::GRPC_UNAVAILABLE),
+        (503, Code::Unavailable, RetryOn::GRPC_UNAVAILABLE),
+        (504, Code::Unavailable, RetryOn::GRPC_UNAVAILABLE),
+        (400, Code::Internal, RetryOn::GRPC_INTERNAL),
+        // Envoy's conditions look at the HTTP status.
+        (502, Code::Unavailable, RetryOn::GATEWAY_ERROR),
+        (503, Code::Unavailable, RetryOn::SERVER_ERROR),
+        (500, Code::Unknown, RetryOn::SERVER_ERROR),
+    ];
+    for (status, code, condition) in rows {
+        let (mut client, _peer) = behind_a_page(status, &[], condition).await;
+        let answer = client.unary(message("")).await;
+        assert_eq!(answer.expect("the second attempt").into_inner(), "whole", "{status} {condition:?}");
+
+        let (mut client, _peer) = behind_a_page(status, &[], RetryOn::GRPC_CANCELLED).await;
+        assert_eq!(client.unary(message("")).await.expect_err("it is not asked for").code(), code, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn page_that_stands_for_another_status_is_not_retried() {
+    for (status, condition) in [
+        (500, RetryOn::GRPC_UNAVAILABLE),
+        (404, RetryOn::GRPC_UNAVAILABLE),
+        (500, RetryOn::GATEWAY_ERROR),
+        (429, RetryOn::SERVER_ERROR),
+    ] {
+        let (mut client, _peer) = behind_a_page(status, &[], condition).await;
+        client.unary(message("")).await.expect_err("it is not asked for");
+    }
+}
+
+#[tokio::test]
+async fn page_of_a_rate_limit_is_retried_only_by_its_own_condition() {
+    let limited = &["x-envoy-ratelimited"];
+    let (mut client, _peer) = behind_a_page(429, limited, RetryOn::GRPC_UNAVAILABLE).await;
+    assert_eq!(client.unary(message("")).await.expect_err("it is not asked for").code(), Code::Unavailable);
+    let (mut client, _peer) = behind_a_page(429, limited, RetryOn::RATE_LIMITED).await;
+    client.unary(message("")).await.expect("the second attempt");
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub(crate) use self::{
     alive::Alive,
     network::{Pipes, Place, builder_over},
-    peer::{RawBody, framed, frames, http2_peer, trailers},
+    peer::{RawBody, framed, frames, grpc, http2_peer, page, trailers, whole},
     server::{Messages, Server},
 };
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::{BufMut, Bytes};
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Frame;
 use http_body_util::{StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
@@ -35,6 +35,26 @@ pub(crate) async fn http2_peer(
         }
     });
     (address, tasks)
+}
+
+/// A whole answer of gRPC.
+pub(crate) fn whole() -> Response<RawBody> {
+    grpc(frames(vec![Ok(framed("whole")), Ok(trailers("0"))]))
+}
+
+/// The beginning of an answer of gRPC.
+pub(crate) fn grpc(body: RawBody) -> Response<RawBody> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    response
+}
+
+/// An answer of something that does not speak gRPC.
+pub(crate) fn page(status: u16) -> Response<RawBody> {
+    let mut response = Response::new(frames(vec![Ok(Frame::data(Bytes::from_static(b"<html>sorry</html>")))]));
+    *response.status_mut() = StatusCode::from_u16(status).expect("legal");
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
+    response
 }
 
 /// A body of these frames.
