@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 pub fn status_of(error: mesh_http::Error) -> Status {
     let (code, message) = match own_status(&error) {
         Some(status) => (status.code(), status.message().to_owned()),
-        None => (code_of(&error), message_of(&error)),
+        None => (code_of(&error), error.reason()),
     };
     let mut status = Status::new(code, message);
     status.set_source(Arc::new(error));
@@ -40,17 +40,6 @@ fn own_status(error: &mesh_http::Error) -> Option<&Status> {
         next = error.source();
     }
     None
-}
-
-fn message_of(error: &mesh_http::Error) -> String {
-    let mut message = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        message.push_str(": ");
-        message.push_str(&error.to_string());
-        next = error.source();
-    }
-    message
 }
 
 fn code_of(error: &mesh_http::Error) -> Code {

@@ -216,6 +216,14 @@ async fn nobody_there_is_unavailable_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn message_says_once_what_happened_and_where() {
+    let status = built(builder_over(Gate::default())).unary(message("")).await.expect_err("it is shut");
+    let expected = "request failed [UF,URX]: no retry is left: endpoint 1 failed: connection failure: \
+                    no stream to the endpoint: connection refused";
+    assert_eq!(status.message(), expected);
+}
+
+#[tokio::test(start_paused = true)]
 async fn call_that_waits_goes_out_when_somebody_is_there() {
     let gate = Gate::default();
     let mut client = built(builder_over(gate.clone()));
