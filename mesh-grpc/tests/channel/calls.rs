@@ -42,6 +42,20 @@ async fn all_four_kinds_of_call_echo() {
 }
 
 #[tokio::test]
+async fn call_names_its_library_unless_the_caller_does() {
+    let server = Server::start(async |request| {
+        Ok(one(request.metadata().get("user-agent").expect("it came").as_bytes().to_vec()))
+    });
+    let mut client = client_of([server.address]);
+    let ours = client.unary(message("")).await.expect("an answer").into_inner();
+    assert_eq!(ours, concat!("mesh-grpc/", env!("CARGO_PKG_VERSION")));
+
+    let mut named = Request::new(message(""));
+    named.metadata_mut().insert("user-agent", "till/3".parse().expect("legal"));
+    assert_eq!(client.unary(named).await.expect("an answer").into_inner(), "till/3");
+}
+
+#[tokio::test]
 async fn each_side_of_a_bidirectional_call_waits_for_the_other() {
     let server = Server::echo();
     let (send, receive) = tokio::sync::mpsc::channel(1);
