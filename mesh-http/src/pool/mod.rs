@@ -42,17 +42,18 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::Request;
 use http_body::Body;
-use mesh_core::config::{Address, RequestPriority};
-
-use self::{
-    attempt::{Attempt, BoxError},
-    shared::Shared,
+use mesh_core::{
+    config::{Address, RequestPriority},
+    outcome::BoxError,
 };
+
+use self::shared::Shared;
 pub use self::{
     body::PoolBody,
     context::{PoolContext, Spawn, Task},
     error::{ConnectError, SendFailed},
     send::Sending,
+    shared::PoolFigures,
 };
 
 /// The connections to one endpoint. `B` is the one type of request bodies that they carry.
@@ -68,26 +69,6 @@ pub struct Ask {
     pub priority: RequestPriority,
 }
 
-/// What a pool has at a moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PoolFigures {
-    /// Connections, from ready to closed; those that finish what they have included.
-    pub connections: usize,
-    /// Connections being opened.
-    pub connecting: usize,
-    /// Connections without a request.
-    pub idle: usize,
-    /// Requests that wait for a connection.
-    pub pending: usize,
-    /// Streams in flight on HTTP/2 connections that take requests.
-    pub streams: usize,
-    /// Connections that became ready, since the pool was made.
-    pub opened: u64,
-    /// Attempts to connect that failed, since the pool was made.
-    pub failed: u64,
-}
-
 // === impl Pool ===
 
 impl<B> Pool<B>
@@ -96,7 +77,7 @@ where
 {
     /// A pool for the endpoint that listens at `addresses`, tried in order (happy eyeballs), and bears `hostname`.
     pub fn new(context: Arc<PoolContext>, addresses: impl Into<Box<[Address]>>, hostname: Option<Arc<str>>) -> Self {
-        Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, Attempt::launch)) }
+        Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, attempt::launch)) }
     }
 
     /// Sends `request` over a connection that is ready, or waits for one in turn.

@@ -12,10 +12,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use mesh_core::{config::RequestPriority, outcome::Failed};
+use mesh_core::{
+    config::RequestPriority,
+    outcome::{BoxError, Failed},
+};
 
 use super::{
-    attempt::BoxError,
     body::PoolBody,
     connection::{Lease, Line, lock},
     error::{self, ConnectError, SendFailed},
@@ -30,6 +32,7 @@ use crate::conn::{ErrorKind, SendError};
 /// Polling it after it has ended panics, as with any future of an `async fn`.
 #[must_use = "futures do nothing unless polled"]
 pub struct Sending<B> {
+    shared: Arc<Shared<B>>,
     stage: Stage<B>,
     priority: RequestPriority,
     /// How often the request came back from a connection that had closed.
@@ -72,7 +75,7 @@ where
             Some(lease) => Stage::Calling(Call::start(lease, request)),
             None => Stage::acquire(shared, request, priority, None),
         };
-        Self { stage, priority, bounces: 0 }
+        Self { shared: shared.clone(), stage, priority, bounces: 0 }
     }
 
     /// From calling: the response is there, or the call has failed, or the request came back and goes on elsewhere.
@@ -97,13 +100,13 @@ where
         let is_stale = failed.kind() == ErrorKind::Closed && !is_first && self.bounces < MAX_BOUNCES;
         let connection = lease.connection().clone();
         if failed.kind() == ErrorKind::Closed {
-            connection.shared.retire_connection(&connection);
+            connection.retire_at_home();
         }
         drop(lease);
         match request {
             Some(request) if is_stale => {
                 self.bounces += 1;
-                self.stage = Stage::acquire(&connection.shared, request, self.priority, None);
+                self.stage = Stage::acquire(&self.shared, request, self.priority, None);
                 None
             }
             request => {
