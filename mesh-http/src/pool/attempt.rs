@@ -5,13 +5,14 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::{Arc, Weak, atomic::Ordering},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::Body;
 use mesh_core::{config::HttpProtocol, outcome::BoxError};
+use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{
@@ -62,6 +63,17 @@ struct Watch<B> {
     /// Streams that the peer permits, as last seen.
     max_streams: usize,
     is_open: bool,
+}
+
+/// The timer of a connection. It is asked when it has gone off and not at each poll, of which a request takes several: the
+/// waker that was left with it stays there.
+#[pin_project]
+struct Alarm {
+    /// None where the connection may live for ever.
+    #[pin]
+    sleep: Option<Sleep>,
+    /// The waker that was left with `sleep`.
+    wakes: Option<Waker>,
 }
 
 /// Finds out that nothing was sent for a time without a clock reading per request: it looks eight times in that time, and
@@ -227,12 +239,15 @@ where
 
     /// Runs the connection to its end.
     async fn drive(mut self, mut driver: Driver<B>) {
-        let mut timer = pin!(self.next_look().map(sleep_until));
+        let mut alarm = pin!(Alarm::at(self.next_look()));
         let ended = poll_fn(|cx| {
             if let Driver::H1(_) = driver {
                 self.pulse.driver.register(cx.waker());
             }
-            self.poll_timer(timer.as_mut(), cx);
+            while alarm.as_mut().poll(cx).is_ready() {
+                self.look_at_clock(Instant::now());
+                alarm.set(Alarm::at(self.next_look()));
+            }
             let polled = driver.poll(cx);
             self.look(&driver);
             polled
@@ -267,15 +282,6 @@ where
         }
     }
 
-    fn poll_timer(&mut self, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) {
-        while let Some(sleep) = timer.as_mut().as_pin_mut()
-            && sleep.poll(cx).is_ready()
-        {
-            self.look_at_clock(Instant::now());
-            timer.set(self.next_look().map(sleep_until));
-        }
-    }
-
     fn next_look(&self) -> Option<Instant> {
         let idle = self.idle.as_ref().map(|idle| idle.next);
         self.expires.into_iter().chain(idle).min()
@@ -303,6 +309,30 @@ impl<B> Drop for Watch<B> {
         if let Some(connection) = self.connection.upgrade() {
             connection.retire_at_home();
         }
+    }
+}
+
+// === impl Alarm ===
+
+impl Alarm {
+    fn at(time: Option<Instant>) -> Self {
+        Self { sleep: time.map(sleep_until), wakes: None }
+    }
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let Some(sleep) = this.sleep.as_pin_mut() else { return Poll::Pending };
+        let is_set = this.wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_set && !sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        let polled = sleep.poll(cx);
+        *this.wakes = Some(cx.waker().clone());
+        polled
     }
 }
 
