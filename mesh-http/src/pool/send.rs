@@ -174,7 +174,7 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     fn acquire(shared: &Arc<Shared<B>>, request: Request<B>, priority: RequestPriority, place: Option<u64>) -> Self {
-        match shared.acquire(target::host_of(&request), priority, place) {
+        match shared.acquire(|| target::host_of(&request), priority, place) {
             Ok(Acquired::Lease(lease)) => Self::Calling(Call::start(lease, request)),
             Ok(Acquired::Wait(ticket)) => Self::Waiting(Box::new(Waiting { request, ticket })),
             Err(error) => Self::failed(request, error),

@@ -200,9 +200,9 @@ impl<B> Shared<B> {
     }
 
     /// A connection for a request to `host`, or a place in the queue: at its end, or where its `place` was before.
-    pub(super) fn acquire(
+    pub(super) fn acquire<'h>(
         self: &Arc<Self>,
-        host: Option<&str>,
+        host: impl FnOnce() -> Option<&'h str>,
         priority: RequestPriority,
         place: Option<u64>,
     ) -> Result<Acquired<B>, Failed> {
@@ -235,7 +235,7 @@ impl<B> Shared<B> {
                 return;
             }
             // There is one key, and it was accepted when the configuration was; a name that is none fails the requests.
-            let Ok(at) = state.lane(self, None) else { return };
+            let Ok(at) = state.lane(self, || None) else { return };
             let lane = &state.lanes[at];
             if lane.connecting == 0 && !lane.has_usable() {
                 self.attempt(state, at, RequestPriority::Default, after);
@@ -570,9 +570,13 @@ impl<B> State<B> {
     }
 
     /// The lane for requests to `host`.
-    fn lane(&mut self, shared: &Shared<B>, host: Option<&str>) -> Result<usize, TlsError> {
+    fn lane<'h>(
+        &mut self,
+        shared: &Shared<B>,
+        host: impl FnOnce() -> Option<&'h str>,
+    ) -> Result<usize, TlsError> {
         let hostname = shared.hostname.as_deref();
-        let key = host.filter(|_| is_keyed(&self.context, hostname));
+        let key = if is_keyed(&self.context, hostname) { host() } else { None };
         if let Some(at) = self.lanes.iter().position(|lane| is_for(&lane.key, key)) {
             return Ok(at);
         }
