@@ -289,8 +289,8 @@ pub(super) fn mark(max_streams: usize) -> usize {
 }
 
 impl<B: Send + 'static> Lease<B> {
-    /// Passes it on to the response.
-    pub(super) fn into_occupied(mut self) -> Occupied {
+    /// Passes the connection on to the response.
+    pub(super) fn occupy(&mut self) -> Occupied {
         let connection = self.connection.take().map(|connection| connection as Arc<dyn Release>);
         Occupied { connection, claim: self.claim.take() }
     }

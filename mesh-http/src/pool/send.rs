@@ -78,20 +78,10 @@ where
         Self { shared: shared.clone(), stage, priority, bounces: 0 }
     }
 
-    /// From calling: the response is there, or the call has failed, or the request came back and goes on elsewhere.
-    fn answered(
-        &mut self,
-        call: Call<B>,
-        answer: Result<Response<Incoming>, SendError<B>>,
-    ) -> Option<Result<Response<PoolBody>, SendFailed<B>>> {
+    /// From calling: the call has failed, or the request came back and goes on elsewhere.
+    #[cold]
+    fn failed(&mut self, call: Call<B>, mut failed: SendError<B>) -> Option<SendFailed<B>> {
         let Call { mut lease, undo, .. } = call;
-        let mut failed = match answer {
-            Ok(response) => {
-                let occupied = lease.into_occupied();
-                return Some(Ok(response.map(|body| PoolBody::new(body, occupied))));
-            }
-            Err(failed) => failed,
-        };
         let request = failed.take_request().map(|mut request| {
             undo.restore(&mut request);
             request
@@ -116,7 +106,7 @@ where
                     None if is_first => error::failed(failed.into_error(), sent),
                     None => error::severed(failed.into_error(), sent),
                 };
-                Some(Err(SendFailed { request, error }))
+                Some(SendFailed { request, error })
             }
         }
     }
@@ -138,13 +128,19 @@ where
                     let Stage::Waiting(waiting) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
                     this.stage = waiting.told(news.ok(), this.priority);
                 }
-                Stage::Calling(call) => {
-                    let answer = ready!(call.answer.as_mut().poll(cx));
-                    let Stage::Calling(call) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
-                    if let Some(result) = this.answered(call, answer) {
-                        return Poll::Ready(result);
+                Stage::Calling(call) => match ready!(call.answer.as_mut().poll(cx)) {
+                    Ok(response) => {
+                        let occupied = call.lease.occupy();
+                        this.stage = Stage::Over;
+                        return Poll::Ready(Ok(response.map(|body| PoolBody::new(body, occupied))));
                     }
-                }
+                    Err(failed) => {
+                        let Stage::Calling(call) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
+                        if let Some(failed) = this.failed(call, failed) {
+                            return Poll::Ready(Err(failed));
+                        }
+                    }
+                },
                 Stage::Failed(_) => {
                     let Stage::Failed(failed) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
                     return Poll::Ready(Err(*failed));
