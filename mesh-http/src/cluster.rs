@@ -17,11 +17,11 @@ use mesh_core::{
     identity::IdentityError,
     limit::Limits,
     outcome::BoxError,
-    retry::ReplayBody,
 };
 use pin_project::pin_project;
 
 use crate::{
+    body::Outgoing,
     connect::Connect,
     pool::{Pool, PoolBody, PoolContext},
     tasks::Tasks,
@@ -68,7 +68,7 @@ type PoolTerms = Result<Arc<PoolContext>, TlsError>;
 pub(crate) struct Handle {
     id: EndpointId,
     hostname: Option<Arc<str>>,
-    pool: Result<Pool<ReplayBody>, TlsError>,
+    pool: Result<Pool<Outgoing>, TlsError>,
 }
 
 /// The body of a response, and which endpoint it came from.
@@ -230,7 +230,7 @@ impl Handle {
     }
 
     /// The endpoint's connections, or why there can be none.
-    pub(crate) fn pool(&self) -> Result<&Pool<ReplayBody>, &TlsError> {
+    pub(crate) fn pool(&self) -> Result<&Pool<Outgoing>, &TlsError> {
         self.pool.as_ref()
     }
 }

@@ -11,12 +11,12 @@ use mesh_core::{
     cluster::{Dispatch, Undelivered},
     endpoint::EndpointId,
     outcome::{Failed, Failure, FailureKind, Sent},
-    retry::ReplayBody,
 };
 use pin_project::pin_project;
 
 use super::{Attempt, AttemptRest};
 use crate::{
+    body::Outgoing,
     cluster::{EndpointBody, Handle},
     pool::{Ask, SendFailed, Sending},
 };
@@ -26,12 +26,11 @@ use crate::{
 pub(crate) enum Delivery {
     Sent {
         #[pin]
-        sending: Sending<ReplayBody>,
+        sending: Sending<Outgoing>,
         endpoint: EndpointId,
         rejoin: Option<AttemptRest>,
     },
-    /// Boxed, since most requests never are in it.
-    Refused(Option<Box<(Attempt, Failed)>>),
+    Refused(Option<(Attempt, Failed)>),
 }
 
 // === impl Handle ===
@@ -46,7 +45,7 @@ impl Dispatch<Attempt> for Handle {
             Ok(pool) => pool,
             Err(error) => {
                 let failed = Failed::because(Failure::new(FailureKind::Tls, Sent::No), error.clone());
-                return Delivery::Refused(Some(Box::new((attempt, failed))));
+                return Delivery::Refused(Some((attempt, failed)));
             }
         };
         let (request, rest) = attempt.split();
@@ -74,7 +73,7 @@ impl Future for Delivery {
                 })
             }
             DeliveryProject::Refused(refused) => {
-                let (attempt, failed) = *refused.take().expect("polled after completion");
+                let (attempt, failed) = refused.take().expect("polled after completion");
                 Poll::Ready(Err(Undelivered { request: Some(attempt), error: failed.into() }))
             }
         }
