@@ -133,24 +133,29 @@ where
         };
         let span = telemetry::span(&request);
         telemetry::propagate(request.headers_mut(), &span);
-        match route::route(compiled, beginning, request) {
+        match route::route(compiled, beginning, &mut request) {
             Ok(Routing::Answer(answer)) => Stage::answered(Ok(*answer)),
-            Ok(Routing::Forward(forwarding)) => Self::forward(after, span, forwarding),
+            Ok(Routing::Forward(forwarding)) => Self::forward(after, span, forwarding, request),
             Err(error) => Stage::answered(Err(error)),
         }
     }
 
-    fn forward(after: &mut Option<After>, span: Span, forwarding: Forwarding<B>) -> Stage<B, P> {
-        let Forwarding { routed, faults, response_changes } = forwarding;
-        let cluster = &routed.facts.cluster;
-        let record = CallRecord::open(cluster.metrics(), cluster.name(), span, routed.facts.start);
+    fn forward(
+        after: &mut Option<After>,
+        span: Span,
+        forwarding: Forwarding,
+        request: Request<B>,
+    ) -> Stage<B, P> {
+        let Forwarding { facts, faults, response_changes } = forwarding;
+        let (start, deadline) = (facts.start, facts.deadline);
+        let record = CallRecord::open(facts.cluster.metrics(), facts.cluster.name(), span, start);
         *after = Some(After { record, changes: response_changes });
-        let start = routed.facts.start;
-        if faults.is_none() && routed.facts.deadline.is_none_or(|deadline| deadline.at() > start) {
+        let routed = Routed { request, facts };
+        if faults.is_none() && deadline.is_none_or(|deadline| deadline.at() > start) {
             return Stage::UnderWay(Box::pin(stack::<P>().call(routed)));
         }
         let until = start + faults.delay.unwrap_or_default();
-        let until = routed.facts.deadline.map_or(until, |deadline| deadline.at().min(until));
+        let until = deadline.map_or(until, |deadline| deadline.at().min(until));
         let delay = Box::pin(tokio::time::sleep_until(until));
         Stage::HeldBack(Box::new(HeldBack { delay, met: Some((routed, faults)) }))
     }
