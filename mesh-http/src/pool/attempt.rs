@@ -135,7 +135,7 @@ where
     async fn encrypt(&self, io: Stream) -> Result<(Stream, Version), ConnectError> {
         let Opening { context, name, .. } = &self.opening;
         let protocol = context.protocol;
-        let (Some(tls), Some(name)) = (&context.tls, name) else {
+        let (Some(Ok(tls)), Some(name)) = (&context.tls, name) else {
             let version = if protocol == HttpProtocol::Http2 { Version::H2 } else { Version::H1 };
             return Ok((io, version));
         };

@@ -26,7 +26,7 @@ use super::{
     context::PoolContext,
     error::{self, ConnectError},
 };
-use crate::tls::{PeerName, TlsError};
+use crate::tls::PeerName;
 
 /// What the handles, requests and tasks of one pool share.
 pub(super) struct Shared<B> {
@@ -207,7 +207,7 @@ impl<B> Shared<B> {
         place: Option<u64>,
     ) -> Result<Acquired<B>, Failed> {
         self.with(|state, after| {
-            let at = state.lane(self, host).map_err(error::unsendable)?;
+            let at = state.lane(self, host)?;
             let lane = &mut state.lanes[at];
             let is_next = lane.waiting.front().is_none_or(|first| place.is_some_and(|place| place < first.id));
             if is_next && let Some(lease) = lane.check_out() {
@@ -234,7 +234,7 @@ impl<B> Shared<B> {
             if state.is_retired || is_keyed(&state.context, self.hostname.as_deref()) {
                 return;
             }
-            // There is one key, and it was accepted when the configuration was; a name that is none fails the requests.
+            // What is wrong with the configuration fails the requests.
             let Ok(at) = state.lane(self, || None) else { return };
             let lane = &state.lanes[at];
             if lane.connecting == 0 && !lane.has_usable() {
@@ -525,7 +525,7 @@ impl<B: Send + 'static> Home<B> for Shared<B> {
 
 /// Whether connections are for one authority each. Elsewhere they are interchangeable.
 fn is_keyed(context: &PoolContext, hostname: Option<&str>) -> bool {
-    context.tls.as_ref().is_some_and(|tls| tls.asks_for_authority(hostname))
+    matches!(&context.tls, Some(Ok(tls)) if tls.asks_for_authority(hostname))
 }
 
 fn is_for(key: &Key, host: Option<&str>) -> bool {
@@ -574,14 +574,19 @@ impl<B> State<B> {
         &mut self,
         shared: &Shared<B>,
         host: impl FnOnce() -> Option<&'h str>,
-    ) -> Result<usize, TlsError> {
+    ) -> Result<usize, Failed> {
+        let tls = match &self.context.tls {
+            Some(Err(error)) => return Err(ConnectError::Tls(error.clone()).failed()),
+            Some(Ok(tls)) => Some(tls),
+            None => None,
+        };
         let hostname = shared.hostname.as_deref();
         let key = if is_keyed(&self.context, hostname) { host() } else { None };
         if let Some(at) = self.lanes.iter().position(|lane| is_for(&lane.key, key)) {
             return Ok(at);
         }
-        let tls = self.context.tls.as_ref();
-        let name = tls.map(|tls| tls.peer_name(key.unwrap_or_default(), hostname)).transpose()?;
+        let name = tls.map(|tls| tls.peer_name(key.unwrap_or_default(), hostname));
+        let name = name.transpose().map_err(error::unsendable)?;
         let id = self.next_id();
         let streams = self.context.http2.initial_streams.max(1);
         self.lanes.push(Lane::new(id, key.map(Into::into), name, streams));
