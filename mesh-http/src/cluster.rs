@@ -115,6 +115,20 @@ impl Cluster {
     /// Is treated by `policy` from now on. Counters stay; connections stay unless they are of another kind now.
     pub(crate) fn update_policy(&self, policy: ClusterPolicy) {
         self.balanced.update_policy(policy);
+        self.connect_ahead();
+    }
+
+    /// Takes `endpoints` for its own.
+    pub(crate) fn update_endpoints(&self, endpoints: &config::Endpoints) {
+        self.balanced.update_endpoints(endpoints);
+        self.connect_ahead();
+    }
+
+    /// Connects to endpoints that have joined, where the policy says so and they are few. Each gets one attempt: it is the
+    /// requests that ask again.
+    fn connect_ahead(&self) {
+        let most = self.balanced.policy().connections.connect_ahead.unwrap_or_default();
+        self.balanced.open_ahead(most as usize, |handle| handle.pool().connect_ahead());
     }
 }
 

@@ -90,6 +90,10 @@ pub struct ConnectionPolicy {
     /// Takes the connection for dead when a ping stays unanswered this long (`connection_keepalive.timeout`). Default
     /// 20 s.
     pub keep_alive_timeout: Option<Duration>,
+    /// Connects to an endpoint when it joins, before a request goes there, as long as the cluster has at most this many
+    /// endpoints. Default 0, never: who knows a cluster need not be about to use it. Envoy's `preconnect_policy` is
+    /// something else, a ratio of connections to requests under way.
+    pub connect_ahead: Option<u32>,
 }
 
 // === impl Policy ===
@@ -166,6 +170,7 @@ impl ConnectionPolicy {
             max_requests: self.max_requests.or(lower.max_requests),
             keep_alive_interval: self.keep_alive_interval.or(lower.keep_alive_interval),
             keep_alive_timeout: self.keep_alive_timeout.or(lower.keep_alive_timeout),
+            connect_ahead: self.connect_ahead.or(lower.connect_ahead),
         }
     }
 }

@@ -103,7 +103,7 @@ impl Names {
             let round = self.round().await;
             let Some(cluster) = cluster.upgrade() else { return };
             match round.endpoints {
-                Ok(endpoints) => cluster.balanced().update_endpoints(&endpoints),
+                Ok(endpoints) => cluster.update_endpoints(&endpoints),
                 Err(error) => {
                     tracing::warn!(%error, cluster = %cluster.name(), "look-up failed, last addresses serve on")
                 }

@@ -157,7 +157,7 @@ impl Registry {
             target.publish(State::Unavailable("the mesh was shut down".into()));
         }
         for (_, entry) in std::mem::take(&mut self.clusters) {
-            entry.cluster.balanced().update_endpoints(&Endpoints::none());
+            entry.cluster.update_endpoints(&Endpoints::none());
         }
     }
 
@@ -243,7 +243,7 @@ impl Entry {
         };
         if !is_known {
             let none = Endpoints::none();
-            self.cluster.balanced().update_endpoints(said.endpoints.as_deref().unwrap_or(&none));
+            self.cluster.update_endpoints(said.endpoints.as_deref().unwrap_or(&none));
             self.endpoints = said.endpoints.clone();
         }
     }

@@ -13,7 +13,8 @@
 //!
 //! # Lazy
 //!
-//! A pool holds no connection, no task and no memory to speak of until a request comes. Opening a connection and driving it
+//! A pool holds no connection, no task and no memory to speak of until a request comes, or somebody who expects one says
+//! [`connect_ahead`](Pool::connect_ahead). Opening a connection and driving it
 //! is one task, spawned through the injected [`Spawn`], so handshakes never run on the task of a request. A failed attempt
 //! is told to all who wait; nothing tries again until a request asks.
 //!
@@ -96,7 +97,8 @@ where
 
 impl<B> Pool<B> {
     /// Opens a connection if there is none, so that the first request finds one. Does nothing where the peer has to prove
-    /// the authority of a request, which is not known yet.
+    /// the authority of a request, which is not known yet, nor where the cluster's limit of connections is reached. A failure
+    /// is counted and told to the requests that wait by then; nothing tries again until one asks.
     pub fn connect_ahead(&self) {
         self.shared.connect_ahead();
     }

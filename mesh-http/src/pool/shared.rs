@@ -237,8 +237,12 @@ impl<B> Shared<B> {
             // What is wrong with the configuration fails the requests.
             let Ok(at) = state.lane(self, || None) else { return };
             let lane = &state.lanes[at];
-            if lane.connecting == 0 && !lane.has_usable() {
-                self.attempt(state, at, RequestPriority::Default, after);
+            if lane.connecting > 0 || lane.has_usable() {
+                return;
+            }
+            // Nobody waits, so this one has no claim to be the exception to the limit.
+            if let Ok(permit) = state.context.limits.connection(RequestPriority::Default) {
+                self.order(state, at, permit, after);
             }
         });
     }
@@ -427,6 +431,12 @@ impl<B> Shared<B> {
             Err(_) if is_first => limits.first_connection(priority),
             _ => return false,
         };
+        self.order(state, at, permit, after);
+        true
+    }
+
+    /// Has a connection opened.
+    fn order(self: &Arc<Self>, state: &mut State<B>, at: usize, permit: Permit, after: &mut After<B>) {
         state.sockets += 1;
         let id = state.next_id();
         let lane = &mut state.lanes[at];
@@ -441,7 +451,6 @@ impl<B> Shared<B> {
             slot: Some(slot),
             is_over: false,
         });
-        true
     }
 
     fn remove(self: &Arc<Self>, state: &mut State<B>, connection: &Arc<Connection<B>>, after: &mut After<B>) {
