@@ -2,6 +2,10 @@
 //!
 //! The client is one thread with a runtime of its own, the backend another process, so that whatever this process spends is
 //! the client's. Stacks take turns within one run, since ratios hold where times do not.
+//!
+//! Both processes share one core. With one call in flight they never work at the same time; on two cores each of them goes to
+//! sleep and is woken across cores for every call, which costs the client four times as much as all its work. Left alone, the
+//! scheduler moves them together and apart in the middle of a round, and the ratio of two stacks may be anything up to that.
 #![allow(clippy::print_stdout, missing_docs, dead_code, reason = "shared by the benches of two crates")]
 
 pub(crate) mod backend;
@@ -106,6 +110,7 @@ fn make_calls(stacks: Stacks, name: &str, load: Load) {
 }
 
 fn compare(stacks: Stacks) {
+    share_one_core();
     println!("client CPU per call, microseconds and ratio: median of {ROUNDS} alternated rounds (least to most)");
     let names = compare_cpu(stacks);
     println!("\nper call, by difference of two runs: instructions in user space, allocations, system calls");
@@ -113,6 +118,19 @@ fn compare(stacks: Stacks) {
         for name in &names {
             println!("bill {name} x{at_once} {}", Bill::of(name, at_once));
         }
+    }
+}
+
+/// Keeps this process, and the backend that it starts, on the last core that it may use.
+fn share_one_core() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        let may_use = sched_getaffinity(None).expect("a process may ask");
+        let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| may_use.is_set(*cpu)).expect("it runs on one");
+        let mut one = CpuSet::new();
+        one.set(last);
+        sched_setaffinity(None, &one).expect("it may use this one");
     }
 }
 
