@@ -90,6 +90,9 @@ pub struct ConnectionPolicy {
     /// Takes the connection for dead when a ping stays unanswered this long (`connection_keepalive.timeout`). Default
     /// 20 s.
     pub keep_alive_timeout: Option<Duration>,
+    /// Whether to ping while no request is in flight. Default off: gRPC's servers end connections that do (gRFC A8). A
+    /// control plane that asks for pings has Envoy's in mind, which do not ask whether there are requests.
+    pub keep_alive_while_idle: Option<bool>,
     /// Connects to an endpoint when it joins, before a request goes there, as long as the cluster has at most this many
     /// endpoints. Default 0, never: who knows a cluster need not be about to use it. Envoy's `preconnect_policy` is
     /// something else, a ratio of connections to requests under way.
@@ -170,6 +173,7 @@ impl ConnectionPolicy {
             max_requests: self.max_requests.or(lower.max_requests),
             keep_alive_interval: self.keep_alive_interval.or(lower.keep_alive_interval),
             keep_alive_timeout: self.keep_alive_timeout.or(lower.keep_alive_timeout),
+            keep_alive_while_idle: self.keep_alive_while_idle.or(lower.keep_alive_while_idle),
             connect_ahead: self.connect_ahead.or(lower.connect_ahead),
         }
     }
