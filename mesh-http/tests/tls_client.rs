@@ -18,8 +18,8 @@ use std::{
 use client_support::{Net, says, serve, text};
 use mesh_core::{
     config::{
-        Action, Cluster, ClusterChoice, ClusterEntry, Domain, Endpoint, Endpoints, Forward, Listener, Route, RouteConfig,
-        RouteMatch, Snapshot, SpiffeId, TargetState, Trust, UpstreamTls, VirtualHost,
+        Action, Cluster, ClusterChoice, ClusterEntry, Domain, Endpoint, Endpoints, Forward, Listener, Route,
+        RouteConfig, RouteMatch, Snapshot, SpiffeId, TargetState, Trust, UpstreamTls, VirtualHost,
     },
     identity::{FixedIdentity, Identity, IdentityError, IdentitySource, IdentityStatus},
     outcome::{FailureKind, Flags, Sent},

@@ -140,12 +140,7 @@ where
         }
     }
 
-    fn forward(
-        after: &mut Option<After>,
-        span: Span,
-        forwarding: Forwarding,
-        request: Request<B>,
-    ) -> Stage<B, P> {
+    fn forward(after: &mut Option<After>, span: Span, forwarding: Forwarding, request: Request<B>) -> Stage<B, P> {
         let Forwarding { facts, faults, response_changes } = forwarding;
         let (start, deadline) = (facts.start, facts.deadline);
         let record = CallRecord::open(facts.cluster.metrics(), facts.cluster.name(), span, start);

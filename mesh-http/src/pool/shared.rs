@@ -579,11 +579,7 @@ impl<B> State<B> {
     }
 
     /// The lane for requests to `host`.
-    fn lane<'h>(
-        &mut self,
-        shared: &Shared<B>,
-        host: impl FnOnce() -> Option<&'h str>,
-    ) -> Result<usize, Failed> {
+    fn lane<'h>(&mut self, shared: &Shared<B>, host: impl FnOnce() -> Option<&'h str>) -> Result<usize, Failed> {
         let tls = match &self.context.tls {
             Some(Err(error)) => return Err(ConnectError::Tls(error.clone()).failed()),
             Some(Ok(tls)) => Some(tls),
