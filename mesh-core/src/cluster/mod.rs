@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::{
     balance::{Ask, NoEndpoint, Picked, Rules},
-    config::{self, ClusterPolicy, Semantics},
+    config::{self, ClusterPolicy, HealthStatus, Semantics},
     dice::mix,
     endpoint::{EndpointInfo, EndpointSet, Home, Member, Roster, Seat},
     limit::Limits,
@@ -155,6 +155,22 @@ impl<T: Transport> Cluster<T> {
         let open = || self.transport.open(&self.info(member, &self.policy.load()));
         let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
         Ok(Picked::new(endpoint, start))
+    }
+
+    /// Opens the endpoints that nobody has picked yet, as their first pick would, and shows them to `see`, where the cluster
+    /// has at most `most`. Those that are unfit for traffic are left for when they are picked.
+    pub fn open_ahead(&self, most: usize, mut see: impl FnMut(&T::Handle)) {
+        let (set, policy) = (self.set.load_full(), self.policy.load_full());
+        let members = &set.roster.members;
+        if members.len() > most {
+            return;
+        }
+        let is_fit = |health| !matches!(health, HealthStatus::Unhealthy | HealthStatus::Draining);
+        for member in members.iter().filter(|member| member.seat.handle().is_none() && is_fit(member.health)) {
+            let open = || self.transport.open(&self.info(member, &policy));
+            let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
+            see(endpoint.handle().expect("it was opened just now"));
+        }
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {

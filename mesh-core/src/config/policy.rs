@@ -94,6 +94,10 @@ pub struct ConnectionPolicy {
     /// Whether to ping while no request is in flight. Default off: gRPC's servers end connections that do (gRFC A8). A
     /// control plane that asks for pings has Envoy's in mind, which do not ask whether there are requests.
     pub keep_alive_while_idle: Option<bool>,
+    /// Connects to an endpoint when it joins, before a request goes there, as long as the cluster has at most this many
+    /// endpoints. Default 0, never: who knows a cluster need not be about to use it. Envoy's `preconnect_policy` is
+    /// something else, a ratio of connections to requests under way.
+    pub connect_ahead: Option<u32>,
 }
 
 // === impl Policy ===
@@ -206,6 +210,7 @@ impl ConnectionPolicy {
             keep_alive_interval: self.keep_alive_interval.or(lower.keep_alive_interval),
             keep_alive_timeout: self.keep_alive_timeout.or(lower.keep_alive_timeout),
             keep_alive_while_idle: self.keep_alive_while_idle.or(lower.keep_alive_while_idle),
+            connect_ahead: self.connect_ahead.or(lower.connect_ahead),
         }
     }
 

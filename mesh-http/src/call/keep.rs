@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{Attempt, AttemptRest, Facts, Routed};
 use crate::{
-    body::AttemptBody,
+    body::{AttemptBody, Outgoing},
     protocol::{Announcement, Protocol},
 };
 
@@ -84,7 +84,7 @@ where
     }
 
     fn attempt(&mut self, this: Try) -> Option<Attempt> {
-        let mut request = self.replayed.attempt(this)?;
+        let mut request = self.replayed.attempt(this)?.map(Outgoing::from);
         // The first attempt begins with the request: one reading of the clock serves both.
         let now = if this.id == 0 { self.facts.start } else { Instant::now() };
         let announcement = Announcement {

@@ -31,7 +31,7 @@ use mesh_core::{
     endpoint::EndpointId,
     hold::{JoinEnd, UntilEnd},
     limit::{Breaker, Limit, LimitLayer},
-    retry::{AttemptPolicy, ReplayBody, Retry, RetryLayer},
+    retry::{AttemptPolicy, Retry, RetryLayer},
 };
 use tokio::time::Instant;
 use tower_layer::Layer;
@@ -40,6 +40,7 @@ pub(crate) use self::caller::Caller;
 pub use self::{future::ResponseFuture, options::CallOptions};
 use self::{keep::KeepRouted, rules::Rules};
 use crate::{
+    body::Outgoing,
     cluster::{Cluster, Transport},
     plan::{ForwardPlan, Plan, Step},
     protocol::Protocol,
@@ -79,9 +80,11 @@ pub(crate) struct Facts {
     pub(crate) priority: RequestPriority,
 }
 
-/// One attempt at a request.
-pub(crate) struct Attempt {
-    request: Request<ReplayBody>,
+/// One attempt at a request. Boxed, since every layer below moves it on, and would return it with every result.
+pub(crate) struct Attempt(Box<AttemptParts>);
+
+struct AttemptParts {
+    request: Request<Outgoing>,
     /// Taken when the attempt is balanced.
     terms: Option<Terms>,
     rest: AttemptRest,
@@ -171,28 +174,29 @@ impl AttemptPolicy for CallPolicy {
 // === impl Attempt ===
 
 impl Attempt {
-    fn new(request: Request<ReplayBody>, terms: Terms, rest: AttemptRest) -> Self {
-        Self { request, terms: Some(terms), rest }
+    fn new(request: Request<Outgoing>, terms: Terms, rest: AttemptRest) -> Self {
+        Self(Box::new(AttemptParts { request, terms: Some(terms), rest }))
     }
 
     /// An endpoint was picked; where the route says so, its hostname becomes the request's authority.
     pub(crate) fn meets(&mut self, hostname: Option<&Arc<str>>) {
-        if let (true, Some(hostname)) = (self.rest.takes_hostname, hostname) {
+        if let (true, Some(hostname)) = (self.0.rest.takes_hostname, hostname) {
             // A hostname that is no authority leaves the request's own.
-            let _ = route::set_authority(&mut self.request, hostname);
+            let _ = route::set_authority(&mut self.0.request, hostname);
         }
     }
 
-    pub(crate) fn split(self) -> (Request<ReplayBody>, AttemptRest) {
-        (self.request, self.rest)
+    pub(crate) fn split(self) -> (Request<Outgoing>, AttemptRest) {
+        let AttemptParts { request, rest, .. } = *self.0;
+        (request, rest)
     }
 }
 
 // === impl AttemptRest ===
 
 impl AttemptRest {
-    pub(crate) fn join(self, request: Request<ReplayBody>) -> Attempt {
-        Attempt { request, terms: None, rest: self }
+    pub(crate) fn join(self, request: Request<Outgoing>) -> Attempt {
+        Attempt(Box::new(AttemptParts { request, terms: None, rest: self }))
     }
 
     pub(crate) fn priority(&self) -> RequestPriority {
@@ -202,19 +206,19 @@ impl AttemptRest {
 
 impl Carries<Breaker> for Attempt {
     fn carried(&self) -> Breaker {
-        Breaker { limits: self.rest.cluster.limits().clone(), priority: self.rest.priority }
+        Breaker { limits: self.0.rest.cluster.limits().clone(), priority: self.0.rest.priority }
     }
 }
 
 impl Carries<Arc<core::Cluster<Transport>>> for Attempt {
     fn carried(&self) -> Arc<core::Cluster<Transport>> {
-        self.rest.cluster.balanced().clone()
+        self.0.rest.cluster.balanced().clone()
     }
 }
 
 impl Attempted for Attempt {
     fn terms(&mut self) -> Terms {
-        self.terms.take().expect("an attempt is balanced once")
+        self.0.terms.take().expect("an attempt is balanced once")
     }
 
     fn picked(&mut self, _: EndpointId) {}

@@ -153,6 +153,18 @@ impl<P: Protocol> ClientBuilder<P> {
         self
     }
 
+    /// Connects to an endpoint when it becomes known, as long as its cluster has at most `most`, so that the first request
+    /// there does not wait for a handshake. Default 0: the first request to an endpoint connects.
+    ///
+    /// Meant for the few services that a process is sure to call. Each endpoint gets one connection and one attempt, within
+    /// the circuit breaker's limit of connections and the connect timeout; where that fails, or the connection ends unused,
+    /// the first request connects as it would have. Where TLS has the peer prove the authority of a request (without a fixed
+    /// SNI), there is nothing to ask for before a request, and this does nothing.
+    pub fn connect_ahead(mut self, most: u32) -> Self {
+        self.code.cluster.connections.connect_ahead = Some(most);
+        self
+    }
+
     /// Gives up connecting after `limit`. Default: 5 s.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
         self.code.cluster.connect_timeout = Some(limit);

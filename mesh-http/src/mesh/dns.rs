@@ -199,7 +199,7 @@ impl Board {
         let mut seen = HashSet::new();
         let found: Vec<_> = found.filter(|endpoint| seen.insert(endpoint.address().clone())).collect();
         match Endpoints::flat(found) {
-            Ok(endpoints) => cluster.balanced().update_endpoints(&endpoints),
+            Ok(endpoints) => cluster.update_endpoints(&endpoints),
             // No name has ever meant anything.
             Err(error) => tracing::warn!(%error, cluster = %cluster.name(), "no name of the cluster has an address"),
         }

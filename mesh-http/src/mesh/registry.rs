@@ -157,7 +157,7 @@ impl Registry {
         for (_, Entry { cluster, look_ups, .. }) in std::mem::take(&mut self.clusters) {
             // They end first: nothing that they find may come after.
             drop(look_ups);
-            cluster.balanced().update_endpoints(&Endpoints::none());
+            cluster.update_endpoints(&Endpoints::none());
         }
     }
 
@@ -255,7 +255,7 @@ impl Entry {
         };
         if has_moved || !is_known {
             let none = Endpoints::none();
-            self.cluster.balanced().update_endpoints(endpoints.map_or(&none, Arc::as_ref));
+            self.cluster.update_endpoints(endpoints.map_or(&none, Arc::as_ref));
             self.endpoints = endpoints.cloned();
         }
     }
