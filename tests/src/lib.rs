@@ -7,8 +7,10 @@
 
 pub mod echo;
 pub mod identity;
+pub mod kubernetes;
 pub mod load;
 pub mod mesh;
+pub mod pair;
 pub mod peers;
 pub mod sim;
 pub mod wire;

@@ -158,11 +158,11 @@ impl RunningIstiod {
         }
     }
 
-    /// What `istioctl proxy-status` prints.
+    /// What `istioctl proxy-status` prints: a line for each process, a column for each type.
     pub async fn proxy_status(&self) -> String {
         let mut command = Command::new(self.programs.join("istioctl"));
         command.arg("--kubeconfig").arg(self.directory.path().join("kubeconfig"));
-        command.args(["proxy-status", "--plaintext", "--xds-address", &self.addr().to_string()]);
+        command.args(["proxy-status", "--verbosity", "1", "--plaintext", "--xds-address", &self.addr().to_string()]);
         let output = command.output().await.expect("istioctl runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8_lossy(&output.stdout).into_owned()

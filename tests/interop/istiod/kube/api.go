@@ -39,13 +39,19 @@ func (r request) apiVersion() string {
 	return r.group + "/" + r.version
 }
 
-// wants tells whether a list or a watch includes what is there.
-func (r request) wants(at key) bool {
+// wants tells whether a list or a watch includes an object that is there.
+func (r request) wants(at key, held object) bool {
 	if at.group != r.group || at.plural != r.plural || (r.namespace != "" && at.namespace != r.namespace) {
 		return false
 	}
 	for _, term := range strings.Split(r.query("fieldSelector"), ",") {
 		if name, found := strings.CutPrefix(term, "metadata.name="); found && name != at.name {
+			return false
+		}
+	}
+	labels := fields(fields(held["metadata"])["labels"])
+	for _, term := range strings.Split(r.query("labelSelector"), ",") {
+		if name, value, found := strings.Cut(term, "="); found && text(labels[name]) != value {
 			return false
 		}
 	}
@@ -159,7 +165,7 @@ func (a *api) watch(w http.ResponseWriter, r *http.Request, asked request, kind 
 		events, reached, more := a.held.since(version)
 		version = reached
 		for _, e := range events {
-			if asked.wants(e.at) && !emit(e.kind, asked.object(e.object)) {
+			if asked.wants(e.at, e.object) && !emit(e.kind, asked.object(e.object)) {
 				return
 			}
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,12 +49,12 @@ func (s *store) get(at key) (object, bool) {
 }
 
 // list gives what is wanted, and the version that it is of.
-func (s *store) list(wanted func(key) bool) ([]object, int) {
+func (s *store) list(wanted func(key, object) bool) ([]object, int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found := []object{}
 	for at, held := range s.objects {
-		if wanted(at) {
+		if wanted(at, held) {
 			found = append(found, held)
 		}
 	}
@@ -108,13 +109,18 @@ func (s *store) replace(at key, put object) object {
 		metadata[field] = value
 	}
 	next := s.version + 1
-	metadata["name"], metadata["generation"], metadata["resourceVersion"] = at.name, next, strconv.Itoa(next)
+	metadata["name"], metadata["generation"], metadata["resourceVersion"] = at.name, 1, strconv.Itoa(next)
 	if at.namespace != "" {
 		metadata["namespace"] = at.namespace
 	}
 	metadata["uid"], metadata["creationTimestamp"] = fmt.Sprintf("00000000-0000-4000-8000-%012d", next), "2026-01-01T00:00:00Z"
 	if known {
-		metadata["uid"] = fields(before["metadata"])["uid"]
+		was := fields(before["metadata"])
+		metadata["uid"], metadata["generation"] = was["uid"], was["generation"]
+		// A status tells which generation it is of: if writing it made another, istiod would write for ever.
+		if !reflect.DeepEqual(before["spec"], put["spec"]) {
+			metadata["generation"] = was["generation"].(int) + 1
+		}
 	}
 	after := object{}
 	for field, value := range put {
