@@ -12,7 +12,8 @@ use hyper::body::Incoming;
 use mesh_core::config::{Cluster, LoadBalancing};
 use mesh_core::outcome::FailureKind;
 use mesh_core::source::{ConfigSource as _, ResourceState};
-use mesh_http::Mesh;
+use mesh_grpc::Channel;
+use mesh_http::{Client, Mesh};
 use mesh_tests::kubernetes::{
     NAMESPACE, destination_rule, endpoint_slice, gateway_route, object, pod, service, virtual_service,
 };
@@ -215,10 +216,14 @@ async fn retries_and_their_time_limit(shop: &mut Shop, ours: &Ours) {
         assert!(asked(caller, &[("think-ms", "20000"), ("think-attempts", "1")]).await.is_ok());
     }
 
+    // istiod makes of it a route without a policy, and where the control plane is silent the client's own word counts.
     shop.istiod.apply(&virtual_service(HOST, json!([rule("once", json!({ "retries": { "attempts": 0 } }))]))).await;
     ours.routed_by("once").await;
-    for caller in ours.pair.callers() {
-        assert!(asked(caller, &[("fail-attempts", "1")]).await.is_err());
+    let http = Client::builder(ours.pair.callers()[0].target()).mesh(&ours.mesh).no_retries().build().unwrap();
+    let grpc = Channel::builder(ours.pair.callers()[1].target()).mesh(&ours.mesh).no_retries().build().unwrap();
+    for (plain, strict) in ours.pair.callers().iter().zip([Caller::Http(http), Caller::Grpc(grpc)]) {
+        assert!(asked(plain, &[("fail-attempts", "1")]).await.is_ok());
+        assert!(asked(&strict, &[("fail-attempts", "1")]).await.is_err());
     }
 }
 
@@ -267,8 +272,9 @@ async fn destination_rule_without_subsets(shop: &mut Shop, ours: &Ours) {
             "http": { "http2MaxRequests": 7, "http1MaxPendingRequests": 3, "maxRetries": 5 },
         },
     });
-    shop.istiod.apply(&virtual_service(HOST, json!([{ "name": "all", "route": [to("v1"), to("v2")] }]))).await;
     shop.istiod.apply(&destination_rule(HOST, &["v1", "v2"], policy)).await;
+    shop.istiod.apply(&virtual_service(HOST, json!([{ "name": "limited", "route": [to("v2")] }]))).await;
+    ours.routed_by("limited").await;
     for port in [HTTP_PORT, GRPC_PORT] {
         let name = format!("outbound|{port}|v2|{HOST}");
         let limit = |cluster: &Cluster| cluster.policy.circuit_breakers.default.max_requests;

@@ -40,6 +40,14 @@ impl Caller {
         built.expect("a target is all that a steered client needs")
     }
 
+    /// What it is a client of.
+    pub fn target(&self) -> &str {
+        match self {
+            Self::Http(client) => client.target(),
+            Self::Grpc(channel) => channel.client().target(),
+        }
+    }
+
     /// Waits until there is a configuration.
     ///
     /// # Errors
