@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
-use mesh_core::config::{Cluster, LoadBalancing};
+use mesh_core::config::{Cluster, LoadBalancing, Locality};
 use mesh_core::outcome::FailureKind;
 use mesh_core::source::{ConfigSource as _, ResourceState};
 use mesh_grpc::Channel;
@@ -17,6 +17,7 @@ use mesh_http::{Client, Mesh};
 use mesh_tests::kubernetes::{
     NAMESPACE, destination_rule, endpoint_slice, gateway_route, object, pod, service, virtual_service,
 };
+use mesh_tests::load::under_load;
 use mesh_tests::pair::{Pair, assert_by_chance};
 use mesh_tests::peers::{Istiod, RunningIstiod};
 use mesh_tests::sim::{Answer, Backend, Caller, Speaks, failure_of};
@@ -29,6 +30,8 @@ use tonic::{Code, Status};
 /// Who we are to istiod: four parts, with an address that no workload of the shop has.
 const NODE: &str = "sidecar~127.0.0.9~caller.shop~shop.svc.cluster.local";
 const HOST: &str = "echo.shop.svc.cluster.local";
+/// Where we are.
+const REGION: &str = "here";
 const HTTP_PORT: u16 = 8080;
 const GRPC_PORT: u16 = 7070;
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
@@ -66,7 +69,7 @@ async fn endpoints_and_services_come_and_go_without_a_failed_call() {
             let apply = async {
                 shop.serve("late", 11).await;
                 shop.add("late-a", 4, &["late"]).await;
-                shop.istiod.apply(&service_entry("outside.test", &shop.workloads["late-a"])).await;
+                shop.istiod.apply(&service_entry("outside.test", &[(&shop.workloads["late-a"], REGION)])).await;
             };
             let (http, grpc, ()) = tokio::join!(late.call(), outside.call(), apply);
             assert_eq!((http.unwrap(), grpc.unwrap()), ("late-a".to_owned(), "late-a".to_owned()));
@@ -112,6 +115,37 @@ async fn canary_is_followed_without_a_failed_call() {
         })
         .await;
     println!("{}\nfailed: {:?} of {} calls", lines.join("\n"), tally.failures, tally.calls());
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+#[tokio::test]
+async fn subsets_that_come_late_and_go_early_cost_no_call() {
+    let Some(istiod) = Istiod::find() else { return };
+    let mut shop = Shop::open(&istiod).await;
+    shop.add("v1-a", 1, &["echo"]).await;
+    shop.add("v2-a", 2, &["echo"]).await;
+    let ours = shop.clients().await;
+
+    let ((), tally) = ours
+        .pair
+        .under_load(async || {
+            for _ in 0..3 {
+                // The new routes lead to clusters that there are none of, so that the old ones stay.
+                shop.istiod.apply(&canary(50)).await;
+                ours.subsets_are(ResourceState::Requested).await;
+                assert_eq!(ours.routes().each_ref().map(|name| &**name), ["default"; 2]);
+                shop.istiod.apply(&destination_rule(HOST, &["v1", "v2"], json!({}))).await;
+                ours.routed_by("canary-50").await;
+                // Routes still lead to them, so that they stay.
+                shop.istiod.delete(&destination_rule(HOST, &[], json!({}))).await;
+                ours.subsets_are(ResourceState::Absent).await;
+                ours.pair.sample().await;
+                shop.istiod.delete(&canary(50)).await;
+                ours.routed_by("default").await;
+            }
+        })
+        .await;
+    println!("failed: {:?} of {} calls", tally.failures, tally.calls());
     assert!(tally.failures.is_empty(), "{tally:?}");
 }
 
@@ -328,6 +362,33 @@ async fn routes_of_the_gateway_api_are_followed_without_a_failed_call() {
 }
 
 #[tokio::test]
+async fn locality_that_dies_is_left_for_the_next_without_a_failed_call() {
+    let Some(istiod) = Istiod::find() else { return };
+    let mut shop = Shop::open(&istiod).await;
+    let (near, far) = (Workload::start("near-a", 1, &[]).await, Workload::start("far-a", 2, &[]).await);
+    shop.istiod.apply(&service_entry("spread.test", &[(&near, REGION), (&far, "elsewhere")])).await;
+    // Without outlier detection istiod tells no priorities.
+    let policy = json!({ "outlierDetection": { "consecutive5xxErrors": 1 } });
+    shop.istiod.apply(&destination_rule("spread.test", &[], policy)).await;
+    let ours = shop.clients().await;
+    let caller = Caller::of(&ours.mesh, "spread.test:7070", Speaks::Grpc);
+    caller.ready().await.unwrap();
+
+    let ((), tally) = under_load(4, || caller.call(), async {
+        for _ in 0..100 {
+            assert_eq!(caller.call().await.unwrap(), "near-a");
+        }
+        drop(near);
+        for _ in 0..100 {
+            assert_eq!(caller.call().await.unwrap(), "far-a");
+        }
+    })
+    .await;
+    println!("failed: {:?} of {} calls", tally.failures, tally.calls());
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+#[tokio::test]
 async fn istiod_shows_what_is_accepted_and_why_something_is_not() {
     let Some(istiod) = Istiod::find() else { return };
     let mut shop = Shop::open(&istiod).await;
@@ -430,12 +491,13 @@ impl Shop {
     }
 
     async fn clients(&self) -> Ours {
-        let node = Node::new(NODE)
+        let mut node = Node::new(NODE)
             .metadata("GENERATOR", "grpc")
             .metadata("NAMESPACE", NAMESPACE)
             .metadata("CLUSTER_ID", "Kubernetes")
             .metadata("INSTANCE_IPS", "127.0.0.9")
             .metadata("PROXY_CONFIG", json!({}));
+        node.locality = Some(Locality { region: REGION.into(), ..Locality::default() });
         let server = self.istiod.addr().to_string();
         let bootstrap = Bootstrap::builder().server(server, ChannelCredentials::Insecure).node(node).build().unwrap();
         let source = XdsClient::builder(bootstrap).build().unwrap();
@@ -509,6 +571,18 @@ impl Ours {
         self.pair.until(&format!("{target} lacks its configuration: {lacks}"), is_so).await;
     }
 
+    /// Waits until the clusters of the subsets stand so.
+    async fn subsets_are(&self, state: ResourceState) {
+        let stand = |version: &str, port: u16| {
+            let name = format!("outbound|{port}|{version}|{HOST}");
+            let resources = self.source.status().resources;
+            resources.iter().any(|one| one.kind == "Cluster" && *one.name == *name && one.state == state)
+        };
+        let ports = [HTTP_PORT, GRPC_PORT];
+        let all = |_: &_| ports.iter().all(|port| stand("v1", *port) && stand("v2", *port));
+        self.pair.until(&format!("subsets are {state:?}"), all).await;
+    }
+
     fn cluster(&self, name: &str) -> Option<Arc<Cluster>> {
         let snapshots = self.source.snapshots();
         let snapshot = snapshots.borrow();
@@ -552,14 +626,17 @@ fn split(kind: &str, name: &str, port: u16, weight: u32) -> Value {
     gateway_route(kind, name, ("echo", port), rules)
 }
 
-/// A host that is no service of the cluster, with a workload as its only endpoint.
-fn service_entry(host: &str, workload: &Workload) -> Value {
-    let port = workload.backends[1].address().port();
+/// A host that is no service of the cluster, with workloads as its endpoints, each in its region.
+fn service_entry(host: &str, workloads: &[(&Workload, &str)]) -> Value {
+    let endpoint = |(workload, region): &(&Workload, &str)| {
+        let port = workload.backends[1].address().port();
+        json!({ "address": workload.ip, "ports": { "grpc": port }, "locality": region })
+    };
     let spec = json!({
         "hosts": [host],
         "resolution": "STATIC",
         "ports": [{ "number": GRPC_PORT, "name": "grpc", "protocol": "GRPC" }],
-        "endpoints": [{ "address": workload.ip, "ports": { "grpc": port } }],
+        "endpoints": workloads.iter().map(endpoint).collect::<Value>(),
     });
     object("networking.istio.io/v1", "ServiceEntry", host, spec)
 }
