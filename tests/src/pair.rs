@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mesh_http::Mesh;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 use crate::load::{Tally, under_load};
@@ -24,6 +25,7 @@ pub struct Pair {
     /// Grows with every sample, so that what was sent before it is not counted.
     sample: Cell<u32>,
     answers: [RefCell<Shares>; 2],
+    answered: Notify,
 }
 
 /// Answers by the name of the backend.
@@ -45,7 +47,7 @@ impl Pair {
             }
         };
         timeout(PATIENCE, ready).await.expect("the first configuration comes");
-        Self { callers, sample: Cell::default(), answers: Default::default() }
+        Self { callers, sample: Cell::default(), answers: Default::default(), answered: Notify::new() }
     }
 
     /// The client of HTTP and that of gRPC.
@@ -53,7 +55,7 @@ impl Pair {
         &self.callers
     }
 
-    /// Runs the scenario with callers of both clients, and tallies the calls of both.
+    /// Runs the scenario with callers of both clients, and tallies the calls of both. None is marked idempotent.
     pub async fn under_load<T>(&self, scenario: impl AsyncFnOnce() -> T) -> (T, Tally) {
         let call = async |client: usize| self.call(client).await;
         let inner = under_load(CALLERS, || call(1), scenario());
@@ -64,11 +66,12 @@ impl Pair {
 
     async fn call(&self, client: usize) -> Result<String, Error> {
         let sample = self.sample.get();
-        let result = self.callers[client].call().await;
+        let result = self.callers[client].call_with(&[]).await;
         if let Ok(backend) = &result
             && sample == self.sample.get()
         {
             *self.answers[client].borrow_mut().entry(backend.clone()).or_default() += 1;
+            self.answered.notify_one();
         }
         result
     }
@@ -83,7 +86,7 @@ impl Pair {
         self.answers.iter().for_each(|answers| answers.borrow_mut().clear());
         let sampling = async {
             while self.answers.iter().any(|answers| answers.borrow().values().sum::<u64>() < SAMPLE) {
-                sleep(Duration::from_millis(5)).await;
+                self.answered.notified().await;
             }
         };
         timeout(PATIENCE, sampling).await.expect("callers get answers");
@@ -97,6 +100,7 @@ impl Pair {
     /// After twenty seconds.
     pub async fn until(&self, what: &str, is_so: impl Fn(&[Caller; 2]) -> bool) {
         let waiting = async {
+            // How a mesh and its routes stand is told for asking only.
             while !is_so(&self.callers) {
                 sleep(Duration::from_millis(5)).await;
             }

@@ -9,11 +9,14 @@ use mesh_core::{
     config::HttpProtocol,
     outcome::{FailureKind, Flags, Sent},
 };
-use mesh_grpc::Channel;
-use mesh_http::{CallOptions, Client, ClientBuilder, Mesh, protocol::{Http, Protocol}};
+use mesh_grpc::{Channel, testkit::Echo};
+use mesh_http::{
+    CallOptions, Client, ClientBuilder, Mesh,
+    protocol::{Http, Protocol},
+};
 
 use super::{Speaks, text};
-use crate::{echo::Echo, wire::Error};
+use crate::wire::Error;
 
 /// Where gRPC calls go.
 const PATH: &str = "/mesh.interop.Echo/Unary";
@@ -75,18 +78,26 @@ impl Caller {
     ///
     /// When there was no good answer.
     pub async fn call_at(&self, path: &str) -> Result<String, Error> {
-        self.call_with(path, &[]).await
+        // gRPC methods do not tell, so the caller does.
+        self.send(path, &[], CallOptions::new().idempotent()).await
     }
 
-    /// As [`call_at`](Self::call_at), with these headers.
+    /// One call with these headers, of which nothing is said but what its method does: gRPC's may not be repeated once it
+    /// was processed.
     ///
     /// # Errors
     ///
     /// When there was no good answer.
-    pub async fn call_with(&self, path: &str, headers: &[(&'static str, &str)]) -> Result<String, Error> {
+    pub async fn call_with(&self, headers: &[(&'static str, &str)]) -> Result<String, Error> {
+        self.send(PATH, headers, CallOptions::new()).await
+    }
+
+    async fn send(&self, path: &str, headers: &[(&'static str, &str)], options: CallOptions) -> Result<String, Error> {
         match self {
             Self::Http(client) => {
-                let response = client.request(request(client, path, headers)?).await?;
+                let mut request = request(client, path, headers)?;
+                request.extensions_mut().insert(options);
+                let response = client.request(request).await?;
                 match response.status().is_success() {
                     true => Ok(text(response).await),
                     false => Err(format!("status {}", response.status()).into()),
@@ -97,9 +108,12 @@ impl Caller {
                 for (name, value) in headers {
                     request.metadata_mut().insert(*name, value.parse()?);
                 }
-                // gRPC methods do not tell, so the caller does.
-                request.extensions_mut().insert(CallOptions::new().idempotent());
+                request.extensions_mut().insert(options);
                 let reply = Echo::new(channel.clone()).unary(request).await?;
+                // C-core's servers say their name here and echo the message; ours answer with their name.
+                if let Some(name) = reply.metadata().get("echo-server") {
+                    return Ok(name.to_str()?.to_owned());
+                }
                 Ok(String::from_utf8(reply.into_inner().to_vec())?)
             }
         }
