@@ -35,6 +35,8 @@ const HTTP_PORT: u16 = 8080;
 const GRPC_PORT: u16 = 7070;
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
+/// The longest wait of our clients before they look for istiod again.
+const RECONNECT: Duration = Duration::from_secs(1);
 /// How long istiod is gone.
 const OUTAGE: Duration = Duration::from_secs(10);
 
@@ -501,7 +503,8 @@ impl Shop {
         node.locality = Some(Locality { region: REGION.into(), ..Locality::default() });
         let server = self.istiod.addr().to_string();
         let bootstrap = Bootstrap::builder().server(server, ChannelCredentials::Insecure).node(node).build().unwrap();
-        let source = XdsClient::builder(bootstrap).build().unwrap();
+        // By default the waits of a long outage grow beyond the patience of a test.
+        let source = XdsClient::builder(bootstrap).reconnect(RECONNECT, RECONNECT).build().unwrap();
         let mesh = Mesh::builder().source(source.clone()).build().unwrap();
         let pair = Pair::of(&mesh, &format!("{HOST}:{HTTP_PORT}"), &format!("echo.shop:{GRPC_PORT}")).await;
         Ours { source, mesh, pair }
