@@ -66,6 +66,9 @@ pub fn destination_rule(host: &str, versions: &[&str], policy: Value) -> Value {
 }
 
 /// A route of the Gateway API (`HTTPRoute`, `GRPCRoute`), called `name`, for the requests to a port of a service.
+///
+/// A real API server fills in the defaults of the Gateway API, and istiod relies on that: a match of an `HTTPRoute` without
+/// a `path` ends it.
 pub fn gateway_route(kind: &str, name: &str, (service, port): (&str, u16), rules: Value) -> Value {
     let parent = json!({ "group": "", "kind": "Service", "name": service, "port": port });
     object("gateway.networking.k8s.io/v1", kind, name, json!({ "parentRefs": [parent], "rules": rules }))

@@ -56,9 +56,14 @@ async fn endpoints_and_services_come_and_go_without_a_failed_call() {
             shop.add("v1-c", 3, &["echo"]).await;
             ours.endpoints(3).await;
             assert_eq!(ours.pair.sample().await.map(|answers| answers.len()), [3, 3]);
-            for leaving in ["v1-a", "v1-c"] {
+            for (leaving, left) in [("v1-a", 2), ("v1-c", 1)] {
+                // One is gone at once, the other is seen to be unready before.
+                if leaving == "v1-c" {
+                    shop.unready(leaving).await;
+                    ours.endpoints(left).await;
+                }
                 let workload = shop.remove(leaving).await;
-                ours.endpoints(shop.workloads.len()).await;
+                ours.endpoints(left).await;
                 let idle = |_: &_| workload.backends.iter().all(|backend| backend.in_flight() == 0);
                 ours.pair.until("what it was asked before is answered", idle).await;
             }
@@ -133,13 +138,13 @@ async fn subsets_that_come_late_and_go_early_cost_no_call() {
             for _ in 0..3 {
                 // The new routes lead to clusters that there are none of, so that the old ones stay.
                 shop.istiod.apply(&canary(50)).await;
-                ours.subsets_are(ResourceState::Requested).await;
+                ours.subsets_are(ResourceState::Requested, &["v1", "v2"]).await;
                 assert_eq!(ours.routes().each_ref().map(|name| &**name), ["default"; 2]);
                 shop.istiod.apply(&destination_rule(HOST, &["v1", "v2"], json!({}))).await;
                 ours.routed_by("canary-50").await;
                 // Routes still lead to them, so that they stay.
                 shop.istiod.delete(&destination_rule(HOST, &[], json!({}))).await;
-                ours.subsets_are(ResourceState::Absent).await;
+                ours.subsets_are(ResourceState::Absent, &["v1", "v2"]).await;
                 ours.pair.sample().await;
                 shop.istiod.delete(&canary(50)).await;
                 ours.routed_by("default").await;
@@ -201,7 +206,9 @@ async fn virtual_service_and_destination_rule_do_what_they_say() {
     timeout_ends_a_call(&mut shop, &ours).await;
     retries_and_their_time_limit(&mut shop, &ours).await;
     faults(&mut shop, &ours).await;
-    destination_rule_without_subsets(&mut shop, &ours).await;
+    destination_rule_in_part(&mut shop, &ours).await;
+    mutual_tls_without_an_identity(&mut shop, &ours).await;
+    names_without_endpoints(&mut shop, &ours).await;
 }
 
 /// istiod says two retries of its own accord, on what gRPC calls unavailable but not on 503.
@@ -297,7 +304,7 @@ async fn faults(shop: &mut Shop, ours: &Ours) {
 }
 
 /// This generator sends the limit of requests and leaves out outliers, the connect timeout and all else.
-async fn destination_rule_without_subsets(shop: &mut Shop, ours: &Ours) {
+async fn destination_rule_in_part(shop: &mut Shop, ours: &Ours) {
     let policy = json!({
         "loadBalancer": { "simple": "LEAST_REQUEST" },
         "outlierDetection": { "consecutive5xxErrors": 3 },
@@ -321,6 +328,35 @@ async fn destination_rule_without_subsets(shop: &mut Shop, ours: &Ours) {
     }
 }
 
+/// A client that has no certificates must not fall back to plain text: it keeps what it had, and says why.
+async fn mutual_tls_without_an_identity(shop: &mut Shop, ours: &Ours) {
+    let policy = json!({ "tls": { "mode": "ISTIO_MUTUAL" } });
+    shop.istiod.apply(&destination_rule(HOST, &["v1", "v2"], policy)).await;
+    ours.subsets_are(ResourceState::Rejected, &["v2"]).await;
+    for one in ours.source.status().resources.iter().filter(|one| one.state == ResourceState::Rejected) {
+        assert!(one.error.as_ref().is_some_and(|error| error.contains("tls_certificate_provider_instance")), "{one:?}");
+    }
+    for caller in ours.pair.callers() {
+        assert!(asked(caller, &[]).await.is_ok());
+    }
+    shop.istiod.apply(&destination_rule(HOST, &["v1", "v2"], json!({}))).await;
+    ours.subsets_are(ResourceState::Synced, &["v2"]).await;
+}
+
+/// This generator has clusters for names, and no endpoints of them.
+async fn names_without_endpoints(shop: &mut Shop, ours: &Ours) {
+    let spec = json!({
+        "hosts": ["named.test"],
+        "resolution": "DNS",
+        "ports": [{ "number": GRPC_PORT, "name": "grpc", "protocol": "GRPC" }],
+        "endpoints": [{ "address": "localhost" }],
+    });
+    shop.istiod.apply(&object("networking.istio.io/v1", "ServiceEntry", "named", spec)).await;
+    let caller = Caller::of(&ours.mesh, "named.test:7070", Speaks::Grpc);
+    let error = caller.call().await.unwrap_err();
+    assert_eq!(failure_of(&error).unwrap().0, FailureKind::NoEndpoint, "{error}");
+}
+
 #[tokio::test]
 async fn routes_of_the_gateway_api_are_followed_without_a_failed_call() {
     let Some(istiod) = Istiod::find() else { return };
@@ -337,24 +373,25 @@ async fn routes_of_the_gateway_api_are_followed_without_a_failed_call() {
             let mut lines = Vec::new();
             for weight in [25, 75] {
                 for (kind, port) in [("HTTPRoute", HTTP_PORT), ("GRPCRoute", GRPC_PORT)] {
-                    let name = format!("{}-{weight}", kind.to_lowercase());
-                    let route = split(kind, &name, port, weight);
-                    shop.istiod.apply(&route).await;
-                    let rule = format!("{NAMESPACE}.{name}.0");
                     let which = usize::from(port == GRPC_PORT);
-                    let is_taken = |callers: &[Caller; 2]| callers[which].route_of(&[]).as_deref() == Some(&*rule);
-                    ours.pair.until(&rule, is_taken).await;
-                    assert_eq!(
-                        shop.istiod.get(&route).await["status"]["parents"][0]["conditions"][0]["status"],
-                        "True"
-                    );
-                    let shares = ours.pair.sample().await;
-                    assert_by_chance(&shares[which], "v2-a", f64::from(weight) / 100.0);
-                    lines.push(format!("{kind}, {weight} % meant: {:?}", shares[which]));
+                    let route = split(kind, port, weight);
+                    shop.istiod.apply(&route).await;
+                    let rule = format!("{NAMESPACE}.{kind}-{weight}.1").to_lowercase();
+                    ours.pair.until(&rule, |_| *ours.routes()[which] == *rule).await;
+                    let accepted = &shop.istiod.get(&route).await["status"]["parents"][0]["conditions"][0];
+                    assert_eq!((&accepted["type"], &accepted["status"]), (&json!("Accepted"), &json!("True")));
+
+                    let shares = &ours.pair.sample().await[which];
+                    assert_by_chance(shares, "v2-a", f64::from(weight) / 100.0);
+                    lines.push(format!("{kind}, {weight} % meant: {shares:?}"));
+                    for _ in 0..20 {
+                        let caller = &ours.pair.callers()[which];
+                        assert_eq!(asked(caller, &[("x-group", "testers")]).await.unwrap(), "v2-a");
+                    }
+
                     // Of two routes of one parent the older one counts.
                     shop.istiod.delete(&route).await;
-                    let is_gone = |callers: &[Caller; 2]| callers[which].route_of(&[]).as_deref() == Some("default");
-                    ours.pair.until("the route is gone", is_gone).await;
+                    ours.pair.until("the route is gone", |_| *ours.routes()[which] == *"default").await;
                 }
             }
             lines
@@ -484,6 +521,14 @@ impl Shop {
         self.workloads.insert(name, workload);
     }
 
+    /// Says of a workload what its readiness probe would.
+    async fn unready(&mut self, name: &str) {
+        for mut slice in self.workloads[name].objects().into_iter().skip(1) {
+            slice["endpoints"][0]["conditions"]["ready"] = json!(false);
+            self.istiod.apply(&slice).await;
+        }
+    }
+
     /// Takes a workload from its services, and leaves it running.
     async fn remove(&mut self, name: &str) -> Workload {
         let workload = self.workloads.remove(name).unwrap();
@@ -575,15 +620,14 @@ impl Ours {
         self.pair.until(&format!("{target} lacks its configuration: {lacks}"), is_so).await;
     }
 
-    /// Waits until the clusters of the subsets stand so.
-    async fn subsets_are(&self, state: ResourceState) {
+    /// Waits until the clusters of these subsets stand so.
+    async fn subsets_are(&self, state: ResourceState, versions: &[&str]) {
         let stand = |version: &str, port: u16| {
             let name = format!("outbound|{port}|{version}|{HOST}");
             let resources = self.source.status().resources;
             resources.iter().any(|one| one.kind == "Cluster" && *one.name == *name && one.state == state)
         };
-        let ports = [HTTP_PORT, GRPC_PORT];
-        let all = |_: &_| ports.iter().all(|port| stand("v1", *port) && stand("v2", *port));
+        let all = |_: &_| versions.iter().all(|version| stand(version, HTTP_PORT) && stand(version, GRPC_PORT));
         self.pair.until(&format!("subsets are {state:?}"), all).await;
     }
 
@@ -624,10 +668,18 @@ fn canary(weight: u32) -> Value {
     virtual_service(HOST, json!([{ "name": format!("canary-{weight}"), "route": [v1, v2] }]))
 }
 
-fn split(kind: &str, name: &str, port: u16, weight: u32) -> Value {
+/// Testers go to the second version, and of everybody else so many in a hundred.
+fn split(kind: &str, port: u16, weight: u32) -> Value {
     let backend = |service: &str, weight: u32| json!({ "name": service, "port": port, "weight": weight });
-    let rules = json!([{ "backendRefs": [backend("echo-v1", 100 - weight), backend("echo-v2", weight)] }]);
-    gateway_route(kind, name, ("echo", port), rules)
+    let mut is_tester = json!({ "headers": [{ "type": "Exact", "name": "x-group", "value": "testers" }] });
+    if kind == "HTTPRoute" {
+        is_tester["path"] = json!({ "type": "PathPrefix", "value": "/" });
+    }
+    let rules = json!([
+        { "matches": [is_tester], "backendRefs": [backend("echo-v2", 1)] },
+        { "backendRefs": [backend("echo-v1", 100 - weight), backend("echo-v2", weight)] },
+    ]);
+    gateway_route(kind, &format!("{kind}-{weight}").to_lowercase(), ("echo", port), rules)
 }
 
 /// A host that is no service of the cluster, with workloads as its endpoints, each in its region.
