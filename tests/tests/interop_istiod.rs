@@ -80,16 +80,16 @@ async fn endpoints_and_services_come_and_go_without_a_failed_call() {
                 shop.istiod.apply(&service_entry("outside.test", &[(&shop.workloads["late-a"], REGION)])).await;
             };
             let ((), http, grpc) = tokio::join!(apply, late.ready(), outside.ready());
-            (http.unwrap(), grpc.unwrap());
+            http.and(grpc).unwrap();
             assert_eq!(late.call().await.unwrap(), "late-a");
             assert_eq!(outside.call().await.unwrap(), "late-a");
 
             shop.istiod.delete(&service("late", 11, &[])).await;
-            ours.lacks("late.shop:8080", true).await;
+            ours.is_unavailable("late.shop:8080", true).await;
             let error = late.call().await.unwrap_err();
             assert_eq!(failure_of(&error).unwrap().0, FailureKind::NoConfig, "{error}");
             shop.serve("late", 11).await;
-            ours.lacks("late.shop:8080", false).await;
+            ours.is_unavailable("late.shop:8080", false).await;
             assert_eq!(late.call().await.unwrap(), "late-a");
         })
         .await;
@@ -612,12 +612,12 @@ impl Ours {
     }
 
     /// Waits until a target has no configuration, or has one.
-    async fn lacks(&self, target: &str, lacks: bool) {
+    async fn is_unavailable(&self, target: &str, unavailable: bool) {
         let is_so = |_: &_| {
             let targets = self.mesh.status().targets;
-            targets.iter().any(|one| *one.name == *target && one.lacks.is_some() == lacks)
+            targets.iter().any(|one| *one.name == *target && one.unavailable.is_some() == unavailable)
         };
-        self.pair.until(&format!("{target} lacks its configuration: {lacks}"), is_so).await;
+        self.pair.until(&format!("{target} is unavailable: {unavailable}"), is_so).await;
     }
 
     /// Waits until the clusters of these subsets stand so.
