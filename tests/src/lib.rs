@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod identity;
+pub mod kubernetes;
 pub mod load;
 pub mod mesh;
+pub mod pair;
 pub mod peers;
 pub mod sim;
 pub mod wire;

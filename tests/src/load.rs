@@ -56,6 +56,13 @@ impl Tally {
         self.answers.values().chain(self.failures.values()).sum()
     }
 
+    /// Counts the calls of another tally too.
+    pub fn add(&mut self, other: Self) {
+        for (whole, part) in [(&mut self.answers, other.answers), (&mut self.failures, other.failures)] {
+            part.into_iter().for_each(|(name, calls)| *whole.entry(name).or_default() += calls);
+        }
+    }
+
     fn count(&mut self, result: Result<String, impl Into<Error>>) {
         let calls = match result {
             Ok(backend) => self.answers.entry(backend).or_default(),

@@ -139,8 +139,17 @@ impl Backend {
     ///
     /// When there is none.
     pub async fn on_loopback(name: &str, speaks: Speaks, manner: impl Manner) -> io::Result<Self> {
+        Self::listening_on(Ipv4Addr::LOCALHOST, name, speaks, manner).await
+    }
+
+    /// A backend on a free port of this address of the machine. All of `127.0.0.0/8` is its own.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn listening_on(ip: Ipv4Addr, name: &str, speaks: Speaks, manner: impl Manner) -> io::Result<Self> {
         let state = State::new(name, speaks, Arc::new(manner), Record::new());
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = TcpListener::bind((ip, 0)).await?;
         let (address, serving) = (listener.local_addr()?, state.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
