@@ -12,29 +12,33 @@ use tokio::time::Instant;
 
 use super::{Ask, AtEndpoint, NoEndpoint, Picked, Terms, TermsOf};
 use crate::{
+    carry::PolicyOf,
     cluster::{Available, Cluster, Dispatch, Transport, Undelivered},
+    config::RequestPriority,
     endpoint::Tried,
     hold::{Hold, Settle},
+    limit::Resource,
     outcome::{BoxError, Class, Failure, Outcome, Sent},
 };
 
 /// One balanced call in flight.
 #[pin_project]
-pub struct ResponseFuture<R, T, A, K>
+pub struct ResponseFuture<R, T, K>
 where
     T: Transport,
     T::Handle: Dispatch<R>,
 {
     #[pin]
     state: State<R, T>,
-    call: Call<T, A, K>,
+    call: Call<T, K>,
 }
 
 /// What stays the same from endpoint to endpoint.
-struct Call<T: Transport, A, K> {
+struct Call<T: Transport, K> {
     cluster: Arc<Cluster<T>>,
     terms: Terms,
-    asked: A,
+    /// The priority at which the request counts against the breaker; taken by the guard in the response.
+    counted: Option<RequestPriority>,
     hold: K,
     /// Where this call itself was, and what happened at the last of them.
     moved: Tried,
@@ -67,43 +71,86 @@ struct Waiting<R, T: Transport> {
     available: Available<T>,
 }
 
-impl<R, T, A, K> ResponseFuture<R, T, A, K>
+/// Where a request goes.
+enum Choice<H> {
+    To(Picked<H>),
+    /// There is nobody, and the request would rather wait.
+    Wait,
+    Refuse(BoxError),
+}
+
+impl<R, T, K> ResponseFuture<R, T, K>
 where
     T: Transport,
     T::Handle: Dispatch<R>,
-    A: TermsOf<R>,
 {
+    /// To `Sent`, `Waiting` or `Refused`. All of it in one function, since each on the way from the service to the endpoint
+    /// would move the request once more.
     #[inline]
-    pub(super) fn new(request: R, cluster: Arc<Cluster<T>>, terms: Terms, asked: A, hold: K) -> Self {
-        let mut call = Call { cluster, terms, asked, hold, moved: Tried::new(), last_error: None };
-        Self { state: call.send(request), call }
+    pub(super) fn new<P, A>(mut request: R, clusters: &P, terms: &A, hold: &K) -> Self
+    where
+        P: PolicyOf<R, Arc<Cluster<T>>>,
+        A: TermsOf<R>,
+        K: Clone,
+    {
+        let cluster = clusters.policy_of(&mut request);
+        let terms = terms.terms_of(&mut request);
+        let (hold, moved) = (hold.clone(), Tried::new());
+        let mut call = Call { cluster, terms, counted: None, hold, moved, last_error: None };
+        let state = match call.enter() {
+            Choice::To(picked) => {
+                let response = picked.handle().dispatch(request);
+                State::Sent { picked: Some(picked), response }
+            }
+            other => call.send(request, other),
+        };
+        Self { state, call }
     }
 }
 
-impl<T: Transport, A, K> Call<T, A, K> {
-    /// To `Sent`; to `Waiting` where there is nobody and the request would rather wait; or to `Refused`.
+impl<T: Transport, K> Call<T, K> {
+    /// Asks the breaker, if it is to be asked, and picks.
     #[inline]
-    fn send<R>(&mut self, mut request: R) -> State<R, T>
+    fn enter(&mut self) -> Choice<T::Handle> {
+        if let Some(priority) = self.terms.breaker {
+            if let Err(overloaded) = self.cluster.limits().enter(Resource::Requests, priority) {
+                return Choice::Refuse(overloaded.into());
+            }
+            self.counted = Some(priority);
+        }
+        self.choose()
+    }
+
+    fn choose(&mut self) -> Choice<T::Handle> {
+        let Terms { dice, tried, now, wait_for_ready, .. } = &mut self.terms;
+        let mut ask = Ask { dice, tried, now: *now, wait_for_ready: *wait_for_ready };
+        match self.cluster.pick(&mut ask) {
+            Ok(picked) => match self.come_round(&picked) {
+                None => Choice::To(picked),
+                Some(error) => Choice::Refuse(error),
+            },
+            Err(_) if *wait_for_ready => Choice::Wait,
+            Err(error) => Choice::Refuse(self.give_up(error)),
+        }
+    }
+
+    /// To `Sent`, `Waiting` or `Refused`.
+    #[cold]
+    fn send<R>(&self, request: R, choice: Choice<T::Handle>) -> State<R, T>
     where
         T::Handle: Dispatch<R>,
-        A: TermsOf<R>,
     {
-        let Terms { dice, tried, now, wait_for_ready } = &mut self.terms;
-        let mut ask = Ask { dice, tried, now: *now, wait_for_ready: *wait_for_ready };
-        let picked = match self.cluster.pick(&mut ask) {
-            Ok(picked) => picked,
-            Err(_) if *wait_for_ready => {
-                let available = self.cluster.available();
-                return State::Waiting(Box::pin(Waiting { request: Some(request), available }));
+        match choice {
+            Choice::To(picked) => {
+                let response = picked.handle().dispatch(request);
+                State::Sent { picked: Some(picked), response }
             }
-            Err(error) => return State::Refused(Some(self.give_up(error))),
-        };
-        if let Some(error) = self.come_round(&picked) {
-            return State::Refused(Some(error));
+            Choice::Wait => {
+                let available = self.cluster.available();
+                State::Waiting(Box::pin(Waiting { request: Some(request), available }))
+            }
+            Choice::Refuse(error) => State::Refused(Some(error)),
         }
-        self.asked.picked(&mut request, picked.id());
-        let response = picked.handle().dispatch(request);
-        State::Sent { picked: Some(picked), response }
     }
 
     /// The error that led here, if this call has failed at the picked endpoint already and would only repeat it.
@@ -142,11 +189,18 @@ impl<T: Transport, A, K> Call<T, A, K> {
     }
 }
 
-impl<R, T, A, K> Future for ResponseFuture<R, T, A, K>
+impl<T: Transport, K> Drop for Call<T, K> {
+    fn drop(&mut self) {
+        if let Some(priority) = self.counted {
+            self.cluster.limits().leave(Resource::Requests, priority);
+        }
+    }
+}
+
+impl<R, T, K> Future for ResponseFuture<R, T, K>
 where
     T: Transport,
     T::Handle: Dispatch<R>,
-    A: TermsOf<R>,
     K: Hold<<T::Handle as Dispatch<R>>::Response, Picked<T::Handle>>,
 {
     type Output = Result<K::Held, BoxError>;
@@ -159,10 +213,11 @@ where
                 // Sent -> end, or the request came back.
                 StateProj::Sent { picked, response } => {
                     let result = ready!(response.poll(cx));
-                    let picked = picked.take().expect("a future is not polled after it has ended");
+                    let mut picked = picked.take().expect("a future is not polled after it has ended");
                     match result {
                         Ok(response) => {
                             picked.reached();
+                            picked.count(this.call.counted.take());
                             return Poll::Ready(Ok(this.call.hold.hold(response, picked)));
                         }
                         Err(undelivered) => this.call.fail(undelivered, picked)?,
@@ -180,7 +235,8 @@ where
                     return Poll::Ready(Err(error));
                 }
             };
-            this.state.set(this.call.send(request));
+            let choice = this.call.choose();
+            this.state.set(this.call.send(request, choice));
         }
     }
 }

@@ -5,8 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
+    config::RequestPriority,
     endpoint::{Accusation, Detector, Endpoint, EndpointId, Home, Live},
     hold::{Settle, cause_at},
+    limit::Resource,
     outcome::{Class, FailureKind, Outcome},
 };
 
@@ -19,13 +21,21 @@ pub struct Picked<H> {
     /// The reference is the request in flight.
     endpoint: Arc<Endpoint<H>>,
     start: Instant,
+    /// The priority at which it counts against the cluster's request breaker, if it does.
+    breaker: Option<RequestPriority>,
     is_settled: bool,
 }
 
 impl<H> Picked<H> {
     #[inline]
     pub(crate) fn new(endpoint: Arc<Endpoint<H>>, start: Instant) -> Self {
-        Self { endpoint, start, is_settled: false }
+        Self { endpoint, start, breaker: None, is_settled: false }
+    }
+
+    /// Counts against the request breaker from now on, in place of who did before.
+    #[inline]
+    pub(super) fn count(&mut self, breaker: Option<RequestPriority>) {
+        self.breaker = breaker;
     }
 
     /// The endpoint.
@@ -73,11 +83,11 @@ impl<H> Picked<H> {
         let (home, live) = (self.home(), self.endpoint.live());
         let now = home.millis(outcome.at);
         live.failed(home.measure(), self.latency(outcome.at), now, home.rate());
-        self.count(live, home, outcome);
+        self.count_failure(live, home, outcome);
     }
 
     /// Counts a failure, and accuses the endpoint when the row is long enough.
-    fn count(&self, live: &Live, home: &Home, outcome: &Outcome) {
+    fn count_failure(&self, live: &Live, home: &Home, outcome: &Outcome) {
         let (errors, gateway) = home.thresholds();
         if errors == 0 && gateway == 0 {
             return;
@@ -139,6 +149,9 @@ impl<H> Drop for Picked<H> {
             let now = Instant::now();
             let outcome = cause_at(self.id()).map_or(Outcome::cancelled(now), |cause| Outcome::failed(cause, now));
             self.learn(&outcome);
+        }
+        if let Some(priority) = self.breaker {
+            self.home().limits.leave(Resource::Requests, priority);
         }
     }
 }

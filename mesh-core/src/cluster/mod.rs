@@ -42,7 +42,6 @@ pub struct Cluster<T: Transport> {
     semantics: Semantics,
     transport: T,
     home: Arc<Home>,
-    limits: Arc<Limits>,
     set: ArcSwap<EndpointSet<T::Handle>>,
     policy: ArcSwap<ClusterPolicy>,
     writer: Mutex<Writer>,
@@ -69,7 +68,7 @@ impl<T: Transport> Cluster<T> {
     ) -> Arc<Self> {
         let now = Instant::now();
         let rules = Rules::of(&policy, semantics);
-        let home = Arc::new(Home::new(now));
+        let home = Arc::new(Home::new(now, Limits::new(&policy.circuit_breakers)));
         home.judge_by(rules.balancing, policy.outlier_detection.as_deref());
         let outlier = policy.outlier_detection.clone().map(|policy| Outlier::new(policy, now, seed));
         Arc::new(Self {
@@ -77,7 +76,6 @@ impl<T: Transport> Cluster<T> {
             semantics,
             transport,
             home,
-            limits: Limits::new(&policy.circuit_breakers),
             set: ArcSwap::from_pointee(EndpointSet::new(Arc::new(Roster::empty()), rules, seed)),
             policy: ArcSwap::from_pointee(policy),
             writer: Mutex::new(Writer { seed, last_id: 0, generation: 0, outlier }),
@@ -97,7 +95,7 @@ impl<T: Transport> Cluster<T> {
     /// What it has under way and may have: one set of counters for requests, retries, and the transport's queues and
     /// connections.
     pub fn limits(&self) -> &Arc<Limits> {
-        &self.limits
+        &self.home.limits
     }
 
     /// Its transport.
@@ -134,7 +132,7 @@ impl<T: Transport> Cluster<T> {
             members.iter().for_each(|member| member.seat.live().restart_cost(&self.home, now));
         }
         self.update_outlier(&mut writer, &policy, members);
-        self.limits.update(&policy.circuit_breakers);
+        self.home.limits.update(&policy.circuit_breakers);
         self.policy.store(Arc::new(policy));
         self.publish(&mut writer, before.roster.clone(), rules);
         drop(writer);
@@ -209,7 +207,7 @@ impl<T: Transport> Cluster<T> {
             hostname: member.seat.hostname(),
             metadata: member.metadata.as_ref(),
             policy,
-            limits: &self.limits,
+            limits: &self.home.limits,
         }
     }
 }

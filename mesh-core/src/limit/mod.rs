@@ -111,8 +111,8 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: R) -> Self::Future {
-        let Breaker { limits, priority } = self.policy.policy_of(&request);
+    fn call(&mut self, mut request: R) -> Self::Future {
+        let Breaker { limits, priority } = self.policy.policy_of(&mut request);
         match limits.admit(Resource::Requests, priority) {
             Ok(permit) => ResponseFuture::admitted(self.inner.call(request), permit, self.hold.clone()),
             Err(overloaded) => ResponseFuture::refused(overloaded),

@@ -26,6 +26,7 @@ use tower_service::Service;
 use super::{
     attempts::Attempts,
     backoff::Pace,
+    govern::Governed,
     keep::{Kept, Observe, Try},
     policy::AttemptPolicy,
     rules::{Judge, Tried, Verdict},
@@ -45,14 +46,13 @@ use crate::{
 #[pin_project(project = Driver)]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture<S, F, K, P, J, H> {
+pub struct ResponseFuture<S, F, G, J, H> {
     service: S,
     #[pin]
     attempts: Attempts<F>,
     #[pin]
     timer: Timer,
-    kept: K,
-    policy: P,
+    governed: G,
     judge: J,
     hold: H,
     stage: Stage,
@@ -84,7 +84,8 @@ struct Account {
     /// Whether it has lost a connection that served others before it.
     severed: bool,
     pace: Pace,
-    dice: Dice,
+    /// Once they were rolled.
+    dice: Option<Dice>,
     /// Of the retry that waits or is under way.
     permit: Option<Permit>,
 }
@@ -106,10 +107,10 @@ enum Limit {
 /// out to be dead. Such repetitions cost a peer nothing, but a transport that fails this way always must not spin.
 const MOST_UNSENT: u32 = 16;
 
-impl<S, F, K, P: AttemptPolicy, J, H> ResponseFuture<S, F, K, P, J, H> {
+impl<S, F, G: Governed, J, H> ResponseFuture<S, F, G, J, H> {
     /// `service` is ready.
     #[inline]
-    pub(super) fn new(service: S, kept: K, policy: P, judge: J, hold: H) -> Self {
+    pub(super) fn new(service: S, governed: G, judge: J, hold: H) -> Self {
         let account = Account {
             started: 0,
             retries: 0,
@@ -117,20 +118,20 @@ impl<S, F, K, P: AttemptPolicy, J, H> ResponseFuture<S, F, K, P, J, H> {
             refused: false,
             severed: false,
             pace: Pace::default(),
-            dice: policy.dice(),
+            dice: None,
             permit: None,
         };
         let (attempts, timer) = (Attempts::new(), Timer::new());
-        Self { service, attempts, timer, kept, policy, judge, hold, stage: Stage::Gathering, account }
+        Self { service, attempts, timer, governed, judge, hold, stage: Stage::Gathering, account }
     }
 }
 
-impl<S, K, P, J, H> Future for ResponseFuture<S, S::Future, K, P, J, H>
+impl<S, G, J, H> Future for ResponseFuture<S, S::Future, G, J, H>
 where
-    K: Kept + Observe<S::Response>,
-    S: Service<K::Attempt>,
+    G: Governed,
+    G::Kept: Observe<S::Response>,
+    S: Service<<G::Kept as Kept>::Attempt>,
     S::Error: Into<BoxError>,
-    P: AttemptPolicy,
     J: Judge<S::Response>,
     H: Hold<S::Response, BodyLimits>,
 {
@@ -142,7 +143,7 @@ where
         loop {
             match *driver.stage {
                 Stage::Gathering => {
-                    driver.kept.gather(cx);
+                    driver.governed.kept().gather(cx);
                     // The service was ready before the call.
                     driver.start()?;
                     continue;
@@ -155,17 +156,20 @@ where
                     }
                     Poll::Pending => {}
                 },
-                Stage::UnderWay => {
-                    if let Poll::Ready(result) = driver.attempts.as_mut().poll(cx) {
-                        let this = driver.attempts.latest();
-                        driver.attempts.as_mut().end(this);
-                        let result = result.map_err(Into::into);
-                        match driver.settle(this, &result) {
-                            Some(flags) => return Poll::Ready(driver.deliver(this, result, flags)),
-                            None => continue,
+                Stage::UnderWay => match driver.attempts.as_mut().poll(cx) {
+                    Poll::Ready(Ok(mut response)) => match driver.settle(Ok(&response)) {
+                        Some(flags) => {
+                            driver.commit(&mut response, flags);
+                            return Poll::Ready(Ok(driver.hold.hold(response, driver.body_limits())));
                         }
+                        None => continue,
+                    },
+                    Poll::Ready(Err(error)) => {
+                        driver.fail(error.into())?;
+                        continue;
                     }
-                }
+                    Poll::Pending => {}
+                },
                 Stage::Waiting(_) => {}
             }
             match ready!(driver.poll_limits(cx)) {
@@ -173,11 +177,8 @@ where
                 Limit::Wait => *driver.stage = Stage::Starting,
                 Limit::Attempt(expiry) if driver.is_moving(&expiry) => {}
                 Limit::Attempt(expiry) => {
-                    let this = driver.attempts.latest();
-                    let result = Err(driver.cut_off(this, &expiry));
-                    if let Some(flags) = driver.settle(this, &result) {
-                        return Poll::Ready(driver.deliver(this, result, flags));
-                    }
+                    let error = driver.cut_off(&expiry);
+                    driver.fail(error)?;
                 }
             }
         }
@@ -186,20 +187,20 @@ where
 
 // === impl Driver ===
 
-impl<S, F, K: Kept, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
+impl<S, F, G: Governed, J, H> Driver<'_, S, F, G, J, H> {
     /// Ready when the nearest limit has passed; at the same instant, the deadline comes first.
     fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Limit> {
         let (at, limit) = match *self.stage {
             Stage::Waiting(until) => (Some(until), Limit::Wait),
             _ => {
-                let (per_try, silence) = (self.policy.per_try(), self.policy.silence());
-                match self.attempts.as_mut().nearest(per_try, silence, || self.kept.progress()) {
+                let (per_try, silence) = (self.governed.policy().per_try(), self.governed.policy().silence());
+                match self.attempts.as_mut().nearest(per_try, silence, || self.governed.kept().progress()) {
                     Some(expiry) => (Some(expiry.at()), Limit::Attempt(expiry)),
                     None => (None, Limit::Wait),
                 }
             }
         };
-        let (at, limit) = match (self.policy.deadline(), at) {
+        let (at, limit) = match (self.governed.policy().deadline(), at) {
             (Some(deadline), Some(at)) if at < deadline.at() => (at, limit),
             (Some(deadline), _) => (deadline.at(), Limit::Deadline(deadline)),
             (None, Some(at)) => (at, limit),
@@ -210,11 +211,12 @@ impl<S, F, K: Kept, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
 
     /// Whether a limit on silence has passed while the request was being read.
     fn is_moving(&mut self, expiry: &Expiry) -> bool {
-        expiry.bound() != Bound::PerTry && self.attempts.as_mut().has_moved(self.kept.progress())
+        expiry.bound() != Bound::PerTry && self.attempts.as_mut().has_moved(self.governed.kept().progress())
     }
 
     /// Ends an attempt whose time is up; what follows is as for any failure.
-    fn cut_off(&mut self, this: Try, expiry: &Expiry) -> BoxError {
+    fn cut_off(&mut self, expiry: &Expiry) -> BoxError {
+        let this = self.attempts.latest();
         let at = expiry.give_up(Sent::Maybe, || self.attempts.as_mut().end(this));
         AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))
     }
@@ -229,21 +231,20 @@ impl<S, F, K: Kept, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
 
     /// What may still be watched when there is a response.
     fn body_limits(&self) -> BodyLimits {
-        BodyLimits { overall: self.policy.deadline(), silence: self.policy.silence() }
+        BodyLimits { overall: self.governed.policy().deadline(), silence: self.governed.policy().silence() }
     }
 }
 
-impl<S, K, P, J, H> Driver<'_, S, S::Future, K, P, J, H>
+impl<S, G, J, H> Driver<'_, S, S::Future, G, J, H>
 where
-    K: Kept,
-    S: Service<K::Attempt>,
-    P: AttemptPolicy,
+    G: Governed,
+    S: Service<<G::Kept as Kept>::Attempt>,
 {
     /// Starts an attempt with the service, which is ready.
     #[inline]
     fn start(&mut self) -> Result<(), BoxError> {
         let this = Try { id: self.account.started, number: self.account.retries + 1 };
-        let Some(request) = self.kept.attempt(this) else {
+        let Some(request) = self.governed.kept().attempt(this) else {
             return Err(Failed::new(Failure::new(FailureKind::RequestBody, Sent::Maybe)).into());
         };
         self.account.started += 1;
@@ -252,15 +253,16 @@ where
         Ok(())
     }
 
-    /// Looks at the result of attempt `this`, which has ended: the flags to deliver it with, or none when another attempt
-    /// follows.
+    /// Looks at the result of the latest attempt: the flags to deliver it with, or none when another attempt follows.
     #[inline]
-    fn settle<Res>(&mut self, this: Try, result: &Result<Res, BoxError>) -> Option<Flags>
+    fn settle<Res>(&mut self, result: Result<&Res, &BoxError>) -> Option<Flags>
     where
-        K: Observe<Res>,
+        G::Kept: Observe<Res>,
         J: Judge<Res>,
     {
-        self.kept.observe(this, result);
+        let this = self.attempts.latest();
+        self.attempts.as_mut().end(this);
+        self.governed.kept().observe(this, result);
         *self.stage = match self.next(this, result) {
             Next::Deliver(flags) => return Some(flags),
             Next::After(Duration::ZERO) => Stage::Starting,
@@ -271,16 +273,19 @@ where
 
     /// What follows attempt `this`.
     #[inline]
-    fn next<Res>(&mut self, this: Try, result: &Result<Res, BoxError>) -> Next
+    fn next<Res>(&mut self, this: Try, result: Result<&Res, &BoxError>) -> Next
     where
         J: Judge<Res>,
     {
-        let failure = result.as_ref().err().map(|error| Failure::of(&**error));
-        if failure.is_some_and(|failure| self.account.may_repeat(&failure)) && self.kept.retire(this) {
+        let failure = result.err().map(|error| Failure::of(&**error));
+        if failure.is_some_and(|failure| self.account.may_repeat(&failure)) && self.governed.kept().retire(this) {
             return Next::After(Duration::ZERO);
         }
+        // The retry that has just ended makes room for the next.
+        self.account.permit = None;
         let next = self.retry(result, failure);
-        if matches!(next, Next::After(_)) && !self.kept.retire(this) {
+        if matches!(next, Next::After(_)) && !self.governed.kept().retire(this) {
+            self.account.permit = None;
             return Next::Deliver(Flags::default());
         }
         next
@@ -288,30 +293,28 @@ where
 
     /// What the policy makes of a result.
     #[inline]
-    fn retry<Res>(&mut self, result: &Result<Res, BoxError>, failure: Option<Failure>) -> Next
+    fn retry<Res>(&mut self, result: Result<&Res, &BoxError>, failure: Option<Failure>) -> Next
     where
         J: Judge<Res>,
     {
-        // The retry that has just ended makes room for the next.
-        self.account.permit = None;
-        let Some(policy) = self.policy.retry().filter(|policy| policy.retries() > 0) else {
+        let idempotent = self.governed.policy().is_idempotent() || self.governed.kept().is_idempotent();
+        let Some(policy) = self.governed.policy().retry().filter(|policy| policy.retries() > 0) else {
             return Next::Deliver(Flags::default());
         };
-        let idempotent = self.policy.is_idempotent() || self.kept.is_idempotent();
-        let Verdict::Retry(wait) = self.judge.judge(Tried { result: result.as_ref(), failure, policy, idempotent })
-        else {
+        let Verdict::Retry(wait) = self.judge.judge(Tried { result, failure, policy, idempotent }) else {
             return Next::Deliver(Flags::default());
         };
         if self.account.retries >= policy.retries() {
             return Next::Deliver(Flags::URX);
         }
-        let wait = self.account.pace.next(wait, policy.wait(), || self.account.dice.roll());
+        let dice = self.account.dice.get_or_insert_with(|| self.governed.policy().dice());
+        let wait = self.account.pace.next(wait, policy.wait(), || dice.roll());
         // An answer now is worth more than a timeout later.
-        if self.policy.deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
+        if self.governed.policy().deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
             return Next::Deliver(Flags::URX);
         }
         if !failure.is_some_and(|failure| self.account.may_retry_freely(&failure))
-            && let Some(breaker) = self.policy.budget()
+            && let Some(breaker) = self.governed.policy().budget()
         {
             match breaker.limits.retry(breaker.priority) {
                 Ok(permit) => self.account.permit = Some(permit),
@@ -322,24 +325,33 @@ where
         Next::After(wait)
     }
 
-    /// Delivers the result of attempt `this`; `flags` say why there is no other.
+    /// The response of the latest attempt will be delivered; `flags` say why there is no other.
     #[inline]
-    fn deliver<Res>(&mut self, this: Try, result: Result<Res, BoxError>, flags: Flags) -> Result<H::Held, BoxError>
+    fn commit<Res>(&mut self, response: &mut Res, flags: Flags)
     where
         J: Judge<Res>,
-        H: Hold<Res, BodyLimits>,
     {
-        self.account.permit = None;
-        match result {
-            Ok(mut response) => {
-                self.kept.commit(this);
-                if !flags.is_empty() {
-                    self.judge.note(&mut response, flags);
-                }
-                Ok(self.hold.hold(response, self.body_limits()))
-            }
-            Err(error) if flags.is_empty() => Err(error),
-            Err(error) => Err(Failed::because(Failure::of(&*error).with_flags(flags), error).into()),
+        let this = self.attempts.latest();
+        self.governed.kept().commit(this);
+        if !flags.is_empty() {
+            self.judge.note(response, flags);
+        }
+    }
+
+    /// The latest attempt has failed.
+    ///
+    /// # Errors
+    ///
+    /// The error, with a note why there is no other attempt, unless one follows.
+    fn fail<Res>(&mut self, error: BoxError) -> Result<(), BoxError>
+    where
+        G::Kept: Observe<Res>,
+        J: Judge<Res>,
+    {
+        match self.settle(Err(&error)) {
+            None => Ok(()),
+            Some(flags) if flags.is_empty() => Err(error),
+            Some(flags) => Err(Failed::because(Failure::of(&*error).with_flags(flags), error).into()),
         }
     }
 }

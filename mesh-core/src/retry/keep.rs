@@ -51,7 +51,7 @@ pub trait Kept {
 /// Hears how each attempt of a kept request ended, to avoid the endpoint next time for example. Does nothing by default.
 pub trait Observe<Res> {
     /// Attempt `this` has ended with `result`, or has failed with it, as when its time was up.
-    fn observe(&mut self, this: Try, result: &Result<Res, BoxError>) {
+    fn observe(&mut self, this: Try, result: Result<&Res, &BoxError>) {
         let _ = (this, result);
     }
 }
@@ -187,8 +187,10 @@ where
     #[inline]
     fn attempt(&mut self, this: Try) -> Option<Self::Attempt> {
         let body = self.body.attempt(this.id)?;
-        let head = if self.repeatable { self.head.clone() } else { self.head.take() };
-        Some(Request::from_parts(head?, body))
+        if self.repeatable {
+            return self.head.clone().map(|head| Request::from_parts(head, body));
+        }
+        self.head.take().map(|head| Request::from_parts(head, body))
     }
 
     fn retire(&mut self, this: Try) -> bool {
