@@ -37,7 +37,7 @@ where
 struct Call<T: Transport, K> {
     cluster: Arc<Cluster<T>>,
     terms: Terms,
-    /// The priority at which the request counts against the breaker; taken by the guard in the response.
+    /// The priority at which the request counts against the breaker; the guard of the endpoint has it while there is one.
     counted: Option<RequestPriority>,
     hold: K,
     /// Where this call itself was, and what happened at the last of them.
@@ -78,6 +78,8 @@ enum Choice<H> {
     Wait,
     Refuse(BoxError),
 }
+
+const ENDED: &str = "a future is not polled after it has ended";
 
 impl<R, T, K> ResponseFuture<R, T, K>
 where
@@ -125,10 +127,13 @@ impl<T: Transport, K> Call<T, K> {
         let Terms { dice, tried, now, wait_for_ready, .. } = &mut self.terms;
         let mut ask = Ask { dice, tried, now: *now, wait_for_ready: *wait_for_ready };
         match self.cluster.pick(&mut ask) {
-            Ok(picked) => match self.come_round(&picked) {
-                None => Choice::To(picked),
-                Some(error) => Choice::Refuse(error),
-            },
+            Ok(mut picked) => {
+                if let Some(error) = self.come_round(&picked) {
+                    return Choice::Refuse(error);
+                }
+                picked.count(self.counted.take());
+                Choice::To(picked)
+            }
             Err(_) if *wait_for_ready => Choice::Wait,
             Err(error) => Choice::Refuse(self.give_up(error)),
         }
@@ -165,6 +170,7 @@ impl<T: Transport, K> Call<T, K> {
     }
 
     /// The request, if it never left and may go elsewhere.
+    #[cold]
     fn fail<R>(&mut self, undelivered: Undelivered<R>, mut picked: Picked<T::Handle>) -> Result<R, BoxError>
     where
         T::Handle: Dispatch<R>,
@@ -173,6 +179,7 @@ impl<T: Transport, K> Call<T, K> {
         let failure = Failure::of(&*error);
         let now = Instant::now();
         picked.settle(&Outcome::failed(failure, now));
+        self.counted = picked.count(None);
         let error: BoxError = AtEndpoint::new(picked.id(), error).into();
         let has_moves = self.terms.wait_for_ready || self.moved.len() < Tried::CAPACITY;
         match request {
@@ -211,18 +218,14 @@ where
         loop {
             let request = match this.state.as_mut().project() {
                 // Sent -> end, or the request came back.
-                StateProj::Sent { picked, response } => {
-                    let result = ready!(response.poll(cx));
-                    let mut picked = picked.take().expect("a future is not polled after it has ended");
-                    match result {
-                        Ok(response) => {
-                            picked.reached();
-                            picked.count(this.call.counted.take());
-                            return Poll::Ready(Ok(this.call.hold.hold(response, picked)));
-                        }
-                        Err(undelivered) => this.call.fail(undelivered, picked)?,
+                StateProj::Sent { picked, response } => match ready!(response.poll(cx)) {
+                    Ok(response) => {
+                        let picked = picked.take().expect(ENDED);
+                        picked.reached();
+                        return Poll::Ready(Ok(this.call.hold.hold(response, picked)));
                     }
-                }
+                    Err(undelivered) => this.call.fail(undelivered, picked.take().expect(ENDED))?,
+                },
                 // Somebody may be available. The latency counts from now.
                 StateProj::Waiting(waiting) => {
                     let WaitingProj { request, available } = waiting.as_mut().project();
@@ -231,7 +234,7 @@ where
                     request.take().expect("the request is there until the waiting is over")
                 }
                 StateProj::Refused(error) => {
-                    let error = error.take().expect("a future is not polled after it has ended");
+                    let error = error.take().expect(ENDED);
                     return Poll::Ready(Err(error));
                 }
             };

@@ -1,6 +1,6 @@
 //! An endpoint that was picked, and the guard that learns what became of the request.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, mem, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -32,10 +32,10 @@ impl<H> Picked<H> {
         Self { endpoint, start, breaker: None, is_settled: false }
     }
 
-    /// Counts against the request breaker from now on, in place of who did before.
+    /// Counts against the request breaker from now on, in place of who did before, or no longer. Returns how it did.
     #[inline]
-    pub(super) fn count(&mut self, breaker: Option<RequestPriority>) {
-        self.breaker = breaker;
+    pub(super) fn count(&mut self, breaker: Option<RequestPriority>) -> Option<RequestPriority> {
+        mem::replace(&mut self.breaker, breaker)
     }
 
     /// The endpoint.
@@ -69,6 +69,7 @@ impl<H> Picked<H> {
         at.saturating_duration_since(self.start).as_secs_f32() * 1_000.0
     }
 
+    #[inline]
     fn answered(&self, at: Instant) {
         let (home, live) = (self.home(), self.endpoint.live());
         live.reset_failures();
@@ -79,11 +80,13 @@ impl<H> Picked<H> {
         }
     }
 
+    #[cold]
     fn failed(&self, outcome: &Outcome) {
         let (home, live) = (self.home(), self.endpoint.live());
         let now = home.millis(outcome.at);
         live.failed(home.measure(), self.latency(outcome.at), now, home.rate());
         self.count_failure(live, home, outcome);
+        self.note_reach(outcome);
     }
 
     /// Counts a failure, and accuses the endpoint when the row is long enough.
@@ -108,19 +111,23 @@ impl<H> Picked<H> {
         }
     }
 
+    #[cold]
     fn abandoned(&self, at: Instant) {
         let (home, live) = (self.home(), self.endpoint.live());
         live.abandoned(home.measure(), self.latency(at), home.millis(at), home.rate());
     }
 
+    #[inline]
     fn learn(&self, outcome: &Outcome) {
         match outcome.class {
-            Class::Success => self.answered(outcome.at),
+            Class::Success => {
+                self.answered(outcome.at);
+                self.reached();
+            }
             Class::ServerError | Class::GatewayError => self.failed(outcome),
-            Class::Cancelled => return self.abandoned(outcome.at),
-            Class::Local => return,
+            Class::Cancelled => self.abandoned(outcome.at),
+            Class::Local => {}
         }
-        self.note_reach(outcome);
     }
 
     /// Whether a connection was made says more than the class: an error status came over one too.
@@ -136,7 +143,18 @@ impl<H> Picked<H> {
     }
 }
 
+impl<H> Picked<H> {
+    /// It is dropped, and nobody has said how it ended.
+    #[cold]
+    fn unsettled(&self) {
+        let now = Instant::now();
+        let outcome = cause_at(self.id()).map_or(Outcome::cancelled(now), |cause| Outcome::failed(cause, now));
+        self.learn(&outcome);
+    }
+}
+
 impl<H: Send + Sync + 'static> Settle for Picked<H> {
+    #[inline]
     fn settle(&mut self, outcome: &Outcome) {
         self.is_settled = true;
         self.learn(outcome);
@@ -146,9 +164,7 @@ impl<H: Send + Sync + 'static> Settle for Picked<H> {
 impl<H> Drop for Picked<H> {
     fn drop(&mut self) {
         if !self.is_settled {
-            let now = Instant::now();
-            let outcome = cause_at(self.id()).map_or(Outcome::cancelled(now), |cause| Outcome::failed(cause, now));
-            self.learn(&outcome);
+            self.unsettled();
         }
         if let Some(priority) = self.breaker {
             self.home().limits.leave(Resource::Requests, priority);

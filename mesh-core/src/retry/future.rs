@@ -25,7 +25,7 @@ use tower_service::Service;
 
 use super::{
     attempts::Attempts,
-    backoff::Pace,
+    backoff::{Pace, Wait},
     govern::Governed,
     keep::{Kept, Observe, Try},
     policy::AttemptPolicy,
@@ -36,7 +36,7 @@ use crate::{
     balance::AtEndpoint,
     deadline::{BodyLimits, Bound, Expiry, Timer},
     hold::Hold,
-    limit::Permit,
+    limit::{Breaker, Permit},
     outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},
 };
 
@@ -263,11 +263,11 @@ where
         let this = self.attempts.latest();
         self.attempts.as_mut().end(this);
         self.governed.kept().observe(this, result);
-        *self.stage = match self.next(this, result) {
+        match self.next(this, result) {
             Next::Deliver(flags) => return Some(flags),
-            Next::After(Duration::ZERO) => Stage::Starting,
-            Next::After(wait) => Stage::Waiting(Instant::now() + wait),
-        };
+            Next::After(Duration::ZERO) => *self.stage = Stage::Starting,
+            Next::After(wait) => *self.stage = Stage::Waiting(Instant::now() + wait),
+        }
         None
     }
 
@@ -283,44 +283,41 @@ where
         }
         // The retry that has just ended makes room for the next.
         self.account.permit = None;
-        let next = self.retry(result, failure);
-        if matches!(next, Next::After(_)) && !self.governed.kept().retire(this) {
-            self.account.permit = None;
-            return Next::Deliver(Flags::default());
-        }
-        next
-    }
-
-    /// What the policy makes of a result.
-    #[inline]
-    fn retry<Res>(&mut self, result: Result<&Res, &BoxError>, failure: Option<Failure>) -> Next
-    where
-        J: Judge<Res>,
-    {
         let idempotent = self.governed.policy().is_idempotent() || self.governed.kept().is_idempotent();
         let Some(policy) = self.governed.policy().retry().filter(|policy| policy.retries() > 0) else {
             return Next::Deliver(Flags::default());
         };
-        let Verdict::Retry(wait) = self.judge.judge(Tried { result, failure, policy, idempotent }) else {
-            return Next::Deliver(Flags::default());
+        match self.judge.judge(Tried { result, failure, policy, idempotent }) {
+            Verdict::Deliver => Next::Deliver(Flags::default()),
+            Verdict::Retry(wait) => self.retry(this, wait, failure),
+        }
+    }
+
+    /// Whether there can be another attempt, which is worth while.
+    #[cold]
+    fn retry(&mut self, this: Try, wait: Wait, failure: Option<Failure>) -> Next {
+        let policy = self.governed.policy();
+        let Some(limits) = policy.retry().filter(|limits| self.account.retries < limits.retries()) else {
+            return Next::Deliver(Flags::URX);
         };
-        if self.account.retries >= policy.retries() {
-            return Next::Deliver(Flags::URX);
-        }
-        let dice = self.account.dice.get_or_insert_with(|| self.governed.policy().dice());
-        let wait = self.account.pace.next(wait, policy.wait(), || dice.roll());
+        let dice = self.account.dice.get_or_insert_with(|| policy.dice());
+        let wait = self.account.pace.next(wait, limits.wait(), || dice.roll());
         // An answer now is worth more than a timeout later.
-        if self.governed.policy().deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
+        if policy.deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
             return Next::Deliver(Flags::URX);
         }
-        if !failure.is_some_and(|failure| self.account.may_retry_freely(&failure))
-            && let Some(breaker) = self.governed.policy().budget()
-        {
-            match breaker.limits.retry(breaker.priority) {
-                Ok(permit) => self.account.permit = Some(permit),
+        let is_free = failure.is_some_and(|failure| self.account.may_retry_freely(&failure));
+        let permit = match policy.budget().filter(|_| !is_free) {
+            Some(Breaker { limits, priority }) => match limits.retry(priority) {
+                Ok(permit) => Some(permit),
                 Err(_) => return Next::Deliver(Flags::UO),
-            }
+            },
+            None => None,
+        };
+        if !self.governed.kept().retire(this) {
+            return Next::Deliver(Flags::default());
         }
+        self.account.permit = permit;
         self.account.retries += 1;
         Next::After(wait)
     }
@@ -343,6 +340,7 @@ where
     /// # Errors
     ///
     /// The error, with a note why there is no other attempt, unless one follows.
+    #[cold]
     fn fail<Res>(&mut self, error: BoxError) -> Result<(), BoxError>
     where
         G::Kept: Observe<Res>,

@@ -89,6 +89,10 @@ impl<B> Judge<Response<B>> for HttpRules {
         let Ok(response) = tried.result else {
             return FailureRules.judge(tried);
         };
+        // Nearly every response ends here.
+        if response.status().is_success() && !may_retry_success(tried.policy.conditions()) {
+            return Verdict::Deliver;
+        }
         if !response_is_retriable(response.status(), response.headers(), tried.policy, tried.idempotent) {
             return Verdict::Deliver;
         }
@@ -136,8 +140,14 @@ const GRPC_CONDITIONS: [(RetryOn, &[u8]); 5] = [
     (RetryOn::GRPC_UNAVAILABLE, b"14"),
 ];
 
-/// Whether the policy's conditions include a response.
+/// Whether the conditions may include a response of a good status: for its headers, or since the status is listed.
 #[inline]
+fn may_retry_success(on: RetryOn) -> bool {
+    let beyond_class = RetryOn::RATE_LIMITED | RetryOn::HEADERS | RetryOn::STATUSES | RetryOn::IDEMPOTENT_FAILURE;
+    on.intersects(beyond_class) || wants_a_grpc_status(on)
+}
+
+/// Whether the policy's conditions include a response.
 fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
     let on = policy.conditions();
     let limited = RetryOn::RATE_LIMITED;
@@ -152,7 +162,6 @@ fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &Retry
     }
 }
 
-#[inline]
 fn meets_a_condition(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
     let mut on = policy.conditions();
     if idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE) {
