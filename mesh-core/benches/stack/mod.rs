@@ -22,7 +22,7 @@ use mesh_core::{
     cluster::{Cluster, Dispatch, Transport, Undelivered},
     config::{self, ClusterPolicy, Endpoint, Endpoints, RequestPriority, RetryOn, RetryPolicy, Semantics},
     deadline::{Bound, Expiry},
-    endpoint::{EndpointInfo, Tried},
+    endpoint::EndpointInfo,
     hold::{JoinEnd, UntilEnd},
     limit::Breaker,
     outcome::{BoxError, HttpClassifier},
@@ -173,8 +173,7 @@ impl Carries<Arc<Cluster<AtOnce>>> for Attempt {
 
 impl Attempted for Attempt {
     fn terms(&mut self) -> Terms {
-        let breaker = Some(RequestPriority::Default);
-        Terms { dice: self.dice, tried: Tried::new(), now: self.now, breaker, wait_for_ready: false }
+        Terms { breaker: Some(RequestPriority::Default), ..Terms::new(self.dice, self.now) }
     }
 }
 

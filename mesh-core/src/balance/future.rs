@@ -10,7 +10,7 @@ use std::{
 use pin_project::pin_project;
 use tokio::time::Instant;
 
-use super::{Ask, AtEndpoint, NoEndpoint, Picked, Terms, TermsOf};
+use super::{AtEndpoint, NoEndpoint, Picked, Terms, TermsOf};
 use crate::{
     carry::PolicyOf,
     cluster::{Available, Cluster, Dispatch, Transport, Undelivered},
@@ -71,9 +71,8 @@ struct Waiting<R, T: Transport> {
     available: Available<T>,
 }
 
-/// Where a request goes.
-enum Choice<H> {
-    To(Picked<H>),
+/// Why a request goes nowhere now.
+enum Halt {
     /// There is nobody, and the request would rather wait.
     Wait,
     Refuse(BoxError),
@@ -99,69 +98,75 @@ where
         let terms = terms.terms_of(&mut request);
         let (hold, moved) = (hold.clone(), Tried::new());
         let mut call = Call { cluster, terms, counted: None, hold, moved, last_error: None };
-        let state = match call.enter() {
-            Choice::To(picked) => {
+        let state = match call.enter().and_then(|()| call.pick()) {
+            Ok(picked) => {
                 let response = picked.handle().dispatch(request);
                 State::Sent { picked: Some(picked), response }
             }
-            other => call.send(request, other),
+            Err(halt) => call.halt(request, halt),
         };
         Self { state, call }
     }
 }
 
 impl<T: Transport, K> Call<T, K> {
-    /// Asks the breaker, if it is to be asked, and picks.
+    /// Asks the breaker, if it is to be asked.
     #[inline]
-    fn enter(&mut self) -> Choice<T::Handle> {
+    fn enter(&mut self) -> Result<(), Halt> {
         if let Some(priority) = self.terms.breaker {
-            if let Err(overloaded) = self.cluster.limits().enter(Resource::Requests, priority) {
-                return Choice::Refuse(overloaded.into());
-            }
+            let admitted = self.cluster.limits().enter(Resource::Requests, priority);
+            admitted.map_err(|overloaded| Halt::Refuse(overloaded.into()))?;
             self.counted = Some(priority);
         }
-        self.choose()
+        Ok(())
     }
 
-    fn choose(&mut self) -> Choice<T::Handle> {
-        let Terms { dice, tried, now, wait_for_ready, .. } = &mut self.terms;
-        let mut ask = Ask { dice, tried, now: *now, wait_for_ready: *wait_for_ready };
-        match self.cluster.pick(&mut ask) {
-            Ok(mut picked) => {
-                if let Some(error) = self.come_round(&picked) {
-                    return Choice::Refuse(error);
-                }
-                picked.count(self.counted.take());
-                Choice::To(picked)
-            }
-            Err(_) if *wait_for_ready => Choice::Wait,
-            Err(error) => Choice::Refuse(self.give_up(error)),
+    #[inline]
+    fn pick(&mut self) -> Result<Picked<T::Handle>, Halt> {
+        match self.cluster.pick_counted(&mut self.terms, &mut self.counted) {
+            Ok(picked) => Ok(picked),
+            Err(_) if self.terms.wait_for_ready => Err(Halt::Wait),
+            Err(none) => Err(Halt::Refuse(self.give_up(none))),
         }
     }
 
-    /// To `Sent`, `Waiting` or `Refused`.
+    /// To `Waiting` or `Refused`.
     #[cold]
-    fn send<R>(&self, request: R, choice: Choice<T::Handle>) -> State<R, T>
+    fn halt<R>(&self, request: R, halt: Halt) -> State<R, T>
     where
         T::Handle: Dispatch<R>,
     {
-        match choice {
-            Choice::To(picked) => {
-                let response = picked.handle().dispatch(request);
-                State::Sent { picked: Some(picked), response }
-            }
-            Choice::Wait => {
+        match halt {
+            Halt::Wait => {
                 let available = self.cluster.available();
                 State::Waiting(Box::pin(Waiting { request: Some(request), available }))
             }
-            Choice::Refuse(error) => State::Refused(Some(error)),
+            Halt::Refuse(error) => State::Refused(Some(error)),
         }
     }
 
-    /// The error that led here, if this call has failed at the picked endpoint already and would only repeat it.
-    fn come_round(&mut self, picked: &Picked<T::Handle>) -> Option<BoxError> {
+    /// To wherever a request goes that has come back, or has waited.
+    #[cold]
+    fn send_again<R>(&mut self, request: R) -> State<R, T>
+    where
+        T::Handle: Dispatch<R>,
+    {
+        match self.pick().and_then(|picked| self.come_round(picked)) {
+            Ok(picked) => {
+                let response = picked.handle().dispatch(request);
+                State::Sent { picked: Some(picked), response }
+            }
+            Err(halt) => self.halt(request, halt),
+        }
+    }
+
+    /// Refuses with the error that led here, if this call has failed at the picked endpoint already and would only repeat it.
+    fn come_round(&mut self, picked: Picked<T::Handle>) -> Result<Picked<T::Handle>, Halt> {
         let repeats = self.moved.contains(picked.id()) && !self.terms.wait_for_ready;
-        if repeats { self.last_error.take() } else { None }
+        match self.last_error.take_if(|_| repeats) {
+            Some(error) => Err(Halt::Refuse(error)),
+            None => Ok(picked),
+        }
     }
 
     /// What happened at an endpoint says more than that there is no other.
@@ -179,7 +184,7 @@ impl<T: Transport, K> Call<T, K> {
         let failure = Failure::of(&*error);
         let now = Instant::now();
         picked.settle(&Outcome::failed(failure, now));
-        self.counted = picked.count(None);
+        self.counted = picked.take_counted();
         let error: BoxError = AtEndpoint::new(picked.id(), error).into();
         let has_moves = self.terms.wait_for_ready || self.moved.len() < Tried::CAPACITY;
         match request {
@@ -238,8 +243,7 @@ where
                     return Poll::Ready(Err(error));
                 }
             };
-            let choice = this.call.choose();
-            this.state.set(this.call.send(request, choice));
+            this.state.set(this.call.send_again(request));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! An endpoint that was picked, and the guard that learns what became of the request.
 
-use std::{fmt, mem, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
@@ -22,20 +22,19 @@ pub struct Picked<H> {
     endpoint: Arc<Endpoint<H>>,
     start: Instant,
     /// The priority at which it counts against the cluster's request breaker, if it does.
-    breaker: Option<RequestPriority>,
+    counted: Option<RequestPriority>,
     is_settled: bool,
 }
 
 impl<H> Picked<H> {
     #[inline]
-    pub(crate) fn new(endpoint: Arc<Endpoint<H>>, start: Instant) -> Self {
-        Self { endpoint, start, breaker: None, is_settled: false }
+    pub(crate) fn new(endpoint: Arc<Endpoint<H>>, start: Instant, counted: Option<RequestPriority>) -> Self {
+        Self { endpoint, start, counted, is_settled: false }
     }
 
-    /// Counts against the request breaker from now on, in place of who did before, or no longer. Returns how it did.
-    #[inline]
-    pub(super) fn count(&mut self, breaker: Option<RequestPriority>) -> Option<RequestPriority> {
-        mem::replace(&mut self.breaker, breaker)
+    /// Counts against the request breaker no longer: that is for whoever takes this.
+    pub(super) fn take_counted(&mut self) -> Option<RequestPriority> {
+        self.counted.take()
     }
 
     /// The endpoint.
@@ -80,7 +79,6 @@ impl<H> Picked<H> {
         }
     }
 
-    #[cold]
     fn failed(&self, outcome: &Outcome) {
         let (home, live) = (self.home(), self.endpoint.live());
         let now = home.millis(outcome.at);
@@ -111,7 +109,6 @@ impl<H> Picked<H> {
         }
     }
 
-    #[cold]
     fn abandoned(&self, at: Instant) {
         let (home, live) = (self.home(), self.endpoint.live());
         live.abandoned(home.measure(), self.latency(at), home.millis(at), home.rate());
@@ -119,14 +116,20 @@ impl<H> Picked<H> {
 
     #[inline]
     fn learn(&self, outcome: &Outcome) {
+        if outcome.class == Class::Success {
+            self.answered(outcome.at);
+            self.reached();
+        } else {
+            self.learn_of_trouble(outcome);
+        }
+    }
+
+    #[cold]
+    fn learn_of_trouble(&self, outcome: &Outcome) {
         match outcome.class {
-            Class::Success => {
-                self.answered(outcome.at);
-                self.reached();
-            }
             Class::ServerError | Class::GatewayError => self.failed(outcome),
             Class::Cancelled => self.abandoned(outcome.at),
-            Class::Local => {}
+            Class::Success | Class::Local => {}
         }
     }
 
@@ -149,7 +152,7 @@ impl<H> Picked<H> {
     fn unsettled(&self) {
         let now = Instant::now();
         let outcome = cause_at(self.id()).map_or(Outcome::cancelled(now), |cause| Outcome::failed(cause, now));
-        self.learn(&outcome);
+        self.learn_of_trouble(&outcome);
     }
 }
 
@@ -166,7 +169,7 @@ impl<H> Drop for Picked<H> {
         if !self.is_settled {
             self.unsettled();
         }
-        if let Some(priority) = self.breaker {
+        if let Some(priority) = self.counted {
             self.home().limits.leave(Resource::Requests, priority);
         }
     }

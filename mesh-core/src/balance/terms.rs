@@ -47,6 +47,15 @@ pub struct OwnDice {
     calls: Arc<AtomicU64>,
 }
 
+// === impl Terms ===
+
+impl Terms {
+    /// Those of a request that was nowhere before, counts nowhere and does not wait.
+    pub const fn new(dice: Dice, now: Instant) -> Self {
+        Self { dice, tried: Tried::new(), now, breaker: None, wait_for_ready: false }
+    }
+}
+
 // === impl Carried ===
 
 impl<R: Attempted> TermsOf<R> for Carried {
@@ -67,12 +76,6 @@ impl OwnDice {
 impl<R> TermsOf<R> for OwnDice {
     fn terms_of(&self, _: &mut R) -> Terms {
         let call = self.calls.fetch_add(1, Relaxed);
-        Terms {
-            dice: Dice::of_call(self.seed, 0, call),
-            tried: Tried::new(),
-            now: Instant::now(),
-            breaker: None,
-            wait_for_ready: false,
-        }
+        Terms::new(Dice::of_call(self.seed, 0, call), Instant::now())
     }
 }

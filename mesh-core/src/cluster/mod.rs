@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::{
-    balance::{Ask, NoEndpoint, Picked, Rules},
-    config::{self, ClusterPolicy, Semantics},
+    balance::{NoEndpoint, Picked, Rules, Terms},
+    config::{self, ClusterPolicy, RequestPriority, Semantics},
     dice::mix,
     endpoint::{EndpointInfo, EndpointSet, Home, Member, Roster, Seat},
     limit::Limits,
@@ -140,19 +140,28 @@ impl<T: Transport> Cluster<T> {
         members.iter().for_each(|member| self.tell_changed(member));
     }
 
-    /// The endpoint for a request; see [`balance`](crate::balance).
+    /// The endpoint for a request of these terms; see [`balance`](crate::balance). The breaker is not asked.
     ///
     /// # Errors
     ///
     /// [`NoEndpoint`], when there is nobody, or nobody available and the request would rather wait.
     #[inline]
-    pub fn pick(&self, ask: &mut Ask<'_>) -> Result<Picked<T::Handle>, NoEndpoint> {
+    pub fn pick(&self, terms: &mut Terms) -> Result<Picked<T::Handle>, NoEndpoint> {
+        self.pick_counted(terms, &mut None)
+    }
+
+    /// The same for a request that counts against the breaker at the given priority, which the guard takes over.
+    #[inline]
+    pub(crate) fn pick_counted(
+        &self,
+        terms: &mut Terms,
+        counted: &mut Option<RequestPriority>,
+    ) -> Result<Picked<T::Handle>, NoEndpoint> {
         let set = self.set.load();
-        let start = ask.now;
-        let member = set.pick(&self.home, ask)?;
+        let member = set.pick(&self.home, terms)?;
         let open = || self.transport.open(&self.info(member, &self.policy.load()));
         let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
-        Ok(Picked::new(endpoint, start))
+        Ok(Picked::new(endpoint, terms.now, counted.take()))
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {

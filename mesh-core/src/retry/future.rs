@@ -156,20 +156,24 @@ where
                     }
                     Poll::Pending => {}
                 },
-                Stage::UnderWay => match driver.attempts.as_mut().poll(cx) {
-                    Poll::Ready(Ok(mut response)) => match driver.settle(Ok(&response)) {
-                        Some(flags) => {
-                            driver.commit(&mut response, flags);
+                Stage::UnderWay => {
+                    let mut polled = driver.attempts.as_mut().poll(cx);
+                    // Looked at where it is, since it is large, and moved but once.
+                    if let Poll::Ready(Ok(response)) = &mut polled {
+                        let Some(flags) = driver.settle(Ok(response)) else { continue };
+                        driver.commit(response, flags);
+                    }
+                    match polled {
+                        Poll::Ready(Ok(response)) => {
                             return Poll::Ready(Ok(driver.hold.hold(response, driver.body_limits())));
                         }
-                        None => continue,
-                    },
-                    Poll::Ready(Err(error)) => {
-                        driver.fail(error.into())?;
-                        continue;
+                        Poll::Ready(Err(error)) => {
+                            driver.fail(error.into())?;
+                            continue;
+                        }
+                        Poll::Pending => {}
                     }
-                    Poll::Pending => {}
-                },
+                }
                 Stage::Waiting(_) => {}
             }
             match ready!(driver.poll_limits(cx)) {
