@@ -68,7 +68,6 @@ impl<H> Picked<H> {
         at.saturating_duration_since(self.start).as_secs_f32() * 1_000.0
     }
 
-    #[inline]
     fn answered(&self, at: Instant) {
         let (home, live) = (self.home(), self.endpoint.live());
         live.reset_failures();
@@ -114,23 +113,23 @@ impl<H> Picked<H> {
         live.abandoned(home.measure(), self.latency(at), home.millis(at), home.rate());
     }
 
-    #[inline]
     fn learn(&self, outcome: &Outcome) {
-        if outcome.class == Class::Success {
-            self.answered(outcome.at);
-            self.reached();
-        } else {
-            self.learn_of_trouble(outcome);
+        match outcome.class {
+            Class::Success => {
+                self.answered(outcome.at);
+                self.reached();
+            }
+            Class::ServerError | Class::GatewayError => self.failed(outcome),
+            Class::Cancelled => self.abandoned(outcome.at),
+            Class::Local => {}
         }
     }
 
-    #[cold]
-    fn learn_of_trouble(&self, outcome: &Outcome) {
-        match outcome.class {
-            Class::ServerError | Class::GatewayError => self.failed(outcome),
-            Class::Cancelled => self.abandoned(outcome.at),
-            Class::Success | Class::Local => {}
-        }
+    /// Whether a good answer changes nothing of what is known, as most do not where nobody looks at latencies.
+    #[inline]
+    fn is_no_news(&self) -> bool {
+        let live = self.endpoint.live();
+        live.is_spotless() && !live.learns_from_success(self.home().measure())
     }
 
     /// Whether a connection was made says more than the class: an error status came over one too.
@@ -152,7 +151,7 @@ impl<H> Picked<H> {
     fn unsettled(&self) {
         let now = Instant::now();
         let outcome = cause_at(self.id()).map_or(Outcome::cancelled(now), |cause| Outcome::failed(cause, now));
-        self.learn_of_trouble(&outcome);
+        self.learn(&outcome);
     }
 }
 
@@ -160,7 +159,9 @@ impl<H: Send + Sync + 'static> Settle for Picked<H> {
     #[inline]
     fn settle(&mut self, outcome: &Outcome) {
         self.is_settled = true;
-        self.learn(outcome);
+        if outcome.class != Class::Success || !self.is_no_news() {
+            self.learn(outcome);
+        }
     }
 }
 

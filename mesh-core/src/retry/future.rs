@@ -43,15 +43,21 @@ use crate::{
 /// A call that may take several attempts.
 ///
 /// Dropping it ends the attempt that is under way and gives back whatever the call holds.
-#[pin_project(project = Driver)]
+#[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<S, F, G, J, H> {
-    service: S,
     #[pin]
     attempts: Attempts<F>,
     #[pin]
     timer: Timer,
+    driver: Driver<S, G, J, H>,
+}
+
+/// What decides about the call.
+#[derive(Debug)]
+struct Driver<S, G, J, H> {
+    service: S,
     governed: G,
     judge: J,
     hold: H,
@@ -107,22 +113,22 @@ enum Limit {
 /// out to be dead. Such repetitions cost a peer nothing, but a transport that fails this way always must not spin.
 const MOST_UNSENT: u32 = 16;
 
-impl<S, F, G: Governed, J, H> ResponseFuture<S, F, G, J, H> {
+impl<S, F, G, J, H> ResponseFuture<S, F, G, J, H> {
     /// `service` is ready.
     #[inline]
-    pub(super) fn new(service: S, governed: G, judge: J, hold: H) -> Self {
+    pub(super) const fn new(service: S, governed: G, judge: J, hold: H) -> Self {
         let account = Account {
             started: 0,
             retries: 0,
             unsent: 0,
             refused: false,
             severed: false,
-            pace: Pace::default(),
+            pace: Pace::new(),
             dice: None,
             permit: None,
         };
-        let (attempts, timer) = (Attempts::new(), Timer::new());
-        Self { service, attempts, timer, governed, judge, hold, stage: Stage::Gathering, account }
+        let driver = Driver { service, governed, judge, hold, stage: Stage::Gathering, account };
+        Self { attempts: Attempts::new(), timer: Timer::new(), driver }
     }
 }
 
@@ -139,96 +145,121 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut driver = self.project();
+        let this = self.project();
+        let (mut attempts, mut timer, driver) = (this.attempts, this.timer, this.driver);
         loop {
-            match *driver.stage {
-                Stage::Gathering => {
-                    driver.governed.kept().gather(cx);
-                    // The service was ready before the call.
-                    driver.start()?;
-                    continue;
+            if driver.is_starting() && driver.poll_ready(cx)?.is_ready() {
+                let this = driver.next_try();
+                let Some(request) = driver.governed.kept().attempt(this) else {
+                    return Poll::Ready(Err(cannot_repeat()));
+                };
+                attempts.as_mut().start(this, driver.service.call(request));
+                driver.stage = Stage::UnderWay;
+            }
+            if matches!(driver.stage, Stage::UnderWay) {
+                let mut polled = attempts.as_mut().poll(cx);
+                let this = attempts.latest();
+                // Looked at where it is, since it is large, and moved but once.
+                if let Poll::Ready(Ok(response)) = &mut polled {
+                    attempts.as_mut().end(this);
+                    let Some(flags) = driver.settle(this, Ok(response)) else { continue };
+                    driver.commit(this, response, flags);
                 }
-                Stage::Starting => match driver.service.poll_ready(cx) {
-                    Poll::Ready(ready) => {
-                        ready.map_err(Into::into)?;
-                        driver.start()?;
+                match polled {
+                    Poll::Ready(Ok(response)) => {
+                        return Poll::Ready(Ok(driver.hold.hold(response, driver.body_limits())));
+                    }
+                    Poll::Ready(Err(error)) => {
+                        attempts.as_mut().end(this);
+                        driver.fail(this, error.into())?;
                         continue;
                     }
                     Poll::Pending => {}
-                },
-                Stage::UnderWay => {
-                    let mut polled = driver.attempts.as_mut().poll(cx);
-                    // Looked at where it is, since it is large, and moved but once.
-                    if let Poll::Ready(Ok(response)) = &mut polled {
-                        let Some(flags) = driver.settle(Ok(response)) else { continue };
-                        driver.commit(response, flags);
-                    }
-                    match polled {
-                        Poll::Ready(Ok(response)) => {
-                            return Poll::Ready(Ok(driver.hold.hold(response, driver.body_limits())));
-                        }
-                        Poll::Ready(Err(error)) => {
-                            driver.fail(error.into())?;
-                            continue;
-                        }
-                        Poll::Pending => {}
-                    }
                 }
-                Stage::Waiting(_) => {}
             }
-            match ready!(driver.poll_limits(cx)) {
-                Limit::Deadline(expiry) => return Poll::Ready(Err(driver.give_up(expiry))),
-                Limit::Wait => *driver.stage = Stage::Starting,
-                Limit::Attempt(expiry) if driver.is_moving(&expiry) => {}
+            let Some((at, limit)) = driver.nearest_limit(attempts.as_mut()) else { return Poll::Pending };
+            ready!(timer.as_mut().poll(cx, at));
+            match limit {
+                Limit::Deadline(expiry) => {
+                    return Poll::Ready(Err(driver.give_up(&expiry, || attempts.as_mut().clear())));
+                }
+                Limit::Wait => driver.stage = Stage::Starting,
+                Limit::Attempt(expiry) if driver.is_moving(attempts.as_mut(), &expiry) => {}
                 Limit::Attempt(expiry) => {
-                    let error = driver.cut_off(&expiry);
-                    driver.fail(error)?;
+                    let this = attempts.latest();
+                    let error = cut_off(&expiry, || attempts.as_mut().end(this));
+                    driver.fail(this, error)?;
                 }
             }
         }
     }
 }
 
+fn cannot_repeat() -> BoxError {
+    Failed::new(Failure::new(FailureKind::RequestBody, Sent::Maybe)).into()
+}
+
+/// Ends an attempt whose time is up, with `end`; what follows is as for any failure.
+fn cut_off(expiry: &Expiry, end: impl FnOnce()) -> BoxError {
+    AtEndpoint::wrap(expiry.give_up(Sent::Maybe, end), expiry.elapsed(Sent::Maybe))
+}
+
 // === impl Driver ===
 
-impl<S, F, G: Governed, J, H> Driver<'_, S, F, G, J, H> {
-    /// Ready when the nearest limit has passed; at the same instant, the deadline comes first.
-    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Limit> {
-        let (at, limit) = match *self.stage {
-            Stage::Waiting(until) => (Some(until), Limit::Wait),
+impl<S, G: Governed, J, H> Driver<S, G, J, H> {
+    #[inline]
+    const fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Gathering | Stage::Starting)
+    }
+
+    /// Ready when the next attempt can start.
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+    where
+        S: Service<<G::Kept as Kept>::Attempt>,
+        S::Error: Into<BoxError>,
+    {
+        if let Stage::Gathering = self.stage {
+            self.governed.kept().gather(cx);
+            // The service was ready before the call.
+            return Poll::Ready(Ok(()));
+        }
+        self.service.poll_ready(cx).map_err(Into::into)
+    }
+
+    #[inline]
+    const fn next_try(&mut self) -> Try {
+        let this = Try { id: self.account.started, number: self.account.retries + 1 };
+        self.account.started += 1;
+        this
+    }
+
+    /// The nearest limit; of two at the same instant, the deadline.
+    fn nearest_limit<F>(&mut self, attempts: Pin<&mut Attempts<F>>) -> Option<(Instant, Limit)> {
+        let nearest = match self.stage {
+            Stage::Waiting(until) => Some((until, Limit::Wait)),
             _ => {
                 let (per_try, silence) = (self.governed.policy().per_try(), self.governed.policy().silence());
-                match self.attempts.as_mut().nearest(per_try, silence, || self.governed.kept().progress()) {
-                    Some(expiry) => (Some(expiry.at()), Limit::Attempt(expiry)),
-                    None => (None, Limit::Wait),
-                }
+                let nearest = attempts.nearest(per_try, silence, || self.governed.kept().progress());
+                nearest.map(|expiry| (expiry.at(), Limit::Attempt(expiry)))
             }
         };
-        let (at, limit) = match (self.governed.policy().deadline(), at) {
-            (Some(deadline), Some(at)) if at < deadline.at() => (at, limit),
-            (Some(deadline), _) => (deadline.at(), Limit::Deadline(deadline)),
-            (None, Some(at)) => (at, limit),
-            (None, None) => return Poll::Pending,
-        };
-        self.timer.as_mut().poll(cx, at).map(|()| limit)
+        match (self.governed.policy().deadline(), nearest) {
+            (Some(deadline), Some((at, limit))) if at < deadline.at() => Some((at, limit)),
+            (Some(deadline), _) => Some((deadline.at(), Limit::Deadline(deadline))),
+            (None, nearest) => nearest,
+        }
     }
 
     /// Whether a limit on silence has passed while the request was being read.
-    fn is_moving(&mut self, expiry: &Expiry) -> bool {
-        expiry.bound() != Bound::PerTry && self.attempts.as_mut().has_moved(self.governed.kept().progress())
-    }
-
-    /// Ends an attempt whose time is up; what follows is as for any failure.
-    fn cut_off(&mut self, expiry: &Expiry) -> BoxError {
-        let this = self.attempts.latest();
-        let at = expiry.give_up(Sent::Maybe, || self.attempts.as_mut().end(this));
-        AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))
+    fn is_moving<F>(&mut self, attempts: Pin<&mut Attempts<F>>, expiry: &Expiry) -> bool {
+        expiry.bound() != Bound::PerTry && attempts.has_moved(self.governed.kept().progress())
     }
 
     /// Ends everything.
-    fn give_up(&mut self, expiry: Expiry) -> BoxError {
+    fn give_up(&mut self, expiry: &Expiry, end: impl FnOnce()) -> BoxError {
         let sent = if self.account.started == 0 { Sent::No } else { Sent::Maybe };
-        let at = expiry.give_up(sent, || self.attempts.as_mut().clear());
+        let at = expiry.give_up(sent, end);
         self.account.permit = None;
         AtEndpoint::wrap(at, expiry.elapsed(sent))
     }
@@ -237,46 +268,25 @@ impl<S, F, G: Governed, J, H> Driver<'_, S, F, G, J, H> {
     fn body_limits(&self) -> BodyLimits {
         BodyLimits { overall: self.governed.policy().deadline(), silence: self.governed.policy().silence() }
     }
-}
 
-impl<S, G, J, H> Driver<'_, S, S::Future, G, J, H>
-where
-    G: Governed,
-    S: Service<<G::Kept as Kept>::Attempt>,
-{
-    /// Starts an attempt with the service, which is ready.
-    #[inline]
-    fn start(&mut self) -> Result<(), BoxError> {
-        let this = Try { id: self.account.started, number: self.account.retries + 1 };
-        let Some(request) = self.governed.kept().attempt(this) else {
-            return Err(Failed::new(Failure::new(FailureKind::RequestBody, Sent::Maybe)).into());
-        };
-        self.account.started += 1;
-        self.attempts.as_mut().start(this, self.service.call(request));
-        *self.stage = Stage::UnderWay;
-        Ok(())
-    }
-
-    /// Looks at the result of the latest attempt: the flags to deliver it with, or none when another attempt follows.
-    #[inline]
-    fn settle<Res>(&mut self, result: Result<&Res, &BoxError>) -> Option<Flags>
+    /// Looks at the result of attempt `this`, which has ended: the flags to deliver it with, or none when another attempt follows.
+    #[inline(always)]
+    fn settle<Res>(&mut self, this: Try, result: Result<&Res, &BoxError>) -> Option<Flags>
     where
         G::Kept: Observe<Res>,
         J: Judge<Res>,
     {
-        let this = self.attempts.latest();
-        self.attempts.as_mut().end(this);
         self.governed.kept().observe(this, result);
         match self.next(this, result) {
             Next::Deliver(flags) => return Some(flags),
-            Next::After(Duration::ZERO) => *self.stage = Stage::Starting,
-            Next::After(wait) => *self.stage = Stage::Waiting(Instant::now() + wait),
+            Next::After(Duration::ZERO) => self.stage = Stage::Starting,
+            Next::After(wait) => self.stage = Stage::Waiting(Instant::now() + wait),
         }
         None
     }
 
     /// What follows attempt `this`.
-    #[inline]
+    #[inline(always)]
     fn next<Res>(&mut self, this: Try, result: Result<&Res, &BoxError>) -> Next
     where
         J: Judge<Res>,
@@ -326,31 +336,30 @@ where
         Next::After(wait)
     }
 
-    /// The response of the latest attempt will be delivered; `flags` say why there is no other.
+    /// The response of attempt `this` will be delivered; `flags` say why there is no other.
     #[inline]
-    fn commit<Res>(&mut self, response: &mut Res, flags: Flags)
+    fn commit<Res>(&mut self, this: Try, response: &mut Res, flags: Flags)
     where
         J: Judge<Res>,
     {
-        let this = self.attempts.latest();
         self.governed.kept().commit(this);
         if !flags.is_empty() {
             self.judge.note(response, flags);
         }
     }
 
-    /// The latest attempt has failed.
+    /// Attempt `this` has failed.
     ///
     /// # Errors
     ///
     /// The error, with a note why there is no other attempt, unless one follows.
     #[cold]
-    fn fail<Res>(&mut self, error: BoxError) -> Result<(), BoxError>
+    fn fail<Res>(&mut self, this: Try, error: BoxError) -> Result<(), BoxError>
     where
         G::Kept: Observe<Res>,
         J: Judge<Res>,
     {
-        match self.settle(Err(&error)) {
+        match self.settle(this, Err(&error)) {
             None => Ok(()),
             Some(flags) if flags.is_empty() => Err(error),
             Some(flags) => Err(Failed::because(Failure::of(&*error).with_flags(flags), error).into()),

@@ -92,7 +92,6 @@ pub struct Replayed<B> {
     head: Option<Parts>,
     body: Recording<B>,
     repeatable: bool,
-    idempotent: bool,
 }
 
 // === impl ByClone ===
@@ -164,9 +163,8 @@ where
 
     #[inline]
     fn keep(&self, request: Request<B>, repeatable: bool) -> Replayed<B> {
-        let idempotent = request.method().is_idempotent();
         let (head, body) = request.into_parts();
-        Replayed { head: Some(head), body: Recording::new(body, self.limit, self.sized), repeatable, idempotent }
+        Replayed { head: Some(head), body: Recording::new(body, self.limit, self.sized), repeatable }
     }
 }
 
@@ -199,7 +197,6 @@ where
 
     #[inline]
     fn commit(&mut self, this: Try) {
-        self.head = None;
         self.body.commit(this.id);
     }
 
@@ -207,8 +204,10 @@ where
         self.body.progress()
     }
 
+    /// Without its head, a request is not repeated anyway.
+    #[inline]
     fn is_idempotent(&self) -> bool {
-        self.idempotent
+        self.head.as_ref().is_some_and(|head| head.method.is_idempotent())
     }
 }
 
