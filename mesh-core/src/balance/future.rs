@@ -40,9 +40,14 @@ struct Call<T: Transport, K> {
     /// The priority at which the request counts against the breaker; the guard of the endpoint has it while there is one.
     counted: Option<RequestPriority>,
     hold: K,
-    /// Where this call itself was, and what happened at the last of them.
-    moved: Tried,
-    last_error: Option<BoxError>,
+    /// Boxed, as hardly any request moves.
+    moves: Option<Box<Moves>>,
+}
+
+/// Where a call itself was, and what happened at the last of these endpoints.
+struct Moves {
+    places: Tried,
+    last_error: BoxError,
 }
 
 #[pin_project(project = StateProj)]
@@ -87,7 +92,7 @@ where
 {
     /// To `Sent`, `Waiting` or `Refused`. All of it in one function, since each on the way from the service to the endpoint
     /// would move the request once more.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new<P, A>(mut request: R, clusters: &P, terms: &A, hold: &K) -> Self
     where
         P: PolicyOf<R, Arc<Cluster<T>>>,
@@ -96,8 +101,7 @@ where
     {
         let cluster = clusters.policy_of(&mut request);
         let terms = terms.terms_of(&mut request);
-        let (hold, moved) = (hold.clone(), Tried::new());
-        let mut call = Call { cluster, terms, counted: None, hold, moved, last_error: None };
+        let mut call = Call { cluster, terms, counted: None, hold: hold.clone(), moves: None };
         let state = match call.enter().and_then(|()| call.pick()) {
             Ok(picked) => {
                 let response = picked.handle().dispatch(request);
@@ -121,7 +125,8 @@ impl<T: Transport, K> Call<T, K> {
         Ok(())
     }
 
-    #[inline]
+    // Always in line: the second who picks hardly ever does.
+    #[inline(always)]
     fn pick(&mut self) -> Result<Picked<T::Handle>, Halt> {
         match self.cluster.pick_counted(&mut self.terms, &mut self.counted) {
             Ok(picked) => Ok(picked),
@@ -162,16 +167,16 @@ impl<T: Transport, K> Call<T, K> {
 
     /// Refuses with the error that led here, if this call has failed at the picked endpoint already and would only repeat it.
     fn come_round(&mut self, picked: Picked<T::Handle>) -> Result<Picked<T::Handle>, Halt> {
-        let repeats = self.moved.contains(picked.id()) && !self.terms.wait_for_ready;
-        match self.last_error.take_if(|_| repeats) {
-            Some(error) => Err(Halt::Refuse(error)),
+        let waits = self.terms.wait_for_ready;
+        match self.moves.take_if(|moves| !waits && moves.places.contains(picked.id())) {
+            Some(moves) => Err(Halt::Refuse(moves.last_error)),
             None => Ok(picked),
         }
     }
 
     /// What happened at an endpoint says more than that there is no other.
     fn give_up(&mut self, error: NoEndpoint) -> BoxError {
-        self.last_error.take().unwrap_or_else(|| error.into())
+        self.moves.take().map_or_else(|| error.into(), |moves| moves.last_error)
     }
 
     /// The request, if it never left and may go elsewhere.
@@ -186,14 +191,15 @@ impl<T: Transport, K> Call<T, K> {
         picked.settle(&Outcome::failed(failure, now));
         self.counted = picked.take_counted();
         let error: BoxError = AtEndpoint::new(picked.id(), error).into();
-        let has_moves = self.terms.wait_for_ready || self.moved.len() < Tried::CAPACITY;
+        let mut places = self.moves.take().map_or_else(Tried::new, |moves| moves.places);
+        let has_moves = self.terms.wait_for_ready || places.len() < Tried::CAPACITY;
         match request {
             // A refusal of our own would be repeated anywhere: limits are the cluster's.
             Some(request) if failure.sent == Sent::No && failure.class() != Class::Local && has_moves => {
                 self.terms.tried.push(picked.id());
-                self.moved.push(picked.id());
+                places.push(picked.id());
                 self.terms.now = now;
-                self.last_error = Some(error);
+                self.moves = Some(Box::new(Moves { places, last_error: error }));
                 Ok(request)
             }
             _ => Err(error),

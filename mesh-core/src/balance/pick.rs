@@ -57,6 +57,7 @@ impl Pool {
 
 impl<'a, H> Pick<'a, '_, H> {
     /// Draws as the policy says; none when whoever came up is not available.
+    // Always in line, though there are two who draw: the second hardly ever does.
     #[inline(always)]
     fn draw(&mut self, slice: &Slice, tier: Tier) -> Option<&'a Member<H>> {
         let member = match self.set.rules.balancing {
@@ -140,6 +141,7 @@ impl<'a, H> Pick<'a, '_, H> {
     }
 
     /// Number `number` of the slice, if it is available and the request was not there before.
+    // Always in line: a call costs more than this does.
     #[inline(always)]
     fn open(&self, slice: &Slice, number: u32, tier: Tier) -> Option<&'a Member<H>> {
         let member = &self.set.roster.members[slice.place(number)];

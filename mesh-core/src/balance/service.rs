@@ -135,7 +135,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
+    // Always: a function that is called may have to move the request, which is large.
+    #[inline(always)]
     fn call(&mut self, request: R) -> Self::Future {
         ResponseFuture::new(request, &self.clusters, &self.terms, &self.hold)
     }

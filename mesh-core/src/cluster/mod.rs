@@ -151,7 +151,8 @@ impl<T: Transport> Cluster<T> {
     }
 
     /// The same for a request that counts against the breaker at the given priority, which the guard takes over.
-    #[inline]
+    // Always in line, as the balancer is the one who calls it.
+    #[inline(always)]
     pub(crate) fn pick_counted(
         &self,
         terms: &mut Terms,

@@ -127,8 +127,11 @@ impl<S, F, G, J, H> ResponseFuture<S, F, G, J, H> {
             dice: None,
             permit: None,
         };
-        let driver = Driver { service, governed, judge, hold, stage: Stage::Gathering, account };
-        Self { attempts: Attempts::new(), timer: Timer::new(), driver }
+        Self {
+            attempts: Attempts::new(),
+            timer: Timer::new(),
+            driver: Driver { service, governed, judge, hold, stage: Stage::Gathering, account },
+        }
     }
 }
 
@@ -269,7 +272,8 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
         BodyLimits { overall: self.governed.policy().deadline(), silence: self.governed.policy().silence() }
     }
 
-    /// Looks at the result of attempt `this`, which has ended: the flags to deliver it with, or none when another attempt follows.
+    /// Looks at the result of attempt `this`, which has ended: the flags to deliver it with, or none when another follows.
+    // Always in line, as `next`: of what looks at a response, nothing is left that deals with failures.
     #[inline(always)]
     fn settle<Res>(&mut self, this: Try, result: Result<&Res, &BoxError>) -> Option<Flags>
     where

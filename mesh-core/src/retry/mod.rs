@@ -146,10 +146,10 @@ where
     #[inline]
     fn call(&mut self, request: R) -> Self::Future {
         let RetryLayer { govern, judge, hold } = &self.recipe;
-        let governed = govern.govern(request);
         let clone = self.inner.clone();
         // The call takes the service that is ready, and the clone, which may not be, stays.
         let ready = mem::replace(&mut self.inner, clone);
-        ResponseFuture::new(ready, governed, judge.clone(), hold.clone())
+        let (judge, hold) = (judge.clone(), hold.clone());
+        ResponseFuture::new(ready, govern.govern(request), judge, hold)
     }
 }
