@@ -195,7 +195,8 @@ impl<'a, H> Pick<'a, '_, H> {
         self.elsewhere(Some(pool))
     }
 
-    /// Looks in the other pools, by preference; then takes anybody at all, unless the request rather waits.
+    /// Looks in the other pools, by preference; unless the request rather waits, then takes who is ejected, and at the very
+    /// last who could not be reached.
     #[cold]
     fn elsewhere(mut self, than: Option<&'a Pool>) -> Result<&'a Member<H>, NoEndpoint> {
         let index = &self.set.index;
@@ -214,7 +215,8 @@ impl<'a, H> Pick<'a, '_, H> {
         if self.terms.wait_for_ready {
             return Err(NoEndpoint::Unreachable);
         }
-        Ok(self.anybody(&index.last_resort))
+        let reachable = self.scan(&index.last_resort, Tier::Panic, false);
+        Ok(reachable.unwrap_or_else(|| self.anybody(&index.last_resort)))
     }
 
     /// Somebody who was not tried, or else anybody.

@@ -366,7 +366,7 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
         match self.settle(this, Err(&error)) {
             None => Ok(()),
             Some(flags) if flags.is_empty() => Err(error),
-            Some(flags) => Err(Failed::because(Failure::of(&*error).with_flags(flags), error).into()),
+            Some(flags) => Err(Failed::noting(flags, error).into()),
         }
     }
 }

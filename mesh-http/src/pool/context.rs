@@ -93,8 +93,7 @@ impl PoolContext {
         self.http2.keep_alive = policy.keep_alive_interval.and_then(TimeLimit::duration).map(|interval| KeepAlive {
             interval,
             timeout: policy.keep_alive_timeout.unwrap_or(Self::KEEP_ALIVE_TIMEOUT),
-            // As Envoy does; whoever sets an interval has asked for it.
-            while_idle: true,
+            while_idle: policy.keep_alive_while_idle.unwrap_or(false),
         });
         self
     }
