@@ -317,7 +317,7 @@ proptest! {
     ) {
         let policies = [LoadBalancing::RoundRobin, LoadBalancing::LEAST_REQUEST, LoadBalancing::Random, LoadBalancing::PEAK_EWMA];
         let mut scene = Scene::new(policies[policy], &Endpoints::none());
-        scene.dice = Dice::new(seed);
+        scene.terms.dice = Dice::new(seed);
         let (mut present, mut numbers, mut highest) = (HashMap::new(), HashMap::new(), 0);
         let mut held = Vec::new();
         for step in steps {

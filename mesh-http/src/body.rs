@@ -14,7 +14,6 @@ use mesh_core::{
     deadline::TimedBody,
     endpoint::EndpointId,
     hold::{ByBody, ByClassifier, Watched},
-    limit::Permit,
     outcome::{BoxError, Classify},
     retry::ReplayBody,
 };
@@ -40,19 +39,17 @@ enum Kind<P: Protocol> {
     Local(Option<Bytes>),
 }
 
-/// A response of an endpoint, with all that waits for its end: the endpoint's guard, the breaker's permit, the time limits,
-/// the record of the call.
+/// A response of an endpoint, with all that waits for its end: the endpoint's guard, which counts against the breaker too,
+/// the time limits, the record of the call.
 pub(crate) type CallBody<P> = Watched<TimedBody<AttemptBody<P>>, ByBody, CallRecord>;
 
 /// The part of it that belongs to one attempt.
-pub(crate) type AttemptBody<P> = Watched<PickedBody<P>, ByBody, Permit>;
-
-type PickedBody<P> =
+pub(crate) type AttemptBody<P> =
     Watched<EndpointBody, ByClassifier<<<P as Protocol>::Classifier as Classify>::End>, Picked<Handle>>;
 
 /// The endpoint that an attempt was answered by.
 pub(crate) fn endpoint_of<P: Protocol>(body: &AttemptBody<P>) -> Option<EndpointId> {
-    Some(body.get_ref().get_ref().endpoint())
+    Some(body.get_ref().endpoint())
 }
 
 /// The body of a request on its way out, the one type that connections carry.

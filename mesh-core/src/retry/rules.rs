@@ -91,6 +91,10 @@ impl HttpRules {
         let Ok(response) = tried.result else {
             return FailureRules.judge(tried);
         };
+        // Nearly every response ends here.
+        if response.status().is_success() && !may_retry_success(meets, tried.policy.conditions()) {
+            return Verdict::Deliver;
+        }
         if !response_is_retriable(meets, response.status(), response.headers(), tried.policy, tried.idempotent) {
             return Verdict::Deliver;
         }
@@ -145,8 +149,15 @@ const GRPC_CONDITIONS: [(RetryOn, &[u8]); 5] = [
     (RetryOn::GRPC_UNAVAILABLE, b"14"),
 ];
 
-/// Whether the policy's conditions include a response.
+/// Whether the conditions may include a response of a good status: for what it `meets` or for its headers, or since the status
+/// is listed.
 #[inline]
+fn may_retry_success(meets: RetryOn, on: RetryOn) -> bool {
+    let beyond_class = RetryOn::RATE_LIMITED | RetryOn::HEADERS | RetryOn::STATUSES | RetryOn::IDEMPOTENT_FAILURE;
+    on.intersects(meets | beyond_class) || wants_a_grpc_status(on)
+}
+
+/// Whether the policy's conditions include a response.
 fn response_is_retriable(
     meets: RetryOn,
     status: StatusCode,
@@ -167,7 +178,6 @@ fn response_is_retriable(
     }
 }
 
-#[inline]
 fn meets_a_condition(
     meets: RetryOn,
     status: StatusCode,
