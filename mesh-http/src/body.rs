@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use mesh_core::{
     balance::Picked,
@@ -113,22 +112,5 @@ impl<P: Protocol> HttpBody for Body<P> {
 impl<P: Protocol> fmt::Debug for Body<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body").field("size_hint", &self.size_hint()).finish_non_exhaustive()
-    }
-}
-
-// === impl Error ===
-
-impl Error {
-    /// The response that Envoy would have answered with, for services that pass failures on: the status, the reason as the
-    /// body, and `x-envoy-overloaded: true` when a circuit breaker refused.
-    pub fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.reason()));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        if self.is_overloaded() {
-            headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-        }
-        response
     }
 }

@@ -59,6 +59,8 @@ pub fn rpc() -> Policy {
         timeouts: Timeouts { request: Some(TimeLimit::OFF), ..Timeouts::default() },
         retry: Some(Arc::new(safe_retry())),
     };
+    policy.cluster.locality_weighted = Some(true);
+    policy.cluster.panic_threshold = Some(Percent::ZERO);
     policy.cluster.connections = ConnectionPolicy {
         protocol: Some(HttpProtocol::Http2),
         idle_timeout: limit(30 * 60),

@@ -15,7 +15,7 @@ use mesh_core::{
 };
 use pin_project::pin_project;
 
-use super::{Attempt, AttemptRest};
+use super::attempt::{Attempt, AttemptParts};
 use crate::{
     cluster::{EndpointBody, Handle},
     pool::{Ask, SendFailed, Sending},
@@ -28,7 +28,8 @@ pub(crate) enum Delivery {
         #[pin]
         sending: Sending<ReplayBody>,
         endpoint: EndpointId,
-        rejoin: Option<AttemptRest>,
+        /// Taken when the request comes back.
+        parts: Option<AttemptParts>,
     },
     /// Boxed, since most requests never are in it.
     Refused(Option<Box<(Attempt, Failed)>>),
@@ -49,9 +50,9 @@ impl Dispatch<Attempt> for Handle {
                 return Delivery::Refused(Some(Box::new((attempt, failed))));
             }
         };
-        let (request, rest) = attempt.split();
-        let ask = Ask::new(rest.priority());
-        Delivery::Sent { sending: pool.send(request, ask), endpoint: self.id(), rejoin: Some(rest) }
+        let (request, parts) = attempt.into_parts();
+        let ask = Ask::new(parts.priority());
+        Delivery::Sent { sending: pool.send(request, ask), endpoint: self.id(), parts: Some(parts) }
     }
 }
 
@@ -62,13 +63,13 @@ impl Future for Delivery {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
-            DeliveryProject::Sent { sending, endpoint, rejoin } => {
+            DeliveryProject::Sent { sending, endpoint, parts } => {
                 let result = ready!(sending.poll(cx));
                 Poll::Ready(match result {
                     Ok(response) => Ok(response.map(|body| EndpointBody::new(body, *endpoint))),
                     Err(SendFailed { request, error }) => {
-                        let rest = rejoin.take();
-                        let request = request.and_then(|request| Some(rest?.join(request)));
+                        let request = request.zip(parts.take());
+                        let request = request.map(|(request, parts)| Attempt::from_parts(request, parts));
                         Err(Undelivered { request, error: error.into() })
                     }
                 })

@@ -215,8 +215,9 @@ impl<P: Protocol> ClientBuilder<P> {
             Some(mesh) => mesh,
             None => Mesh::builder().build()?,
         };
-        let profile = Profile {
+        let mut profile = Profile {
             semantics: P::SEMANTICS,
+            steered: false,
             pins: std::mem::take(&mut self.pins),
             code: std::mem::take(&mut self.code),
             preset: std::mem::take(&mut self.preset),
@@ -226,7 +227,11 @@ impl<P: Protocol> ClientBuilder<P> {
         let ready_timeout = self.ready_timeout;
         let target = match self.snapshot(&name, &authority)? {
             Some(snapshot) => mesh.add_code(name, profile, snapshot),
-            None => mesh.add_steered(name, profile)?,
+            None => {
+                profile.steered = true;
+                profile.check()?;
+                mesh.add_steered(name, profile)?
+            }
         };
         Ok(Client::new(Caller::new(mesh, target, ready_timeout)).into())
     }
