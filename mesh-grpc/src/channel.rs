@@ -7,7 +7,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Request, Response, Uri, uri::Authority, uri::Scheme};
+use http::{
+    HeaderValue, Request, Response, Uri,
+    header::USER_AGENT,
+    uri::{Authority, Scheme},
+};
 use mesh_http::{Client, ClientBuilder, Mesh};
 use pin_project::pin_project;
 use tonic::Status;
@@ -15,9 +19,9 @@ use tower_service::Service;
 
 use crate::{
     body::Body,
-    classify::{GRPC_STATUS, is_grpc},
-    protocol::Grpc,
+    classify::is_grpc,
     status::{status_of, status_of_stranger},
+    wire::{GRPC_STATUS, Grpc},
 };
 
 /// Builds a [`Channel`]; see [`ClientBuilder`] for what it knows.
@@ -119,9 +123,13 @@ impl Service<Request<tonic::body::Body>> for Channel {
 
     fn call(&mut self, mut request: Request<tonic::body::Body>) -> ResponseFuture {
         address(&self.authority, request.uri_mut());
+        request.headers_mut().entry(USER_AGENT).or_insert(OUR_NAME);
         ResponseFuture { response: self.client.request(request) }
     }
 }
+
+/// What a call says of who made it, where the caller's metadata does not.
+const OUR_NAME: HeaderValue = HeaderValue::from_static(concat!("mesh-grpc/", env!("CARGO_PKG_VERSION")));
 
 /// Completes a target that is only a path, as tonic's clients make it. An origin that the user gave stays.
 fn address(authority: &Authority, uri: &mut Uri) {

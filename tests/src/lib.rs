@@ -5,7 +5,6 @@
 //! peers and runs them, and the plain test command skips, with a line saying so, what it has no peer for.
 #![forbid(unsafe_code)]
 
-pub mod echo;
 pub mod identity;
 pub mod load;
 pub mod mesh;

@@ -2,13 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Deserialize;
 
-use crate::wire::Error;
+use crate::wire::{Error, chain};
 
 /// Who answered how many calls, and how the others failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -64,16 +63,6 @@ impl Tally {
         };
         *calls += 1;
     }
-}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,8 +23,8 @@ use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
 use mesh_core::source::ConfigSource as _;
+use mesh_grpc::testkit::Echo;
 use mesh_http::{Client, Mesh};
-use mesh_tests::echo::Echo;
 use mesh_tests::load::{Tally, under_load};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
 use mesh_tests::wire::Error;
@@ -250,6 +250,7 @@ struct Ours {
     /// Grows with every sample, so that what was sent before it is not counted.
     sample: Cell<u32>,
     answers: [RefCell<BTreeMap<String, u64>>; 2],
+    answered: Notify,
 }
 
 /// A backend over HTTP/1.1 that answers every request with its name.
@@ -268,7 +269,13 @@ impl Ours {
         let channel = mesh_grpc::Channel::builder(TARGET).mesh(&mesh).build().unwrap();
         let ready = async { (http.ready().await.unwrap(), channel.ready().await.unwrap()) };
         timeout(PATIENCE, ready).await.expect("the first configuration comes");
-        Self { http, echo: Echo::new(channel), sample: Cell::default(), answers: Default::default() }
+        Self {
+            http,
+            echo: Echo::new(channel),
+            sample: Cell::default(),
+            answers: Default::default(),
+            answered: Notify::new(),
+        }
     }
 
     /// Runs the scenario with callers of both clients, and tallies the calls of both.
@@ -297,6 +304,7 @@ impl Ours {
             && sample == self.sample.get()
         {
             *self.answers[client].borrow_mut().entry(backend.clone()).or_default() += 1;
+            self.answered.notify_one();
         }
         result
     }
@@ -307,7 +315,7 @@ impl Ours {
         self.answers.iter().for_each(|answers| answers.borrow_mut().clear());
         let sampling = async {
             while self.answers.iter().any(|answers| answers.borrow().values().sum::<u64>() < SAMPLE) {
-                sleep(Duration::from_millis(5)).await;
+                self.answered.notified().await;
             }
         };
         timeout(PATIENCE, sampling).await.expect("callers get answers");

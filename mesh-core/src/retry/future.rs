@@ -339,7 +339,7 @@ where
                 Ok(self.hold.hold(response, self.body_limits()))
             }
             Err(error) if flags.is_empty() => Err(error),
-            Err(error) => Err(Failed::because(Failure::of(&*error).with_flags(flags), error).into()),
+            Err(error) => Err(Failed::noting(flags, error).into()),
         }
     }
 }

@@ -15,9 +15,9 @@ use mesh_core::{
 use mesh_grpc::{Channel, flags};
 use mesh_http::Mesh;
 use tokio::sync::watch;
-use tonic::{Code, Status};
+use tonic::Code;
 
-use crate::support::{Client, Server, message, one};
+use crate::support::{Alive, Client, Server, built, message, one};
 
 /// A control plane that has said one thing.
 struct Said(Arc<Snapshot>);
@@ -72,20 +72,16 @@ fn steered(action: Action, endpoints: Endpoints) -> Client {
         clusters: [("echo".into(), entry)].into(),
     }));
     let mesh = Mesh::builder().source(said).seed(1).build().expect("a runtime");
-    Client::built(Channel::builder("echo").mesh(&mesh))
+    built(Channel::builder("echo").mesh(&mesh))
 }
 
 fn limit(millis: u64) -> Option<TimeLimit> {
     TimeLimit::after(Duration::from_millis(millis)).ok()
 }
 
-async fn hanging() -> Server {
-    Server::start(async |_| std::future::pending::<Result<_, Status>>().await).await
-}
-
 #[tokio::test]
 async fn actions_that_grpc_does_not_know_are_unavailable() {
-    let server = Server::start(async |_| Ok(one(""))).await;
+    let server = Server::start(async |_| Ok(one("")));
     let redirect = Redirect::new(StatusCode::FOUND).expect("a redirect").to_host("mall").expect("legal");
     let respond = DirectResponse::new(StatusCode::OK, "hello").expect("legal");
     let by_header = Forward::to(ClusterChoice::Header(HeaderName::from_static("x-to")));
@@ -99,7 +95,7 @@ async fn actions_that_grpc_does_not_know_are_unavailable() {
 
 #[tokio::test]
 async fn maximum_for_the_header_is_the_deadline_of_calls_without_one() {
-    let server = hanging().await;
+    let server = Server::silent(&Alive::default());
     let said = Timeouts { grpc_timeout_max: limit(50), request: limit(1), ..Timeouts::default() };
     let mut client = steered(to_echo(said), endpoints(&server));
     let status = client.unary(message("")).await.expect_err("too slow");
@@ -109,16 +105,16 @@ async fn maximum_for_the_header_is_the_deadline_of_calls_without_one() {
 
 #[tokio::test]
 async fn timeout_of_routes_in_code_holds() {
-    let server = hanging().await;
+    let server = Server::silent(&Alive::default());
     let routes = routes(to_echo(Timeouts { request: limit(50), ..Timeouts::default() }));
-    let mut client = Client::built(Channel::builder("echo").routes(routes).cluster(echo(), endpoints(&server)));
+    let mut client = built(Channel::builder("echo").routes(routes).cluster(echo(), endpoints(&server)));
     assert_eq!(client.unary(message("")).await.expect_err("too slow").code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test]
 async fn weights_of_endpoints_in_code_hold_and_a_control_planes_do_not() {
-    let light = Server::start(async |_| Ok(one("light"))).await;
-    let heavy = Server::start(async |_| Ok(one("heavy"))).await;
+    let light = Server::start(async |_| Ok(one("light")));
+    let heavy = Server::start(async |_| Ok(one("heavy")));
     let weighted =
         |server: &Server, weight| Endpoint::new(server.address).with_weight(Weight::new(weight).expect("not zero"));
     let endpoints = Endpoints::flat(vec![weighted(&light, 1), weighted(&heavy, 9)]).expect("legal");
@@ -132,7 +128,7 @@ async fn weights_of_endpoints_in_code_hold_and_a_control_planes_do_not() {
 
     let in_code =
         Channel::builder("echo").routes(routes(to_echo(Timeouts::default()))).cluster(echo(), endpoints.clone());
-    let count = to_light(Client::built(in_code.load_balancing(LoadBalancing::RoundRobin))).await;
+    let count = to_light(built(in_code.load_balancing(LoadBalancing::RoundRobin))).await;
     assert!((3..=5).contains(&count), "{count} of 40");
     let count = to_light(steered(to_echo(Timeouts::default()), endpoints)).await;
     assert!((10..=30).contains(&count), "{count} of 40");
@@ -153,7 +149,7 @@ async fn policies_that_grpc_does_not_have_are_refused_where_a_control_plane_stee
 
 #[tokio::test]
 async fn load_that_is_shed_is_unavailable() {
-    let server = Server::start(async |_| Ok(one(""))).await;
+    let server = Server::start(async |_| Ok(one("")));
     let all = DropOverload { category: "lb".into(), share: Fraction::ALL };
     let mut client = steered(to_echo(Timeouts::default()), endpoints(&server).with_drops(vec![all]));
     let status = client.unary(message("")).await.expect_err("all is dropped");

@@ -38,6 +38,9 @@ use crate::{
 /// It has the methods of hyper-util's `Client`, and is a [`tower::Service`](Service) for everything else. `P` is the protocol
 /// that is spoken over HTTP; mesh-grpc stands on this same client with its own.
 ///
+/// It does not switch protocols: a 101 is an answer like any other, and neither `CONNECT` nor WebSockets get a byte stream.
+/// Routing, retries and limits are about requests, and such a stream is none.
+///
 /// # Examples
 ///
 /// ```no_run

@@ -7,11 +7,11 @@ use mesh_core::{
     config::HttpProtocol,
     outcome::{FailureKind, Flags, Sent},
 };
-use mesh_grpc::Channel;
+use mesh_grpc::{Channel, testkit::Echo};
 use mesh_http::{CallOptions, Client, ClientBuilder, Mesh, protocol::Http};
 
 use super::{Speaks, text};
-use crate::{echo::Echo, wire::Error};
+use crate::wire::Error;
 
 /// A client, of HTTP or of gRPC.
 #[derive(Clone, Debug)]
