@@ -46,6 +46,7 @@ pub(crate) struct Beginning {
     /// The one reading of the clock at the start of a call.
     pub(crate) start: Instant,
     pub(crate) scope: Scope,
+    pub(crate) options: CallOptions,
 }
 
 /// Waits for a target's configuration.
@@ -73,10 +74,11 @@ impl Caller {
         &self.metrics
     }
 
-    /// Begins a call, which is made on this task.
-    pub(crate) fn begin(&self) -> Beginning {
+    /// Begins a call of `request`, which is made on this task.
+    pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> Beginning {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        Beginning { dice: self.dice_of(call), start: Instant::now(), scope: Scope::current() }
+        let (dice, options) = (self.dice_of(call), CallOptions::take(request));
+        Beginning { dice, start: Instant::now(), scope: Scope::current(), options }
     }
 
     /// The first roll of the call that comes next.
@@ -120,15 +122,14 @@ impl Caller {
 impl Beginning {
     /// When the caller's own time is up: what `request` asks for itself, or what the scope says.
     pub(crate) fn expiry<B, P: Protocol>(&self, request: &Request<B>) -> Option<Expiry> {
-        let options = CallOptions::of(request);
         let asked = P::asked_timeout(request.headers()).map(|limit| Expiry::new(Bound::Request, self.start, limit));
-        Expiry::nearer(asked, self.own_expiry(&options))
+        Expiry::nearer(asked, self.own_expiry())
     }
 
     /// When the time is up that the options of a call give it, or the scope, for one that keeps to it.
-    pub(super) fn own_expiry(&self, options: &CallOptions) -> Option<Expiry> {
-        let asked = options.timeout.map(|limit| Expiry::new(Bound::Request, self.start, limit));
-        let scoped = self.scope.deadline().filter(|_| !options.detached);
+    pub(super) fn own_expiry(&self) -> Option<Expiry> {
+        let asked = self.options.timeout.map(|limit| Expiry::new(Bound::Request, self.start, limit));
+        let scoped = self.scope.deadline().filter(|_| !self.options.detached);
         let scoped = scoped.map(|at| at.saturating_duration_since(self.start));
         Expiry::nearer(asked, scoped.map(|limit| Expiry::new(Bound::Request, self.start, limit)))
     }

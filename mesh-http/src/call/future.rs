@@ -30,7 +30,7 @@ use tower_service::Service;
 use tracing::Span;
 
 use super::{
-    CallOptions, Caller, Stack,
+    Caller, Stack,
     caller::{Beginning, Known},
     faults::{InjectedFaults, aborted},
     route::{self, Forwarding, Routing},
@@ -112,10 +112,11 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(caller: &Arc<Caller>, request: Request<B>) -> Self {
+    pub(crate) fn new(caller: &Arc<Caller>, mut request: Request<B>) -> Self {
         let mut this = Self { stage: Stage::Answered(None), after: None };
+        let beginning = caller.begin(&mut request);
         let span = telemetry::span(&request);
-        let call = Unrouted { beginning: caller.begin(), request, span, record: None };
+        let call = Unrouted { beginning, request, span, record: None };
         let routes = caller.target().routes();
         this.stage = Self::begin(&mut this.after, caller, &routes, call);
         this
@@ -132,11 +133,11 @@ where
         routes: &Arc<Routes>,
         mut call: Unrouted<B>,
     ) -> Stage<B, P> {
-        let options = CallOptions::of(&call.request);
+        let waits_for_ready = call.beginning.options.wait_for_ready;
         let compiled = match &**routes {
             Routes::Ready(compiled) => compiled,
             Routes::Waiting => return Self::wait_for_any(caller, routes, call),
-            Routes::Unavailable(_) if options.wait_for_ready => return Self::wait_for_any(caller, routes, call),
+            Routes::Unavailable(_) if waits_for_ready => return Self::wait_for_any(caller, routes, call),
             Routes::Unavailable(_) | Routes::Closed => {
                 let reason = routes.lacking().unwrap_or_default();
                 return Self::end(caller, call, Err(caller.unavailable(&reason)));
@@ -146,9 +147,7 @@ where
         match route::route::<B, P>(compiled, &call.beginning, &mut call.request) {
             Ok(Routing::Forward(forwarding)) => Self::forward(after, call, forwarding),
             Ok(Routing::Answer(answer)) => Self::end(caller, call, Ok(*answer)),
-            Ok(Routing::Missing { deadline, .. }) if options.wait_for_ready => {
-                Self::wait(caller, routes, deadline, call)
-            }
+            Ok(Routing::Missing { deadline, .. }) if waits_for_ready => Self::wait(caller, routes, deadline, call),
             Ok(Routing::Missing { error, .. }) | Err(error) => Self::end(caller, call, Err(error)),
         }
     }
@@ -161,10 +160,9 @@ where
 
     /// To Waiting, until there are other routes than `seen` or the time of the call is up.
     fn wait(caller: &Arc<Caller>, seen: &Arc<Routes>, own: Option<Expiry>, mut call: Unrouted<B>) -> Stage<B, P> {
-        let Unrouted { beginning, request, span, record } = &mut call;
+        let Unrouted { beginning, span, record, .. } = &mut call;
         record.get_or_insert_with(|| CallRecord::open(caller.metrics(), span.clone(), beginning.start));
-        let waits_for_ready = CallOptions::of(request).wait_for_ready;
-        let known = caller.clone().known(seen.clone(), own, waits_for_ready);
+        let known = caller.clone().known(seen.clone(), own, beginning.options.wait_for_ready);
         Stage::Waiting { call: Some(call), caller: caller.clone(), known }
     }
 

@@ -34,9 +34,9 @@ impl CallOptions {
         Self { timeout: None, priority: None, idempotent: false, wait_for_ready: false, detached: false }
     }
 
-    /// What a request asks for.
-    pub(crate) fn of<B>(request: &Request<B>) -> Self {
-        request.extensions().get().copied().unwrap_or_default()
+    /// What a request asks for, which is of no use to anybody further on.
+    pub(crate) fn take<B>(request: &mut Request<B>) -> Self {
+        request.extensions_mut().remove().unwrap_or_default()
     }
 
     /// Ends the request after `limit`, or earlier where its route or the [scope](crate::scope) says so.

@@ -11,7 +11,7 @@ use mesh_core::{
     route::redirect,
 };
 
-use super::{CallOptions, caller::Beginning, faults::InjectedFaults, routed::Facts};
+use super::{caller::Beginning, faults::InjectedFaults, routed::Facts};
 use crate::{
     Error,
     body::Body,
@@ -67,13 +67,12 @@ pub(crate) fn route<B, P: Protocol>(
         }
         Step::Refuse(why) => Err(Error::new(FailureKind::NoRoute, why.to_string())),
         Step::Forward(forward) => {
-            let options = CallOptions::of(request);
-            let deadline = deadline::<P, B>(forward, beginning, request, &options);
+            let deadline = deadline::<P, B>(forward, beginning, request);
             match choose(compiled, forward, &head, roll) {
                 Ok((treatment, cluster)) => {
                     let cluster = cluster.clone();
                     let leg = Leg { plan, forward, treatment, cluster };
-                    leg.forwarding(beginning, &options, deadline, dice, request).map(Routing::Forward)
+                    leg.forwarding(beginning, deadline, dice, request).map(Routing::Forward)
                 }
                 Err(error) => Ok(Routing::Missing { error, deadline }),
             }
@@ -82,14 +81,9 @@ pub(crate) fn route<B, P: Protocol>(
 }
 
 /// When the time of a request is up, by the word of its route, its caller or its scope.
-fn deadline<P: Protocol, B>(
-    forward: &ForwardPlan,
-    beginning: &Beginning,
-    request: &Request<B>,
-    options: &CallOptions,
-) -> Option<Expiry> {
+fn deadline<P: Protocol, B>(forward: &ForwardPlan, beginning: &Beginning, request: &Request<B>) -> Option<Expiry> {
     let limit = forward.limits.overall(P::asked_timeout(request.headers()));
-    Expiry::nearer(limit.map(|limit| limit.expiry(beginning.start)), beginning.own_expiry(options))
+    Expiry::nearer(limit.map(|limit| limit.expiry(beginning.start)), beginning.own_expiry())
 }
 
 /// Which of the plan's clusters the request goes to, or the one that it names itself, and how it is treated.
@@ -131,7 +125,6 @@ impl Leg<'_> {
     fn forwarding<B>(
         self,
         beginning: &Beginning,
-        options: &CallOptions,
         deadline: Option<Expiry>,
         mut dice: Dice,
         request: &mut Request<B>,
@@ -140,7 +133,7 @@ impl Leg<'_> {
         let faults = InjectedFaults::draw(&self.treatment.faults, self.cluster.name(), &head, &mut dice);
         let response_changes = self.render(&self.treatment.response_headers, &head);
         self.change(request)?;
-        request.extensions_mut().remove::<CallOptions>();
+        let options = &beginning.options;
         let facts = Facts {
             forward: self.forward.clone(),
             cluster: self.cluster,
