@@ -5,6 +5,7 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use http::{
@@ -12,7 +13,7 @@ use http::{
     header::USER_AGENT,
     uri::{Authority, Scheme},
 };
-use mesh_http::{Client, ClientBuilder, Mesh};
+use mesh_http::{Client, ClientBuilder, Mesh, MeshStatus};
 use pin_project::pin_project;
 use tonic::Status;
 use tower_service::Service;
@@ -72,7 +73,7 @@ pub struct ResponseFuture {
 // === impl Channel ===
 
 impl Channel {
-    /// Builds a channel to `target`, `host:port`.
+    /// Builds a channel to `target`: `host:port`, or `xds:///host:port`, which is the same.
     pub fn builder(target: impl Into<String>) -> ChannelBuilder {
         ChannelBuilder::new(target)
     }
@@ -85,6 +86,16 @@ impl Channel {
     #[allow(clippy::result_large_err, reason = "it is tonic's error type")]
     pub async fn ready(&self) -> Result<(), Status> {
         self.client.ready().await.map_err(status_of)
+    }
+
+    /// How everything stands that the channel's mesh holds: [`Mesh::status`].
+    pub fn status(&self) -> MeshStatus {
+        self.client.status()
+    }
+
+    /// Ends the channel's mesh, and with it every channel of that mesh: [`Mesh::shutdown`].
+    pub async fn shutdown(&self, grace: Duration) -> bool {
+        self.client.shutdown(grace).await
     }
 
     /// The mesh that the channel belongs to.

@@ -175,14 +175,14 @@ impl Profile {
         if self.rules() != Semantics::Grpc {
             return Ok(());
         }
-        let refuse = |field, value: &dyn std::fmt::Display| {
+        let refuse = |whose: &str, field: &str, value: String| {
             let remedy = "leave it unset: it is not for gRPC channels that a control plane steers";
-            Err(ConfigError::new(field, value.to_string(), remedy))
+            Err(ConfigError::new(format!("{whose}.cluster.{field}"), value, remedy))
         };
-        for cluster in [&self.pins.cluster, &self.code.cluster] {
-            match (cluster.panic_threshold, cluster.locality_weighted) {
-                (Some(threshold), _) => return refuse("policy.cluster.panic_threshold", &threshold.value()),
-                (_, Some(false)) => return refuse("policy.cluster.locality_weighted", &false),
+        for (whose, policy) in [("pin", &self.pins), ("policy", &self.code)] {
+            match (policy.cluster.panic_threshold, policy.cluster.locality_weighted) {
+                (Some(threshold), _) => return refuse(whose, "panic_threshold", threshold.value().to_string()),
+                (_, Some(false)) => return refuse(whose, "locality_weighted", false.to_string()),
                 _ => {}
             }
         }

@@ -169,15 +169,6 @@ async fn plaintext_client_of_a_tls_server_gets_nothing() {
     assert_eq!(seen.served.load(Ordering::Relaxed), 0);
 }
 
-#[tokio::test]
-async fn identity_that_nobody_registered_is_refused_at_build() {
-    let mesh = Mesh::builder().build().unwrap();
-    let built = Client::builder("reviews").mesh(&mesh).endpoints(["10.0.0.1:443"]).tls(mutual()).build();
-    let error = built.unwrap_err();
-    let error = error.config_error().unwrap();
-    assert_eq!((error.field(), error.value()), ("tls.identity", "default"));
-}
-
 #[tokio::test(start_paused = true)]
 async fn identity_files_are_rotated_under_load_without_a_failed_request() {
     let authority = Authority::new("shop");

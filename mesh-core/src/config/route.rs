@@ -265,6 +265,14 @@ impl RouteConfig {
         })
     }
 
+    /// Every request of every host to one cluster.
+    pub fn to_cluster(name: impl Into<Arc<str>>, cluster: impl Into<Arc<str>>) -> Self {
+        let name = name.into();
+        let forward = Forward::to(ClusterChoice::One(cluster.into()));
+        let host = VirtualHost::any(name.clone(), vec![Route::new(RouteMatch::any(), Action::Forward(forward))]);
+        Self::new(name, vec![host]).expect("one virtual host repeats nothing")
+    }
+
     /// The name.
     pub fn name(&self) -> &Arc<str> {
         &self.name

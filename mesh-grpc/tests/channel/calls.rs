@@ -1,6 +1,6 @@
 //! The four kinds of call through tonic's own client types, and what comes back with them.
 
-use std::error::Error;
+use std::{error::Error, time::Duration};
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
@@ -20,6 +20,25 @@ use crate::support::{Client, Server, answer, builder, client_of, collect, joined
 fn channel_is_a_handle() {
     fn is_handle<T: Clone + Send + Sync + 'static>() {}
     is_handle::<Channel>();
+}
+
+#[tokio::test]
+async fn target_may_have_the_scheme_of_grpc() {
+    let server = Server::echo();
+    let channel = Channel::builder("xds:///echo.test:7070").endpoints([server.address]).build().expect("legal");
+    assert_eq!(channel.client().target(), "echo.test:7070");
+    assert_eq!(Client::new(channel).unary(message("one")).await.expect("an answer").into_inner(), "one");
+}
+
+#[tokio::test]
+async fn channel_shows_and_ends_its_mesh() {
+    let server = Server::echo();
+    let channel = builder([server.address]).build().expect("a legal channel");
+    let mut client = Client::new(channel.clone());
+    client.unary(message("one")).await.expect("an answer");
+    assert_eq!(channel.status().clusters[0].endpoints.len(), 1);
+    assert!(channel.shutdown(Duration::from_secs(5)).await, "nothing had to be cut");
+    assert_eq!(client.unary(message("one")).await.expect_err("it is shut down").code(), Code::Unavailable);
 }
 
 #[tokio::test]

@@ -142,7 +142,7 @@ async fn policies_that_grpc_does_not_have_are_refused_where_a_control_plane_stee
         error.config_error().expect("a configuration error").field().to_owned()
     };
     let panic = Channel::builder("echo").pin(|policy| policy.cluster.panic_threshold = Some(Percent::ALL));
-    assert_eq!(refused(panic), "policy.cluster.panic_threshold");
+    assert_eq!(refused(panic), "pin.cluster.panic_threshold");
     let localities = Channel::builder("echo").policy(|policy| policy.cluster.locality_weighted = Some(false));
     assert_eq!(refused(localities), "policy.cluster.locality_weighted");
 }

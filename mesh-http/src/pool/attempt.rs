@@ -320,14 +320,15 @@ where
             self.expires = None;
             self.with_connection(|connection| connection.shared.retire_connection(connection));
         }
-        if let Some(idle) = &mut self.idle
-            && idle.next <= now
-            && let Some(connection) = self.connection.upgrade()
-        {
-            let uses = self.pulse.uses.load(Ordering::Relaxed);
-            if idle.is_over(uses, self.shared.is_idle(&connection), now) {
-                self.shared.retire_connection(&connection);
-            }
+        let Some(idle) = self.idle.as_mut().filter(|idle| idle.next <= now) else { return };
+        let Some(connection) = self.connection.upgrade() else {
+            // It was let go of and ends by itself. A look that is due and never done would be due again at once.
+            self.idle = None;
+            return;
+        };
+        let uses = self.pulse.uses.load(Ordering::Relaxed);
+        if idle.is_over(uses, self.shared.is_idle(&connection), now) {
+            self.shared.retire_connection(&connection);
         }
     }
 }
