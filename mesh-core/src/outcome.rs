@@ -9,7 +9,7 @@ use std::{error::Error as StdError, fmt, ops::BitOr};
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use crate::{balance::NoEndpoint, deadline::Elapsed, limit::Overloaded};
+use crate::{balance::NoEndpoint, cluster::Dropped, deadline::Elapsed, limit::Overloaded};
 
 /// A boxed error, as tower has it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -69,6 +69,8 @@ pub enum FailureKind {
     NoEndpoint,
     /// A circuit breaker is open.
     Overflow,
+    /// The source of the endpoints sheds load, and chance took this request.
+    Dropped,
     /// No connection could be made.
     Connect,
     /// No connection was made in time.
@@ -92,6 +94,8 @@ pub enum FailureKind {
     PerTryTimeout,
     /// Nothing moved for too long.
     Idle,
+    /// The request is none that can be sent, as its caller made it or as its route changed it.
+    Request,
     /// The request's own body failed.
     RequestBody,
     /// A fault was injected.
@@ -235,6 +239,9 @@ impl Failure {
         if let Some(overloaded) = error.downcast_ref::<Overloaded>() {
             return Some(overloaded.failure());
         }
+        if let Some(dropped) = error.downcast_ref::<Dropped>() {
+            return Some(dropped.failure());
+        }
         error.downcast_ref::<NoEndpoint>().map(NoEndpoint::failure)
     }
 
@@ -250,7 +257,7 @@ impl Failure {
         use FailureKind as K;
         match self.kind {
             K::NoConfig | K::NoRoute | K::NoCluster | K::NoEndpoint | K::Overflow => Class::Local,
-            K::RequestBody | K::Fault | K::Shutdown => Class::Local,
+            K::Dropped | K::Request | K::RequestBody | K::Fault | K::Shutdown => Class::Local,
             // An overall deadline that passes says nothing of who was slow unless the request was on its way.
             K::Timeout if matches!(self.sent, Sent::No) => Class::Local,
             _ => Class::GatewayError,
@@ -268,6 +275,7 @@ impl FailureKind {
             Self::NoCluster => Flags::NC,
             Self::NoEndpoint => Flags::UH,
             Self::Overflow => Flags::UO,
+            Self::Dropped => Flags::DO,
             Self::Connect | Self::ConnectTimeout | Self::Tls => Flags::UF,
             Self::Disconnected | Self::Severed => Flags::UC,
             Self::Reset | Self::Refused => Flags::UR,
@@ -276,7 +284,9 @@ impl FailureKind {
             Self::Idle => Flags::SI,
             Self::Fault => Flags::FI,
             Self::Shutdown => Flags::LR,
-            Self::RequestBody | Self::Other => Flags(0),
+            Self::Request => Flags::DPE,
+            Self::RequestBody => Flags::DC,
+            Self::Other => Flags(0),
         }
     }
 
@@ -288,6 +298,7 @@ impl FailureKind {
             Self::NoCluster => "no such cluster",
             Self::NoEndpoint => "no healthy upstream",
             Self::Overflow => "overflow",
+            Self::Dropped => "drop overload",
             Self::Connect => "connection failure",
             Self::ConnectTimeout => "connection timeout",
             Self::Tls => "tls failure",
@@ -299,6 +310,7 @@ impl FailureKind {
             Self::Timeout => "request timeout",
             Self::PerTryTimeout => "per-try timeout",
             Self::Idle => "stream idle",
+            Self::Request => "request that cannot be sent",
             Self::RequestBody => "request body failure",
             Self::Fault => "fault injected",
             Self::Shutdown => "shutting down",
@@ -358,8 +370,14 @@ flags! {
     UPE = 14,
     /// The stream lasted too long.
     DT = 15,
-    /// Refused by a drop policy.
+    /// Refused by chance, as the source of the endpoints sheds load.
     DO = 16,
+    /// Refused for certain, as that source sheds all load.
+    UDO = 17,
+    /// The caller's side ended: its request broke off.
+    DC = 18,
+    /// The caller's request is none that can be sent.
+    DPE = 19,
 }
 
 impl Flags {

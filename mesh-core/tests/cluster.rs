@@ -7,11 +7,11 @@ use mesh_core::{
     Dice,
     cluster::Cluster,
     config::{
-        CircuitBreakers, ClusterPolicy, Endpoints, HealthStatus, LoadBalancing, OutlierDetection, Percent,
-        RequestPriority, Semantics, Thresholds,
+        CircuitBreakers, ClusterPolicy, DropOverload, Endpoints, Fraction, HealthStatus, LoadBalancing,
+        OutlierDetection, Percent, RequestPriority, Semantics, Thresholds,
     },
     hold::Settle,
-    outcome::{FailureKind, Outcome, Sent},
+    outcome::{FailureKind, Flags, Outcome, Sent},
 };
 use proptest::prelude::*;
 use tokio::{
@@ -356,4 +356,29 @@ proptest! {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_category_of_drops_has_its_share_and_no_drops_leave_the_dice_alone() {
+    let scene = Scene::new(LoadBalancing::RoundRobin, &flat([1]));
+    let mut dice = Dice::new(7);
+    let before = dice;
+    assert_eq!(scene.cluster.drop_overload(&mut dice), None);
+    assert_eq!(dice, before);
+
+    let share = |category: &str, percent| {
+        let share = Fraction::new(percent, 100).expect("hundredths");
+        DropOverload { category: category.into(), share }
+    };
+    scene.cluster.update_endpoints(&flat([1]).with_drops(vec![share("lb", 20), share("throttle", 50)]));
+    let dropped: Vec<_> = (0..4_000).filter_map(|_| scene.cluster.drop_overload(&mut dice)).collect();
+    let of = |category: &str| dropped.iter().filter(|dropped| **dropped.category() == *category).count();
+    assert!((700..900).contains(&of("lb")), "{} of 4000", of("lb"));
+    assert!((1_450..1_750).contains(&of("throttle")), "{} of the other 3200", of("throttle"));
+    assert!(dropped.iter().all(|dropped| dropped.failure().flags == Flags::DO));
+
+    scene.cluster.update_endpoints(&flat([1]).with_drops(vec![share("lb", 100)]));
+    let failure = scene.cluster.drop_overload(&mut dice).expect("all are").failure();
+    assert_eq!((failure.kind, failure.flags, failure.sent), (FailureKind::Dropped, Flags::UDO, Sent::No));
+    assert!(!failure.class().is_failure(), "no endpoint is to blame");
 }

@@ -262,8 +262,7 @@ fn explanation_of_nothing_found_ends_with_the_reason() {
 
 #[test]
 fn redirect_answers_with_its_status_and_an_absolute_location() {
-    let mut see = Redirect::new(StatusCode::SEE_OTHER).expect("a redirect");
-    see.host = Some("mall.example".into());
+    let see = Redirect::new(StatusCode::SEE_OTHER).expect("a redirect").to_host("mall.example").expect("a host");
     // As an inbound HTTP/1 request arrives: the host is a header and the target has no scheme.
     let request = Request::get("/cart?id=7").header("host", "shop:8080").body(()).expect("legal");
     let response = redirect(&see, &RequestHead::of(&request), &PathMatch::prefix("/"));

@@ -7,7 +7,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use mesh_core::{
     balance::Picked,
@@ -138,22 +137,5 @@ impl HttpBody for Outgoing {
 
     fn size_hint(&self) -> SizeHint {
         self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint())
-    }
-}
-
-// === impl Error ===
-
-impl Error {
-    /// The response that Envoy would have answered with, for services that pass failures on: the status, the reason as the
-    /// body, and `x-envoy-overloaded: true` when a circuit breaker refused.
-    pub fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.reason()));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        if self.is_overloaded() {
-            headers.insert("x-envoy-overloaded", HeaderValue::from_static("true"));
-        }
-        response
     }
 }

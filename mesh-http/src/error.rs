@@ -2,11 +2,13 @@
 
 use std::{error::Error as StdError, fmt};
 
-use http::StatusCode;
+use http::{HeaderValue, Response, StatusCode};
 use mesh_core::{
     config::ConfigError,
     outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},
 };
+
+use crate::Body;
 
 /// Why a request got no response, or something could not be built.
 ///
@@ -51,10 +53,21 @@ impl Error {
         }
     }
 
+    /// The same, with further flags.
+    pub(crate) fn flagged(mut self, flags: Flags) -> Self {
+        self.inner.failure = self.inner.failure.with_flags(flags);
+        self
+    }
+
     /// The same, which stands for another status.
     pub(crate) fn answering(mut self, status: StatusCode) -> Self {
         self.inner.status = Some(status);
         self
+    }
+
+    /// What failed, and what that says of the request.
+    pub(crate) fn failure(&self) -> Failure {
+        self.inner.failure
     }
 
     /// Envoy's response flags, such as `UF,URX`.
@@ -87,9 +100,9 @@ impl Error {
         self.kind() == FailureKind::Tls
     }
 
-    /// Whether a circuit breaker refused the request at once.
+    /// Whether the request was refused at once to spare the service: a circuit breaker is open, or its source sheds load.
     pub fn is_overloaded(&self) -> bool {
-        self.kind() == FailureKind::Overflow
+        matches!(self.kind(), FailureKind::Overflow | FailureKind::Dropped)
     }
 
     /// Whether no endpoint was there, or fit.
@@ -131,8 +144,8 @@ impl Error {
         None
     }
 
-    /// The status that Envoy would have answered with: 404 for no route, 504 for a timeout, 502 for a broken protocol, else
-    /// 503.
+    /// The status that Envoy would have answered with: 404 for no route, 504 for a timeout, 502 for a broken protocol, 400 for
+    /// a request that cannot be sent, else 503.
     pub fn status(&self) -> StatusCode {
         if let Some(status) = self.inner.status {
             return status;
@@ -142,8 +155,29 @@ impl Error {
             FailureKind::Timeout | FailureKind::PerTryTimeout => StatusCode::GATEWAY_TIMEOUT,
             FailureKind::Idle => StatusCode::REQUEST_TIMEOUT,
             FailureKind::Protocol => StatusCode::BAD_GATEWAY,
+            FailureKind::Request => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
+    }
+
+    /// The response that Envoy would have answered with, for services that pass failures on: the status, the reason as the
+    /// body, and `x-envoy-overloaded: true` when a circuit breaker refused, `x-envoy-drop-overload: true` (or
+    /// `x-envoy-unconditional-drop-overload: true`) when load is shed.
+    pub fn into_response(self) -> Response<Body> {
+        let mut response = Response::new(Body::from(self.reason()));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let overload = match self.kind() {
+            FailureKind::Overflow => Some("x-envoy-overloaded"),
+            FailureKind::Dropped if self.flags().contains(Flags::UDO) => Some("x-envoy-unconditional-drop-overload"),
+            FailureKind::Dropped => Some("x-envoy-drop-overload"),
+            _ => None,
+        };
+        if let Some(name) = overload {
+            headers.insert(name, HeaderValue::from_static("true"));
+        }
+        response
     }
 
     /// What happened, and all that led to it: the texts of this error and of its sources, in one line.

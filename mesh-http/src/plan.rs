@@ -2,24 +2,36 @@
 //!
 //! A plan holds the effective policy of its route (pin, control plane, code and preset laid over each other, Envoy's or
 //! gRPC's rules applied), the handles of its clusters, and the header changes of all levels in the order in which they apply.
-//! A request keeps the `Arc` of its plan for its whole life: route and policy are one version.
+//! A request that is forwarded keeps the `Arc` of that part of its plan for its whole life: route and policy are one version.
+//!
+//! gRPC's rules are rules for reading control planes. What stands in code means what its documentation says, in channels too.
 
 use std::{
-    sync::{Arc, atomic::AtomicU32},
+    collections::BTreeMap,
+    sync::{Arc, Weak, atomic::AtomicU32},
     time::Duration,
 };
 
 use http::{HeaderName, StatusCode};
-use mesh_core::config::{
-    Action, ClusterChoice, ClusterPolicy, DirectResponse, FaultInjection, FilterKind, Forward, HeaderMutations,
-    HostRewrite, Listener, PathMatch, PathRewrite, Policy, Redirect, RequestPriority, RetryPolicy, Route, RoutePolicy,
-    Semantics, TimeLimit, Timeouts, VirtualHost, WeightedCluster, WeightedClusters,
+use mesh_core::{
+    config::{
+        Action, ClusterChoice, ClusterPolicy, ConfigError, DirectResponse, FaultInjection, FilterKind, Forward,
+        HeaderMutations, HostRewrite, Listener, PathMatch, PathRewrite, Policy, Redirect, RequestPriority, RetryPolicy,
+        Route, RoutePolicy, Semantics, TimeLimit, Timeouts, VirtualHost, WeightedCluster, WeightedClusters,
+    },
+    deadline::{Bound, Expiry, Silence},
 };
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
 
 /// What a client's builder fixed: whose rules count, and what code says above and below the control plane.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Profile {
+    /// Of the kind of client.
     pub(crate) semantics: Semantics,
+    /// Whether routes and clusters come from the source of the mesh, and not from code.
+    pub(crate) steered: bool,
     /// What nothing overrides.
     pub(crate) pins: Policy,
     /// What counts where the control plane is silent.
@@ -28,29 +40,29 @@ pub(crate) struct Profile {
     pub(crate) preset: Policy,
 }
 
-/// A route, ready for requests to clusters of type `C`.
+/// A route, ready for requests.
 #[derive(Debug)]
-pub(crate) struct Plan<C> {
+pub(crate) struct Plan {
     pub(crate) route: Arc<Route>,
-    pub(crate) step: Step<C>,
-    /// Changes to responses that do not come from a cluster entry, most specific first unless turned round.
+    pub(crate) step: Step,
+    /// Changes to responses that do not come from a cluster, most specific first unless turned round.
     pub(crate) response_headers: Vec<HeaderMutations>,
 }
 
 /// What happens to a request of the route.
 #[derive(Debug)]
-pub(crate) enum Step<C> {
-    Forward(Box<ForwardPlan<C>>),
+pub(crate) enum Step {
+    Forward(Arc<ForwardPlan>),
     Redirect(Redirect),
     Respond(DirectResponse),
-    /// The action is one that this side of the mesh does not have.
+    /// The action is one that this side of the mesh, or this kind of client, does not have.
     Refuse(Arc<str>),
 }
 
 /// How a request goes to a cluster.
 #[derive(Debug)]
-pub(crate) struct ForwardPlan<C> {
-    pub(crate) targets: Targets<C>,
+pub(crate) struct ForwardPlan {
+    pub(crate) to: Destinations,
     pub(crate) limits: TimeLimits,
     pub(crate) retry: Option<Arc<RetryPolicy>>,
     pub(crate) priority: RequestPriority,
@@ -62,45 +74,70 @@ pub(crate) struct ForwardPlan<C> {
 
 /// The clusters of a route.
 #[derive(Debug)]
-pub(crate) enum Targets<C> {
-    One(Target<C>),
-    Weighted { shares: WeightedClusters, targets: Vec<Target<C>> },
-    Header(HeaderName),
+pub(crate) enum Destinations {
+    One(Destination),
+    Weighted {
+        shares: WeightedClusters,
+        each: Vec<Destination>,
+    },
+    /// The one that the request names in this header.
+    Named {
+        by: HeaderName,
+        treatment: Treatment,
+    },
 }
 
-/// One cluster of a route, and what holds for requests that go there.
+/// One cluster of a route.
 #[derive(Debug)]
-pub(crate) struct Target<C> {
+pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
     /// None when the source knows no such cluster.
-    pub(crate) cluster: Option<C>,
-    /// In the order in which they apply.
+    pub(crate) cluster: Option<Arc<Cluster>>,
+    pub(crate) treatment: Treatment,
+}
+
+/// What holds for requests that go to a cluster by a route. Changes stand in the order in which they apply.
+#[derive(Debug)]
+pub(crate) struct Treatment {
     pub(crate) request_headers: Vec<HeaderMutations>,
     pub(crate) response_headers: Vec<HeaderMutations>,
     pub(crate) faults: Vec<Fault>,
 }
 
-/// A fault that requests of a target may meet, and how many meet it now.
+/// A fault that requests may meet, and how many meet those of its filter now.
 #[derive(Debug)]
 pub(crate) struct Fault {
     pub(crate) says: Arc<FaultInjection>,
     pub(crate) active: Arc<AtomicU32>,
 }
 
+/// How many requests meet the faults of each filter: by whose targets they are, the listener's name and the filter's. An
+/// update of either goes on counting.
+#[derive(Debug, Default)]
+pub(crate) struct ActiveFaults(BTreeMap<(u64, Arc<str>, Arc<str>), Weak<AtomicU32>>);
+
 /// The time limits that hold for a request, off where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TimeLimits {
     /// The whole request; what the caller asks for is taken into account at the call.
-    pub(crate) overall: Option<Duration>,
+    overall: Option<Limit>,
+    /// What of that stands in code, and no header of the caller's may replace.
+    firm: Option<Limit>,
+    caller: CallerLimit,
     pub(crate) per_try: Option<Duration>,
-    pub(crate) per_try_idle: Option<Duration>,
-    pub(crate) idle: Option<Duration>,
-    pub(crate) caller: CallerLimit,
+    pub(crate) silence: Option<Silence>,
+}
+
+/// A limit to the whole request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) bound: Bound,
+    pub(crate) after: Duration,
 }
 
 /// What becomes of a limit that the caller wrote into the request (`grpc-timeout`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum CallerLimit {
+enum CallerLimit {
     /// It counts beside the route's own; the nearer one wins.
     #[default]
     Beside,
@@ -108,71 +145,134 @@ pub(crate) enum CallerLimit {
     Replaces { max: Option<Duration>, offset: Duration },
 }
 
+/// What the plans of a target are made from.
+pub(crate) struct Planner<'a> {
+    profile: &'a Profile,
+    listener: &'a Listener,
+    /// Each fault filter, and how many requests meet its faults.
+    filters: Vec<(&'a Arc<FaultInjection>, Arc<AtomicU32>)>,
+    /// The clusters that exist.
+    find: &'a dyn Fn(&str) -> Option<Arc<Cluster>>,
+}
+
+/// A route that is planned, with its host.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    host: &'a VirtualHost,
+    route: &'a Route,
+}
+
 // === impl Profile ===
 
 impl Profile {
-    /// The policy that holds where the control plane says `said`.
-    pub(crate) fn route_policy(&self, said: &RoutePolicy) -> RoutePolicy {
-        let said = self.readable(said);
-        self.pins.route.or(&said).or(&self.code.route).or(&self.preset.route)
+    /// Whose rules count for what is said of routes and clusters.
+    pub(crate) fn rules(&self) -> Semantics {
+        if self.steered { self.semantics } else { Semantics::Envoy }
+    }
+
+    /// Refuses what code says of clusters and gRPC never does with those of a control plane (gRFC A27).
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.rules() != Semantics::Grpc {
+            return Ok(());
+        }
+        let refuse = |whose: &str, field: &str, value: String| {
+            let remedy = "leave it unset: it is not for gRPC channels that a control plane steers";
+            Err(ConfigError::new(format!("{whose}.cluster.{field}"), value, remedy))
+        };
+        for (whose, policy) in [("pin", &self.pins), ("policy", &self.code)] {
+            match (policy.cluster.panic_threshold, policy.cluster.locality_weighted) {
+                (Some(threshold), _) => return refuse(whose, "panic_threshold", threshold.value().to_string()),
+                (_, Some(false)) => return refuse(whose, "locality_weighted", false.to_string()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The policy that holds where routes say `said`.
+    fn route_policy(&self, said: &RoutePolicy) -> RoutePolicy {
+        self.pins.route.or(said).or(&self.code.route).or(&self.preset.route)
     }
 
     /// The policy of a cluster of which the control plane says `said`.
     pub(crate) fn cluster_policy(&self, said: &ClusterPolicy) -> ClusterPolicy {
         self.pins.cluster.or(said).or(&self.code.cluster).or(&self.preset.cluster)
     }
-
-    /// What of `said` this kind of client reads: gRPC does not know route timeouts (gRFC A31).
-    fn readable(&self, said: &RoutePolicy) -> RoutePolicy {
-        let mut said = said.clone();
-        if self.semantics == Semantics::Grpc {
-            said.timeouts.request = None;
-            said.timeouts.idle = None;
-        }
-        said
-    }
 }
 
 // === impl Plan ===
 
-impl<C> Plan<C> {
-    /// Prepares `route` of `host`; `find` gives the clusters that exist.
-    pub(crate) fn new(
-        profile: &Profile,
-        listener: &Listener,
-        host: &VirtualHost,
-        route: &Arc<Route>,
-        find: &mut dyn FnMut(&Arc<str>) -> Option<C>,
-    ) -> Self {
-        let prepare = Prepare { profile, listener, host, route };
-        let step = match &route.action {
-            Action::Forward(forward) => Step::Forward(Box::new(prepare.forward(forward, find))),
-            Action::Redirect(redirect) => Step::Redirect(redirect.clone()),
-            Action::Respond(response) => Step::Respond(response.clone()),
-            Action::PassOn => Step::Refuse("a non-forwarding action leads nowhere on the way out".into()),
-            Action::Unsupported(what) => Step::Refuse(what.clone()),
-        };
-        Self { route: route.clone(), step, response_headers: prepare.response_headers(None) }
-    }
-
+impl Plan {
     pub(crate) fn path_match(&self) -> &PathMatch {
         &self.route.matches.path
     }
 }
 
-/// What a route is prepared from.
-struct Prepare<'a> {
-    profile: &'a Profile,
-    listener: &'a Listener,
-    host: &'a VirtualHost,
-    route: &'a Route,
-}
+// === impl Planner ===
 
-// === impl Prepare ===
+impl<'a> Planner<'a> {
+    /// A planner of the routes of `listener`; `active` gives the counter of a filter, `find` a cluster.
+    pub(crate) fn new(
+        profile: &'a Profile,
+        listener: &'a Listener,
+        mut active: impl FnMut(&Arc<str>) -> Arc<AtomicU32>,
+        find: &'a dyn Fn(&str) -> Option<Arc<Cluster>>,
+    ) -> Self {
+        let filters = listener.filters.iter().map(|filter| match &filter.kind {
+            FilterKind::Faults(faults) => (faults, active(&filter.name)),
+        });
+        Self { profile, listener, filters: filters.collect(), find }
+    }
 
-impl Prepare<'_> {
-    fn forward<C>(&self, forward: &Forward, find: &mut dyn FnMut(&Arc<str>) -> Option<C>) -> ForwardPlan<C> {
-        let mut said = forward.policy.clone();
+    /// The plan of `route`, which belongs to `host`.
+    pub(crate) fn plan(&self, host: &VirtualHost, route: &Arc<Route>) -> Plan {
+        let place = Place { host, route };
+        Plan { route: route.clone(), step: self.step(place), response_headers: self.response_headers(place, None) }
+    }
+
+    fn step(&self, place: Place<'_>) -> Step {
+        let refuse = |why: &str| Step::Refuse(why.into());
+        let is_grpc = self.profile.semantics == Semantics::Grpc;
+        match &place.route.action {
+            // An answer that is HTTP's alone says nothing to a gRPC caller (gRFC A28).
+            Action::Redirect(_) if is_grpc => refuse("the route redirects, which gRPC does not know"),
+            Action::Respond(_) if is_grpc => refuse("the route answers by HTTP alone, which gRPC does not know"),
+            Action::Forward(Forward { to: ClusterChoice::Header(_), .. }) if self.reads_as_grpc() => {
+                refuse("the route leaves the cluster to a header, which gRPC does not know")
+            }
+            Action::Forward(forward) => Step::Forward(Arc::new(self.forward(place, forward))),
+            Action::Redirect(redirect) => Step::Redirect(redirect.clone()),
+            Action::Respond(response) => Step::Respond(response.clone()),
+            Action::PassOn => refuse("a non-forwarding action leads nowhere on the way out"),
+            Action::Unsupported(what) => Step::Refuse(what.clone()),
+        }
+    }
+
+    fn reads_as_grpc(&self) -> bool {
+        self.profile.rules() == Semantics::Grpc
+    }
+
+    fn forward(&self, place: Place<'_>, forward: &Forward) -> ForwardPlan {
+        let (said, cap) = if self.reads_as_grpc() {
+            (self.said_to_grpc(place, &forward.policy), None)
+        } else {
+            self.said(place, &forward.policy)
+        };
+        ForwardPlan {
+            to: self.destinations(place, &forward.to),
+            limits: TimeLimits::new(self.profile, &said.timeouts, cap),
+            retry: self.profile.route_policy(&said).retry.filter(|retry| retry.retries() > 0),
+            priority: forward.priority,
+            path_rewrite: forward.path_rewrite.clone(),
+            host_rewrite: forward.host_rewrite.clone(),
+            cluster_not_found: forward.cluster_not_found,
+            announce_attempt: place.host.announce_attempt,
+        }
+    }
+
+    /// What route, host and listener say, and the most that a request may take by the listener's word.
+    fn said(&self, place: Place<'_>, route: &RoutePolicy) -> (RoutePolicy, Option<Limit>) {
+        let mut said = route.clone();
         let mut listener = self.listener.policy.clone();
         // A route's stream duration replaces its timeout, and the listener's stream duration, which otherwise caps it.
         let cap = listener.timeouts.max_stream_duration.take();
@@ -181,64 +281,65 @@ impl Prepare<'_> {
                 said.timeouts.request = None;
                 None
             }
-            None => cap.and_then(TimeLimit::duration),
+            None => Limit::of(Bound::StreamDuration, cap),
         };
-        let policy = self.profile.route_policy(&said.or(&self.host.policy).or(&listener));
-        ForwardPlan {
-            targets: self.targets(&forward.to, find),
-            limits: TimeLimits::from(&policy.timeouts).capped(cap),
-            retry: policy.retry.filter(|retry| retry.retries() > 0),
-            priority: forward.priority,
-            path_rewrite: forward.path_rewrite.clone(),
-            host_rewrite: forward.host_rewrite.clone(),
-            cluster_not_found: forward.cluster_not_found,
-            announce_attempt: self.host.announce_attempt,
-        }
+        (said.or(&place.host.policy).or(&listener), cap)
     }
 
-    fn targets<C>(&self, choice: &ClusterChoice, find: &mut dyn FnMut(&Arc<str>) -> Option<C>) -> Targets<C> {
+    /// The same as gRPC reads it (gRFC A31): the maximum for `grpc-timeout`, else the duration of streams, is a deadline of
+    /// the call like the caller's own; nothing else limits its time. Zero says nothing.
+    fn said_to_grpc(&self, place: Place<'_>, route: &RoutePolicy) -> RoutePolicy {
+        let mut said = route.or(&place.host.policy).or(&self.listener.policy);
+        let Timeouts { per_try, per_try_idle, max_stream_duration, grpc_timeout_max, .. } = said.timeouts;
+        let request = grpc_timeout_max.or(max_stream_duration).filter(|limit| *limit != TimeLimit::OFF);
+        said.timeouts = Timeouts { request, per_try, per_try_idle, ..Timeouts::default() };
+        said
+    }
+
+    fn destinations(&self, place: Place<'_>, choice: &ClusterChoice) -> Destinations {
         match choice {
-            ClusterChoice::One(name) => Targets::One(self.target(name, None, find)),
-            ClusterChoice::Weighted(shares) => Targets::Weighted {
-                targets: shares.entries().iter().map(|entry| self.target(&entry.cluster, Some(entry), find)).collect(),
+            ClusterChoice::One(name) => Destinations::One(self.destination(place, name, None)),
+            ClusterChoice::Weighted(shares) => Destinations::Weighted {
+                each: shares
+                    .entries()
+                    .iter()
+                    .map(|entry| self.destination(place, &entry.cluster, Some(entry)))
+                    .collect(),
                 shares: shares.clone(),
             },
-            ClusterChoice::Header(name) => Targets::Header(name.clone()),
+            ClusterChoice::Header(name) => {
+                Destinations::Named { by: name.clone(), treatment: self.treatment(place, None) }
+            }
         }
     }
 
-    fn target<C>(
-        &self,
-        name: &Arc<str>,
-        entry: Option<&WeightedCluster>,
-        find: &mut dyn FnMut(&Arc<str>) -> Option<C>,
-    ) -> Target<C> {
-        Target {
-            name: name.clone(),
-            cluster: find(name),
-            request_headers: self.request_headers(entry),
-            response_headers: self.response_headers(entry),
-            faults: self.faults(name, entry),
+    fn destination(&self, place: Place<'_>, name: &Arc<str>, entry: Option<&WeightedCluster>) -> Destination {
+        Destination { name: name.clone(), cluster: (self.find)(name), treatment: self.treatment(place, entry) }
+    }
+
+    fn treatment(&self, place: Place<'_>, entry: Option<&WeightedCluster>) -> Treatment {
+        Treatment {
+            request_headers: self.request_headers(place, entry),
+            response_headers: self.response_headers(place, entry),
+            faults: self.faults(place, entry),
         }
     }
 
-    fn request_headers(&self, entry: Option<&WeightedCluster>) -> Vec<HeaderMutations> {
-        let routes = &self.listener.routes;
+    fn request_headers(&self, place: Place<'_>, entry: Option<&WeightedCluster>) -> Vec<HeaderMutations> {
         self.ordered([
             entry.map(|entry| &entry.request_headers),
-            Some(&self.route.request_headers),
-            Some(&self.host.request_headers),
-            Some(&routes.request_headers),
+            Some(&place.route.request_headers),
+            Some(&place.host.request_headers),
+            Some(&self.listener.routes.request_headers),
         ])
     }
 
-    fn response_headers(&self, entry: Option<&WeightedCluster>) -> Vec<HeaderMutations> {
-        let routes = &self.listener.routes;
+    fn response_headers(&self, place: Place<'_>, entry: Option<&WeightedCluster>) -> Vec<HeaderMutations> {
         self.ordered([
             entry.map(|entry| &entry.response_headers),
-            Some(&self.route.response_headers),
-            Some(&self.host.response_headers),
-            Some(&routes.response_headers),
+            Some(&place.route.response_headers),
+            Some(&place.host.response_headers),
+            Some(&self.listener.routes.response_headers),
         ])
     }
 
@@ -252,70 +353,111 @@ impl Prepare<'_> {
     }
 
     /// The faults of every fault filter; the most specific configuration replaces the filter's own.
-    fn faults(&self, cluster: &Arc<str>, entry: Option<&WeightedCluster>) -> Vec<Fault> {
-        let override_ =
-            entry.and_then(|entry| entry.faults.as_ref()).or(self.route.faults.as_ref()).or(self.host.faults.as_ref());
-        let filters = self.listener.filters.iter().map(|filter| match &filter.kind {
-            FilterKind::Faults(faults) => override_.unwrap_or(faults),
-        });
-        filters
-            .filter(|faults| faults.delay.is_some() || faults.abort.is_some())
-            .filter(|faults| faults.cluster.as_ref().is_none_or(|only| only == cluster))
-            .map(|faults| Fault { says: faults.clone(), active: Arc::default() })
+    fn faults(&self, place: Place<'_>, entry: Option<&WeightedCluster>) -> Vec<Fault> {
+        let own = entry.and_then(|entry| entry.faults.as_ref());
+        let own = own.or(place.route.faults.as_ref()).or(place.host.faults.as_ref());
+        let faults = self.filters.iter().map(|(filter, active)| (own.unwrap_or(filter), active));
+        faults
+            .filter(|(faults, _)| faults.delay.is_some() || faults.abort.is_some())
+            .map(|(faults, active)| Fault { says: faults.clone(), active: active.clone() })
             .collect()
+    }
+}
+
+// === impl ActiveFaults ===
+
+impl ActiveFaults {
+    /// The counter of a filter. It lives as long as a plan or a request has it.
+    pub(crate) fn of(&mut self, scope: u64, listener: &Arc<str>, filter: &Arc<str>) -> Arc<AtomicU32> {
+        let key = (scope, listener.clone(), filter.clone());
+        if let Some(known) = self.0.get(&key).and_then(Weak::upgrade) {
+            return known;
+        }
+        self.0.retain(|_, counter| counter.strong_count() > 0);
+        let counter = Arc::default();
+        self.0.insert(key, Arc::downgrade(&counter));
+        counter
     }
 }
 
 // === impl TimeLimits ===
 
-impl From<&Timeouts> for TimeLimits {
-    fn from(timeouts: &Timeouts) -> Self {
-        let limit = |limit: Option<TimeLimit>| limit.and_then(TimeLimit::duration);
-        // Both are set only where different sources set them; then both hold.
-        let overall = nearer(limit(timeouts.request), limit(timeouts.max_stream_duration));
-        let caller = match timeouts.grpc_timeout_max {
-            Some(max) => {
-                CallerLimit::Replaces { max: max.duration(), offset: timeouts.grpc_timeout_offset.unwrap_or_default() }
-            }
-            None => CallerLimit::Beside,
-        };
+impl TimeLimits {
+    /// The limits where routes say `said`, and the listener that a request may take no longer than `cap`.
+    fn new(profile: &Profile, said: &Timeouts, cap: Option<Limit>) -> Self {
+        let [pins, code, preset] = [&profile.pins, &profile.code, &profile.preset].map(|policy| policy.route.timeouts);
+        let own = |said: &Timeouts| pins.or(said).or(&code).or(&preset);
+        let all = own(said);
+        let is_silent = said.request.is_none() && said.max_stream_duration.is_none();
+        let firm = if is_silent { own(&Timeouts::default()) } else { pins };
+        let duration = |limit: Option<TimeLimit>| limit.and_then(TimeLimit::duration);
+        let silence = |bound, limit| duration(limit).map(|limit| Silence { bound, limit });
+        let per_try_idle = silence(Bound::PerTryIdle, all.per_try_idle);
+        let idle = silence(Bound::Idle, all.idle);
         Self {
-            overall,
-            per_try: limit(timeouts.per_try),
-            per_try_idle: limit(timeouts.per_try_idle),
-            idle: limit(timeouts.idle),
-            caller,
+            overall: Limit::nearest([Limit::of_request(&all), cap]),
+            firm: Limit::of_request(&firm),
+            caller: CallerLimit::of(&all),
+            per_try: duration(all.per_try),
+            silence: per_try_idle.into_iter().chain(idle).min_by_key(|silence| silence.limit),
         }
     }
-}
 
-impl TimeLimits {
-    fn capped(self, cap: Option<Duration>) -> Self {
-        Self { overall: nearer(self.overall, cap), ..self }
-    }
-
-    /// The overall limit of a request whose caller asked for `asked`.
-    pub(crate) fn overall(&self, asked: Option<Duration>) -> Option<Duration> {
+    /// The limit to a request whose caller wrote `asked` into it. With a maximum for that, it is taken for what the control
+    /// plane says, and what code says holds beside it.
+    pub(crate) fn overall(&self, asked: Option<Duration>) -> Option<Limit> {
         match (self.caller, asked) {
             (CallerLimit::Replaces { max, offset }, Some(asked)) => {
-                Some(max.map_or(asked, |max| asked.min(max)).saturating_sub(offset))
+                let asked = max.map_or(asked, |max| asked.min(max)).saturating_sub(offset);
+                Limit::nearest([self.firm, Some(Limit { bound: Bound::Request, after: asked })])
             }
             (CallerLimit::Replaces { .. }, None) => self.overall,
-            (CallerLimit::Beside, asked) => nearer(self.overall, asked),
+            (CallerLimit::Beside, asked) => {
+                Limit::nearest([self.overall, asked.map(|after| Limit { bound: Bound::Request, after })])
+            }
         }
     }
 }
 
-fn nearer(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (limit, None) | (None, limit) => limit,
+// === impl Limit ===
+
+impl Limit {
+    fn of(bound: Bound, limit: Option<TimeLimit>) -> Option<Self> {
+        limit?.duration().map(|after| Self { bound, after })
+    }
+
+    /// Both are set only where different sources set them; then both hold.
+    fn of_request(timeouts: &Timeouts) -> Option<Self> {
+        let stream = Self::of(Bound::StreamDuration, timeouts.max_stream_duration);
+        Self::nearest([Self::of(Bound::Request, timeouts.request), stream])
+    }
+
+    fn nearest<const N: usize>(limits: [Option<Self>; N]) -> Option<Self> {
+        limits.into_iter().flatten().min_by_key(|limit| limit.after)
+    }
+
+    /// When it is over for a request that began at `start`.
+    pub(crate) fn expiry(self, start: Instant) -> Expiry {
+        Expiry::new(self.bound, start, self.after)
+    }
+}
+
+// === impl CallerLimit ===
+
+impl CallerLimit {
+    fn of(timeouts: &Timeouts) -> Self {
+        match timeouts.grpc_timeout_max {
+            Some(max) => {
+                Self::Replaces { max: max.duration(), offset: timeouts.grpc_timeout_offset.unwrap_or_default() }
+            }
+            None => Self::Beside,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use mesh_core::config::{HeaderAppend, HeaderTemplate, RouteConfig, RouteMatch, preset};
+    use mesh_core::config::{Domain, HeaderAppend, HeaderTemplate, RouteConfig, RouteMatch, preset};
 
     use super::*;
 
@@ -323,21 +465,45 @@ mod tests {
         TimeLimit::after(Duration::from_secs(seconds)).ok()
     }
 
-    fn profile(semantics: Semantics) -> Profile {
-        Profile { semantics, pins: Policy::default(), code: Policy::default(), preset: preset::service() }
+    fn profile(semantics: Semantics, preset: Policy) -> Profile {
+        Profile { semantics, steered: true, pins: Policy::default(), code: Policy::default(), preset }
     }
 
-    fn said(timeouts: Timeouts) -> RoutePolicy {
-        RoutePolicy { timeouts, retry: None }
+    /// The plan of a route of `host`, which stands alone behind a listener that says `stream` of the duration of streams.
+    fn plan(profile: &Profile, host: &VirtualHost, stream: Option<TimeLimit>, turned: bool) -> Arc<ForwardPlan> {
+        let mut routes = RouteConfig::new("r", vec![host.clone()]).expect("legal");
+        routes.most_specific_mutations_win = turned;
+        let mut listener = Listener::new("l", Arc::new(routes));
+        listener.policy.timeouts.max_stream_duration = stream;
+        let planner = Planner::new(profile, &listener, |_| Arc::default(), &|_| None);
+        match planner.plan(host, &host.routes[0]).step {
+            Step::Forward(forward) => forward,
+            step => panic!("it forwards: {step:?}"),
+        }
+    }
+
+    fn host(timeouts: Timeouts, change: impl FnOnce(&mut Route)) -> VirtualHost {
+        let mut forward = Forward::to(ClusterChoice::One("c".into()));
+        forward.policy.timeouts = timeouts;
+        let mut route = Route::new(RouteMatch::any(), Action::Forward(forward));
+        change(&mut route);
+        VirtualHost::new("h", vec![Domain::Any], vec![Arc::new(route)]).expect("legal")
+    }
+
+    /// The limit in seconds, of a caller who asks for as many.
+    fn overall(profile: &Profile, said: Timeouts, asked: Option<u64>) -> Option<(Bound, u64)> {
+        let plan = plan(profile, &host(said, |_| {}), None, false);
+        plan.limits.overall(asked.map(Duration::from_secs)).map(|limit| (limit.bound, limit.after.as_secs()))
+    }
+
+    fn request(limit: u64) -> Timeouts {
+        Timeouts { request: seconds(limit), ..Timeouts::default() }
     }
 
     #[test]
     fn pin_beats_control_plane_beats_code_beats_preset() {
-        let mut profile = profile(Semantics::Envoy);
-        let request = |seconds_| Timeouts { request: seconds(seconds_), ..Timeouts::default() };
-        let overall = |profile: &Profile, said_: Timeouts| {
-            TimeLimits::from(&profile.route_policy(&said(said_)).timeouts).overall.map(|limit| limit.as_secs())
-        };
+        let mut profile = profile(Semantics::Envoy, preset::service());
+        let overall = |profile: &Profile, said| overall(profile, said, None).map(|(_, seconds)| seconds);
         assert_eq!(overall(&profile, Timeouts::default()), Some(15));
         profile.code.route.timeouts = request(3);
         assert_eq!(overall(&profile, Timeouts::default()), Some(3));
@@ -347,29 +513,80 @@ mod tests {
     }
 
     #[test]
-    fn grpc_reads_stream_durations_and_not_route_timeouts() {
-        let timeouts = Timeouts { request: seconds(1), max_stream_duration: seconds(9), ..Timeouts::default() };
-        let limits = |semantics| TimeLimits::from(&profile(semantics).route_policy(&said(timeouts)).timeouts);
-        assert_eq!(limits(Semantics::Grpc).overall, Some(Duration::from_secs(9)));
+    fn grpc_reads_a_control_planes_header_maximum_then_its_stream_duration_and_not_its_timeout() {
+        let profile = profile(Semantics::Grpc, preset::rpc());
+        let said = Timeouts { max_stream_duration: seconds(9), ..request(1) };
+        let maximum =
+            |max| Timeouts { grpc_timeout_max: max, grpc_timeout_offset: Some(Duration::from_secs(1)), ..said };
+        assert_eq!(overall(&profile, request(1), None), None);
+        assert_eq!(overall(&profile, said, None), Some((Bound::Request, 9)));
+        assert_eq!(overall(&profile, maximum(seconds(5)), None), Some((Bound::Request, 5)));
+        assert_eq!(overall(&profile, maximum(seconds(5)), Some(60)), Some((Bound::Request, 5)), "and no offset");
+        assert_eq!(overall(&profile, maximum(seconds(5)), Some(2)), Some((Bound::Request, 2)));
+        assert_eq!(overall(&profile, maximum(Some(TimeLimit::OFF)), None), None);
     }
 
     #[test]
-    fn header_maximum_caps_what_the_caller_asks_less_the_offset() {
-        let timeouts = Timeouts {
-            grpc_timeout_max: seconds(5),
-            grpc_timeout_offset: Some(Duration::from_secs(1)),
-            ..Timeouts::default()
-        };
-        let limits = TimeLimits::from(&timeouts);
-        assert_eq!(limits.overall(Some(Duration::from_secs(60))), Some(Duration::from_secs(4)));
-        assert_eq!(limits.overall(None), None);
+    fn what_a_channels_own_code_says_is_read_as_it_stands() {
+        let profile = Profile { steered: false, ..profile(Semantics::Grpc, preset::rpc()) };
+        assert_eq!(overall(&profile, request(1), None), Some((Bound::Request, 1)));
+    }
+
+    #[test]
+    fn code_that_limits_a_channel_holds_where_the_control_plane_sets_no_limit() {
+        let mut profile = profile(Semantics::Grpc, preset::rpc());
+        profile.code.route.timeouts = request(3);
+        let off =
+            Timeouts { grpc_timeout_max: Some(TimeLimit::OFF), request: Some(TimeLimit::OFF), ..Timeouts::default() };
+        assert_eq!(overall(&profile, off, Some(60)), Some((Bound::Request, 3)));
+    }
+
+    #[test]
+    fn header_replaces_what_the_control_plane_says_and_never_what_code_does() {
+        let mut profile = profile(Semantics::Envoy, preset::bare());
+        let said =
+            Timeouts { grpc_timeout_max: seconds(5), grpc_timeout_offset: Some(Duration::from_secs(1)), ..request(2) };
+        assert_eq!(overall(&profile, said, Some(60)), Some((Bound::Request, 4)));
+        assert_eq!(overall(&profile, said, None), Some((Bound::Request, 2)));
+        profile.code.route.timeouts = request(3);
+        assert_eq!(overall(&profile, said, Some(60)), Some((Bound::Request, 4)), "the control plane is above code");
+        let silent = Timeouts { request: None, ..said };
+        assert_eq!(overall(&profile, silent, Some(60)), Some((Bound::Request, 3)));
+        profile.pins.route.timeouts = request(1);
+        assert_eq!(overall(&profile, said, Some(60)), Some((Bound::Request, 1)));
     }
 
     #[test]
     fn nearer_of_own_and_callers_limit_wins() {
-        let limits = TimeLimits::from(&Timeouts { request: seconds(5), ..Timeouts::default() });
-        assert_eq!(limits.overall(Some(Duration::from_secs(1))), Some(Duration::from_secs(1)));
-        assert_eq!(limits.overall(Some(Duration::from_secs(9))), Some(Duration::from_secs(5)));
+        let profile = profile(Semantics::Envoy, preset::bare());
+        assert_eq!(overall(&profile, request(5), Some(1)), Some((Bound::Request, 1)));
+        assert_eq!(overall(&profile, request(5), Some(9)), Some((Bound::Request, 5)));
+    }
+
+    #[test]
+    fn stream_duration_is_a_bound_of_its_own() {
+        let profile = profile(Semantics::Envoy, preset::bare());
+        let said = Timeouts { max_stream_duration: seconds(9), ..request(1) };
+        assert_eq!(overall(&profile, said, None), Some((Bound::StreamDuration, 9)));
+        let of_listener = plan(&profile, &host(request(10), |_| {}), seconds(2), false).limits.overall(None);
+        assert_eq!(
+            of_listener,
+            Limit::of(Bound::StreamDuration, seconds(2)),
+            "the listener's caps the route's timeout"
+        );
+    }
+
+    #[test]
+    fn nearer_limit_on_silence_is_the_one() {
+        let mut profile = profile(Semantics::Envoy, preset::bare());
+        let silence = |profile: &Profile, per_try_idle, idle| {
+            let said = Timeouts { per_try_idle: seconds(per_try_idle), idle: seconds(idle), ..Timeouts::default() };
+            plan(profile, &host(said, |_| {}), None, false).limits.silence.map(|silence| silence.bound)
+        };
+        assert_eq!(silence(&profile, 1, 2), Some(Bound::PerTryIdle));
+        assert_eq!(silence(&profile, 2, 1), Some(Bound::Idle));
+        profile.pins.route.timeouts.idle = Some(TimeLimit::OFF);
+        assert_eq!(silence(&profile, 2, 1), Some(Bound::PerTryIdle));
     }
 
     #[test]
@@ -380,21 +597,23 @@ mod tests {
                 .set(HeaderName::from_static("x-level"), template, HeaderAppend::Overwrite)
                 .expect("legal")
         };
-        let mut route = Route::new(RouteMatch::any(), Action::Forward(Forward::to(ClusterChoice::One("c".into()))));
-        route.request_headers = change("route");
-        let route = Arc::new(route);
-        let mut host = VirtualHost::new("h", vec![mesh_core::config::Domain::Any], vec![route.clone()]).expect("legal");
+        let mut host = host(Timeouts::default(), |route| route.request_headers = change("route"));
         host.request_headers = change("host");
-        let order = |turned: bool| {
-            let mut routes = RouteConfig::new("r", vec![host.clone()]).expect("legal");
-            routes.most_specific_mutations_win = turned;
-            let listener = Listener::new("l", Arc::new(routes));
-            let plan = Plan::new(&profile(Semantics::Envoy), &listener, &host, &route, &mut |_| Some(()));
-            let Step::Forward(forward) = plan.step else { panic!("it forwards") };
-            let Targets::One(target) = forward.targets else { panic!("to one cluster") };
-            target.request_headers
+        let profile = profile(Semantics::Envoy, preset::bare());
+        let order = |turned| match &plan(&profile, &host, None, turned).to {
+            Destinations::One(destination) => destination.treatment.request_headers.clone(),
+            to => panic!("to one cluster: {to:?}"),
         };
         assert_eq!(order(false), [change("route"), change("host")]);
         assert_eq!(order(true), [change("host"), change("route")]);
+    }
+
+    #[test]
+    fn counter_of_a_filter_outlives_an_update_of_its_routes() {
+        let (listener, filter) = ("l".into(), "f".into());
+        let mut active = ActiveFaults::default();
+        let before = active.of(1, &listener, &filter);
+        assert!(Arc::ptr_eq(&before, &active.of(1, &listener, &filter)));
+        assert!(!Arc::ptr_eq(&before, &active.of(2, &listener, &filter)), "another's target of that name");
     }
 }

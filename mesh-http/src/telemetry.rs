@@ -8,9 +8,12 @@
 //! | `mesh_requests_total` | counter | `cluster`, `outcome` | requests that ended: `success`, `server_error`, `gateway_error`, `cancelled`, `local` |
 //! | `mesh_request_duration_seconds` | histogram | `cluster` | from the call to the end of the response |
 //! | `mesh_requests_active` | gauge | `cluster` | requests under way |
+//! | `mesh_unrouted_requests_total` | counter | `target`, `outcome` | requests that ended before they had a cluster: redirects, direct responses, and what had no configuration, route or cluster |
+//! | `mesh_unrouted_request_duration_seconds` | histogram | `target` | from the call to that end |
+//! | `mesh_unrouted_requests_active` | gauge | `target` | requests that wait for their configuration, or their cluster |
 //! | `mesh_attempts_total` | counter | `cluster` | attempts; what exceeds the requests are retries |
 //!
-//! Each request that is sent is a [`tracing`] span called `request`, of level `INFO` and target `mesh_http`, with the fields that
+//! Every request is counted once, in one of the two families. It is a [`tracing`] span called `request`, of level `INFO` and target `mesh_http`, with the fields that
 //! OpenTelemetry's conventions name (`otel.kind`, `http.request.method`, `server.address`, `url.path`,
 //! `http.response.status_code`, `rpc.grpc.status_code`, `error.type`) and `mesh.cluster`. It lasts until the response has
 //! ended. Where no subscriber wants it, it costs one look at a static.
@@ -35,41 +38,55 @@ use tokio::time::Instant;
 use tracing::{Span, field::Empty};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The metrics of one cluster.
-pub(crate) struct ClusterMetrics {
+/// What is counted of calls, under one label.
+pub(crate) struct CallMetrics {
     requests: [Counter; 5],
     duration: Histogram,
     active: Gauge,
+}
+
+/// The metrics of one cluster.
+pub(crate) struct ClusterMetrics {
+    calls: Arc<CallMetrics>,
     attempts: Counter,
 }
 
 /// The record of one call; settled with its outcome, or dropped when the caller goes away.
 pub(crate) struct CallRecord {
     /// One reference, where the handles are many, and move with the call.
-    metrics: Arc<ClusterMetrics>,
+    metrics: Arc<CallMetrics>,
     start: Instant,
     span: Span,
     is_settled: bool,
 }
 
-// === impl ClusterMetrics ===
+// === impl CallMetrics ===
 
-impl ClusterMetrics {
-    /// The metrics of `cluster`, on the recorder that is installed at this moment.
-    pub(crate) fn of(cluster: &str) -> Self {
-        let requests = ["success", "server_error", "gateway_error", "cancelled", "local"].map(
+const OUTCOMES: [&str; 5] = ["success", "server_error", "gateway_error", "cancelled", "local"];
+
+impl CallMetrics {
+    /// Of the calls to `cluster`, on the recorder that is installed at this moment.
+    fn of_cluster(cluster: &str) -> Self {
+        let requests = OUTCOMES.map(
             |outcome| metrics::counter!("mesh_requests_total", "cluster" => cluster.to_owned(), "outcome" => outcome),
         );
         Self {
             requests,
             duration: metrics::histogram!("mesh_request_duration_seconds", "cluster" => cluster.to_owned()),
             active: metrics::gauge!("mesh_requests_active", "cluster" => cluster.to_owned()),
-            attempts: metrics::counter!("mesh_attempts_total", "cluster" => cluster.to_owned()),
         }
     }
 
-    pub(crate) fn attempted(&self) {
-        self.attempts.increment(1);
+    /// Of the calls to `target` that end before they have a cluster.
+    pub(crate) fn of_target(target: &str) -> Self {
+        let requests = OUTCOMES.map(|outcome| {
+            metrics::counter!("mesh_unrouted_requests_total", "target" => target.to_owned(), "outcome" => outcome)
+        });
+        Self {
+            requests,
+            duration: metrics::histogram!("mesh_unrouted_request_duration_seconds", "target" => target.to_owned()),
+            active: metrics::gauge!("mesh_unrouted_requests_active", "target" => target.to_owned()),
+        }
     }
 
     fn ended(&self, class: Class, duration: Duration) {
@@ -86,6 +103,32 @@ impl ClusterMetrics {
     }
 }
 
+impl std::fmt::Debug for CallMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CallMetrics").finish_non_exhaustive()
+    }
+}
+
+// === impl ClusterMetrics ===
+
+impl ClusterMetrics {
+    /// The metrics of `cluster`, on the recorder that is installed at this moment.
+    pub(crate) fn of(cluster: &str) -> Self {
+        Self {
+            calls: Arc::new(CallMetrics::of_cluster(cluster)),
+            attempts: metrics::counter!("mesh_attempts_total", "cluster" => cluster.to_owned()),
+        }
+    }
+
+    pub(crate) fn calls(&self) -> &Arc<CallMetrics> {
+        &self.calls
+    }
+
+    pub(crate) fn attempted(&self) {
+        self.attempts.increment(1);
+    }
+}
+
 impl std::fmt::Debug for ClusterMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ClusterMetrics").finish_non_exhaustive()
@@ -95,13 +138,18 @@ impl std::fmt::Debug for ClusterMetrics {
 // === impl CallRecord ===
 
 impl CallRecord {
-    /// The record of a call to the cluster `name`, in `span`.
-    pub(crate) fn open(metrics: &Arc<ClusterMetrics>, name: &str, span: Span, start: Instant) -> Self {
+    /// The record of a call that began at `start`, in `span`.
+    pub(crate) fn open(metrics: &Arc<CallMetrics>, span: Span, start: Instant) -> Self {
         metrics.active.increment(1.0);
-        if !span.is_none() {
-            span.record("mesh.cluster", name);
-        }
         Self { metrics: metrics.clone(), start, span, is_settled: false }
+    }
+
+    /// The call goes to the cluster `name`, and is counted there from now on.
+    pub(crate) fn goes_to(&mut self, metrics: &Arc<CallMetrics>, name: &str) {
+        metrics.active.increment(1.0);
+        self.metrics.active.decrement(1.0);
+        self.metrics = metrics.clone();
+        name_cluster(&self.span, name);
     }
 
     fn end(&mut self, class: Class, duration: Duration) {
@@ -127,7 +175,7 @@ impl Drop for CallRecord {
     }
 }
 
-/// The span of a request that is about to be routed.
+/// The span of a request, from its beginning.
 pub(crate) fn span<B>(request: &Request<B>) -> Span {
     tracing::info_span!(
         target: "mesh_http",
@@ -141,6 +189,13 @@ pub(crate) fn span<B>(request: &Request<B>) -> Span {
         rpc.grpc.status_code = Empty,
         error.type = Empty,
     )
+}
+
+/// Writes into a request's span which cluster it goes to.
+pub(crate) fn name_cluster(span: &Span, name: &str) {
+    if !span.is_none() {
+        span.record("mesh.cluster", name);
+    }
 }
 
 /// Writes what became of a request into its span.

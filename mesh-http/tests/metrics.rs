@@ -3,17 +3,22 @@
 
 mod client_support;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use client_support::{Net, says, text};
 use http::StatusCode;
-use mesh_core::config::RetryPolicy;
+use mesh_core::{
+    config::{
+        Action, DirectResponse, PathMatch, Redirect, RetryPolicy, Route, RouteConfig, RouteMatch, Snapshot, VirtualHost,
+    },
+    source::{ConfigSource, Interest, SourceStatus, Work},
+};
 use mesh_http::{Client, Mesh};
 use metrics_util::{
     MetricKind,
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 /// What was recorded since the last look, by name and labels.
 fn recorded(snapshotter: &Snapshotter) -> BTreeMap<String, (MetricKind, f64)> {
@@ -55,6 +60,7 @@ async fn requests_attempts_and_durations_are_counted_by_cluster_and_outcome() {
     }
     drop(client.get("http://reviews/").await.unwrap());
     client.get("http://elsewhere/").await.unwrap_err();
+    client.get("no uri at all").await.unwrap_err();
 
     let recorded = recorded(&recorder.snapshotter());
     let expected = [
@@ -67,6 +73,10 @@ async fn requests_attempts_and_durations_are_counted_by_cluster_and_outcome() {
         ("mesh_requests_active{cluster=reviews}", MetricKind::Gauge, 0.0),
         // The request that is answered with 503 is tried three times.
         ("mesh_attempts_total{cluster=reviews}", MetricKind::Counter, 8.0),
+        // What goes elsewhere has no route, and so no cluster; what is no request is not counted.
+        ("mesh_unrouted_requests_total{target=reviews,outcome=local}", MetricKind::Counter, 1.0),
+        ("mesh_unrouted_request_duration_seconds{target=reviews}", MetricKind::Histogram, 1.0),
+        ("mesh_unrouted_requests_active{target=reviews}", MetricKind::Gauge, 0.0),
     ];
     for (name, kind, value) in expected {
         assert_eq!(recorded.get(name), Some(&(kind, value)), "{name} in {recorded:#?}");
@@ -87,4 +97,74 @@ async fn request_is_active_until_its_response_has_been_read_or_dropped() {
     text(one).await;
     drop(two);
     assert_eq!(recorded(&snapshotter)[ACTIVE].1, -2.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_made_before_there_is_a_cluster_are_counted_by_target() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let route = |path, action| Route::new(RouteMatch::path(PathMatch::exact(path)), action);
+    let respond = |status| Action::Respond(DirectResponse::new(status, "").unwrap());
+    let host = VirtualHost::any(
+        "all",
+        vec![
+            route("/redirect", Action::Redirect(Redirect::new(StatusCode::FOUND).unwrap())),
+            route("/here", respond(StatusCode::OK)),
+            route("/sorry", respond(StatusCode::INTERNAL_SERVER_ERROR)),
+        ],
+    );
+    let routes = RouteConfig::new("r", vec![host]).unwrap();
+    let client = Client::builder("shop").routes(routes).build().unwrap();
+    for path in ["/redirect", "/here", "/sorry"] {
+        client.get(format!("http://shop{path}")).await.unwrap();
+    }
+    client.get("http://shop/elsewhere").await.unwrap_err();
+    let recorded = recorded(&recorder.snapshotter());
+    for (outcome, count) in [("success", 2.0), ("server_error", 1.0), ("local", 1.0), ("cancelled", 0.0)] {
+        let name = format!("mesh_unrouted_requests_total{{target=shop,outcome={outcome}}}");
+        assert_eq!(recorded[&name].1, count, "{outcome}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_for_its_configuration_is_active_and_then_counted() {
+    const ACTIVE: &str = "mesh_unrouted_requests_active{target=reviews}";
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let snapshotter = recorder.snapshotter();
+    let net = Net::serving(|_, _| says("ok"));
+    let client = Client::builder("reviews").mesh(&Mesh::builder().source(Silent).connector(net).build().unwrap());
+    let client = client.build().unwrap();
+    let mut waiting = Box::pin(client.get("http://reviews/"));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    assert_eq!(recorded(&snapshotter)[ACTIVE].1, 1.0);
+    waiting.await.unwrap_err();
+    drop(client.get("http://reviews/"));
+    let recorded = recorded(&snapshotter);
+    assert_eq!(recorded[ACTIVE].1, -1.0, "since the last look");
+    for outcome in ["local", "cancelled"] {
+        let name = format!("mesh_unrouted_requests_total{{target=reviews,outcome={outcome}}}");
+        assert_eq!(recorded[&name].1, 1.0, "{outcome}");
+    }
+}
+
+/// Never says anything.
+struct Silent;
+
+impl ConfigSource for Silent {
+    fn watch(&self, _: &str) -> Interest {
+        Interest::new(|| {})
+    }
+
+    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        watch::channel(Arc::default()).1
+    }
+
+    fn work(&self) -> Work {
+        Box::pin(std::future::pending())
+    }
+
+    fn status(&self) -> SourceStatus {
+        SourceStatus::new("nobody")
+    }
 }

@@ -8,7 +8,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -25,12 +28,14 @@ use crate::{
 
 mod available;
 mod background;
+mod drops;
 mod factory;
 mod status;
 mod transport;
 
 pub use self::{
     available::Available,
+    drops::Dropped,
     factory::{FromFactory, PerRequest, ServiceFuture},
     status::{ClusterStatus, EndpointStatus, PriorityStatus},
     transport::{Dispatch, Transport, Undelivered},
@@ -44,6 +49,8 @@ pub struct Cluster<T: Transport> {
     home: Arc<Home>,
     set: ArcSwap<EndpointSet<T::Handle>>,
     policy: ArcSwap<ClusterPolicy>,
+    /// Whether the set drops requests, which hardly any does: spares requests a look at it.
+    is_dropping: AtomicBool,
     writer: Mutex<Writer>,
 }
 
@@ -78,6 +85,7 @@ impl<T: Transport> Cluster<T> {
             home,
             set: ArcSwap::from_pointee(EndpointSet::new(Arc::new(Roster::empty()), rules, seed)),
             policy: ArcSwap::from_pointee(policy),
+            is_dropping: AtomicBool::new(false),
             writer: Mutex::new(Writer { seed, last_id: 0, generation: 0, outlier }),
         })
     }
@@ -114,6 +122,7 @@ impl<T: Transport> Cluster<T> {
             gone.iter().for_each(|seat| outlier.forget(seat.id()));
         }
         self.publish(&mut writer, roster.clone(), before.rules);
+        self.is_dropping.store(!roster.drops.is_empty(), Relaxed);
         drop(writer);
 
         // The transport is other people's code: never called under the lock.

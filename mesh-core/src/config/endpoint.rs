@@ -15,7 +15,7 @@ use super::{ConfigError, Fraction, Weight};
 pub struct Endpoints {
     groups: Vec<LocalityEndpoints>,
     overprovisioning: u32,
-    drops: Vec<Drop>,
+    drops: Vec<DropOverload>,
 }
 
 /// The endpoints of one locality at one priority (`LocalityLbEndpoints`).
@@ -100,7 +100,7 @@ pub enum MetadataValue {
 
 /// A share of requests that is refused before balancing (`ClusterLoadAssignment.Policy.DropOverload`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drop {
+pub struct DropOverload {
     /// Whose decision it is, for reports.
     pub category: Arc<str>,
     /// How many.
@@ -163,9 +163,12 @@ impl Endpoints {
         Ok(self)
     }
 
-    /// Requests to refuse before balancing; each category draws for itself, in order.
+    /// Requests to refuse before balancing; each category draws for itself, in order, once a request.
+    ///
+    /// Clients draw before they count or balance a request; who uses the layers one by one does, by
+    /// [`Cluster::drop_overload`](crate::cluster::Cluster::drop_overload).
     #[must_use]
-    pub fn with_drops(mut self, drops: Vec<Drop>) -> Self {
+    pub fn with_drops(mut self, drops: Vec<DropOverload>) -> Self {
         self.drops = drops;
         self
     }
@@ -181,7 +184,7 @@ impl Endpoints {
     }
 
     /// What is refused before balancing.
-    pub fn drops(&self) -> &[Drop] {
+    pub fn drops(&self) -> &[DropOverload] {
         &self.drops
     }
 

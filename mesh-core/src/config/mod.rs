@@ -28,7 +28,7 @@ pub use self::{
         RetryBudget, Thresholds,
     },
     endpoint::{
-        Address, Drop, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata, MetadataValue,
+        Address, DropOverload, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata, MetadataValue,
     },
     error::{ConfigError, Decoded, Warning},
     header::{HeaderAppend, HeaderMutations, HeaderTemplate, RenderedMutations, TemplateScope},
@@ -47,13 +47,15 @@ pub use self::{
     value::{Fraction, Percent, TimeLimit, Weight},
 };
 
-/// Whose rules count where Envoy and gRPC disagree; fixed by the kind of client.
+/// Whose rules count where Envoy and gRPC disagree about what a control plane says; fixed by the kind of client. What
+/// stands in code means what its documentation says, which is Envoy's meaning, in gRPC channels too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Semantics {
     /// Envoy's: HTTP clients.
     #[default]
     Envoy,
-    /// gRPC's: gRPC channels. Route timeouts yield to stream durations (A31), endpoint weights and overprovisioning do not
-    /// count (A27), localities always share by weight.
+    /// gRPC's: gRPC channels. Route timeouts yield to stream durations (A31), endpoint weights, overprovisioning and panic
+    /// do not count (A27), localities always share by weight; redirects, direct responses and clusters that a header names
+    /// fail their requests (A28).
     Grpc,
 }

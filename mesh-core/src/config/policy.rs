@@ -32,7 +32,8 @@ pub struct RoutePolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
     /// From the request to the end of its response, all attempts and back-off included (`RouteAction.timeout`). Envoy's
-    /// default is 15 s; gRPC ignores this field in favour of [`max_stream_duration`](Self::max_stream_duration).
+    /// default is 15 s; of a control plane's, gRPC ignores this field in favour of
+    /// [`max_stream_duration`](Self::max_stream_duration).
     pub request: Option<TimeLimit>,
     /// From an attempt's start to its response head (`RetryPolicy.per_try_timeout`). Off by default.
     pub per_try: Option<TimeLimit>,
@@ -44,10 +45,11 @@ pub struct Timeouts {
     /// From the request to the end of its response, for streams (`RouteAction.max_stream_duration`). When a route sets
     /// it, [`request`](Self::request) no longer counts (Envoy).
     pub max_stream_duration: Option<TimeLimit>,
-    /// Caps a caller's `grpc-timeout` (`max_stream_duration.grpc_timeout_header_max`, gRFC A31); off takes the header as
-    /// it is; unset ignores the header where the route's own limit is set.
+    /// Has a caller's `grpc-timeout` replace the limit that the route sets, up to this maximum
+    /// (`max_stream_duration.grpc_timeout_header_max`); off takes the header as it is; unset, the nearer of both counts. Of a
+    /// control plane's, gRPC takes it for the deadline of every call instead (gRFC A31), off for none.
     pub grpc_timeout_max: Option<TimeLimit>,
-    /// Subtracted from a caller's `grpc-timeout` (`grpc_timeout_header_offset`).
+    /// Subtracted from a caller's `grpc-timeout` that replaces a limit (`grpc_timeout_header_offset`); gRPC reads none.
     pub grpc_timeout_offset: Option<Duration>,
 }
 
@@ -56,9 +58,11 @@ pub struct Timeouts {
 pub struct ClusterPolicy {
     /// How an endpoint is picked. Default: round robin.
     pub load_balancing: Option<LoadBalancing>,
-    /// Whether localities share traffic by their weights (`locality_weighted_lb_config`). gRPC always does.
+    /// Whether localities share traffic by their weights (`locality_weighted_lb_config`). gRPC does, unless its own
+    /// code says otherwise of endpoints in code.
     pub locality_weighted: Option<bool>,
-    /// Below this share of available endpoints, health is ignored (`healthy_panic_threshold`). Default 50 %.
+    /// Below this share of available endpoints, health is ignored (`healthy_panic_threshold`). Default 50 %; never for gRPC,
+    /// unless its own code says so of endpoints in code.
     pub panic_threshold: Option<Percent>,
     /// How many requests, connections and retries may be under way.
     pub circuit_breakers: CircuitBreakers,

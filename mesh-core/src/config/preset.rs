@@ -51,6 +51,7 @@ pub fn service() -> Policy {
 /// - No request timeout: the caller's deadline is the limit, and streams live as long as they like.
 /// - Retries: two, where it is safe, as there. gRPC methods do not tell whether they are idempotent, so only what was not
 ///   processed is repeated, unless the call is marked idempotent; then UNAVAILABLE and lost connections are too.
+/// - Localities share by their weights, and health is never ignored, as gRPC has it (gRFC A27).
 /// - HTTP/2, with a ping after six minutes of silence while calls are under way, so that a dead peer is found without
 ///   traffic. gRPC's servers permit one in five minutes, and end connections that bring more (gRFC A8).
 pub fn rpc() -> Policy {
@@ -59,6 +60,8 @@ pub fn rpc() -> Policy {
         timeouts: Timeouts { request: Some(TimeLimit::OFF), ..Timeouts::default() },
         retry: Some(Arc::new(safe_retry())),
     };
+    policy.cluster.locality_weighted = Some(true);
+    policy.cluster.panic_threshold = Some(Percent::ZERO);
     policy.cluster.connections = ConnectionPolicy {
         protocol: Some(HttpProtocol::Http2),
         idle_timeout: limit(30 * 60),

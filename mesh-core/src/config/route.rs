@@ -2,7 +2,10 @@
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
-use http::{HeaderName, StatusCode};
+use http::{
+    HeaderName, StatusCode,
+    uri::{Authority, Scheme},
+};
 
 use super::{
     ConfigError, FaultInjection, Fraction, HeaderMatcher, HeaderMutations, QueryMatcher, Regex, RequestPriority,
@@ -188,8 +191,8 @@ pub enum PathRewrite {
 /// An authority that replaces the request's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostRewrite {
-    /// This one.
-    Literal(Box<str>),
+    /// This one; see [`literal`](Self::literal).
+    Literal(Authority),
     /// The first value of this header; none, no rewrite.
     Header(HeaderName),
     /// The hostname of the endpoint that is picked (`auto_host_rewrite`).
@@ -203,9 +206,9 @@ pub struct Redirect {
     /// 301, 302, 303, 307 or 308.
     pub status: StatusCode,
     /// Another scheme.
-    pub scheme: Option<Box<str>>,
-    /// Another host.
-    pub host: Option<Box<str>>,
+    pub scheme: Option<Scheme>,
+    /// Another host; [`HostRewrite::literal`] says which are legal.
+    pub host: Option<Authority>,
     /// Another port.
     pub port: Option<u16>,
     /// Another path.
@@ -604,6 +607,26 @@ fn rust_substitution(re2: &str) -> String {
     out
 }
 
+// === impl HostRewrite ===
+
+impl HostRewrite {
+    /// Replaces the authority by `text`: a host, or a host with a port.
+    ///
+    /// # Errors
+    ///
+    /// Refuses what no authority can be, such as a text with blanks, and user information.
+    pub fn literal(text: &str) -> Result<Self, ConfigError> {
+        authority("host_rewrite_literal", text).map(Self::Literal)
+    }
+}
+
+fn authority(field: &'static str, text: &str) -> Result<Authority, ConfigError> {
+    match text.parse::<Authority>() {
+        Ok(authority) if !text.contains('@') => Ok(authority),
+        _ => Err(ConfigError::new(field, text, "give a host, or host:port")),
+    }
+}
+
 // === impl Redirect ===
 
 impl Redirect {
@@ -617,6 +640,27 @@ impl Redirect {
             return Err(ConfigError::new("redirect.response_code", status, "use 301, 302, 303, 307 or 308"));
         }
         Ok(Self { status, scheme: None, host: None, port: None, path: None, strip_query: false })
+    }
+
+    /// To another scheme, such as `https`.
+    ///
+    /// # Errors
+    ///
+    /// Refuses what no scheme can be.
+    pub fn to_scheme(mut self, text: &str) -> Result<Self, ConfigError> {
+        let refuse = |_| ConfigError::new("scheme_redirect", text, "give a scheme, such as https");
+        self.scheme = Some(text.parse().map_err(refuse)?);
+        Ok(self)
+    }
+
+    /// To another host, or host and port.
+    ///
+    /// # Errors
+    ///
+    /// As [`HostRewrite::literal`].
+    pub fn to_host(mut self, text: &str) -> Result<Self, ConfigError> {
+        self.host = Some(authority("host_redirect", text)?);
+        Ok(self)
     }
 }
 
@@ -687,6 +731,17 @@ mod tests {
         };
         assert!(of(&[]).is_err() && of(&[0, 0]).is_err() && of(&[u32::MAX, 1]).is_err());
         assert!(of(&[0, 1]).is_ok());
+    }
+
+    #[test]
+    fn hosts_and_schemes_that_no_request_could_name_are_refused() {
+        let found = || Redirect::new(StatusCode::FOUND).expect("a redirect");
+        for bad in ["", "bad host", "a\r\nset-cookie: b", "me@shop", "shop/x"] {
+            assert_eq!(HostRewrite::literal(bad).expect_err(bad).field(), "host_rewrite_literal");
+            assert_eq!(found().to_host(bad).expect_err(bad).field(), "host_redirect");
+        }
+        assert_eq!(found().to_scheme("a b").expect_err("a blank").field(), "scheme_redirect");
+        assert!(HostRewrite::literal("shop:80").is_ok() && found().to_host("[::1]:80").is_ok());
     }
 
     #[test]

@@ -92,6 +92,12 @@ impl Expiry {
         Self { at, limit, bound }
     }
 
+    /// The one of two that comes first; the one there is, where there is only one.
+    #[inline]
+    pub fn nearer(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        one.into_iter().chain(other).min_by_key(|expiry| expiry.at)
+    }
+
     /// When time is up.
     pub const fn at(&self) -> Instant {
         self.at

@@ -5,7 +5,7 @@ use std::{collections::HashMap, num::NonZeroU64, ops::Range, sync::Arc};
 use super::{EndpointId, Seat};
 use crate::{
     balance::{Index, Rules},
-    config::{self, Address, HealthStatus, Locality, Metadata},
+    config::{self, Address, DropOverload, HealthStatus, Locality, Metadata},
 };
 
 /// The endpoints of a cluster at one moment, immutable. An ejection makes a new index over the same roster.
@@ -21,6 +21,7 @@ pub(crate) struct Roster<H> {
     pub(crate) groups: Box<[Group]>,
     /// In percent.
     pub(crate) overprovisioning: u32,
+    pub(crate) drops: Box<[DropOverload]>,
 }
 
 /// An endpoint as a member of a set.
@@ -65,7 +66,12 @@ impl<H> EndpointSet<H> {
 
 impl<H> Roster<H> {
     pub(crate) fn empty() -> Self {
-        Self { members: Box::default(), groups: Box::default(), overprovisioning: config::Endpoints::OVERPROVISIONING }
+        Self {
+            members: Box::default(),
+            groups: Box::default(),
+            overprovisioning: config::Endpoints::OVERPROVISIONING,
+            drops: Box::default(),
+        }
     }
 
     /// The roster of `config`. Who was in the roster before keeps the seat; who is new gets a number of `next_id`.
@@ -86,7 +92,12 @@ impl<H> Roster<H> {
                 members: start..members.len() as u32,
             });
         }
-        Self { members: members.into(), groups: groups.into(), overprovisioning: config.overprovisioning() }
+        Self {
+            members: members.into(),
+            groups: groups.into(),
+            overprovisioning: config.overprovisioning(),
+            drops: config.drops().into(),
+        }
     }
 
     /// Who is here and not in `next`.

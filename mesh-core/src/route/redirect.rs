@@ -1,6 +1,6 @@
 //! The answer of a route that redirects (`RedirectAction`).
 
-use http::{HeaderValue, Response, StatusCode, header::LOCATION};
+use http::{HeaderValue, Response, StatusCode, header::LOCATION, uri::Scheme};
 
 use crate::config::{PathMatch, Redirect, RedirectPath, RequestHead};
 
@@ -10,7 +10,7 @@ use crate::config::{PathMatch, Redirect, RedirectPath, RequestHead};
 /// none, as on an inbound HTTP/1 connection), its authority and its path with the query. A port that is the default
 /// of the request's scheme goes when the scheme changes, as it would be wrong for the new one.
 ///
-/// A location that no header can hold, because the configuration wrote control characters into it, is answered with 500.
+/// A location that no header can hold, because the configuration wrote control characters into its path, is answered with 500.
 ///
 /// # Examples
 ///
@@ -18,8 +18,7 @@ use crate::config::{PathMatch, Redirect, RedirectPath, RequestHead};
 /// use http::{StatusCode, header::LOCATION};
 /// use mesh_core::{config::{PathMatch, Redirect, RequestHead}, route::redirect};
 ///
-/// let mut to_https = Redirect::new(StatusCode::MOVED_PERMANENTLY)?;
-/// to_https.scheme = Some("https".into());
+/// let to_https = Redirect::new(StatusCode::MOVED_PERMANENTLY)?.to_scheme("https")?;
 /// let request = http::Request::get("http://shop:80/cart?id=7").body(()).expect("a legal request");
 /// let response = redirect(&to_https, &RequestHead::of(&request), &PathMatch::prefix("/"));
 /// assert_eq!(response.headers()[LOCATION], "https://shop/cart?id=7");
@@ -39,9 +38,9 @@ pub fn redirect(redirect: &Redirect, head: &RequestHead<'_>, matches: &PathMatch
 
 fn location(redirect: &Redirect, head: &RequestHead<'_>, matches: &PathMatch) -> String {
     let old_scheme = head.uri.scheme_str().unwrap_or("http");
-    let scheme = redirect.scheme.as_deref().unwrap_or(old_scheme);
-    let host = match redirect.host.as_deref() {
-        Some(host) => host,
+    let scheme = redirect.scheme.as_ref().map_or(old_scheme, Scheme::as_str);
+    let host = match &redirect.host {
+        Some(host) => host.as_str(),
         None => kept_authority(head.authority, old_scheme, scheme, redirect.port.is_some()),
     };
     let port = redirect.port.map(|port| format!(":{port}")).unwrap_or_default();
@@ -92,13 +91,13 @@ mod tests {
     #[test]
     fn what_is_not_replaced_is_the_requests() {
         assert_eq!(location_of(&found(), "http://shop:8080/old?q"), "http://shop:8080/old?q");
-        let host = Redirect { host: Some("mall".into()), ..found() };
+        let host = found().to_host("mall").expect("legal");
         assert_eq!(location_of(&host, "https://shop:8443/old?q"), "https://mall/old?q");
     }
 
     #[test]
     fn default_port_goes_when_the_scheme_changes_and_only_then() {
-        let to = |scheme: &str| Redirect { scheme: Some(scheme.into()), ..found() };
+        let to = |scheme: &str| found().to_scheme(scheme).expect("legal");
         assert_eq!(location_of(&to("https"), "http://shop:80/"), "https://shop/");
         assert_eq!(location_of(&to("https"), "http://shop:8080/"), "https://shop:8080/");
         assert_eq!(location_of(&to("http"), "https://shop:443/"), "http://shop/");
@@ -135,7 +134,8 @@ mod tests {
     #[test]
     fn location_that_no_header_can_hold_is_answered_with_500() {
         let request = http::Request::get("http://shop/").body(()).expect("legal");
-        let bad = Redirect { host: Some("a\r\nset-cookie: b".into()), ..found() };
+        let path = RedirectPath::Whole("/a\r\nset-cookie: b".into());
+        let bad = Redirect { path: Some(path), ..found() };
         let response = redirect(&bad, &RequestHead::of(&request), &PathMatch::prefix("/"));
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(response.headers().is_empty());

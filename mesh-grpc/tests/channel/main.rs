@@ -10,3 +10,4 @@ mod drain;
 mod faults;
 mod inbound;
 mod retries;
+mod routes;

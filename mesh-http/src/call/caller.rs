@@ -10,20 +10,21 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, Request};
+use http::Request;
 use mesh_core::{
     Dice,
-    deadline::Expiry,
+    deadline::{Bound, Expiry},
     outcome::{FailureKind, Sent},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{CallOptions, Facts};
+use super::CallOptions;
 use crate::{
     Error, Mesh,
-    mesh::{State, Target},
+    mesh::{Routes, Target},
     protocol::Protocol,
     scope::Scope,
+    telemetry::CallMetrics,
 };
 
 /// What the clones of a client share.
@@ -35,6 +36,8 @@ pub(crate) struct Caller {
     number: u64,
     calls: AtomicU64,
     ready_timeout: Duration,
+    /// Of the calls that end before they have a cluster.
+    metrics: Arc<CallMetrics>,
 }
 
 /// What is a call's own from its beginning.
@@ -43,10 +46,11 @@ pub(crate) struct Beginning {
     /// The one reading of the clock at the start of a call.
     pub(crate) start: Instant,
     pub(crate) scope: Scope,
+    pub(crate) options: CallOptions,
 }
 
 /// Waits for a target's configuration.
-pub(crate) type Known = Pin<Box<dyn Future<Output = Result<Arc<State>, Error>> + Send>>;
+pub(crate) type Known = Pin<Box<dyn Future<Output = Result<Arc<Routes>, Error>> + Send>>;
 
 // === impl Caller ===
 
@@ -54,7 +58,8 @@ impl Caller {
     /// A caller of `target`; the mesh gives it a seed and a number.
     pub(crate) fn new(mesh: Mesh, target: Arc<Target>, ready_timeout: Duration) -> Self {
         let (seed, number) = mesh.seed_and_number();
-        Self { mesh, target, seed, number, calls: AtomicU64::new(0), ready_timeout }
+        let metrics = Arc::new(CallMetrics::of_target(&target.name));
+        Self { mesh, target, seed, number, calls: AtomicU64::new(0), ready_timeout, metrics }
     }
 
     pub(crate) fn mesh(&self) -> &Mesh {
@@ -65,10 +70,15 @@ impl Caller {
         &self.target
     }
 
-    /// Begins a call, which is made on this task.
-    pub(crate) fn begin(&self) -> Beginning {
+    pub(crate) fn metrics(&self) -> &Arc<CallMetrics> {
+        &self.metrics
+    }
+
+    /// Begins a call of `request`, which is made on this task.
+    pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> Beginning {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        Beginning { dice: self.dice_of(call), start: Instant::now(), scope: Scope::current() }
+        let (dice, options) = (self.dice_of(call), CallOptions::take(request));
+        Beginning { dice, start: Instant::now(), scope: Scope::current(), options }
     }
 
     /// The first roll of the call that comes next.
@@ -76,25 +86,25 @@ impl Caller {
         self.dice_of(self.calls.load(Ordering::Relaxed)).roll()
     }
 
-    /// Waits for the configuration: as long as the builder said, or the call itself, whichever is less. A call that waits
-    /// for ready has only its own limit.
-    pub(crate) fn known(self: Arc<Self>, own: Option<Expiry>, waits_for_ready: bool) -> Known {
+    /// Waits for a configuration other than `seen`: as long as the builder said, or the call itself, whichever is less. A
+    /// call that waits for ready has only its own limit.
+    pub(crate) fn known(self: Arc<Self>, seen: Arc<Routes>, own: Option<Expiry>, waits_for_ready: bool) -> Known {
         let bound = (!waits_for_ready).then_some(self.ready_timeout);
         Box::pin(async move {
             let waiting = async {
                 match bound {
-                    Some(bound) => timeout(bound, self.target.known()).await.ok(),
-                    None => Some(self.target.known().await),
+                    Some(bound) => timeout(bound, self.target.other_than(&seen)).await.ok(),
+                    None => Some(self.target.other_than(&seen).await),
                 }
             };
-            let state = match own {
+            let routes = match own {
                 Some(own) => match timeout_at(own.at(), waiting).await {
-                    Ok(state) => state,
+                    Ok(routes) => routes,
                     Err(_) => return Err(Error::from_below(own.elapsed(Sent::No).into())),
                 },
                 None => waiting.await,
             };
-            state.ok_or_else(|| self.mesh.why_waiting(&self.target.name, self.ready_timeout))
+            routes.ok_or_else(|| self.mesh.why_waiting(&self.target.name, self.ready_timeout))
         })
     }
 
@@ -112,27 +122,15 @@ impl Caller {
 impl Beginning {
     /// When the caller's own time is up: what `request` asks for itself, or what the scope says.
     pub(crate) fn expiry<B, P: Protocol>(&self, request: &Request<B>) -> Option<Expiry> {
-        let options = request.extensions().get::<CallOptions>().copied().unwrap_or_default();
-        let asked = asked::<P>(request.headers(), &options).map(|limit| Facts::expiry(self.start, limit));
-        nearer(asked, self.scoped(&options), Expiry::at)
+        let asked = P::asked_timeout(request.headers()).map(|limit| Expiry::new(Bound::Request, self.start, limit));
+        Expiry::nearer(asked, self.own_expiry())
     }
 
-    /// When the scope's time is up, for a request that keeps to it.
-    pub(super) fn scoped(&self, options: &CallOptions) -> Option<Expiry> {
-        let at = self.scope.deadline().filter(|_| !options.is_detached())?;
-        Some(Facts::expiry(self.start, at.saturating_duration_since(self.start)))
-    }
-}
-
-/// The time that a request asks for itself.
-pub(super) fn asked<P: Protocol>(headers: &HeaderMap, options: &CallOptions) -> Option<Duration> {
-    nearer(P::asked_timeout(headers), options.timeout(), |limit| *limit)
-}
-
-/// The one that comes first.
-pub(super) fn nearer<T, K: Ord>(one: Option<T>, other: Option<T>, key: impl Fn(&T) -> K) -> Option<T> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(std::cmp::min_by_key(one, other, key)),
-        (one, other) => one.or(other),
+    /// When the time is up that the options of a call give it, or the scope, for one that keeps to it.
+    pub(super) fn own_expiry(&self) -> Option<Expiry> {
+        let asked = self.options.timeout.map(|limit| Expiry::new(Bound::Request, self.start, limit));
+        let scoped = self.scope.deadline().filter(|_| !self.options.detached);
+        let scoped = scoped.map(|at| at.saturating_duration_since(self.start));
+        Expiry::nearer(asked, scoped.map(|limit| Expiry::new(Bound::Request, self.start, limit)))
     }
 }

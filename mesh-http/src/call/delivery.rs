@@ -13,7 +13,7 @@ use mesh_core::{
 };
 use pin_project::pin_project;
 
-use super::{Attempt, AttemptRest};
+use super::attempt::{Attempt, AttemptParts};
 use crate::{
     body::Outgoing,
     cluster::{EndpointBody, Handle},
@@ -27,7 +27,7 @@ pub(crate) struct Delivery {
     sending: Sending<Outgoing>,
     endpoint: EndpointId,
     /// Taken when the request comes back.
-    rejoin: Option<AttemptRest>,
+    parts: Option<AttemptParts>,
 }
 
 // === impl Handle ===
@@ -38,9 +38,9 @@ impl Dispatch<Attempt> for Handle {
 
     fn dispatch(&self, mut attempt: Attempt) -> Delivery {
         attempt.meets(self.hostname());
-        let (request, rest) = attempt.split();
-        let ask = Ask::new(rest.priority());
-        Delivery { sending: self.pool().send(request, ask), endpoint: self.id(), rejoin: Some(rest) }
+        let (request, parts) = attempt.into_parts();
+        let ask = Ask::new(parts.priority());
+        Delivery { sending: self.pool().send(request, ask), endpoint: self.id(), parts: Some(parts) }
     }
 }
 
@@ -54,8 +54,8 @@ impl Future for Delivery {
         Poll::Ready(match ready!(this.sending.poll(cx)) {
             Ok(response) => Ok(response.map(|body| EndpointBody::new(body, *this.endpoint))),
             Err(SendFailed { request, error }) => {
-                let rest = this.rejoin.take();
-                let request = request.and_then(|request| Some(rest?.join(request)));
+                let request = request.zip(this.parts.take());
+                let request = request.map(|(request, parts)| Attempt::from_parts(request, parts));
                 Err(Undelivered { request, error: error.into() })
             }
         })

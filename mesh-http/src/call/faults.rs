@@ -1,4 +1,4 @@
-//! Faults on purpose: which of them a request meets (`envoy.extensions.filters.http.fault.v3.HTTPFault`, gRFC A33).
+//! Faults on purpose: which of them a request meets, and the answer of an abort (`envoy.extensions.filters.http.fault.v3.HTTPFault`, gRFC A33).
 
 use std::{
     sync::{
@@ -8,16 +8,17 @@ use std::{
     time::Duration,
 };
 
+use http::Response;
 use mesh_core::{
     Dice,
     config::{AbortStatus, RequestHead},
 };
 
-use crate::plan::Fault;
+use crate::{body::Body, plan::Fault, protocol::Protocol};
 
-/// What a request meets: first the wait, then the answer.
+/// The faults that a request meets: first the wait, then the answer.
 #[derive(Debug, Default)]
-pub(crate) struct Met {
+pub(crate) struct InjectedFaults {
     pub(crate) delay: Option<Duration>,
     pub(crate) abort: Option<AbortStatus>,
     /// Kept until the fault is over, for those that limit how many are active.
@@ -28,12 +29,15 @@ pub(crate) struct Met {
 #[derive(Debug)]
 struct Active(Arc<AtomicU32>);
 
-impl Met {
-    /// Draws for every fault; delays add up, the first abort counts.
-    pub(crate) fn draw(faults: &[Fault], head: &RequestHead<'_>, dice: &mut Dice) -> Self {
+// === impl InjectedFaults ===
+
+impl InjectedFaults {
+    /// Draws for every fault that is meant for requests to `cluster`; delays add up, the first abort counts.
+    pub(crate) fn draw(faults: &[Fault], cluster: &str, head: &RequestHead<'_>, dice: &mut Dice) -> Self {
         let mut met = Self::default();
         for Fault { says, active } in faults {
-            if !says.headers.iter().all(|matcher| matcher.matches(head)) {
+            let is_meant = says.cluster.as_ref().is_none_or(|only| **only == *cluster);
+            if !is_meant || !says.headers.iter().all(|matcher| matcher.matches(head)) {
                 continue;
             }
             // Both are drawn for, so that one does not move the other's dice.
@@ -61,6 +65,8 @@ impl Met {
     }
 }
 
+// === impl Active ===
+
 impl Active {
     fn enter(active: &Arc<AtomicU32>, limit: Option<u32>) -> Option<Self> {
         let limit = limit.unwrap_or(u32::MAX);
@@ -75,6 +81,12 @@ impl Drop for Active {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
+}
+
+/// The answer to a request whose fault is an abort; Envoy's text.
+pub(crate) fn aborted<P: Protocol>(with: AbortStatus) -> Response<Body<P>> {
+    let body = if P::ABORT_HAS_TEXT { Body::from("fault filter abort") } else { Body::empty() };
+    P::abort(with).map(|()| body)
 }
 
 #[cfg(test)]
@@ -96,10 +108,10 @@ mod tests {
         FaultAbort::new(AbortStatus::Http(StatusCode::SERVICE_UNAVAILABLE), share(percent)).ok()
     }
 
-    fn draws(faults: &[Fault], times: u64) -> Vec<Met> {
+    fn draws(faults: &[Fault], times: u64) -> Vec<InjectedFaults> {
         let request = http::Request::get("/").header("x-user", "me").body(()).expect("legal");
         let head = RequestHead::of(&request);
-        (0..times).map(|call| Met::draw(faults, &head, &mut Dice::of_call(1, 1, call))).collect()
+        (0..times).map(|call| InjectedFaults::draw(faults, "c", &head, &mut Dice::of_call(1, 1, call))).collect()
     }
 
     #[test]
@@ -114,6 +126,15 @@ mod tests {
         let faults = fault(FaultInjection { abort: abort(100), max_active: Some(2), ..FaultInjection::default() });
         assert_eq!(draws(&faults, 5).iter().filter(|met| met.abort.is_some()).count(), 2);
         assert_eq!(faults[0].active.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn only_requests_to_its_cluster_meet_it() {
+        let to = |cluster: &str| {
+            fault(FaultInjection { abort: abort(100), cluster: Some(cluster.into()), ..FaultInjection::default() })
+        };
+        assert!(!draws(&to("c"), 1)[0].is_none());
+        assert!(draws(&to("d"), 1)[0].is_none());
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! A request in flight, as its caller sees it.
 //!
 //! ```text
-//! Waiting (no configuration yet) --> Held back (injected delay) --> Under way --> response
-//!         \________________________________\________________________\______--> error, or an answer made here
+//! Waiting (no configuration, or cluster, yet) --> Held back (injected delay) --> Under way --> response
+//!         \________________________________________\____________________________\______--> error, or an answer made here
 //! ```
+//!
+//! Every way out settles the record of the call, so that each call is told of once.
 
 use std::{
     future::Future,
@@ -17,25 +19,27 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::{
     config::RenderedMutations,
+    deadline::{Expiry, TimedBody},
     hold::{Hold, JoinEnd, Settle},
-    outcome::{BoxError, Failure, Flags, Outcome, Sent},
+    outcome::{BoxError, Classify, ClassifyEnd, Failure, FailureKind, Flags, Head, Outcome, Sent},
+    retry::{HttpRules, Judge},
 };
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 use tracing::Span;
 
 use super::{
-    CallOptions, Caller, Routed, Stack,
+    Caller, Stack,
     caller::{Beginning, Known},
-    faults::Met,
-    local,
+    faults::{InjectedFaults, aborted},
     route::{self, Forwarding, Routing},
+    routed::Routed,
     stack,
 };
 use crate::{
     Error,
-    body::Body,
-    mesh::State,
+    body::{AttemptBody, Body},
+    mesh::Routes,
     protocol::{Http, Protocol},
     telemetry::{self, CallRecord},
 };
@@ -50,7 +54,7 @@ where
     B::Error: Into<BoxError>,
 {
     stage: Stage<B, P>,
-    /// Set when the request is on its way, taken by its response.
+    /// Set when the request has a cluster, taken by its response.
     after: Option<After>,
 }
 
@@ -68,10 +72,10 @@ where
     Answered(Option<Box<Result<Response<Body<P>>, Error>>>),
 }
 
-/// For the configuration.
+/// For the configuration, or for a better one.
 struct Waiting<B> {
     /// There until it comes.
-    request: Option<(Beginning, Request<B>)>,
+    call: Option<Unrouted<B>>,
     caller: Arc<Caller>,
     known: Known,
 }
@@ -80,13 +84,24 @@ struct Waiting<B> {
 struct HeldBack<B> {
     delay: Pin<Box<Sleep>>,
     /// What the request meets; there until the delay is over.
-    met: Option<(Routed<B>, Met)>,
+    met: Option<(Routed<B>, InjectedFaults)>,
+}
+
+/// A call that has no cluster yet.
+struct Unrouted<B> {
+    beginning: Beginning,
+    request: Request<B>,
+    span: Span,
+    /// Opened when the call has to wait: most are counted at their cluster from the start.
+    record: Option<CallRecord>,
 }
 
 /// What waits for the response.
 struct After {
     record: CallRecord,
     changes: Vec<RenderedMutations>,
+    /// What has happened already: [`Flags::DI`].
+    flags: Flags,
 }
 
 // === impl ResponseFuture ===
@@ -96,14 +111,13 @@ where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(caller: &Arc<Caller>, request: Request<B>) -> Self {
+    pub(crate) fn new(caller: &Arc<Caller>, mut request: Request<B>) -> Self {
         let mut this = Self { stage: Stage::Answered(None), after: None };
-        let beginning = caller.begin();
-        let state = caller.target().state();
-        this.stage = match &**state {
-            State::Waiting => Self::wait(caller, beginning, request),
-            known => Self::begin(&mut this.after, caller, known, beginning, request),
-        };
+        let beginning = caller.begin(&mut request);
+        let span = telemetry::span(&request);
+        let call = Unrouted { beginning, request, span, record: None };
+        let routes = caller.target().routes();
+        this.stage = Self::begin(&mut this.after, caller, &routes, call);
         this
     }
 
@@ -111,43 +125,77 @@ where
         Self { stage: Stage::answered(Err(error)), after: None }
     }
 
-    /// There is no configuration yet.
-    fn wait(caller: &Arc<Caller>, beginning: Beginning, request: Request<B>) -> Stage<B, P> {
-        let options = request.extensions().get::<CallOptions>().copied().unwrap_or_default();
-        let known = caller.clone().known(beginning.expiry::<B, P>(&request), options.waits_for_ready());
-        Stage::Waiting(Box::new(Waiting { request: Some((beginning, request)), caller: caller.clone(), known }))
-    }
-
-    /// The configuration is known: the request is routed.
+    /// The request is routed by `routes`; or it waits for others.
     fn begin(
         after: &mut Option<After>,
-        caller: &Caller,
-        state: &State,
-        beginning: Beginning,
-        mut request: Request<B>,
+        caller: &Arc<Caller>,
+        routes: &Arc<Routes>,
+        mut call: Unrouted<B>,
     ) -> Stage<B, P> {
-        let compiled = match state {
-            State::Ready(compiled) => compiled,
-            State::Unavailable(reason) => return Stage::answered(Err(caller.unavailable(reason))),
-            State::Waiting => unreachable!("nobody begins before something is known"),
+        let waits_for_ready = call.beginning.options.wait_for_ready;
+        let compiled = match &**routes {
+            Routes::Ready(compiled) => compiled,
+            Routes::Waiting => return Self::wait_for_any(caller, routes, call),
+            Routes::Unavailable(_) if waits_for_ready => return Self::wait_for_any(caller, routes, call),
+            Routes::Unavailable(_) | Routes::Closed => {
+                let reason = routes.lacking().unwrap_or_default();
+                return Self::end(caller, call, Err(caller.unavailable(&reason)));
+            }
         };
-        let span = telemetry::span(&request);
-        telemetry::propagate(request.headers_mut(), &span);
-        match route::route(compiled, beginning, &mut request) {
-            Ok(Routing::Answer(answer)) => Stage::answered(Ok(*answer)),
-            Ok(Routing::Forward(forwarding)) => Self::forward(after, span, forwarding, request),
-            Err(error) => Stage::answered(Err(error)),
+        telemetry::propagate(call.request.headers_mut(), &call.span);
+        match route::route::<B, P>(compiled, &call.beginning, &mut call.request) {
+            Ok(Routing::Forward(forwarding)) => Self::forward(after, call, forwarding),
+            Ok(Routing::Answer(answer)) => Self::end(caller, call, Ok(*answer)),
+            Ok(Routing::Missing { deadline, .. }) if waits_for_ready => Self::wait(caller, routes, deadline, call),
+            Ok(Routing::Missing { error, .. }) | Err(error) => Self::end(caller, call, Err(error)),
         }
     }
 
-    fn forward(after: &mut Option<After>, span: Span, forwarding: Forwarding, request: Request<B>) -> Stage<B, P> {
+    /// To Waiting, with no limit known but the caller's own.
+    fn wait_for_any(caller: &Arc<Caller>, seen: &Arc<Routes>, call: Unrouted<B>) -> Stage<B, P> {
+        let own = call.beginning.expiry::<B, P>(&call.request);
+        Self::wait(caller, seen, own, call)
+    }
+
+    /// To Waiting, until there are other routes than `seen` or the time of the call is up.
+    fn wait(caller: &Arc<Caller>, seen: &Arc<Routes>, own: Option<Expiry>, mut call: Unrouted<B>) -> Stage<B, P> {
+        let Unrouted { beginning, span, record, .. } = &mut call;
+        record.get_or_insert_with(|| CallRecord::open(caller.metrics(), span.clone(), beginning.start));
+        let known = caller.clone().known(seen.clone(), own, beginning.options.wait_for_ready);
+        Stage::Waiting(Box::new(Waiting { call: Some(call), caller: caller.clone(), known }))
+    }
+
+    /// To Answered, without a cluster.
+    fn end(caller: &Caller, call: Unrouted<B>, result: Result<Response<Body<P>>, Error>) -> Stage<B, P> {
+        let Unrouted { beginning, span, record, .. } = call;
+        let mut record = record.unwrap_or_else(|| CallRecord::open(caller.metrics(), span, beginning.start));
+        record.settle(&match &result {
+            Ok(answer) => made_here::<P>(answer),
+            Err(error) => Outcome::failed(error.failure(), Instant::now()),
+        });
+        Stage::answered(result)
+    }
+
+    fn forward(after: &mut Option<After>, call: Unrouted<B>, forwarding: Forwarding) -> Stage<B, P> {
+        let Unrouted { request, span, record, .. } = call;
         let Forwarding { facts, faults, response_changes } = forwarding;
+        let (calls, name) = (facts.cluster.metrics().calls(), facts.cluster.name());
+        let record = match record {
+            Some(mut record) => {
+                record.goes_to(calls, name);
+                record
+            }
+            None => {
+                telemetry::name_cluster(&span, name);
+                CallRecord::open(calls, span, facts.start)
+            }
+        };
+        let flags = if faults.delay.is_some() { Flags::DI } else { Flags::default() };
+        *after = Some(After { record, changes: response_changes, flags });
         let (start, deadline) = (facts.start, facts.deadline);
-        let record = CallRecord::open(facts.cluster.metrics(), facts.cluster.name(), span, start);
-        *after = Some(After { record, changes: response_changes });
         let routed = Routed { request, facts };
         if faults.is_none() && deadline.is_none_or(|deadline| deadline.at() > start) {
-            return Stage::UnderWay(Box::pin(stack::<P>().call(routed)));
+            return Self::send(after, routed);
         }
         let until = start + faults.delay.unwrap_or_default();
         let until = deadline.map_or(until, |deadline| deadline.at().min(until));
@@ -156,19 +204,41 @@ where
     }
 
     /// What follows a delay: the deadline, if that is over, else the abort, if one is due, else the endpoint.
-    fn go_on(after: &mut Option<After>, routed: Routed<B>, met: &Met) -> Stage<B, P> {
+    fn go_on(after: &mut Option<After>, routed: Routed<B>, met: &InjectedFaults) -> Stage<B, P> {
         if let Some(deadline) = routed.facts.deadline.filter(|deadline| deadline.at() <= Instant::now()) {
-            let after = after.take().expect("nothing was answered yet");
-            return Stage::answered(after.finish(Err(deadline.elapsed(Sent::No).into())));
+            return Self::refuse(after, deadline.elapsed(Sent::No).into());
         }
         match met.abort {
-            None => Stage::UnderWay(Box::pin(stack::<P>().call(routed))),
+            None => Self::send(after, routed),
             Some(with) => {
                 let after = after.take().expect("nothing was answered yet");
-                Stage::answered(Ok(after.abort(local::aborted(with))))
+                Stage::answered(Ok(after.abort(aborted(with))))
             }
         }
     }
+
+    /// To UnderWay, unless the source of the endpoints sheds load, and chance takes this request.
+    fn send(after: &mut Option<After>, mut routed: Routed<B>) -> Stage<B, P> {
+        let facts = &mut routed.facts;
+        match facts.cluster.balanced().drop_overload(&mut facts.dice) {
+            None => Stage::UnderWay(Box::pin(stack::<P>().call(routed))),
+            Some(dropped) => Self::refuse(after, dropped.into()),
+        }
+    }
+
+    fn refuse(after: &mut Option<After>, error: BoxError) -> Stage<B, P> {
+        let after = after.take().expect("nothing was answered yet");
+        Stage::answered(after.finish(Err(error)))
+    }
+}
+
+/// What became of a request that was answered on this side.
+fn made_here<P: Protocol>(answer: &Response<Body<P>>) -> Outcome {
+    let judgement = match P::classifier().head(answer.status(), answer.headers()) {
+        Head::Final(judgement) => judgement,
+        Head::AtEnd(end) => end.end(answer.status(), None),
+    };
+    Outcome::responded(answer.status(), judgement, Instant::now())
 }
 
 impl<B, P: Protocol> Future for ResponseFuture<B, P>
@@ -188,15 +258,15 @@ where
                     return Poll::Ready(after.finish(result));
                 }
                 Stage::Answered(answer) => return Poll::Ready(*answer.take().expect("polled after completion")),
-                // From Waiting, to wherever the route leads.
-                Stage::Waiting(waiting) => match ready!(waiting.known.as_mut().poll(cx)) {
-                    Ok(state) => {
-                        let request = waiting.request.take();
-                        let (beginning, request) = request.expect("it is there until the configuration comes");
-                        Self::begin(&mut this.after, &waiting.caller, &state, beginning, request)
+                // From Waiting, to wherever the route leads, or to wait again.
+                Stage::Waiting(waiting) => {
+                    let result = ready!(waiting.known.as_mut().poll(cx));
+                    let call = waiting.call.take().expect("it is there until the configuration comes");
+                    match result {
+                        Ok(routes) => Self::begin(&mut this.after, &waiting.caller, &routes, call),
+                        Err(error) => Self::end(&waiting.caller, call, Err(error)),
                     }
-                    Err(error) => Stage::answered(Err(error)),
-                },
+                }
                 // From HeldBack, when the delay or the time of the request is over.
                 Stage::HeldBack(held) => {
                     ready!(held.delay.as_mut().poll(cx));
@@ -225,30 +295,34 @@ where
 impl After {
     fn finish<P: Protocol>(
         mut self,
-        result: Result<Response<mesh_core::deadline::TimedBody<crate::body::AttemptBody<P>>>, BoxError>,
+        result: Result<Response<TimedBody<AttemptBody<P>>>, BoxError>,
     ) -> Result<Response<Body<P>>, Error> {
         match result {
             Ok(response) => {
-                let mut response = JoinEnd.hold(response, self.record).map(Body::upstream);
-                for change in self.changes {
-                    change.apply(response.headers_mut());
-                }
-                Ok(response)
+                let response = JoinEnd.hold(response, self.record).map(Body::upstream);
+                Ok(dress(response, self.changes, self.flags))
             }
             Err(error) => {
-                self.record.settle(&Outcome::failed(Failure::of(&*error), Instant::now()));
-                Err(Error::from_below(error))
+                let error = Error::from_below(error).flagged(self.flags);
+                self.record.settle(&Outcome::failed(error.failure(), Instant::now()));
+                Err(error)
             }
         }
     }
 
-    fn abort<P: Protocol>(mut self, mut answer: Response<Body<P>>) -> Response<Body<P>> {
-        let failure = Failure::new(mesh_core::outcome::FailureKind::Fault, Sent::No);
-        self.record.settle(&Outcome::failed(failure, Instant::now()));
-        answer.extensions_mut().insert(Flags::FI);
-        for change in self.changes {
-            change.apply(answer.headers_mut());
-        }
-        answer
+    fn abort<P: Protocol>(mut self, answer: Response<Body<P>>) -> Response<Body<P>> {
+        let failure = Failure::new(FailureKind::Fault, Sent::No);
+        let failed = Outcome::failed(failure, Instant::now());
+        self.record.settle(&Outcome { status: Some(answer.status()), ..failed });
+        dress(answer, self.changes, self.flags | Flags::FI)
     }
+}
+
+/// The response with the header changes of its route, and a note of what happened on the way.
+fn dress<B>(mut response: Response<B>, changes: Vec<RenderedMutations>, flags: Flags) -> Response<B> {
+    if !flags.is_empty() {
+        HttpRules.note(&mut response, flags);
+    }
+    changes.into_iter().for_each(|change| change.apply(response.headers_mut()));
+    response
 }

@@ -8,20 +8,23 @@ use http_body::Body;
 use mesh_core::{
     Dice,
     balance::{AtEndpoint, Terms},
-    config::HostRewrite,
     endpoint::Tried,
     outcome::BoxError,
     retry::{Govern, Governed, Keep, Kept, Observe, Replay, Replayed, Try},
 };
 use tokio::time::Instant;
 
-use super::{Attempt, AttemptRest, Facts, Routed};
+use super::{
+    attempt::Attempt,
+    routed::{Facts, Routed},
+};
 use crate::{
     body::{AttemptBody, Outgoing},
     protocol::{Announcement, Protocol},
 };
 
 /// Keeps routed requests.
+#[derive(Clone)]
 pub(crate) struct KeepRouted<P>(PhantomData<fn() -> P>);
 
 /// A routed request that is kept.
@@ -39,12 +42,6 @@ pub(crate) struct KeptRouted<B, P> {
 impl<P> KeepRouted<P> {
     pub(super) const fn new() -> Self {
         Self(PhantomData)
-    }
-}
-
-impl<P> Clone for KeepRouted<P> {
-    fn clone(&self) -> Self {
-        Self::new()
     }
 }
 
@@ -110,7 +107,7 @@ where
         let announcement = Announcement {
             number: this.number,
             remaining: self.facts.deadline.map(|deadline| deadline.at().saturating_duration_since(now)),
-            numbered: self.facts.forward().announce_attempt,
+            numbered: self.facts.forward.announce_attempt,
         };
         P::announce(request.headers_mut(), &announcement);
         self.facts.cluster.metrics().attempted();
@@ -121,12 +118,7 @@ where
             breaker: Some(self.facts.priority),
             wait_for_ready: self.facts.wait_for_ready,
         };
-        let rest = AttemptRest {
-            priority: self.facts.priority,
-            takes_hostname: matches!(self.facts.forward().host_rewrite, Some(HostRewrite::Endpoint)),
-        };
-        let cluster = self.facts.cluster.balanced().clone();
-        Some(Attempt::new(request, cluster, terms, rest))
+        Some(Attempt::new(request, terms, &self.facts))
     }
 
     fn retire(&mut self, this: Try) -> bool {
@@ -144,7 +136,7 @@ where
 
 impl<B, P: Protocol> Observe<Response<AttemptBody<P>>> for KeptRouted<B, P> {
     fn observe(&mut self, _: Try, result: Result<&Response<AttemptBody<P>>, &BoxError>) {
-        let avoids = self.facts.forward().retry.as_ref().is_some_and(|retry| retry.avoids_previous());
+        let avoids = self.facts.forward.retry.as_ref().is_some_and(|retry| retry.avoids_previous());
         let endpoint = match result {
             Ok(response) => crate::body::endpoint_of::<P>(response.body()),
             Err(error) => AtEndpoint::of(&**error),

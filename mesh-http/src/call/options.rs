@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Request;
 use mesh_core::config::RequestPriority;
 
 /// What one call asks for; put it into the request's extensions. It counts above the route's configuration.
@@ -20,17 +21,22 @@ use mesh_core::config::RequestPriority;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CallOptions {
-    timeout: Option<Duration>,
-    priority: Option<RequestPriority>,
-    idempotent: bool,
-    wait_for_ready: bool,
-    detached: bool,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) priority: Option<RequestPriority>,
+    pub(crate) idempotent: bool,
+    pub(crate) wait_for_ready: bool,
+    pub(crate) detached: bool,
 }
 
 impl CallOptions {
     /// Nothing special.
     pub const fn new() -> Self {
         Self { timeout: None, priority: None, idempotent: false, wait_for_ready: false, detached: false }
+    }
+
+    /// What a request asks for, which is of no use to anybody further on.
+    pub(crate) fn take<B>(request: &mut Request<B>) -> Self {
+        request.extensions_mut().remove().unwrap_or_default()
     }
 
     /// Ends the request after `limit`, or earlier where its route or the [scope](crate::scope) says so.
@@ -67,25 +73,5 @@ impl CallOptions {
     pub const fn detached(mut self) -> Self {
         self.detached = true;
         self
-    }
-
-    pub(crate) const fn timeout(&self) -> Option<Duration> {
-        self.timeout
-    }
-
-    pub(crate) const fn request_priority(&self) -> Option<RequestPriority> {
-        self.priority
-    }
-
-    pub(crate) const fn is_idempotent(&self) -> bool {
-        self.idempotent
-    }
-
-    pub(crate) const fn waits_for_ready(&self) -> bool {
-        self.wait_for_ready
-    }
-
-    pub(crate) const fn is_detached(&self) -> bool {
-        self.detached
     }
 }

@@ -4,23 +4,20 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use mesh_core::{
-    config::{HostRewrite, RenderedMutations, RequestHead, TemplateScope},
+    Dice,
+    config::{HeaderMutations, HostRewrite, RenderedMutations, RequestHead, TemplateScope},
     deadline::Expiry,
     outcome::FailureKind,
     route::redirect,
 };
 
-use super::{
-    CallOptions, Facts,
-    caller::{Beginning, asked, nearer},
-    faults::Met,
-};
+use super::{caller::Beginning, faults::InjectedFaults, routed::Facts};
 use crate::{
     Error,
     body::Body,
     cluster::Cluster,
     mesh::Compiled,
-    plan::{ForwardPlan, Plan, Step, Target, Targets},
+    plan::{Destinations, ForwardPlan, Plan, Step, Treatment},
     protocol::Protocol,
 };
 
@@ -30,12 +27,14 @@ pub(crate) enum Routing<P: Protocol> {
     Forward(Forwarding),
     /// It is answered here; boxed, since this is rare and a body is large.
     Answer(Box<Response<Body<P>>>),
+    /// Its cluster does not exist. The request is as it came, and may wait for the cluster until its time is up.
+    Missing { error: Error, deadline: Option<Expiry> },
 }
 
-/// How a request goes to a cluster, and what waits for it before and after.
+/// What was decided about a request that goes to a cluster, and what waits for it before and after.
 pub(crate) struct Forwarding {
     pub(crate) facts: Facts,
-    pub(crate) faults: Met,
+    pub(crate) faults: InjectedFaults,
     /// Made now, as they quote the request.
     pub(crate) response_changes: Vec<RenderedMutations>,
 }
@@ -44,10 +43,10 @@ pub(crate) struct Forwarding {
 ///
 /// # Errors
 ///
-/// NR when there is none, NC when its cluster does not exist.
+/// NR when there is no route, DPE when its changes leave nothing that can be sent.
 pub(crate) fn route<B, P: Protocol>(
     compiled: &Compiled,
-    beginning: Beginning,
+    beginning: &Beginning,
     request: &mut Request<B>,
 ) -> Result<Routing<P>, Error> {
     let mut dice = beginning.dice;
@@ -67,150 +66,145 @@ pub(crate) fn route<B, P: Protocol>(
         }
         Step::Refuse(why) => Err(Error::new(FailureKind::NoRoute, why.to_string())),
         Step::Forward(forward) => {
-            let plan = plan.clone();
-            let (index, named) = choose(compiled, forward, &head, roll)?;
-            forwarded::<B, P>(plan, index, named, Beginning { dice, ..beginning }, request).map(Routing::Forward)
-        }
-    }
-}
-
-/// Which of the plan's targets the request goes to, or the cluster that it names itself.
-fn choose(
-    compiled: &Compiled,
-    forward: &ForwardPlan<Arc<Cluster>>,
-    head: &RequestHead<'_>,
-    roll: u64,
-) -> Result<(usize, Option<Arc<Cluster>>), Error> {
-    match &forward.targets {
-        Targets::One(_) => Ok((0, None)),
-        Targets::Weighted { shares, .. } => Ok((shares.pick(roll), None)),
-        Targets::Header(name) => {
-            let named = head.headers.get(name).and_then(|name| name.to_str().ok());
-            match named.and_then(|name| compiled.cluster(name)) {
-                Some(cluster) => Ok((0, Some(cluster.clone()))),
-                None => Err(no_cluster(forward, named.unwrap_or("(none named)"))),
+            let deadline = deadline::<P, B>(forward, beginning, request);
+            match choose(compiled, forward, &head, roll) {
+                Ok((treatment, cluster)) => {
+                    let cluster = cluster.clone();
+                    let leg = Leg { plan, forward, treatment, cluster };
+                    leg.forwarding(beginning, deadline, dice, request).map(Routing::Forward)
+                }
+                Err(error) => Ok(Routing::Missing { error, deadline }),
             }
         }
     }
 }
 
-fn no_cluster(forward: &ForwardPlan<Arc<Cluster>>, name: &str) -> Error {
+/// When the time of a request is up, by the word of its route, its caller or its scope.
+fn deadline<P: Protocol, B>(forward: &ForwardPlan, beginning: &Beginning, request: &Request<B>) -> Option<Expiry> {
+    let limit = forward.limits.overall(P::asked_timeout(request.headers()));
+    Expiry::nearer(limit.map(|limit| limit.expiry(beginning.start)), beginning.own_expiry())
+}
+
+/// Which of the plan's clusters the request goes to, or the one that it names itself, and how it is treated.
+fn choose<'a>(
+    compiled: &'a Compiled,
+    forward: &'a ForwardPlan,
+    head: &RequestHead<'_>,
+    roll: u64,
+) -> Result<(&'a Treatment, &'a Arc<Cluster>), Error> {
+    let destination = match &forward.to {
+        Destinations::One(destination) => destination,
+        Destinations::Weighted { shares, each } => &each[shares.pick(roll)],
+        Destinations::Named { by, treatment } => {
+            let named = head.headers.get(by).and_then(|name| name.to_str().ok());
+            let cluster = named.and_then(|name| compiled.cluster(name));
+            let missing = || no_cluster(forward, named.unwrap_or("(none named)"));
+            return cluster.map(|cluster| (treatment, cluster)).ok_or_else(missing);
+        }
+    };
+    let cluster = destination.cluster.as_ref().ok_or_else(|| no_cluster(forward, &destination.name))?;
+    Ok((&destination.treatment, cluster))
+}
+
+fn no_cluster(forward: &ForwardPlan, name: &str) -> Error {
     Error::new(FailureKind::NoCluster, format!("cluster `{name}` is not known")).answering(forward.cluster_not_found)
 }
 
-fn forwarded<B, P: Protocol>(
-    plan: Arc<Plan<Arc<Cluster>>>,
-    target: usize,
-    named: Option<Arc<Cluster>>,
-    beginning: Beginning,
-    request: &mut Request<B>,
-) -> Result<Forwarding, Error> {
-    let Step::Forward(forward) = &plan.step else { unreachable!("the caller has matched it") };
-    let options = request.extensions_mut().remove::<CallOptions>().unwrap_or_default();
-    let chosen = match &forward.targets {
-        Targets::One(chosen) => Some(chosen),
-        Targets::Weighted { targets, .. } => Some(&targets[target]),
-        Targets::Header(_) => None,
-    };
-    let cluster = match named.or_else(|| chosen?.cluster.clone()) {
-        Some(cluster) => cluster,
-        None => return Err(no_cluster(forward, chosen.map_or("", |target| &target.name))),
-    };
-
-    let mut dice = beginning.dice;
-    let head = RequestHead::of(request);
-    let faults = chosen.map_or_else(Met::default, |target| Met::draw(&target.faults, &head, &mut dice));
-    let response_changes =
-        chosen.map_or_else(Vec::new, |target| render(&target.response_headers, &plan, &cluster, &head));
-    let asked = asked::<P>(request.headers(), &options);
-    change(&plan, forward, chosen, &cluster, request)?;
-
-    let own = forward.limits.overall(asked).map(|limit| Facts::expiry(beginning.start, limit));
-    let deadline = nearer(own, beginning.scoped(&options), Expiry::at);
-    let facts = Facts {
-        cluster,
-        start: beginning.start,
-        deadline,
-        dice,
-        idempotent: options.is_idempotent(),
-        wait_for_ready: options.waits_for_ready(),
-        priority: options.request_priority().unwrap_or(forward.priority),
-        plan,
-    };
-    Ok(Forwarding { facts, faults, response_changes })
+/// The way of a request to its cluster.
+struct Leg<'a> {
+    plan: &'a Plan,
+    forward: &'a Arc<ForwardPlan>,
+    treatment: &'a Treatment,
+    cluster: Arc<Cluster>,
 }
 
-/// Changes the request as its route says: headers, then host, then path (Envoy's order).
-fn change<B>(
-    plan: &Plan<Arc<Cluster>>,
-    forward: &ForwardPlan<Arc<Cluster>>,
-    target: Option<&Target<Arc<Cluster>>>,
-    cluster: &Arc<Cluster>,
-    request: &mut Request<B>,
-) -> Result<(), Error> {
-    if let Some(target) = target.filter(|target| !target.request_headers.is_empty()) {
-        let rendered = render(&target.request_headers, plan, cluster, &RequestHead::of(request));
-        rendered.into_iter().for_each(|changes| changes.apply(request.headers_mut()));
+// === impl Leg ===
+
+impl Leg<'_> {
+    fn forwarding<B>(
+        self,
+        beginning: &Beginning,
+        deadline: Option<Expiry>,
+        mut dice: Dice,
+        request: &mut Request<B>,
+    ) -> Result<Forwarding, Error> {
+        let head = RequestHead::of(request);
+        let faults = InjectedFaults::draw(&self.treatment.faults, self.cluster.name(), &head, &mut dice);
+        let response_changes = self.render(&self.treatment.response_headers, &head);
+        self.change(request)?;
+        let options = &beginning.options;
+        let facts = Facts {
+            forward: self.forward.clone(),
+            cluster: self.cluster,
+            start: beginning.start,
+            deadline,
+            dice,
+            idempotent: options.idempotent,
+            wait_for_ready: options.wait_for_ready,
+            priority: options.priority.unwrap_or(self.forward.priority),
+        };
+        Ok(Forwarding { facts, faults, response_changes })
     }
-    if let Some(authority) = new_authority(forward, request) {
-        set_authority(request, &authority)?;
+
+    /// Changes the request as its route says: headers, then host, then path (Envoy's order).
+    fn change<B>(&self, request: &mut Request<B>) -> Result<(), Error> {
+        let changes = &self.treatment.request_headers;
+        if !changes.is_empty() {
+            let rendered = self.render(changes, &RequestHead::of(request));
+            rendered.into_iter().for_each(|changes| changes.apply(request.headers_mut()));
+        }
+        if let Some(authority) = new_authority(self.forward, request) {
+            set_authority(request, &authority)?;
+        }
+        if let Some(rewrite) = &self.forward.path_rewrite {
+            let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
+            let rewritten = rewrite.apply(path, self.plan.path_match());
+            set_path(request, &rewritten)?;
+        }
+        Ok(())
     }
-    if let Some(rewrite) = &forward.path_rewrite {
-        let path = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
-        let rewritten = rewrite.apply(path, plan.path_match());
-        set_path(request, &rewritten)?;
+
+    fn render(&self, changes: &[HeaderMutations], head: &RequestHead<'_>) -> Vec<RenderedMutations> {
+        let scope = TemplateScope { request: *head, route: &self.plan.route.name, cluster: self.cluster.name() };
+        changes.iter().map(|changes| changes.render(&scope)).collect()
     }
-    Ok(())
 }
 
-fn new_authority<B>(forward: &ForwardPlan<Arc<Cluster>>, request: &Request<B>) -> Option<String> {
+fn new_authority<B>(forward: &ForwardPlan, request: &Request<B>) -> Option<String> {
     match forward.host_rewrite.as_ref()? {
         HostRewrite::Literal(host) => Some(host.to_string()),
         HostRewrite::Header(name) => Some(request.headers().get(name)?.to_str().ok()?.to_owned()),
         // Known when an endpoint is picked.
-        _ => None,
+        HostRewrite::Endpoint => None,
     }
 }
 
 /// Makes `authority` the request's, wherever the request holds one.
 pub(crate) fn set_authority<B>(request: &mut Request<B>, authority: &str) -> Result<(), Error> {
-    let refuse = |error: http::Error| Error::new(FailureKind::RequestBody, error);
+    let refuse = |error: http::Error| Error::new(FailureKind::Request, error);
     let value = HeaderValue::from_str(authority).map_err(|error| refuse(error.into()))?;
-    if request.headers().contains_key(header::HOST) || request.uri().authority().is_none() {
+    let mut parts = request.uri().clone().into_parts();
+    let authority = authority.parse().map_err(|error: http::uri::InvalidUri| refuse(error.into()))?;
+    if request.headers().contains_key(header::HOST) || parts.authority.is_none() {
         request.headers_mut().insert(header::HOST, value);
     }
-    if request.uri().authority().is_some() {
-        let mut parts = request.uri().clone().into_parts();
-        parts.authority = Some(authority.parse().map_err(|error: http::uri::InvalidUri| refuse(error.into()))?);
+    if parts.authority.is_some() {
+        parts.authority = Some(authority);
         *request.uri_mut() = Uri::from_parts(parts).map_err(|error| refuse(error.into()))?;
     }
     Ok(())
 }
 
 fn set_path<B>(request: &mut Request<B>, path: &str) -> Result<(), Error> {
-    let refuse = |error: http::Error| Error::new(FailureKind::RequestBody, error);
+    let refuse = |error: http::Error| Error::new(FailureKind::Request, error);
     let mut parts = request.uri().clone().into_parts();
     parts.path_and_query = Some(path.parse().map_err(|error: http::uri::InvalidUri| refuse(error.into()))?);
     *request.uri_mut() = Uri::from_parts(parts).map_err(|error| refuse(error.into()))?;
     Ok(())
 }
 
-fn render(
-    changes: &[mesh_core::config::HeaderMutations],
-    plan: &Plan<Arc<Cluster>>,
-    cluster: &Arc<Cluster>,
-    head: &RequestHead<'_>,
-) -> Vec<RenderedMutations> {
-    let scope = TemplateScope { request: *head, route: &plan.route.name, cluster: cluster.name() };
-    changes.iter().map(|changes| changes.render(&scope)).collect()
-}
-
 /// A local answer, with the header changes of its route.
-fn changed<P: Protocol>(
-    mut answer: Response<Body<P>>,
-    plan: &Plan<Arc<Cluster>>,
-    head: &RequestHead<'_>,
-) -> Response<Body<P>> {
+fn changed<P: Protocol>(mut answer: Response<Body<P>>, plan: &Plan, head: &RequestHead<'_>) -> Response<Body<P>> {
     let scope = TemplateScope { request: *head, route: &plan.route.name, cluster: "" };
     for changes in &plan.response_headers {
         changes.render(&scope).apply(answer.headers_mut());

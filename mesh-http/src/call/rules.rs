@@ -11,6 +11,7 @@ use mesh_core::{
 use crate::protocol::{Protocol, Pushback};
 
 /// The rules of a protocol.
+#[derive(Clone)]
 pub(crate) struct Rules<P>(PhantomData<fn() -> P>);
 
 // === impl Rules ===
@@ -18,12 +19,6 @@ pub(crate) struct Rules<P>(PhantomData<fn() -> P>);
 impl<P> Rules<P> {
     pub(super) const fn new() -> Self {
         Self(PhantomData)
-    }
-}
-
-impl<P> Clone for Rules<P> {
-    fn clone(&self) -> Self {
-        Self::new()
     }
 }
 

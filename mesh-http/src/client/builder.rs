@@ -218,15 +218,20 @@ impl<P: Protocol> ClientBuilder<P> {
             mesh.check_identities(&policy.cluster).map_err(|error| error.within("cluster").within(field))?;
             Ok::<_, ConfigError>(policy)
         };
-        let profile = Profile {
+        let mut profile = Profile {
             semantics: P::SEMANTICS,
+            steered: false,
             pins: checked("pin", pins)?,
             code: checked("policy", code)?,
             preset: checked("preset", preset)?,
         };
         let target = match inline.snapshot(&mesh, &name, &authority)? {
             Some(snapshot) => mesh.add_code(name, profile, snapshot),
-            None => mesh.add_steered(name, profile)?,
+            None => {
+                profile.steered = true;
+                profile.check()?;
+                mesh.add_steered(name, profile)?
+            }
         };
         Ok(Client::new(Caller::new(mesh, target, ready_timeout)).into())
     }

@@ -31,7 +31,7 @@ pub use self::{
 use crate::{
     Body, Error, Mesh, MeshStatus,
     call::{Caller, ResponseFuture},
-    mesh::State,
+    mesh::Routes,
     protocol::{Http, Protocol},
 };
 
@@ -78,7 +78,7 @@ impl Client<Http> {
     {
         match Request::get(uri).body(Empty::new()) {
             Ok(request) => self.request(request),
-            Err(error) => ResponseFuture::failed(Error::new(FailureKind::RequestBody, error)),
+            Err(error) => ResponseFuture::failed(Error::new(FailureKind::Request, error)),
         }
     }
 }
@@ -107,18 +107,18 @@ impl<P: Protocol> Client<P> {
     ///
     /// When the source says that there is none.
     pub async fn ready(&self) -> Result<(), Error> {
-        match &*self.caller.target().known().await {
-            State::Unavailable(reason) => Err(self.caller.unavailable(reason)),
-            State::Waiting | State::Ready(_) => Ok(()),
+        match self.caller.target().known().await.lacking() {
+            Some(reason) => Err(self.caller.unavailable(&reason)),
+            None => Ok(()),
         }
     }
 
     /// Which route a request would take, and why, found by the code that routes requests. None before there is a
     /// configuration. Shares of traffic are drawn as for the next call.
     pub fn explain<B>(&self, request: &Request<B>) -> Option<Explanation> {
-        match &**self.caller.target().state() {
-            State::Ready(compiled) => Some(compiled.table.explain(&RequestHead::of(request), self.caller.next_roll())),
-            State::Waiting | State::Unavailable(_) => None,
+        match &**self.caller.target().routes() {
+            Routes::Ready(compiled) => Some(compiled.table.explain(&RequestHead::of(request), self.caller.next_roll())),
+            _ => None,
         }
     }
 

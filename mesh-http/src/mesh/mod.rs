@@ -22,7 +22,7 @@ use mesh_core::{
 use tokio::{runtime::Handle, sync::Notify};
 
 use self::registry::Registry;
-pub(crate) use self::registry::{Compiled, State, Target};
+pub(crate) use self::registry::{Compiled, Routes, Target};
 use crate::{
     Error,
     cluster::{Cluster, Environment},
@@ -129,11 +129,7 @@ impl Mesh {
     pub fn status(&self) -> MeshStatus {
         let registry = self.shared.registry();
         let targets = registry.targets().map(|target| {
-            let unavailable = match &**target.state() {
-                State::Waiting => Some("waiting for its configuration".into()),
-                State::Ready(_) => None,
-                State::Unavailable(reason) => Some(reason.clone()),
-            };
+            let unavailable = target.routes().lacking();
             TargetStatus { name: target.name.clone(), unavailable }
         });
         MeshStatus {
@@ -385,7 +381,7 @@ impl Parts {
     /// A cluster without endpoints, whose background work is under way.
     pub(crate) fn new_cluster(&self, profile: &Profile, said: &Arc<config::Cluster>) -> Arc<Cluster> {
         let policy = profile.cluster_policy(&said.policy);
-        let cluster = Cluster::new(&self.environment, said, policy, profile.semantics, self.next_seed());
+        let cluster = Cluster::new(&self.environment, said, policy, profile.rules(), self.next_seed());
         self.tasks.work(cluster.balanced().background());
         cluster
     }

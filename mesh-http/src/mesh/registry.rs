@@ -21,7 +21,7 @@ use super::Parts;
 use crate::{
     cluster::Cluster,
     mesh::dns::LookUps,
-    plan::{Plan, Profile},
+    plan::{ActiveFaults, Plan, Planner, Profile},
 };
 
 /// The targets and clusters of a mesh.
@@ -30,6 +30,7 @@ pub(crate) struct Registry {
     targets: Vec<Weak<Target>>,
     clusters: BTreeMap<Key, Entry>,
     snapshot: Arc<Snapshot>,
+    faults: ActiveFaults,
 }
 
 /// Whose cluster it is. Clients that say the same of their clusters share them, under the name that the source gives; what a
@@ -56,7 +57,7 @@ pub(crate) struct Target {
     pub(crate) name: Arc<str>,
     pub(crate) profile: Arc<Profile>,
     origin: Origin,
-    state: ArcSwap<State>,
+    routes: ArcSwap<Routes>,
     changed: Notify,
     /// Rung when the last client is gone, so that the clusters that only it used are let go of.
     poke: Arc<Notify>,
@@ -72,19 +73,21 @@ enum Origin {
 
 /// What requests to a target find.
 #[derive(Debug)]
-pub(crate) enum State {
+pub(crate) enum Routes {
     /// Nothing is known yet.
     Waiting,
-    /// Its routes.
+    /// They are here.
     Ready(Arc<Compiled>),
     /// There are none, and why.
     Unavailable(Arc<str>),
+    /// There never will be any more: the mesh was shut down.
+    Closed,
 }
 
 /// The routes of a target, ready for requests.
 #[derive(Debug)]
 pub(crate) struct Compiled {
-    pub(crate) table: RouteTable<Arc<Plan<Arc<Cluster>>>>,
+    pub(crate) table: RouteTable<Plan>,
     listener: Arc<Listener>,
     /// Every cluster that routes name, as it was found when they were compiled.
     clusters: Vec<(Arc<str>, Option<Arc<Cluster>>)>,
@@ -152,7 +155,7 @@ impl Registry {
     /// Lets go of every cluster: their connections take nothing new.
     pub(crate) fn close(&mut self) {
         for target in self.targets().collect::<Vec<_>>() {
-            target.publish(State::Unavailable("the mesh was shut down".into()));
+            target.publish(Routes::Closed);
         }
         for (_, Entry { cluster, look_ups, .. }) in std::mem::take(&mut self.clusters) {
             // They end first: nothing that they find may come after.
@@ -174,7 +177,7 @@ impl Registry {
         match snapshot.targets.get(&target.name) {
             None => {}
             Some(TargetState::Ready(listener)) => self.compile(parts, target, &snapshot, listener),
-            Some(TargetState::Unavailable(reason)) => target.publish(State::Unavailable(reason.clone())),
+            Some(TargetState::Unavailable(reason)) => target.publish(Routes::Unavailable(reason.clone())),
         }
     }
 
@@ -191,11 +194,11 @@ impl Registry {
         if !warm || target.has(listener, &clusters) {
             return;
         }
-        let mut find = |name: &Arc<str>| clusters.iter().find(|(known, _)| known == name)?.1.clone();
-        let table = RouteTable::compile(&listener.routes, |host, route| {
-            Arc::new(Plan::new(&target.profile, listener, host, route, &mut find))
-        });
-        target.publish(State::Ready(Arc::new(Compiled { table, listener: listener.clone(), clusters })));
+        let active = |filter: &Arc<str>| self.faults.of(target.scope(), listener.name(), filter);
+        let find = |name: &str| clusters.iter().find(|(known, _)| **known == *name)?.1.clone();
+        let planner = Planner::new(&target.profile, listener, active, &find);
+        let table = RouteTable::compile(&listener.routes, |host, route| planner.plan(host, route));
+        target.publish(Routes::Ready(Arc::new(Compiled { table, listener: listener.clone(), clusters })));
     }
 
     /// The cluster that `said` speaks of, brought up to date.
@@ -207,9 +210,9 @@ impl Registry {
     }
 
     fn sweep(&mut self, targets: &[Arc<Target>]) {
-        let states: Vec<_> = targets.iter().map(|target| (target.scope(), target.state())).collect();
+        let routes: Vec<_> = targets.iter().map(|target| (target.scope(), target.routes())).collect();
         self.clusters.retain(|key, entry| {
-            let is_used = states.iter().any(|(scope, state)| *scope == key.scope && state.names(&key.name));
+            let is_used = routes.iter().any(|(scope, routes)| *scope == key.scope && routes.names(&key.name));
             // A cluster that warms is not in any routes yet. One that is let go of here serves the requests that have it,
             // and retires its endpoints with the last of them.
             is_used || !entry.is_warm()
@@ -271,31 +274,37 @@ impl Entry {
 
 impl Target {
     fn new(parts: &Parts, name: Arc<str>, profile: Arc<Profile>, origin: Origin) -> Self {
-        let (state, changed) = (ArcSwap::from_pointee(State::Waiting), Notify::new());
-        Self { name, profile, origin, state, changed, poke: parts.poke.clone() }
+        let (routes, changed) = (ArcSwap::from_pointee(Routes::Waiting), Notify::new());
+        Self { name, profile, origin, routes, changed, poke: parts.poke.clone() }
     }
 
     /// What requests find at this moment.
-    pub(crate) fn state(&self) -> arc_swap::Guard<Arc<State>> {
-        self.state.load()
+    pub(crate) fn routes(&self) -> arc_swap::Guard<Arc<Routes>> {
+        self.routes.load()
     }
 
     /// Waits until something is known: routes, or that there are none.
-    pub(crate) async fn known(&self) -> Arc<State> {
+    pub(crate) async fn known(&self) -> Arc<Routes> {
+        let routes = self.routes.load_full();
+        if matches!(*routes, Routes::Waiting) { self.other_than(&routes).await } else { routes }
+    }
+
+    /// Waits until something else is known than `seen`.
+    pub(crate) async fn other_than(&self, seen: &Arc<Routes>) -> Arc<Routes> {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let state = self.state.load_full();
-            if !matches!(*state, State::Waiting) {
-                return state;
+            let routes = self.routes.load_full();
+            if !Arc::ptr_eq(seen, &routes) {
+                return routes;
             }
             changed.await;
         }
     }
 
-    fn publish(&self, state: State) {
-        self.state.store(Arc::new(state));
+    fn publish(&self, routes: Routes) {
+        self.routes.store(Arc::new(routes));
         self.changed.notify_waiters();
     }
 
@@ -316,8 +325,8 @@ impl Target {
             (None, None) => true,
             _ => false,
         };
-        match &**self.state() {
-            State::Ready(compiled) => {
+        match &**self.routes() {
+            Routes::Ready(compiled) => {
                 Arc::ptr_eq(&compiled.listener, listener)
                     && compiled.clusters.iter().zip(clusters).all(|(a, b)| same((&a.1, &b.1)))
             }
@@ -347,9 +356,19 @@ impl Compiled {
     }
 }
 
-// === impl State ===
+// === impl Routes ===
 
-impl State {
+impl Routes {
+    /// Why there are none, where there are none.
+    pub(crate) fn lacking(&self) -> Option<Arc<str>> {
+        match self {
+            Self::Waiting => Some("waiting for its configuration".into()),
+            Self::Ready(_) => None,
+            Self::Unavailable(reason) => Some(reason.clone()),
+            Self::Closed => Some("the mesh was shut down".into()),
+        }
+    }
+
     /// Whether the routes name a cluster.
     fn names(&self, cluster: &str) -> bool {
         match self {

@@ -216,9 +216,7 @@ fn regex_rewrite(message: &RegexMatchAndSubstitute) -> Result<PathRewrite, Confi
 fn host_rewrite(specifier: Option<pb::route_action::HostRewriteSpecifier>) -> Result<Option<HostRewrite>, ConfigError> {
     use pb::route_action::HostRewriteSpecifier as Specifier;
     match specifier {
-        Some(Specifier::HostRewriteLiteral(host)) if !host.is_empty() => {
-            Ok(Some(HostRewrite::Literal(printable("host_rewrite_literal", host)?.into())))
-        }
+        Some(Specifier::HostRewriteLiteral(host)) if !host.is_empty() => HostRewrite::literal(&host).map(Some),
         Some(Specifier::HostRewriteHeader(name)) => {
             header_name("host_rewrite_header", &name).map(HostRewrite::Header).map(Some)
         }
@@ -251,12 +249,14 @@ fn cluster_not_found(number: i32) -> Result<StatusCode, ConfigError> {
 fn redirect(message: pb::RedirectAction, notes: &mut Notes) -> Result<Action, ConfigError> {
     use pb::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
     let mut redirect = Redirect::new(redirect_status(message.response_code)?)?;
-    redirect.scheme = match message.scheme_rewrite_specifier {
-        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) => text("scheme_redirect", scheme)?,
-        Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => Some("https".into()),
-        Some(SchemeRewriteSpecifier::HttpsRedirect(false)) | None => None,
+    redirect = match message.scheme_rewrite_specifier {
+        Some(SchemeRewriteSpecifier::SchemeRedirect(scheme)) if !scheme.is_empty() => redirect.to_scheme(&scheme)?,
+        Some(SchemeRewriteSpecifier::HttpsRedirect(true)) => redirect.to_scheme("https")?,
+        _ => redirect,
     };
-    redirect.host = text("host_redirect", message.host_redirect)?;
+    if !message.host_redirect.is_empty() {
+        redirect = redirect.to_host(&message.host_redirect)?;
+    }
     redirect.port = port(message.port_redirect)?;
     redirect.path = match message.path_rewrite_specifier {
         Some(PathRewriteSpecifier::PathRedirect(path)) => text("path_redirect", path)?.map(RedirectPath::Whole),

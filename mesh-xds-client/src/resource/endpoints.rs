@@ -13,7 +13,7 @@ use envoy_types::pb::{
         core::v3::{self as core, address::Address as WireAddress, socket_address},
         endpoint::v3::{
             self as pb,
-            cluster_load_assignment::{Policy, policy::DropOverload},
+            cluster_load_assignment::{Policy, policy},
             lb_endpoint::HostIdentifier,
             locality_lb_endpoints::LbConfig,
         },
@@ -21,7 +21,7 @@ use envoy_types::pb::{
     google::protobuf::{Struct, Value, value::Kind},
 };
 use mesh_core::config::{
-    Address, ConfigError, Drop, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata,
+    Address, ConfigError, DropOverload, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata,
     MetadataValue, Weight,
 };
 
@@ -110,12 +110,12 @@ fn leave_out_repeated(groups: &mut [LocalityEndpoints], notes: &mut Notes) {
     }
 }
 
-fn drop_overload(message: DropOverload, _: &mut Notes) -> Result<Drop, ConfigError> {
+fn drop_overload(message: policy::DropOverload, _: &mut Notes) -> Result<DropOverload, ConfigError> {
     let category = filled("category", message.category, "name the category")?;
     let Some(share) = message.drop_percentage else {
         return Err(ConfigError::new("drop_percentage", "", "set this field"));
     };
-    Ok(Drop { category: category.into(), share: fraction("drop_percentage", share)? })
+    Ok(DropOverload { category: category.into(), share: fraction("drop_percentage", share)? })
 }
 
 #[expect(deprecated, reason = "a list of its own came for the endpoints and went, and is still read")]
