@@ -13,6 +13,7 @@ use std::{
     time::SystemTime,
 };
 
+use envoy_types::pb::google::protobuf::Any;
 use mesh_core::{
     config::{Cluster, Decoded, Endpoints, RouteConfig, Warning},
     source::{ResourceState, ResourceStatus},
@@ -174,7 +175,7 @@ impl Store {
     /// The endpoints of this name.
     pub(crate) fn endpoints(&self, name: &str) -> Known<&Arc<Endpoints>> {
         self.known(ResourceKind::ClusterLoadAssignment, name, |resource| match resource {
-            Resource::Endpoints { endpoints, .. } => Some(endpoints),
+            Resource::Endpoints(assignment) => Some(&assignment.endpoints),
             _ => None,
         })
     }
@@ -200,16 +201,16 @@ impl Store {
     pub(crate) fn offer(
         &mut self,
         kind: ResourceKind,
-        raw: &RawResource,
+        raw: RawResource,
         version: &Arc<str>,
         context: &Context,
     ) -> Result<Taken, Refused> {
         if ResourceKind::from_type_url(&raw.body.type_url) != Some(kind) {
-            return Err(Refused { error: foreign(kind, raw), is_repeated: false });
+            return Err(Refused { error: foreign(kind, &raw), is_repeated: false });
         }
         let inner = resource::name_of(&raw.body.value);
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
-            return Err(Refused { error: nameless(raw, context), is_repeated: false });
+            return Err(Refused { error: nameless(&raw, context), is_repeated: false });
         };
         let Some(entry) = self.shelves[kind.index()].get_mut(&name) else {
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
@@ -310,7 +311,7 @@ impl Entry {
 
     fn offer(
         &mut self,
-        raw: &RawResource,
+        raw: RawResource,
         name: Arc<str>,
         version: &Arc<str>,
         context: &Context,
@@ -324,7 +325,7 @@ impl Entry {
         if let Some((_, error)) = self.refused.as_ref().filter(|(refused, _)| *refused == fingerprint) {
             return Err(Refused { error: error.clone(), is_repeated: true });
         }
-        match resource::decode(&raw.body, context) {
+        match self.decode(raw.body, context) {
             Ok(decoded) => {
                 let has_new_warnings = !decoded.warnings.is_empty() && decoded.warnings != self.warnings();
                 self.replace(decoded, fingerprint, version, changes);
@@ -335,6 +336,15 @@ impl Entry {
                 self.refuse(fingerprint, &error, changes);
                 Err(Refused { error, is_repeated: false })
             }
+        }
+    }
+
+    /// A set of endpoints shares with the one before whatever has not changed.
+    fn decode(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
+        match self.good.as_ref().map(|good| &good.resource) {
+            Some(Resource::Endpoints(former)) => resource::decode_endpoints(body.value.into(), Some(former))
+                .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
+            _ => resource::decode(&body, context),
         }
     }
 
@@ -360,8 +370,8 @@ impl Entry {
             Some(good) if good.resource == value => good.resource,
             before => {
                 match &value {
-                    Resource::Endpoints { cluster, .. } if before.is_some() => {
-                        changes.endpoints.insert(cluster.clone());
+                    Resource::Endpoints(assignment) if before.is_some() => {
+                        changes.endpoints.insert(assignment.cluster.clone());
                     }
                     _ => changes.structure = true,
                 }
@@ -450,10 +460,7 @@ fn place(state: ResourceState) -> usize {
 
 #[cfg(all(test, feature = "testkit"))]
 mod tests {
-    use envoy_types::{
-        pb::{envoy::config::cluster::v3::Cluster as WireCluster, google::protobuf::Any},
-        util::pack_any,
-    };
+    use envoy_types::{pb::envoy::config::cluster::v3::Cluster as WireCluster, util::pack_any};
 
     use super::*;
     use crate::testkit::resource::cluster;
@@ -468,7 +475,7 @@ mod tests {
 
     fn offer(store: &mut Store, resource: WireCluster, version: &str) -> Result<Taken, Refused> {
         let raw = RawResource { name: None, body: pack_any(resource) };
-        store.offer(CDS, &raw, &version.into(), &Context::new())
+        store.offer(CDS, raw, &version.into(), &Context::new())
     }
 
     fn unusable(name: &str) -> WireCluster {
@@ -528,7 +535,7 @@ mod tests {
         let nameless = Any { type_url: CDS.type_url().to_owned(), value: Vec::new() };
         for (body, field) in [(foreign, "type_url"), (nameless, "name")] {
             let raw = RawResource { name: None, body };
-            let refused = store.offer(CDS, &raw, &"1".into(), &Context::new()).expect_err("refused");
+            let refused = store.offer(CDS, raw, &"1".into(), &Context::new()).expect_err("refused");
             assert_eq!(refused.error.field.as_deref(), Some(field), "{:?}", refused.error);
         }
     }

@@ -339,7 +339,7 @@ impl Worker {
                 return self.answer(decoding);
             };
             let size = raw.body.value.len();
-            let is_decoded = self.offer(&mut held.store, &raw, &mut decoding);
+            let is_decoded = self.offer(&mut held.store, raw, &mut decoding);
             left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
         }
         drop(held);
@@ -347,7 +347,7 @@ impl Worker {
     }
 
     /// Returns whether the resource had to be decoded.
-    fn offer(&self, store: &mut Store, raw: &RawResource, decoding: &mut Decoding) -> bool {
+    fn offer(&self, store: &mut Store, raw: RawResource, decoding: &mut Decoding) -> bool {
         let Decoding { kind, version, verdict, findings, .. } = decoding;
         match store.offer(*kind, raw, version, &self.context) {
             Ok(Taken { name, is_decoded, has_new_warnings }) => {

@@ -55,7 +55,7 @@ impl Bench {
 
     fn set<R: Resource + 'static>(&mut self, resource: R) -> Option<Arc<Snapshot>> {
         let raw = RawResource { name: None, body: pack_any(resource) };
-        self.store.offer(R::KIND, &raw, &"1".into(), &Context::new()).expect("a valid resource");
+        self.store.offer(R::KIND, raw, &"1".into(), &Context::new()).expect("a valid resource");
         self.step()
     }
 
@@ -63,7 +63,7 @@ impl Bench {
     fn spoil(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
         let body = envoy_types::pb::google::protobuf::Any { type_url: kind.type_url().to_owned(), value: vec![0xff] };
         let raw = RawResource { name: Some(name.to_owned()), body };
-        self.store.offer(kind, &raw, &"2".into(), &Context::new()).expect_err("it is no protobuf");
+        self.store.offer(kind, raw, &"2".into(), &Context::new()).expect_err("it is no protobuf");
         self.step()
     }
 
