@@ -37,7 +37,7 @@ use mesh_http::connect::{Connect, Connecting, Stream};
 use mesh_xds_client::{
     ResourceKind, XdsClient,
     bootstrap::{Bootstrap, ChannelCredentials},
-    session::{Config, Event, Session, Verdict},
+    session::{Config, Event, Request, Session, Verdict},
     testkit::{
         ControlPlane,
         resource::{cluster, endpoints, listener, route_config},
@@ -108,7 +108,7 @@ fn answer(count: usize) {
     session.poll_request(now).unwrap();
     let (mut verdicts, mut requests) = (Vec::new(), Vec::new());
     for run in 0..RUNS {
-        session.received(response(kind, run, Vec::new()));
+        session.received(response(kind, run, Vec::new()), now);
         let batch = std::iter::from_fn(|| session.poll_event()).find_map(|event| match event {
             Event::Deliver(batch) => Some(batch),
             _ => None,
@@ -118,7 +118,8 @@ fn answer(count: usize) {
         session.answer(batch.unwrap().ticket, verdict, now);
         verdicts.push(started.elapsed().as_secs_f64() * 1e6);
         let started = Instant::now();
-        black_box(session.poll_request(now).unwrap().encode_to_vec());
+        let Some(Request::StateOfTheWorld(request)) = session.poll_request(now) else { unreachable!("it is spoken") };
+        black_box(request.encode_to_vec());
         requests.push(started.elapsed().as_secs_f64() * 1e6);
     }
     print_line(&format!("verdict-on-full-state {count}"), verdicts);

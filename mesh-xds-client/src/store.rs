@@ -209,6 +209,11 @@ impl Store {
             return Err(Refused { error: foreign(kind, &raw), is_repeated: false });
         }
         let inner = resource::name_of(&raw.body.value);
+        if let (Some(_), Some(outer), Some(inner)) = (&raw.version, &raw.name, &inner)
+            && **outer != **inner
+        {
+            return Err(Refused { error: misnamed(outer, inner), is_repeated: false });
+        }
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
             return Err(Refused { error: nameless(&raw, context), is_repeated: false });
         };
@@ -232,8 +237,12 @@ impl Store {
             AbsenceReason::NotFoundTimer => {
                 (ResourceState::TimedOut, "the control plane did not answer in time".to_owned())
             }
-            AbsenceReason::RemovedFromFullState => {
-                let removed = "the control plane has removed it";
+            AbsenceReason::Removed | AbsenceReason::Expired => {
+                let removed = match reason {
+                    AbsenceReason::Expired => "its time to live is over",
+                    _ if before == ResourceState::Requested => "the control plane has no such resource",
+                    _ => "the control plane has removed it",
+                };
                 let error = match kept.filter(|_| entry.good.is_some()) {
                     Some(why) => format!("{removed}; it is kept {why}"),
                     None => {
@@ -279,6 +288,12 @@ fn nameless(raw: &RawResource, context: &Context) -> ResourceError {
         Err(bad) => told(bad, None),
         Ok(_) => ResourceError { name: None, field: None, message: "it has no name".to_owned() },
     }
+}
+
+/// A resource of delta whose two names differ, so that nobody can say whose version it has.
+fn misnamed(outer: &str, inner: &str) -> ResourceError {
+    let message = format!("it calls itself `{inner}`");
+    ResourceError { name: Some(outer.to_owned()), field: None, message }
 }
 
 /// A resource of another type than the response says of all of its resources.
@@ -474,7 +489,7 @@ mod tests {
     }
 
     fn offer(store: &mut Store, resource: WireCluster, version: &str) -> Result<Taken, Refused> {
-        let raw = RawResource { name: None, body: pack_any(resource) };
+        let raw = RawResource { name: None, version: None, body: pack_any(resource) };
         store.offer(CDS, raw, &version.into(), &Context::new())
     }
 
@@ -534,7 +549,7 @@ mod tests {
         let foreign = Any { type_url: ResourceKind::Listener.type_url().to_owned(), value: Vec::new() };
         let nameless = Any { type_url: CDS.type_url().to_owned(), value: Vec::new() };
         for (body, field) in [(foreign, "type_url"), (nameless, "name")] {
-            let raw = RawResource { name: None, body };
+            let raw = RawResource { name: None, version: None, body };
             let refused = store.offer(CDS, raw, &"1".into(), &Context::new()).expect_err("refused");
             assert_eq!(refused.error.field.as_deref(), Some(field), "{:?}", refused.error);
         }
@@ -551,7 +566,7 @@ mod tests {
         assert_eq!(counted(&store), [(ResourceState::Rejected, 1)]);
         let _ = offer(&mut store, cluster("a"), "2");
         assert_eq!(counted(&store), [(ResourceState::Synced, 1)]);
-        store.absent(CDS, "a", AbsenceReason::RemovedFromFullState, None);
+        store.absent(CDS, "a", AbsenceReason::Removed, None);
         assert_eq!(counted(&store), [(ResourceState::Absent, 1)]);
         store.forget(CDS, "a");
         assert_eq!(counted(&store), []);

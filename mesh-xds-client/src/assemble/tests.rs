@@ -54,7 +54,7 @@ impl Bench {
     }
 
     fn set<R: Resource + 'static>(&mut self, resource: R) -> Option<Arc<Snapshot>> {
-        let raw = RawResource { name: None, body: pack_any(resource) };
+        let raw = RawResource { name: None, version: None, body: pack_any(resource) };
         self.store.offer(R::KIND, raw, &"1".into(), &Context::new()).expect("a valid resource");
         self.step()
     }
@@ -62,7 +62,7 @@ impl Bench {
     /// A version of a resource that no decoder takes.
     fn spoil(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
         let body = envoy_types::pb::google::protobuf::Any { type_url: kind.type_url().to_owned(), value: vec![0xff] };
-        let raw = RawResource { name: Some(name.to_owned()), body };
+        let raw = RawResource { name: Some(name.to_owned()), version: None, body };
         self.store.offer(kind, raw, &"2".into(), &Context::new()).expect_err("it is no protobuf");
         self.step()
     }
@@ -73,7 +73,7 @@ impl Bench {
     }
 
     fn remove(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
-        self.store.absent(kind, name, AbsenceReason::RemovedFromFullState, None);
+        self.store.absent(kind, name, AbsenceReason::Removed, None);
         self.step()
     }
 
