@@ -110,7 +110,7 @@ fn answer(count: usize) {
     for run in 0..RUNS {
         session.received(response(kind, run, Vec::new()), now);
         let batch = std::iter::from_fn(|| session.poll_event()).find_map(|event| match event {
-            Event::Deliver(batch) => Some(batch),
+            Event::Deliver(batch) => Some(*batch),
             _ => None,
         });
         let verdict = Verdict { accepted: names.clone(), rejected: Vec::new() };

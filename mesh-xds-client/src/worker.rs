@@ -238,7 +238,7 @@ impl Worker {
                 *link = Link::Opening(Box::pin(async move { server.open().await }));
             }
             Event::Live => self.connected(),
-            Event::Deliver(batch) => self.decoding = Some(Decoding::new(batch)),
+            Event::Deliver(batch) => self.decoding = Some(Decoding::new(*batch)),
             Event::Absent { kind, name, reason } => self.absent(kind, &name, reason),
             Event::Lost { cause, was_live, retry_in } => self.lost(&cause, was_live, retry_in),
             Event::Ignored { type_url } => {
@@ -557,7 +557,7 @@ mod tests {
         worker.session.received(response, Instant::now());
         while let Some(event) = worker.session.poll_event() {
             if let Event::Deliver(batch) = event {
-                worker.decoding = Some(Decoding::new(batch));
+                worker.decoding = Some(Decoding::new(*batch));
             }
         }
         let mut slices = 0;

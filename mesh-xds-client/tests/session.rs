@@ -80,7 +80,8 @@ impl Driver {
                 }
                 Err(status) => self.lose(status.message()),
             },
-            Event::Deliver(Batch { version, resources, ticket, .. }) => {
+            Event::Deliver(batch) => {
+                let Batch { version, resources, ticket, .. } = *batch;
                 let mut verdict = Verdict::default();
                 for resource in resources {
                     match Cluster::decode(resource.body.value.as_slice()) {

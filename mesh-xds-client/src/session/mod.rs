@@ -129,7 +129,7 @@ pub enum Event {
     /// The first response of a stream arrived: the control plane is there.
     Live,
     /// Decode these resources and give the verdict to [`Session::answer`].
-    Deliver(Batch),
+    Deliver(Box<Batch>),
     /// The control plane has no such resource, as far as can be told.
     Absent {
         /// The kind that was asked for.
@@ -161,8 +161,9 @@ pub enum Event {
 pub enum AbsenceReason {
     /// It was asked for on a live stream and not answered within [`Config::absence_timeout`].
     NotFoundTimer,
-    /// The server said so: a response with the full state of its kind no longer had it, or one in delta called it removed,
-    /// as it does with what it never had.
+    /// The server said so: a response with the full state of its kind no longer had it, or one in delta called it removed. Of
+    /// what was never delivered it says that at once in delta, though the resource may be on its way; such a name is reported
+    /// after [`Config::absence_timeout`], as it would be in silence.
     Removed,
     /// Its time to live was over, and nothing was heard of it.
     Expired,
@@ -331,7 +332,8 @@ impl Session {
         let subscriptions = &mut self.kinds[kind.index()];
         subscriptions.delivered();
         let compares = subscriptions.refusals.compares();
-        self.events.push_back(Event::Deliver(Batch::unpack(self.stream, kind, response, compares, now)));
+        let batch = Batch::unpack(self.stream, kind, response, compares, now);
+        self.events.push_back(Event::Deliver(Box::new(batch)));
     }
 
     /// The verdict on a [`Batch`].
@@ -422,10 +424,11 @@ impl Session {
             self.reconnect();
         }
         while self.next_awaited().is_some_and(|deadline| deadline <= now) {
-            let Some(Awaited { kind, name, .. }) = self.awaited.pop_front() else { break };
+            let Some(Awaited { kind, name, deadline }) = self.awaited.pop_front() else { break };
+            let is_denied = self.kinds[kind.index()].awaited(&name, deadline) == Some(true);
             self.kinds[kind.index()].give_up(&name);
-            let name = name.to_string();
-            self.events.push_back(Event::Absent { kind, name, reason: AbsenceReason::NotFoundTimer });
+            let reason = if is_denied { AbsenceReason::Removed } else { AbsenceReason::NotFoundTimer };
+            self.events.push_back(Event::Absent { kind, name: name.to_string(), reason });
         }
         for kind in ResourceKind::ALL {
             while let Some(name) = self.kinds[kind.index()].expire(now) {
@@ -505,7 +508,10 @@ impl Session {
             }
             Outgoing::Names(kind) => {
                 let deadline = now + self.absence_timeout;
-                let changes = self.kinds[kind.index()].send_changes(deadline)?;
+                let mut changes = self.kinds[kind.index()].send_changes(deadline)?;
+                if let Link::Open { introduced: false, .. } = self.link {
+                    changes.leave_out_one_version();
+                }
                 self.arm(kind, changes.armed, deadline);
                 let request = DeltaDiscoveryRequest {
                     resource_names_subscribe: changes.subscribe,
@@ -579,7 +585,7 @@ impl Session {
     fn next_awaited(&mut self) -> Option<Instant> {
         loop {
             let next = self.awaited.front()?;
-            if self.kinds[next.kind.index()].is_awaited(&next.name, next.deadline) {
+            if self.kinds[next.kind.index()].awaited(&next.name, next.deadline).is_some() {
                 return Some(next.deadline);
             }
             self.awaited.pop_front();

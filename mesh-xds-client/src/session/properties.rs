@@ -205,7 +205,7 @@ impl World {
         while let Some(event) = self.session.poll_event() {
             match event {
                 Event::Connect => self.is_connecting = true,
-                Event::Deliver(batch) => self.unanswered.push_back(batch),
+                Event::Deliver(batch) => self.unanswered.push_back(*batch),
                 Event::Absent { kind, name, reason: AbsenceReason::NotFoundTimer } => {
                     assert!(self.is_open, "absence by timer needs a live stream");
                     assert!(self.is_wanted(kind, &name), "absence of a name nobody wants");

@@ -66,8 +66,9 @@ enum Presence {
     /// Wanted again before the server heard that it was not, so that in state of the world the server would see no change and
     /// not send it again. Left out of the next request there, and in the one after.
     Returning,
-    /// Asked for on this stream.
-    Awaited { deadline: Instant },
+    /// Asked for on this stream. Where the server says that there is none (`is_denied`) the clock runs on: in delta it says so
+    /// at once, of what is on its way as well.
+    Awaited { deadline: Instant, is_denied: bool },
     /// Delivered and in use.
     Held,
     /// Delivered and never usable.
@@ -86,6 +87,9 @@ enum Wildcard {
     /// It does, since `*` was asked for.
     Named,
 }
+
+/// Whether the server has said that there is none.
+pub(super) type IsDenied = bool;
 
 /// What lists everything, as a name.
 const EVERYTHING: &str = "*";
@@ -259,7 +263,7 @@ impl Subscriptions {
                     left.insert(name);
                 }
                 Presence::Unsent => {
-                    wanted.presence = Presence::Awaited { deadline };
+                    wanted.presence = Presence::Awaited { deadline, is_denied: false };
                     armed.push(name);
                 }
                 _ => {}
@@ -310,7 +314,7 @@ impl Subscriptions {
         for name in &unsent {
             let Some(wanted) = self.names.get_mut(name) else { continue };
             if matches!(wanted.presence, Presence::Unsent | Presence::Returning) {
-                wanted.presence = Presence::Awaited { deadline };
+                wanted.presence = Presence::Awaited { deadline, is_denied: false };
                 changes.armed.push(name.clone());
             }
         }
@@ -427,22 +431,32 @@ impl Subscriptions {
         missing
     }
 
-    /// Marks as absent, and returns, those of the names that were asked for, or came because everything was.
-    ///
-    /// What is said of a name that the server has not heard of yet, or again, is about an earlier subscription to it.
+    /// Marks as absent, and returns, those of the names that were delivered before. Others wait for the end of their clock.
     pub(super) fn remove_named(&mut self, names: &[String]) -> Vec<Arc<str>> {
-        let is_gone =
-            |wanted: &Wanted| !matches!(wanted.presence, Presence::Unsent | Presence::Returning | Presence::Absent);
-        let known = names.iter().filter_map(|name| self.names.get_key_value(name.as_str()));
-        let gone: Vec<_> = known.filter(|(_, wanted)| is_gone(wanted)).map(|(name, _)| name.clone()).collect();
-        gone.iter().for_each(|name| self.give_up(name));
+        let mut gone = Vec::new();
+        for name in names {
+            let Some((name, wanted)) = self.names.get_key_value(name.as_str()) else { continue };
+            let (name, was_delivered) = (name.clone(), wanted.was_delivered());
+            // What the server has not heard of again is not what it speaks of.
+            if was_delivered && !self.unsent.contains(&name) {
+                self.give_up(&name);
+                gone.push(name);
+            } else if let Some(Wanted { presence: Presence::Awaited { is_denied, .. }, .. }) = self.names.get_mut(&name)
+            {
+                *is_denied = true;
+            }
+        }
         gone
     }
 
     // --- what time brings ---
 
-    pub(super) fn is_awaited(&self, name: &str, until: Instant) -> bool {
-        self.names.get(name).is_some_and(|wanted| wanted.presence == Presence::Awaited { deadline: until })
+    /// Whether `name` is awaited until then, and if so, whether the server has said that there is none.
+    pub(super) fn awaited(&self, name: &str, until: Instant) -> Option<IsDenied> {
+        match self.names.get(name)?.presence {
+            Presence::Awaited { deadline, is_denied } if deadline == until => Some(is_denied),
+            _ => None,
+        }
     }
 
     /// When the next resource expires.
@@ -514,5 +528,17 @@ impl Wanted {
 
     fn was_delivered(&self) -> bool {
         matches!(self.presence, Presence::Held | Presence::Refused)
+    }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    /// Keeps silent about one thing that is held, so that a server which has no news has something to say: without a response
+    /// nobody could tell that it is there.
+    pub(super) fn leave_out_one_version(&mut self) {
+        if let Some(first) = self.versions.keys().min().cloned() {
+            self.versions.remove(&first);
+        }
     }
 }

@@ -91,7 +91,17 @@ fn a_new_stream_is_told_what_is_held_and_in_which_version() {
     script.events();
     script.reject("n2", &[], &["c"]);
     script.requests();
-    assert_eq!(reopened(&mut script), ["CDS +[a b c d] {a=1 b=7}"]);
+    assert_eq!(reopened(&mut script), ["CDS +[a b c d] {b=7}"], "all but one, so that there is something to say");
+}
+
+#[test]
+fn a_new_stream_leaves_one_version_out_and_not_one_of_each_kind() {
+    let mut script = asking(Cluster, &["a"]);
+    script.subscribe(Listener, &["l"]);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("a", "1")]);
+    script.exchange_change(Listener, "n2", &[("l", "1")]);
+    assert_eq!(reopened(&mut script), ["CDS +[a]", "LDS +[l] {l=1}"]);
 }
 
 #[test]
@@ -139,18 +149,18 @@ fn a_refusal_names_the_bad_and_the_good_beside_it_is_in_use() {
     let requests = script.take_requests();
     assert_eq!(line(&requests[0]), "CDS n2 NACK");
     assert_eq!(complaint(&requests[0]), (3, r#"resource "b": lb_policy: unknown value 9"#));
-    assert_eq!(reopened(&mut script), ["CDS +[a b] {a=2 b=1}"], "the bad one has its last good version");
+    assert_eq!(reopened(&mut script), ["CDS +[a b] {b=1}"], "the bad one has its last good version");
 }
 
 #[test]
 fn a_verdict_after_the_stream_counts_and_is_not_sent() {
-    let mut script = asking(Cluster, &["a"]);
-    script.change(Cluster, "n1", &[("a", "1")], &[]);
+    let mut script = asking(Cluster, &["a", "b"]);
+    script.change(Cluster, "n1", &[("a", "1"), ("b", "1")], &[]);
     script.events();
     script.lose_stream();
-    script.accept("n1", &["a"]);
+    script.accept("n1", &["a", "b"]);
     script.session.stream_opened();
-    assert_eq!(script.requests(), ["CDS +[a] {a=1}"]);
+    assert_eq!(script.requests(), ["CDS +[a b] {b=1}"]);
 }
 
 #[test]
@@ -206,19 +216,23 @@ fn what_a_response_does_not_mention_stays() {
 }
 
 #[test]
-fn a_name_that_the_server_does_not_have_is_absent_without_a_wait() {
-    let mut script = asking(Cluster, &["a"]);
-    script.change(Cluster, "n1", &[], &["a"]);
+fn a_name_that_the_server_does_not_have_is_given_the_time_to_come() {
+    let mut script = asking(Cluster, &["a", "b"]);
+    script.change(Cluster, "n1", &[], &["a", "b"]);
     script.events();
     script.accept("n1", &[]);
-    assert_eq!(script.events(), ["absent CDS a: removed"]);
-    script.advance(15.0);
-    assert!(script.events().is_empty(), "and not again by its timer");
+    script.requests();
+    script.advance(14.0);
+    script.exchange_change(Cluster, "n2", &[("b", "1")]);
+    script.advance(1.0);
+    assert_eq!(script.events(), ["absent CDS a: removed"], "the server has said so");
+    assert_eq!(script.session.next_timeout(), None);
 }
 
 #[test]
 fn a_removal_is_told_once() {
     let mut script = asking(Cluster, &["a"]);
+    script.exchange_change(Cluster, "n0", &[("a", "1")]);
     let expected: [&[&str]; 2] = [&["absent CDS a: removed"], &[]];
     for (nonce, expected) in ["n1", "n2"].into_iter().zip(expected) {
         script.change(Cluster, nonce, &[], &["a", "never asked for"]);
@@ -275,9 +289,9 @@ fn what_is_held_has_no_clock_on_a_new_stream() {
 
 #[test]
 fn what_nobody_asked_for_is_accepted_and_not_held() {
-    let mut script = asking(Cluster, &["a"]);
-    script.exchange_change(Cluster, "n1", &[("a", "1"), ("b", "1")]);
-    assert_eq!(reopened(&mut script), ["CDS +[a] {a=1}"]);
+    let mut script = asking(Cluster, &["a", "c"]);
+    script.exchange_change(Cluster, "n1", &[("a", "1"), ("b", "1"), ("c", "1")]);
+    assert_eq!(reopened(&mut script), ["CDS +[a c] {c=1}"]);
 }
 
 #[test]
@@ -295,18 +309,20 @@ fn an_alias_is_not_the_name() {
 #[test]
 fn a_name_listed_twice_is_refused_and_its_neighbour_used() {
     for removed in [&["a"][..], &[]] {
-        let mut script = asking(Cluster, &["a", "b"]);
-        let mut resources = vec![versioned(Cluster, "a", "1"), versioned(Cluster, "b", "1")];
+        let mut script = asking(Cluster, &["a", "b", "c"]);
+        script.exchange_change(Cluster, "n0", &[("c", "1")]);
+        let mut resources = vec![versioned(Cluster, "a", "1"), versioned(Cluster, "c", "2")];
         if removed.is_empty() {
             resources.push(versioned(Cluster, "a", "2"));
         }
         script.receive(delta(Cluster, "n1", resources, removed));
-        assert_eq!(script.events(), ["live", "deliver CDS [b] s1 n1"]);
-        script.accept("n1", &["b"]);
+        assert_eq!(script.events(), ["deliver CDS [c] s1 n1"]);
+        script.accept("n1", &["c"]);
         assert!(script.events().is_empty());
         let requests = script.take_requests();
         assert_eq!(complaint(&requests[0]).1, r#"resource "a": it is listed twice in one response"#);
-        assert_eq!(reopened(&mut script), ["CDS +[a b] {b=1}"]);
+        script.exchange_change(Cluster, "n2", &[("b", "1")]);
+        assert_eq!(reopened(&mut script), ["CDS +[a b c] {c=2}"]);
     }
 }
 

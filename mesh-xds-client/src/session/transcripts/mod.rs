@@ -102,7 +102,8 @@ impl Script {
         match event {
             Event::Connect => "connect".to_owned(),
             Event::Live => "live".to_owned(),
-            Event::Deliver(Batch { kind, version, resources, ticket }) => {
+            Event::Deliver(batch) => {
+                let Batch { kind, version, resources, ticket } = *batch;
                 let names: Vec<_> = resources.iter().map(|one| one.name.as_deref().unwrap_or("?")).collect();
                 let line = format!("deliver {} {names:?} {version} {}", short(kind.type_url()), ticket.nonce());
                 self.tickets.insert(ticket.nonce().to_owned(), ticket);

@@ -80,9 +80,12 @@ fn it_lives_on_when_it_comes_without_a_time() {
 
 #[test]
 fn time_passes_without_a_stream_and_what_expired_is_asked_for_anew() {
-    for (variant, request) in BOTH.into_iter().zip(["CDS [a b] - -", "CDS +[a b] {b=1}"]) {
+    for (variant, request) in BOTH.into_iter().zip(["CDS [a b c] - -", "CDS +[a b c] {c=1}"]) {
         let mut script = asking(variant);
-        script.offer(variant, "n1", vec![living("a", "1", 1000), versioned(Cluster, "b", "1")]);
+        script.subscribe(Cluster, &["c"]);
+        script.requests();
+        let others = ["b", "c"].map(|name| versioned(Cluster, name, "1"));
+        script.offer(variant, "n1", [living("a", "1", 1000)].into_iter().chain(others).collect());
         script.session.stream_ended("reset", script.now);
         script.events();
         script.advance(1000.0);
