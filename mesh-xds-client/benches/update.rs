@@ -23,7 +23,7 @@ use envoy_types::{
     pb::{
         envoy::{
             config::{core::v3::Node, endpoint::v3::ClusterLoadAssignment},
-            service::discovery::v3::DiscoveryResponse,
+            service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource},
         },
         google::protobuf::Any,
     },
@@ -31,13 +31,13 @@ use envoy_types::{
 };
 use mesh_core::{
     config::{Address, Snapshot},
-    source::ConfigSource,
+    source::{ConfigSource, Interest},
 };
 use mesh_http::connect::{Connect, Connecting, Stream};
 use mesh_xds_client::{
     ResourceKind, XdsClient,
-    bootstrap::{Bootstrap, ChannelCredentials},
-    session::{Config, Event, Request, Session, Verdict},
+    bootstrap::{Bootstrap, ChannelCredentials, ServerFeature},
+    session::{Config, Event, Request, Response, Session, Verdict},
     testkit::{
         ControlPlane,
         resource::{cluster, endpoints, listener, route_config},
@@ -45,7 +45,7 @@ use mesh_xds_client::{
 };
 use prost::Message as _;
 use rustix::time::{ClockId, clock_gettime};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinHandle};
 
 const RUNS: usize = 21;
 
@@ -71,6 +71,8 @@ struct Held {
     clusters: usize,
     endpoints: usize,
     snapshots: watch::Receiver<Arc<Snapshot>>,
+    work: JoinHandle<()>,
+    _interest: Interest,
     spent: Arc<AtomicU64>,
     runs: usize,
 }
@@ -78,19 +80,16 @@ struct Held {
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     for (clusters, endpoints) in [(1_000, 10), (10_000, 10), (1, 10_000)] {
-        let plane = ControlPlane::new();
-        let bootstrap = Bootstrap::builder().server("10.0.0.1:1", ChannelCredentials::Insecure).build().unwrap();
-        let client = XdsClient::builder(bootstrap).connector(Pipes(plane.clone())).build().unwrap();
-        let spent = Arc::new(AtomicU64::new(0));
-        let work = tokio::spawn(Metered(Box::pin(client.work()), spent.clone()));
-        let _interest = client.watch("web");
-        let mut held = Held { plane, clusters, endpoints, snapshots: client.snapshots(), spent, runs: 0 };
-        held.offer().await;
+        let size = format!("{clusters}x{endpoints}");
+        let mut held = Held::offered(clusters, endpoints, None).await;
         let everything = held.spent.load(Ordering::Relaxed) as f64 / 1e3;
-        print_line(&format!("everything-at-first {clusters}x{endpoints}"), vec![everything]);
-        report(&format!("part {clusters}x{endpoints}"), &mut held, Held::change_one).await;
-        report(&format!("full {clusters}x{endpoints}"), &mut held, Held::change_all).await;
-        work.abort();
+        print_line(&format!("everything-at-first {size}"), vec![everything]);
+        report(&format!("part {size}"), &mut held, Held::change_one).await;
+        report(&format!("full {size}"), &mut held, Held::change_all).await;
+        held.work.abort();
+        let mut held = Held::offered(clusters, endpoints, Some(ServerFeature::Delta)).await;
+        report(&format!("delta {size}"), &mut held, Held::change_in_delta).await;
+        held.work.abort();
     }
     for count in [1_000, 10_000] {
         answer(count);
@@ -126,7 +125,7 @@ fn answer(count: usize) {
     print_line(&format!("request-that-accepts-it {count}"), requests);
 }
 
-async fn report(name: &str, held: &mut Held, change: impl Fn(&mut Held) -> Vec<DiscoveryResponse>) {
+async fn report(name: &str, held: &mut Held, change: impl Fn(&mut Held) -> Vec<Response>) {
     let mut runs = Vec::new();
     for _ in 0..RUNS {
         let responses = change(held);
@@ -159,14 +158,15 @@ fn assignment(number: usize, count: usize, run: usize) -> ClusterLoadAssignment 
     endpoints(&name(number), (0..count).map(|host| (address(host), weight(host))))
 }
 
-fn response(kind: ResourceKind, version: usize, resources: Vec<Any>) -> DiscoveryResponse {
-    DiscoveryResponse {
+fn response(kind: ResourceKind, version: usize, resources: Vec<Any>) -> Response {
+    let response = DiscoveryResponse {
         type_url: kind.type_url().to_owned(),
         version_info: format!("bench-{version}"),
         nonce: format!("bench-{version}"),
         resources,
         ..Default::default()
-    }
+    };
+    response.into()
 }
 
 // === impl Metered ===
@@ -190,26 +190,50 @@ fn thread_cpu() -> Duration {
 // === impl Held ===
 
 impl Held {
-    async fn offer(&mut self) {
-        let (clusters, endpoints) = (self.clusters, self.endpoints);
-        self.plane.update(|tx| {
+    /// Of a control plane that is spoken to in state of the world, unless it has a feature.
+    async fn offered(clusters: usize, endpoints: usize, feature: Option<ServerFeature>) -> Self {
+        let plane = ControlPlane::new();
+        plane.update(|tx| {
             tx.set(listener("web", route_config("web", (0..clusters).map(|number| (name(number), 1)))));
             for number in 0..clusters {
                 tx.set(cluster(&name(number))).set(assignment(number, endpoints, 0));
             }
         });
-        self.snapshots.wait_for(|snapshot| snapshot.clusters.len() == clusters).await.unwrap();
+        let bootstrap = Bootstrap::builder().server_with_features("10.0.0.1:1", ChannelCredentials::Insecure, feature);
+        let client = XdsClient::builder(bootstrap.build().unwrap()).connector(Pipes(plane.clone())).build().unwrap();
+        let spent = Arc::new(AtomicU64::new(0));
+        let work = tokio::spawn(Metered(Box::pin(client.work()), spent.clone()));
+        let (interest, mut snapshots) = (client.watch("web"), client.snapshots());
+        snapshots.wait_for(|snapshot| snapshot.clusters.len() == clusters).await.unwrap();
+        Self { plane, clusters, endpoints, snapshots, work, _interest: interest, spent, runs: 0 }
+    }
+
+    fn change_in_delta(&mut self) -> Vec<Response> {
+        self.runs += 1;
+        let resource = Resource {
+            name: name(self.changed()),
+            version: format!("bench-{}", self.runs),
+            resource: Some(pack_any(assignment(self.changed(), self.endpoints, self.runs))),
+            ..Default::default()
+        };
+        let response = DeltaDiscoveryResponse {
+            type_url: ResourceKind::ClusterLoadAssignment.type_url().to_owned(),
+            nonce: format!("bench-{}", self.runs),
+            resources: vec![resource],
+            ..Default::default()
+        };
+        vec![response.into()]
     }
 
     /// A response with the endpoints that differ, as the protocol permits.
-    fn change_one(&mut self) -> Vec<DiscoveryResponse> {
+    fn change_one(&mut self) -> Vec<Response> {
         self.runs += 1;
         let resources = vec![pack_any(assignment(self.changed(), self.endpoints, self.runs))];
         vec![response(ResourceKind::ClusterLoadAssignment, self.runs, resources)]
     }
 
     /// All clusters and all endpoints once more, one of which differs.
-    fn change_all(&mut self) -> Vec<DiscoveryResponse> {
+    fn change_all(&mut self) -> Vec<Response> {
         self.runs += 1;
         let clusters = (0..self.clusters).map(|number| pack_any(cluster(&name(number))));
         let run = |number| if number == self.changed() { self.runs } else { 0 };

@@ -60,6 +60,8 @@ use crate::ResourceKind;
 
 mod backoff;
 mod batch;
+#[cfg(test)]
+mod convergence;
 mod nack;
 #[cfg(test)]
 mod properties;
@@ -347,6 +349,7 @@ impl Session {
         rejected.extend(malformed);
 
         let subscriptions = &mut self.kinds[kind.index()];
+        subscriptions.decided();
         subscriptions.begin_answer();
         accepted.iter().for_each(|name| subscriptions.hold(name, labels.remove(&**name).unwrap_or_default()));
         for (name, label) in heartbeats {
@@ -370,10 +373,12 @@ impl Session {
             subscriptions.version = version;
         }
         let Link::Open { variant, .. } = self.link else { return };
-        if stream == self.stream {
-            let reply = Reply { version: subscriptions.version.clone(), nonce, error };
-            self.reply(kind, variant, reply, fingerprint, now);
+        if stream != self.stream {
+            // The present stream has waited for this.
+            return self.names_changed(kind);
         }
+        let reply = Reply { version: subscriptions.version.clone(), nonce, error };
+        self.reply(kind, variant, reply, fingerprint, now);
     }
 
     /// Sends an answer, or has it wait.

@@ -40,6 +40,8 @@ pub(super) struct Subscriptions {
     changed: bool,
     /// Batches delivered on this stream whose answers have not been sent.
     owed: usize,
+    /// Batches delivered on this stream or an earlier one that there is no verdict on.
+    undecided: usize,
     /// Names that the server believes to be wanted and that have left.
     withdrawn: BTreeSet<Arc<str>>,
 }
@@ -132,6 +134,7 @@ impl Subscriptions {
             wildcard: Wildcard::Unsaid,
             changed: false,
             owed: 0,
+            undecided: 0,
             withdrawn: BTreeSet::new(),
         }
     }
@@ -212,6 +215,12 @@ impl Subscriptions {
 
     pub(super) fn delivered(&mut self) {
         self.owed += 1;
+        self.undecided += 1;
+    }
+
+    /// There is a verdict on a batch.
+    pub(super) fn decided(&mut self) {
+        self.undecided -= 1;
     }
 
     pub(super) fn answered(&mut self, nonce: &str) {
@@ -224,6 +233,16 @@ impl Subscriptions {
         self.owed -= 1;
     }
 
+    /// Whether the first request on a stream can be made, and is needed. It tells what is held, and what the last stream
+    /// brought may still be about to be: the server would never hear that it is, nor say that it is gone.
+    fn may_begin(&mut self) -> bool {
+        let may_begin = self.undecided == 0 && !self.is_empty();
+        if !may_begin {
+            self.changed = false;
+        }
+        may_begin
+    }
+
     // --- requests in state of the world ---
 
     /// What a request must repeat that only announces changed names, or `None` when none is due.
@@ -232,10 +251,7 @@ impl Subscriptions {
     /// nonce that the server has left behind, and be passed over. None is due when there is nothing to take back either:
     /// without names, the first request of a kind on a stream asks for everything.
     pub(super) fn announce(&mut self) -> Option<Reply> {
-        if !self.asked && self.is_empty() {
-            self.changed = false;
-        }
-        if !self.changed || self.owed > 0 {
+        if !self.asked && !self.may_begin() || !self.changed || self.owed > 0 {
             return None;
         }
         // A version vouches for the whole set of names. Where one of them was never answered, a server that compares
@@ -304,10 +320,10 @@ impl Subscriptions {
     /// What left and is wanted again before the server heard of it is subscribed to once more, which the protocol takes for a
     /// wish to have it sent again.
     pub(super) fn send_changes(&mut self, deadline: Instant) -> Option<Changes> {
-        self.changed = false;
-        if !self.asked && self.is_empty() {
+        if !self.asked && !self.may_begin() {
             return None;
         }
+        self.changed = false;
         let is_first = !std::mem::replace(&mut self.asked, true);
         let mut changes = Changes::default();
         let unsent = std::mem::take(&mut self.unsent);
@@ -437,8 +453,7 @@ impl Subscriptions {
         for name in names {
             let Some((name, wanted)) = self.names.get_key_value(name.as_str()) else { continue };
             let (name, was_delivered) = (name.clone(), wanted.was_delivered());
-            // What the server has not heard of again is not what it speaks of.
-            if was_delivered && !self.unsent.contains(&name) {
+            if was_delivered {
                 self.give_up(&name);
                 gone.push(name);
             } else if let Some(Wanted { presence: Presence::Awaited { is_denied, .. }, .. }) = self.names.get_mut(&name)
@@ -535,10 +550,11 @@ impl Wanted {
 
 impl Changes {
     /// Keeps silent about one thing that is held, so that a server which has no news has something to say: without a response
-    /// nobody could tell that it is there.
+    /// nobody could tell that it is there. It is one that is asked for by name, since of others it would not say that they are
+    /// gone.
     pub(super) fn leave_out_one_version(&mut self) {
-        if let Some(first) = self.versions.keys().min().cloned() {
-            self.versions.remove(&first);
+        if let Some(first) = self.subscribe.iter().find(|name| self.versions.contains_key(*name)) {
+            self.versions.remove(first);
         }
     }
 }
