@@ -282,3 +282,30 @@ fn target_with_several_users_stays_until_the_last() {
     assert!(bench.step().is_none());
     assert_eq!(bench.wanted(Lds), ["web"]);
 }
+
+#[test]
+fn a_snapshot_that_is_read_stays_as_it_is_while_endpoints_change() {
+    let port = |snapshot: &Snapshot, cluster: &str| {
+        let endpoints = snapshot.clusters[cluster].endpoints.clone().expect("known");
+        endpoints.groups()[0].endpoints[0].address().to_string()
+    };
+    for kept in 0..4 {
+        let mut bench = Bench::serving();
+        bench.set(route_config("routes", [("a", 1), ("b", 1)]));
+        bench.set(cluster("b"));
+        bench.set(endpoints("b", [one()])).expect("it is whole");
+        let mut expected = ["10.0.0.1:80".to_owned(), "10.0.0.1:80".to_owned()];
+        let mut readers = std::collections::VecDeque::new();
+        for round in 0..20_u8 {
+            let at = SocketAddr::from(([10, 1, 0, round], 80));
+            let changed = usize::from(round % 3 == 0);
+            expected[changed] = at.to_string();
+            let next = bench.set(endpoints(["a", "b"][changed], [at])).expect("it has changed");
+            readers.push_back((next, expected.clone()));
+            for (snapshot, expected) in &readers {
+                assert_eq!(&[port(snapshot, "a"), port(snapshot, "b")], expected, "{kept} kept, round {round}");
+            }
+            readers.drain(..readers.len().saturating_sub(kept));
+        }
+    }
+}

@@ -376,11 +376,15 @@ impl Subscriptions {
 
     /// `name` was delivered and is in use.
     pub(super) fn hold(&mut self, name: &str, label: Label) {
-        self.mention(name, |wanted| {
+        let expires = label.expires;
+        let before = self.mention(name, |wanted| {
             wanted.presence = Presence::Held;
             wanted.version = label.version;
+            wanted.expires
         });
-        self.expire_at(name, label.expires);
+        if before.is_some_and(|before| before != expires) {
+            self.expire_at(name, expires);
+        }
     }
 
     /// `name` was delivered and cannot be used: it exists, and what is held of it stays.
@@ -405,17 +409,17 @@ impl Subscriptions {
         true
     }
 
-    fn mention(&mut self, name: &str, change: impl FnOnce(&mut Wanted)) {
+    fn mention<T>(&mut self, name: &str, change: impl FnOnce(&mut Wanted) -> T) -> Option<T> {
         if self.everything && !self.names.contains_key(name) {
             self.names.insert(name.into(), Wanted::new(Presence::Absent, false));
         }
-        let Some(wanted) = self.names.get_mut(name) else { return };
+        let wanted = self.names.get_mut(name)?;
         if wanted.presence == Presence::Returning {
             // The server has not heard that it left, and need not.
             self.unsent.remove(name);
         }
-        change(wanted);
         wanted.mentioned = self.answers;
+        Some(change(wanted))
     }
 
     fn expire_at(&mut self, name: &str, expires: Option<Instant>) {
