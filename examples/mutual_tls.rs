@@ -35,15 +35,8 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let client = Client::builder("reviews").mesh(&mesh).endpoints([backend.address()]).tls(tls).build()?;
         match client.get("http://reviews/").await {
             Ok(response) => println!("{expected}: {}", response.status()),
-            Err(error) => println!("{expected}: refused, {}", chain(&error)),
+            Err(error) => println!("{expected}: refused, {}", error.reason()),
         }
     }
     Ok(())
-}
-
-fn chain(error: &dyn Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
-    }
 }

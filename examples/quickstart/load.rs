@@ -129,14 +129,14 @@ impl Caller {
     pub(crate) async fn call(&self) -> Result<String, String> {
         match self {
             Self::Http(client) => {
-                let response = client.get("http://pages.shop:8080/item/7").await.map_err(|error| chain(&error))?;
+                let response = client.get("http://pages.shop:8080/item/7").await.map_err(|error| error.reason())?;
                 backend_of(&response)
             }
             Self::Grpc(client) => {
                 let mut request = tonic::Request::new(SayRequest { text: "hello".to_owned() });
                 // gRPC methods do not tell, so the caller does: to say hello twice does no harm.
                 request.extensions_mut().insert(CallOptions::new().idempotent());
-                let reply = client.clone().say(request).await.map_err(|status| chain(&status))?;
+                let reply = client.clone().say(request).await.map_err(|status| status.to_string())?;
                 Ok(reply.into_inner().backend)
             }
         }
@@ -158,16 +158,4 @@ fn backend_of(response: &Response<Body>) -> Result<String, String> {
         (true, Some(backend)) => Ok(backend.to_owned()),
         (status, _) => Err(format!("status {} (success: {status})", response.status())),
     }
-}
-
-/// An error and everything in its chain.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        next = error.source();
-    }
-    text
 }

@@ -187,7 +187,7 @@ async fn identity(report: &mut Report, mesh: &Mesh) -> Result<()> {
     let client = Client::builder(TARGETS[0]).mesh(mesh).tls(expected).build()?;
     match client.get("http://pages.shop:8080/").await {
         Ok(_) => report.check(false, format!("{BACKEND_ID} was taken for {}", other.as_str())),
-        Err(error) => report.check(error.is_tls(), load::chain(&error)),
+        Err(error) => report.check(error.is_tls(), error.reason()),
     }
     Ok(())
 }

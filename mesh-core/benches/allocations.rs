@@ -41,7 +41,8 @@ fn main() {
 /// Of a thousand picks, settled.
 fn of_picks(policy: LoadBalancing, n: u32) -> u64 {
     let mut scene = Scene::new(policy, n, true);
-    let outcome = Outcome { class: Class::Success, status: None, grpc_status: None, failure: None, at: scene.now };
+    let outcome =
+        Outcome { class: Class::Success, status: None, grpc_status: None, failure: None, at: scene.terms.now };
     measure(|| (0..1_000).for_each(|_| scene.pick().settle(&outcome))).count_total
 }
 

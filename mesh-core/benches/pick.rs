@@ -30,7 +30,7 @@ use support::Scene;
 #[bench::peak_ewma_3(Scene::new(LoadBalancing::PEAK_EWMA, 3, false))]
 #[bench::peak_ewma_1000(Scene::new(LoadBalancing::PEAK_EWMA, 1_000, false))]
 fn hundred_picks(mut scene: Scene) -> Scene {
-    let at = scene.now;
+    let at = scene.terms.now;
     for _ in 0..100 {
         let outcome = Outcome { class: Class::Success, status: None, grpc_status: None, failure: None, at };
         black_box(scene.pick()).settle(&outcome);

@@ -77,12 +77,12 @@ fn pick_only(scene: &mut Scene) {
 #[inline(never)]
 fn pick_and_settle(scene: &mut Scene) {
     let mut picked = black_box(scene.pick());
-    picked.settle(&outcome(scene.now));
+    picked.settle(&outcome(scene.terms.now));
 }
 
 #[inline(never)]
 fn request(scene: &mut Scene) {
-    scene.now = Instant::now();
+    scene.terms.now = Instant::now();
     let mut picked = black_box(scene.pick());
     picked.settle(&outcome(Instant::now()));
 }

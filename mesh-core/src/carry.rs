@@ -7,13 +7,13 @@
 /// Finds the policy `P` of a request.
 pub trait PolicyOf<R, P> {
     /// The policy of `request`; cheap to make, as every request pays for it.
-    fn policy_of(&self, request: &R) -> P;
+    fn policy_of(&self, request: &mut R) -> P;
 }
 
 /// A request that carries a policy.
 pub trait Carries<P> {
-    /// What it carries.
-    fn carried(&self) -> P;
+    /// What it carries. It is asked once, and so may give away what it would have to copy.
+    fn carried(&mut self) -> P;
 }
 
 /// The same policy for every request.
@@ -25,13 +25,13 @@ pub struct Fixed<P>(pub P);
 pub struct Carried;
 
 impl<R, P: Clone> PolicyOf<R, P> for Fixed<P> {
-    fn policy_of(&self, _: &R) -> P {
+    fn policy_of(&self, _: &mut R) -> P {
         self.0.clone()
     }
 }
 
 impl<R: Carries<P>, P> PolicyOf<R, P> for Carried {
-    fn policy_of(&self, request: &R) -> P {
+    fn policy_of(&self, request: &mut R) -> P {
         request.carried()
     }
 }

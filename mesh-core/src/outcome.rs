@@ -162,6 +162,8 @@ pub enum Never {}
 #[derive(Debug)]
 pub struct Failed {
     failure: Failure,
+    /// Those of its flags that the source knows nothing of; empty where the kind is what this level has to say.
+    noted: Flags,
     source: Option<BoxError>,
 }
 
@@ -421,12 +423,17 @@ impl ClassifyEnd for Never {
 impl Failed {
     /// A failure whose cause is not known further.
     pub const fn new(failure: Failure) -> Self {
-        Self { failure, source: None }
+        Self { failure, noted: Flags(0), source: None }
     }
 
     /// A failure and its cause.
     pub fn because(failure: Failure, source: impl Into<BoxError>) -> Self {
-        Self { failure, source: Some(source.into()) }
+        Self { failure, noted: Flags(0), source: Some(source.into()) }
+    }
+
+    /// The failure that `source` stands for, with `flags` that say why nothing more was tried.
+    pub(crate) fn noting(flags: Flags, source: BoxError) -> Self {
+        Self { failure: Failure::of(&*source).with_flags(flags), noted: flags, source: Some(source) }
     }
 
     /// What it stands for.
@@ -437,7 +444,11 @@ impl Failed {
 
 impl fmt::Display for Failed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.failure.kind.as_str())
+        f.write_str(match self.noted {
+            Flags::URX => "no retry is left",
+            Flags::UO => "no retry budget is left",
+            _ => self.failure.kind.as_str(),
+        })
     }
 }
 

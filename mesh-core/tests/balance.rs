@@ -18,14 +18,15 @@ use mesh_core::{
     balance::{AtEndpoint, Attempted, Balance, BalanceLayer, NoEndpoint, Terms},
     carry::{Carried, Fixed},
     cluster::{Cluster, Dispatch, Transport, Undelivered},
-    config::{self, ClusterPolicy, Endpoints, Semantics},
+    config::{self, ClusterPolicy, Endpoints, RequestPriority, Semantics},
     endpoint::{EndpointId, EndpointInfo, Tried},
     hold::{AtOnce, UntilEnd},
+    limit::Overloaded,
     outcome::{BoxError, Failed, Failure, FailureKind, HttpClassifier, Sent},
 };
 use tokio::time::{Instant, advance, timeout};
 use tokio_test::{assert_pending, task};
-use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 mod support;
 use support::{endpoint, flat, port};
@@ -114,35 +115,41 @@ impl<R: Unpin> Dispatch<R> for Actor {
 }
 
 /// A request with terms of its own.
-struct Call {
-    tried: Tried,
-    wait_for_ready: bool,
-    picked: Arc<Mutex<Vec<EndpointId>>>,
-}
+struct Call(Terms);
 
 impl Call {
     fn new() -> Self {
-        Self { tried: Tried::new(), wait_for_ready: false, picked: Arc::default() }
+        Self(Terms::new(Dice::new(1), Instant::now()))
     }
 
     fn waiting() -> Self {
-        Self { wait_for_ready: true, ..Self::new() }
+        Self(Terms { wait_for_ready: true, ..Self::new().0 })
+    }
+
+    /// One that counts against the breaker.
+    fn counted() -> Self {
+        Self(Terms { breaker: Some(RequestPriority::Default), ..Self::new().0 })
     }
 }
 
 impl Attempted for Call {
     fn terms(&mut self) -> Terms {
-        let wait_for_ready = self.wait_for_ready;
-        Terms { dice: Dice::new(1), tried: self.tried.clone(), now: Instant::now(), wait_for_ready }
+        self.0.clone()
     }
+}
 
-    fn picked(&mut self, endpoint: EndpointId) {
-        self.picked.lock().expect("no panic").push(endpoint);
-    }
+/// The endpoints, in the order of their ports.
+fn ids(cluster: &Cluster<Stage>) -> Vec<EndpointId> {
+    cluster.status().endpoints.iter().map(|endpoint| endpoint.id).collect()
 }
 
 fn balance(cluster: &Arc<Cluster<Stage>>) -> Balance<Stage, Fixed<Arc<Cluster<Stage>>>, Carried> {
     Balance::new(Fixed(cluster.clone()), Carried, AtOnce)
+}
+
+/// What the breaker counts.
+fn counted(cluster: &Cluster<impl Transport>) -> u32 {
+    cluster.limits().figures(RequestPriority::Default).requests.active
 }
 
 fn in_flight(cluster: &Cluster<impl Transport>) -> u32 {
@@ -166,14 +173,13 @@ async fn call_gives_up_when_it_was_everywhere() {
     let stage = Stage::default();
     let cluster = stage.cluster(&flat([1, 2, 3]));
     stage.set(|script| script.down.extend([1, 2, 3]));
-    let call = Call::new();
-    let picked = call.picked.clone();
-    let error = balance(&cluster).oneshot(call).await.expect_err("nobody is there");
+    let error = balance(&cluster).oneshot(Call::new()).await.expect_err("nobody is there");
     let mut seen = stage.seen();
+    let last = usize::from(*seen.last().expect("somebody was tried"));
     seen.sort_unstable();
     assert_eq!(seen, [1, 2, 3], "each once");
     assert_eq!(Failure::of(&*error).kind, FailureKind::Connect);
-    assert_eq!(AtEndpoint::of(&*error), picked.lock().expect("no panic").last().copied());
+    assert_eq!(AtEndpoint::of(&*error), Some(ids(&cluster)[last - 1]));
     assert_eq!(in_flight(&cluster), 0);
 }
 
@@ -223,16 +229,13 @@ async fn local_refusal_does_not_move_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn request_avoids_where_it_was_and_is_told_where_it_goes() {
+async fn request_avoids_where_it_was() {
     let stage = Stage::default();
     let cluster = stage.cluster(&flat([1, 2]));
-    let ids: Vec<_> = cluster.status().endpoints.iter().map(|endpoint| endpoint.id).collect();
     for _ in 0..10 {
         let mut call = Call::new();
-        call.tried.push(ids[0]);
-        let picked = call.picked.clone();
+        call.0.tried.push(ids(&cluster)[0]);
         assert_eq!(balance(&cluster).oneshot(call).await.expect("an answer"), 2);
-        assert_eq!(*picked.lock().expect("no panic"), [ids[1]]);
     }
 }
 
@@ -275,6 +278,58 @@ async fn dropped_call_leaves_nothing_in_flight() {
     assert_eq!(in_flight(&cluster), 1);
     drop(call);
     assert_eq!(in_flight(&cluster), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn breaker_refuses_before_anybody_is_picked() {
+    let stage = Stage::default();
+    let cluster = stage.cluster(&flat([1]));
+    let mut policy = ClusterPolicy::default();
+    policy.circuit_breakers.default.max_requests = Some(1);
+    cluster.update_policy(policy);
+    stage.set(|script| script.silent.extend([1]));
+    let mut first = task::spawn(balance(&cluster).oneshot(Call::counted()));
+    assert_pending!(first.poll());
+    let error = balance(&cluster).oneshot(Call::counted()).await.expect_err("one is under way");
+    assert_eq!(error.downcast_ref::<Overloaded>().map(Overloaded::limit), Some(1));
+    assert_eq!((stage.seen(), counted(&cluster)), (vec![1], 1));
+    drop(first);
+    assert_eq!(counted(&cluster), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_counts_once_while_it_waits_and_moves() {
+    let stage = Stage::default();
+    let cluster = stage.cluster(&flat([1]));
+    stage.set(|script| {
+        script.down.extend([1]);
+        script.silent.extend([2]);
+    });
+    let mut waiting = Call::counted();
+    waiting.0.wait_for_ready = true;
+    let mut call = task::spawn(balance(&cluster).oneshot(waiting));
+    assert_pending!(call.poll());
+    assert_eq!((stage.seen(), counted(&cluster)), (vec![1], 1));
+    cluster.update_endpoints(&flat([1, 2]));
+    assert!(call.is_woken());
+    assert_pending!(call.poll());
+    assert_eq!((stage.seen(), counted(&cluster)), (vec![2], 1));
+    drop(call);
+    assert_eq!(counted(&cluster), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn http_request_counts_until_its_body_has_ended() {
+    let layer = BalanceLayer::new(flat([1]), ClusterPolicy::default());
+    let answers = layer.layer(|_: &EndpointInfo<'_>| {
+        service_fn(|_: Call| async { Ok::<_, BoxError>(Response::new(Full::new(Bytes::from("x")))) })
+    });
+    let cluster = answers.cluster();
+    let balance = Balance::new(Fixed(cluster.clone()), Carried, UntilEnd(HttpClassifier));
+    let response = balance.oneshot(Call::counted()).await.expect("an answer");
+    assert_eq!(counted(cluster), 1);
+    response.into_body().collect().await.expect("a whole body");
+    assert_eq!(counted(cluster), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -330,8 +385,8 @@ async fn random_drops_leak_nothing() {
     let mut dice = Dice::new(3);
     let mut calls = Vec::new();
     for step in 0..2_000_u32 {
-        let mut call = Call::new();
-        call.wait_for_ready = dice.below(2) == 0;
+        let mut call = if dice.below(2) == 0 { Call::new() } else { Call::counted() };
+        call.0.wait_for_ready = dice.below(2) == 0;
         let mut call = Box::pin(balance(&cluster).oneshot(call));
         let waker = std::task::Waker::noop();
         if call.as_mut().poll(&mut Context::from_waker(waker)).is_pending() {
@@ -347,7 +402,7 @@ async fn random_drops_leak_nothing() {
         }
     }
     drop(calls);
-    assert_eq!(in_flight(&cluster), 0);
+    assert_eq!((in_flight(&cluster), counted(&cluster)), (0, 0));
 }
 
 #[test]

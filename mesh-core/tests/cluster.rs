@@ -192,6 +192,24 @@ async fn nobody_is_ejected_where_nobody_reviews() {
     assert_eq!(ejected(&scene.cluster), Vec::<u16>::new());
 }
 
+// It answers, if badly; the other does not, and every request would first have to find that out.
+#[tokio::test(start_paused = true)]
+async fn ejected_endpoint_is_picked_before_one_out_of_reach() {
+    let mut scene = Scene::with(ejecting(), Semantics::Envoy, &flat([1, 2]));
+    tokio::spawn(scene.cluster.background());
+    yield_now().await;
+    end_like(&mut scene, 1, 3, &server_error());
+    yield_now().await;
+    assert_eq!(ejected(&scene.cluster), [1]);
+    end_like(&mut scene, 2, 1, &failure(FailureKind::Connect, Sent::No));
+    assert_eq!(scene.shares(20, [1, 2]), [20, 0]);
+    assert!(scene.try_pick(true).is_err(), "a request that waits waits for the ejection's end too");
+
+    // Once it is due for a probe, it gets one.
+    advance(Duration::from_secs(2)).await;
+    assert_eq!(scene.shares(20, [1, 2]), [0, 20]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn ejections_shift_traffic_to_the_next_priority() {
     let endpoints = groups(vec![
@@ -299,7 +317,7 @@ proptest! {
     ) {
         let policies = [LoadBalancing::RoundRobin, LoadBalancing::LEAST_REQUEST, LoadBalancing::Random, LoadBalancing::PEAK_EWMA];
         let mut scene = Scene::new(policies[policy], &Endpoints::none());
-        scene.dice = Dice::new(seed);
+        scene.terms.dice = Dice::new(seed);
         let (mut present, mut numbers, mut highest) = (HashMap::new(), HashMap::new(), 0);
         let mut held = Vec::new();
         for step in steps {

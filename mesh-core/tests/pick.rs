@@ -224,10 +224,10 @@ async fn tried_endpoint_is_avoided_while_there_is_another() {
         for endpoints in [flat([1, 2]), lone.clone()] {
             let mut scene = Scene::new(policy, &endpoints);
             let first = scene.cluster.status().endpoints[0].id;
-            scene.tried.push(first);
+            scene.terms.tried.push(first);
             assert_eq!(scene.shares(50, [1, 2]), [0, 50], "{policy:?}");
             let second = scene.cluster.status().endpoints[1].id;
-            scene.tried.push(second);
+            scene.terms.tried.push(second);
             assert!(scene.try_pick(false).is_ok(), "{policy:?}: all were tried, so any will do");
         }
     }
@@ -284,7 +284,7 @@ async fn waiting_request_gets_whoever_is_available_even_if_tried() {
     let mut scene = Scene::new(LoadBalancing::RoundRobin, &endpoints);
     scene.pick().settle(&failure(FailureKind::Connect, Sent::No));
     let second = scene.cluster.status().endpoints[1].id;
-    scene.tried.push(second);
+    scene.terms.tried.push(second);
     assert_eq!(scene.try_pick(true).expect("the second").id(), second);
 }
 

@@ -11,10 +11,9 @@ use std::{
 
 use mesh_core::{
     Dice,
-    balance::Ask,
+    balance::Terms,
     cluster::Cluster,
     config::{self, ClusterPolicy, LoadBalancing, Semantics},
-    endpoint::Tried,
     hold::Settle,
     outcome::{FailureKind, Sent},
 };
@@ -66,20 +65,20 @@ fn counts_return_to_zero_and_every_handle_is_retired_once() {
 }
 
 fn pick_until(cluster: &Arc<Cluster<Notes>>, seed: u64, is_over: &AtomicBool, oldest: &Mutex<u16>) {
-    let (mut dice, tried) = (Dice::new(seed), Tried::new());
+    let mut terms = Terms::new(Dice::new(seed), Instant::now());
     let mut held = Vec::new();
     let mut left = PICKS;
     while left > 0 || !is_over.load(SeqCst) {
         left = left.saturating_sub(1);
         let at_least = *oldest.lock().expect("no panic");
-        let mut ask = Ask { dice: &mut dice, tried: &tried, now: Instant::now(), wait_for_ready: false };
-        let picked = cluster.pick(&mut ask).expect("there is always one");
+        terms.now = Instant::now();
+        let picked = cluster.pick(&mut terms).expect("there is always one");
         assert!(*picked.handle() >= at_least, "an endpoint was picked after it had left");
         held.push(picked);
         if held.len() > 16 {
-            let place = dice.below(16) as usize;
+            let place = terms.dice.below(16) as usize;
             let mut picked = held.swap_remove(place);
-            match dice.below(10) {
+            match terms.dice.below(10) {
                 0 => picked.settle(&failure(FailureKind::Connect, Sent::No)),
                 1 => {}
                 _ => picked.settle(&success()),

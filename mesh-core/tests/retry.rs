@@ -24,7 +24,7 @@ use mesh_core::{
     outcome::{BoxError, Failed, Failure, FailureKind, Flags, HttpClassifier, Sent},
     retry::{
         AttemptPolicy, ByClone, Cloned, FailureRules, HttpRules, Keep, Kept, Observe, Replay, ReplayBody, RetryLayer,
-        Tried, Try, Verdict, Wait,
+        Tried, Try, Under, Verdict, Wait,
     },
 };
 use proptest::prelude::*;
@@ -183,8 +183,8 @@ impl AttemptPolicy for Terms {
     }
 }
 
-fn on_terms(terms: Terms) -> RetryLayer<Replay, HttpRules, AtOnce, Fixed<Terms>, Terms> {
-    RetryLayer::with_parts(Replay::new(), HttpRules, AtOnce, Fixed(terms))
+fn on_terms(terms: Terms) -> RetryLayer<Under<Replay, Fixed<Terms>, Terms>> {
+    RetryLayer::with_parts(Under::new(Replay::new(), Fixed(terms)), HttpRules, AtOnce)
 }
 
 fn budget_of(retries: u32) -> Arc<Limits> {
@@ -659,7 +659,7 @@ impl Kept for Entry {
 }
 
 impl<B> Observe<Response<B>> for Entry {
-    fn observe(&mut self, this: Try, result: &Result<Response<B>, BoxError>) {
+    fn observe(&mut self, this: Try, result: Result<&Response<B>, &BoxError>) {
         let line = match result {
             Ok(response) => response.status().as_u16().to_string(),
             Err(error) => error.to_string(),
@@ -743,7 +743,7 @@ async fn service_that_does_not_get_ready_again_is_waited_for_until_the_deadline(
 fn layer_and_service_may_be_shared_between_threads() {
     fn shared<T: Send + Sync>(_: &T) {}
     struct NotSync(std::cell::Cell<()>);
-    let layer = RetryLayer::<_, _, _, _, NotSync>::with_parts(ByClone, FailureRules, AtOnce, Fixed(()));
+    let layer = RetryLayer::with_parts(Under::<_, _, NotSync>::new(ByClone, Fixed(())), FailureRules, AtOnce);
     shared(&layer);
     shared(&layer.layer(()));
     let _ = NotSync(std::cell::Cell::new(()));

@@ -6,16 +6,9 @@
 
 use std::net::SocketAddr;
 
-use bytes::{Buf, BufMut, Bytes};
-use http::uri::PathAndQuery;
-use mesh_grpc::{Channel, ChannelBuilder};
-use tonic::{
-    Request, Status,
-    body::Body,
-    client::{Grpc, GrpcService},
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
-    transport::Endpoint,
-};
+use bytes::Bytes;
+use mesh_grpc::{Channel, ChannelBuilder, testkit::Echo};
+use tonic::{body::Body, client::GrpcService, transport::Endpoint};
 
 #[path = "../../mesh-http/benches/support/mod.rs"]
 mod support;
@@ -50,50 +43,10 @@ where
     <T::ResponseBody as http_body::Body>::Error: Into<Box<dyn std::error::Error + Send + Sync>> + Send,
 {
     Stack::new(name, move || {
-        let mut client = Grpc::new(channel.clone());
+        let mut client = Echo::new(channel.clone());
         async move {
-            client.ready().await.expect("ready");
-            let path = PathAndQuery::from_static("/bench.Echo/Unary");
-            let answer = client.unary(Request::new(MESSAGE), path, Raw).await.expect("an answer");
+            let answer = client.unary(MESSAGE).await.expect("an answer");
             assert_eq!(answer.into_inner().len(), MESSAGE.len());
         }
     })
-}
-
-/// Messages that are their own encoding.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
-    }
 }

@@ -11,7 +11,7 @@ use http_body::{Frame, SizeHint};
 use pin_project::pin_project;
 use tonic::Status;
 
-use crate::{protocol::Grpc, status::status_of};
+use crate::{status::status_of, wire::Grpc};
 
 /// The body of a gRPC response. The call is under way until it has ended, trailers included.
 #[pin_project]

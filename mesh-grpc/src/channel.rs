@@ -5,19 +5,24 @@ use std::{
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use http::{Request, Response, Uri, uri::Authority, uri::Scheme};
-use mesh_http::{Client, ClientBuilder, Mesh};
+use http::{
+    HeaderValue, Request, Response, Uri,
+    header::USER_AGENT,
+    uri::{Authority, Scheme},
+};
+use mesh_http::{Client, ClientBuilder, Mesh, MeshStatus};
 use pin_project::pin_project;
 use tonic::Status;
 use tower_service::Service;
 
 use crate::{
     body::Body,
-    classify::{GRPC_STATUS, is_grpc},
-    protocol::Grpc,
+    classify::is_grpc,
     status::{status_of, status_of_stranger},
+    wire::{GRPC_STATUS, Grpc},
 };
 
 /// Builds a [`Channel`]; see [`ClientBuilder`] for what it knows.
@@ -68,7 +73,7 @@ pub struct ResponseFuture {
 // === impl Channel ===
 
 impl Channel {
-    /// Builds a channel to `target`, `host:port`.
+    /// Builds a channel to `target`: `host:port`, or `xds:///host:port`, which is the same.
     pub fn builder(target: impl Into<String>) -> ChannelBuilder {
         ChannelBuilder::new(target)
     }
@@ -81,6 +86,16 @@ impl Channel {
     #[allow(clippy::result_large_err, reason = "it is tonic's error type")]
     pub async fn ready(&self) -> Result<(), Status> {
         self.client.ready().await.map_err(status_of)
+    }
+
+    /// How everything stands that the channel's mesh holds: [`Mesh::status`].
+    pub fn status(&self) -> MeshStatus {
+        self.client.status()
+    }
+
+    /// Ends the channel's mesh, and with it every channel of that mesh: [`Mesh::shutdown`].
+    pub async fn shutdown(&self, grace: Duration) -> bool {
+        self.client.shutdown(grace).await
     }
 
     /// The mesh that the channel belongs to.
@@ -119,9 +134,13 @@ impl Service<Request<tonic::body::Body>> for Channel {
 
     fn call(&mut self, mut request: Request<tonic::body::Body>) -> ResponseFuture {
         address(&self.authority, request.uri_mut());
+        request.headers_mut().entry(USER_AGENT).or_insert(OUR_NAME);
         ResponseFuture { response: self.client.request(request) }
     }
 }
+
+/// What a call says of who made it, where the caller's metadata does not.
+const OUR_NAME: HeaderValue = HeaderValue::from_static(concat!("mesh-grpc/", env!("CARGO_PKG_VERSION")));
 
 /// Completes a target that is only a path, as tonic's clients make it. An origin that the user gave stays.
 fn address(authority: &Authority, uri: &mut Uri) {

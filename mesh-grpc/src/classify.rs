@@ -1,11 +1,11 @@
 //! What gRPC responses mean: the class comes from the status, which is in the trailers, or in the head where there is no
 //! other part.
 
-use http::{HeaderMap, HeaderName, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, StatusCode, header::CONTENT_TYPE};
 use mesh_core::outcome::{Class, Classify, ClassifyEnd, Head, Judgement};
 use tonic::Code;
 
-pub(crate) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+use crate::{status::code_of_http, wire::GRPC_STATUS};
 
 /// Classifies gRPC responses by their status.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,8 +22,8 @@ impl Classify for GrpcClassifier {
         match code_in(headers) {
             Some(code) => Head::Final(judgement(code)),
             None if is_grpc(status, headers) => Head::AtEnd(GrpcEnd),
-            None if status == StatusCode::OK => Head::Final(judgement(Code::Unknown)),
-            None => Head::Final(Judgement { class: Class::of_status(status), grpc_status: None }),
+            // It stands for a status, which is what the caller sees of it.
+            None => Head::Final(judgement(code_of_http(status))),
         }
     }
 }
@@ -91,9 +91,20 @@ mod tests {
     }
 
     #[test]
-    fn answer_that_is_not_grpc_counts_by_its_http_status() {
-        let head = GrpcClassifier.head(StatusCode::BAD_GATEWAY, &HeaderMap::new());
-        assert_eq!(head, Head::Final(Judgement { class: Class::GatewayError, grpc_status: None }));
+    fn answer_that_is_not_grpc_counts_as_the_status_that_it_stands_for() {
+        let rows = [
+            (429, Class::GatewayError, Code::Unavailable),
+            (502, Class::GatewayError, Code::Unavailable),
+            (503, Class::GatewayError, Code::Unavailable),
+            (504, Class::GatewayError, Code::Unavailable),
+            (500, Class::ServerError, Code::Unknown),
+            (404, Class::ServerError, Code::Unimplemented),
+            (403, Class::Success, Code::PermissionDenied),
+        ];
+        for (status, class, code) in rows {
+            let head = GrpcClassifier.head(StatusCode::from_u16(status).expect("legal"), &HeaderMap::new());
+            assert_eq!(head, Head::Final(Judgement { class, grpc_status: Some(code as u32) }), "{status}");
+        }
         let page = [(CONTENT_TYPE, HeaderValue::from_static("text/html"))].into_iter().collect();
         let head = GrpcClassifier.head(StatusCode::OK, &page);
         assert_eq!(head, Head::Final(Judgement { class: Class::ServerError, grpc_status: Some(2) }));

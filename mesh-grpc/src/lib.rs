@@ -10,7 +10,10 @@ mod classify;
 mod protocol;
 pub mod server;
 mod status;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod timeout;
+mod wire;
 
 pub use mesh_http::CallOptions;
 
@@ -18,6 +21,6 @@ pub use self::{
     body::Body,
     channel::{Channel, ChannelBuilder, ResponseFuture},
     classify::{GrpcClassifier, GrpcEnd},
-    protocol::Grpc,
     status::{flags, status_of},
+    wire::Grpc,
 };

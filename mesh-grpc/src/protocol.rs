@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use mesh_core::{
     config::{AbortStatus, HttpProtocol, Policy, RetryOn, Semantics, preset},
     outcome::{Failure, FailureKind},
@@ -12,18 +12,11 @@ use tonic::Code;
 
 use crate::{
     channel::Channel,
-    classify::{GRPC_STATUS, GrpcClassifier},
+    classify::GrpcClassifier,
     status::{code_of_http, code_of_kind},
     timeout,
+    wire::{GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT, Grpc, PREVIOUS_ATTEMPTS, PUSHBACK},
 };
-
-pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
-
-/// gRPC over HTTP/2.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Grpc;
 
 impl Protocol for Grpc {
     type Classifier = GrpcClassifier;
@@ -44,7 +37,7 @@ impl Protocol for Grpc {
     }
 
     fn asked_timeout(headers: &HeaderMap) -> Option<Duration> {
-        headers.get(GRPC_TIMEOUT).and_then(timeout::parse)
+        timeout::asked(headers)
     }
 
     /// Tells the peer the time that is left, and how often the call was tried before (gRFC A6).
@@ -66,12 +59,20 @@ impl Protocol for Grpc {
     /// A call that fails before its head has a status like any other, and is retried by it (gRFC A6): a lost connection is
     /// UNAVAILABLE. The end of the call's own time never is.
     fn conditions(failure: &Failure) -> RetryOn {
-        match (failure.kind, code_of_kind(failure.kind)) {
-            (FailureKind::Timeout | FailureKind::Idle, _) => RetryOn::default(),
-            (_, Code::Unavailable) => RetryOn::GRPC_UNAVAILABLE,
-            (_, Code::Internal) => RetryOn::GRPC_INTERNAL,
-            _ => RetryOn::default(),
+        match failure.kind {
+            FailureKind::Timeout | FailureKind::Idle => RetryOn::default(),
+            kind => condition_of(code_of_kind(kind)),
         }
+    }
+
+    /// An answer that is not gRPC's, such as a proxy's 503, is retried by the status that it stands for.
+    #[inline]
+    fn conditions_of_response(status: StatusCode, headers: &HeaderMap) -> RetryOn {
+        // As good as all answers; what else comes with a 200 stands for UNKNOWN, of which there is no condition.
+        if status == StatusCode::OK || headers.contains_key(GRPC_STATUS) {
+            return RetryOn::default();
+        }
+        condition_of(code_of_http(status))
     }
 
     /// A whole number of milliseconds is the wait; anything else means not to try again (gRFC A6).
@@ -92,8 +93,17 @@ impl Protocol for Grpc {
         let headers = response.headers_mut();
         headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(GRPC_STATUS, HeaderValue::from(code));
-        headers.insert("grpc-message", HeaderValue::from_static("fault%20filter%20abort"));
+        headers.insert(GRPC_MESSAGE, HeaderValue::from_static("fault%20filter%20abort"));
         response
+    }
+}
+
+/// The retry condition that looks for a status; none for those that nothing on this side stands for.
+fn condition_of(code: Code) -> RetryOn {
+    match code {
+        Code::Unavailable => RetryOn::GRPC_UNAVAILABLE,
+        Code::Internal => RetryOn::GRPC_INTERNAL,
+        _ => RetryOn::default(),
     }
 }
 

@@ -41,7 +41,7 @@ use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{protocol::GRPC_TIMEOUT, timeout};
+use crate::timeout;
 
 /// Ends inbound calls, and the calls made for them, by their `grpc-timeout`. See the [module](self).
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,8 +134,7 @@ impl<S> Deadline<S> {
     }
 
     fn limit(&self, headers: &HeaderMap) -> Option<Duration> {
-        let asked = headers.get(GRPC_TIMEOUT).and_then(timeout::parse);
-        asked.into_iter().chain(self.most).min()
+        timeout::asked(headers).into_iter().chain(self.most).min()
     }
 }
 

@@ -10,9 +10,9 @@ use tonic::{Code, Status};
 ///
 /// A status that is in the error's own chain, as when a request stream fails with one, is kept.
 pub fn status_of(error: mesh_http::Error) -> Status {
-    let (code, message) = match own_status(&error) {
+    let (code, message) = match cause::<Status>(&error) {
         Some(status) => (status.code(), status.message().to_owned()),
-        None => (code_of(&error), message_of(&error)),
+        None => (code_of(&error), error.reason()),
     };
     let mut status = Status::new(code, message);
     status.set_source(Arc::new(error));
@@ -21,41 +21,20 @@ pub fn status_of(error: mesh_http::Error) -> Status {
 
 /// The response flags of a status that was made on this side, such as `UO`; none of one that a server sent.
 pub fn flags(status: &Status) -> Flags {
-    let mut next = status.source();
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<mesh_http::Error>() {
-            return error.flags();
-        }
-        next = error.source();
-    }
-    Flags::default()
+    cause::<mesh_http::Error>(status).map(mesh_http::Error::flags).unwrap_or_default()
 }
 
-fn own_status(error: &mesh_http::Error) -> Option<&Status> {
-    let mut next = error.source();
-    while let Some(error) = next {
-        if let Some(status) = error.downcast_ref() {
-            return Some(status);
-        }
-        next = error.source();
-    }
-    None
-}
-
-fn message_of(error: &mesh_http::Error) -> String {
-    let mut message = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        message.push_str(": ");
-        message.push_str(&error.to_string());
-        next = error.source();
-    }
-    message
+/// The first of the sources of `error` that is an `E`.
+fn cause<E: StdError + 'static>(error: &dyn StdError) -> Option<&E> {
+    std::iter::successors(error.source(), |&error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 fn code_of(error: &mesh_http::Error) -> Code {
     match error.kind() {
-        FailureKind::Reset => reset_code(error).map_or(Code::Internal, code_of_reset),
+        FailureKind::Reset => {
+            let code = cause::<mesh_http::conn::Error>(error).and_then(mesh_http::conn::Error::code);
+            code.map_or(Code::Internal, code_of_reset)
+        }
         kind => code_of_kind(kind),
     }
 }
@@ -69,18 +48,6 @@ pub(crate) fn code_of_kind(kind: FailureKind) -> Code {
         FailureKind::Other => Code::Unknown,
         _ => Code::Unavailable,
     }
-}
-
-/// The HTTP/2 error code with which the peer reset the stream.
-fn reset_code(error: &mesh_http::Error) -> Option<u32> {
-    let mut next = error.source();
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<mesh_http::conn::Error>() {
-            return error.code();
-        }
-        next = error.source();
-    }
-    None
 }
 
 /// gRPC over HTTP/2, "HTTP2 Transport Mapping", errors.

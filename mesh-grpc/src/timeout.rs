@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
+
+use crate::wire::GRPC_TIMEOUT;
 
 /// The most that eight digits hold.
 const MOST: u128 = 99_999_999;
@@ -16,8 +18,13 @@ const UNITS: [(u8, u128); 6] = [
     (b'H', 3_600 * 1_000_000_000),
 ];
 
+/// The time that a request asks for, if any.
+pub(crate) fn asked(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(GRPC_TIMEOUT).and_then(parse)
+}
+
 /// Reads a timeout; what is malformed is no timeout.
-pub(crate) fn parse(value: &HeaderValue) -> Option<Duration> {
+fn parse(value: &HeaderValue) -> Option<Duration> {
     let (unit, digits) = value.as_bytes().split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
         return None;

@@ -1,4 +1,4 @@
-//! The body of responses.
+//! The bodies of requests on their way out, and of responses.
 
 use std::{
     fmt,
@@ -14,10 +14,9 @@ use mesh_core::{
     deadline::TimedBody,
     endpoint::EndpointId,
     hold::{ByBody, ByClassifier, Watched},
-    limit::Permit,
-    outcome::Classify,
+    outcome::{BoxError, Classify},
+    retry::ReplayBody,
 };
-use pin_project::pin_project;
 
 use crate::{
     Error,
@@ -30,36 +29,34 @@ use crate::{
 ///
 /// The request is under way until its body has ended: circuit breakers, balancing and time limits count it until then.
 /// Dropping the body early is a normal ending; the stream is reset, or the connection closed.
-#[pin_project]
 pub struct Body<P: Protocol = Http> {
-    #[pin]
     kind: Kind<P>,
 }
 
-#[pin_project(project = Project)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "nearly every body is upstream's, and a box would be one allocation a call"
-)]
 enum Kind<P: Protocol> {
-    Upstream(#[pin] CallBody<P>),
+    /// Boxed: it is half a kilobyte, and responses are moved about.
+    Upstream(Pin<Box<CallBody<P>>>),
     Local(Option<Bytes>),
 }
 
-/// A response of an endpoint, with all that waits for its end: the endpoint's guard, the breaker's permit, the time limits,
-/// the record of the call.
+/// A response of an endpoint, with all that waits for its end: the endpoint's guard, which counts against the breaker too,
+/// the time limits, the record of the call.
 pub(crate) type CallBody<P> = Watched<TimedBody<AttemptBody<P>>, ByBody, CallRecord>;
 
 /// The part of it that belongs to one attempt.
-pub(crate) type AttemptBody<P> = Watched<PickedBody<P>, ByBody, Permit>;
-
-type PickedBody<P> =
+pub(crate) type AttemptBody<P> =
     Watched<EndpointBody, ByClassifier<<<P as Protocol>::Classifier as Classify>::End>, Picked<Handle>>;
 
 /// The endpoint that an attempt was answered by.
 pub(crate) fn endpoint_of<P: Protocol>(body: &AttemptBody<P>) -> Option<EndpointId> {
-    Some(body.get_ref().get_ref().endpoint())
+    Some(body.get_ref().endpoint())
 }
+
+/// The body of a request on its way out, the one type that connections carry.
+///
+/// A request is moved a dozen times between here and hyper's connection, and is in most results on the way back, for the case
+/// that it was not sent. So this is small: most bodies are empty, and the others have a box.
+pub(crate) struct Outgoing(Option<Box<ReplayBody>>);
 
 // === impl Body ===
 
@@ -69,8 +66,8 @@ impl<P: Protocol> Body<P> {
         Self { kind: Kind::Local(None) }
     }
 
-    pub(crate) const fn upstream(body: CallBody<P>) -> Self {
-        Self { kind: Kind::Upstream(body) }
+    pub(crate) fn upstream(body: CallBody<P>) -> Self {
+        Self { kind: Kind::Upstream(Box::pin(body)) }
     }
 }
 
@@ -86,10 +83,10 @@ impl<P: Protocol> HttpBody for Body<P> {
     type Error = Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
-        match self.project().kind.project() {
-            Project::Local(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
-            Project::Upstream(body) => {
-                let frame = ready!(body.poll_frame(cx));
+        match &mut self.get_mut().kind {
+            Kind::Local(data) => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            Kind::Upstream(body) => {
+                let frame = ready!(body.as_mut().poll_frame(cx));
                 Poll::Ready(frame.map(|frame| frame.map_err(Error::from_below)))
             }
         }
@@ -113,6 +110,34 @@ impl<P: Protocol> HttpBody for Body<P> {
 impl<P: Protocol> fmt::Debug for Body<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body").field("size_hint", &self.size_hint()).finish_non_exhaustive()
+    }
+}
+
+// === impl Outgoing ===
+
+impl From<ReplayBody> for Outgoing {
+    fn from(body: ReplayBody) -> Self {
+        Self((!body.is_end_stream()).then(|| Box::new(body)))
+    }
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Some(body) => Pin::new(&mut **body).poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint())
     }
 }
 

@@ -12,21 +12,21 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
     cluster as core,
-    config::{self, ClusterPolicy, ConnectionPolicy, Semantics, UpstreamTls},
+    config::{self, ClusterPolicy, ConnectionPolicy, HttpProtocol, Semantics, UpstreamTls},
     endpoint::{EndpointId, EndpointInfo},
     identity::IdentityError,
     limit::Limits,
     outcome::BoxError,
-    retry::ReplayBody,
 };
 use pin_project::pin_project;
 
 use crate::{
+    body::Outgoing,
     connect::Connect,
     pool::{Pool, PoolBody, PoolContext},
     tasks::Tasks,
     telemetry::ClusterMetrics,
-    tls::{TlsClient, TlsError},
+    tls::{Connector, TlsClient, TlsError},
 };
 
 /// A cluster over HTTP.
@@ -58,17 +58,14 @@ struct Terms {
     connect_timeout: Option<Duration>,
     tls: Option<Arc<UpstreamTls>>,
     generation: u64,
-    context: PoolTerms,
+    context: Arc<PoolContext>,
 }
-
-/// How pools connect, or why they cannot: TLS that was asked for and cannot be had is never left out.
-type PoolTerms = Result<Arc<PoolContext>, TlsError>;
 
 /// The pool of an endpoint.
 pub(crate) struct Handle {
     id: EndpointId,
     hostname: Option<Arc<str>>,
-    pool: Result<Pool<ReplayBody>, TlsError>,
+    pool: Pool<Outgoing>,
 }
 
 /// The body of a response, and which endpoint it came from.
@@ -118,6 +115,20 @@ impl Cluster {
     /// Is treated by `policy` from now on. Counters stay; connections stay unless they are of another kind now.
     pub(crate) fn update_policy(&self, policy: ClusterPolicy) {
         self.balanced.update_policy(policy);
+        self.connect_ahead();
+    }
+
+    /// Takes `endpoints` for its own.
+    pub(crate) fn update_endpoints(&self, endpoints: &config::Endpoints) {
+        self.balanced.update_endpoints(endpoints);
+        self.connect_ahead();
+    }
+
+    /// Connects to endpoints that have joined, where the policy says so and they are few. Each gets one attempt: it is the
+    /// requests that ask again.
+    fn connect_ahead(&self) {
+        let most = self.balanced.policy().connections.connect_ahead.unwrap_or_default();
+        self.balanced.open_ahead(most as usize, |handle| handle.pool().connect_ahead());
     }
 }
 
@@ -132,14 +143,14 @@ impl fmt::Debug for Cluster {
 impl Transport {
     /// What a pool of `endpoint` is made with: one context for all endpoints of a cluster, made anew when the policy is another.
     /// Connections of another protocol or under other TLS are of another generation, and drain.
-    fn terms(&self, endpoint: &EndpointInfo<'_>) -> PoolTerms {
+    fn terms(&self, endpoint: &EndpointInfo<'_>) -> Arc<PoolContext> {
         let policy = endpoint.policy;
         let mut terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(terms) = terms.as_ref().filter(|terms| terms.is_of(policy)) {
             return terms.context.clone();
         }
         let generation = terms.as_ref().map_or(0, |before| before.generation + u64::from(before.is_other_kind(policy)));
-        let context = self.context(endpoint, generation);
+        let context = Arc::new(self.context(endpoint, generation));
         *terms = Some(Terms {
             connections: policy.connections,
             connect_timeout: policy.connect_timeout,
@@ -150,22 +161,31 @@ impl Transport {
         context
     }
 
-    fn context(&self, endpoint: &EndpointInfo<'_>, generation: u64) -> PoolTerms {
-        let Environment { connector, tls: client, tasks } = &self.environment;
+    fn context(&self, endpoint: &EndpointInfo<'_>, generation: u64) -> PoolContext {
+        let Environment { connector, tasks, .. } = &self.environment;
         let policy = endpoint.policy;
         let context = PoolContext::new(connector.clone(), Arc::new(tasks.clone()), endpoint.limits.clone())
             .policy(&policy.connections)
             .connect_timeout(policy.connect_timeout.unwrap_or(PoolContext::CONNECT_TIMEOUT))
             .generation(generation)
             .seed(self.seed);
-        let Some(tls) = &policy.tls else {
-            return Ok(Arc::new(context));
-        };
+        match policy.tls.as_deref().map(|tls| self.connector(tls, policy.connections.protocol)) {
+            None => context,
+            Some(Ok(connector)) => context.tls(connector),
+            // What there is finishes, and nothing goes out in plaintext in its place; until the policy is another.
+            Some(Err(error)) => {
+                tracing::warn!(%error, cluster = %endpoint.cluster, "no connections can be made as configured");
+                context.no_tls(error)
+            }
+        }
+    }
+
+    /// What shakes hands as `tls` says. Identities are read at each handshake, so they may come later than this.
+    fn connector(&self, tls: &UpstreamTls, protocol: Option<HttpProtocol>) -> Result<Connector, TlsError> {
         let own: Vec<&str> = tls.alpn().iter().map(|protocol| &**protocol).collect();
-        let implied = PoolContext::alpn(policy.connections.protocol.unwrap_or_default());
-        let alpn = if own.is_empty() { implied } else { &own };
-        let client = client.as_ref().ok_or_else(no_provider)?;
-        Ok(Arc::new(context.tls(client.connector(tls, alpn)?)))
+        let implied = PoolContext::alpn(protocol.unwrap_or_default());
+        let client = self.environment.tls.as_ref().ok_or_else(no_provider)?;
+        client.connector(tls, if own.is_empty() { implied } else { &own })
     }
 }
 
@@ -178,27 +198,16 @@ impl core::Transport for Transport {
     type Handle = Handle;
 
     fn open(&self, endpoint: &EndpointInfo<'_>) -> Handle {
-        let hostname = endpoint.hostname.cloned();
-        let pool = self.terms(endpoint).map(|context| Pool::new(context, endpoint.addresses.to_vec(), hostname));
+        let pool = Pool::new(self.terms(endpoint), endpoint.addresses.to_vec(), endpoint.hostname.cloned());
         Handle { id: endpoint.id, hostname: endpoint.hostname.cloned(), pool }
     }
 
     fn update(&self, handle: &Handle, endpoint: &EndpointInfo<'_>) {
-        match (&handle.pool, self.terms(endpoint)) {
-            (Ok(pool), Ok(context)) => pool.update(context),
-            // TLS that cannot be had: what there is finishes, and nothing new goes out in its place.
-            (Ok(pool), Err(error)) => {
-                tracing::warn!(%error, cluster = %endpoint.cluster, "no connections can be made as configured");
-                pool.retire();
-            }
-            (Err(_), _) => {}
-        }
+        handle.pool.update(self.terms(endpoint));
     }
 
     fn retire(&self, handle: &Handle) {
-        if let Ok(pool) = &handle.pool {
-            pool.retire();
-        }
+        handle.pool.retire();
     }
 }
 
@@ -229,9 +238,9 @@ impl Handle {
         self.hostname.as_ref()
     }
 
-    /// The endpoint's connections, or why there can be none.
-    pub(crate) fn pool(&self) -> Result<&Pool<ReplayBody>, &TlsError> {
-        self.pool.as_ref()
+    /// The endpoint's connections.
+    pub(crate) fn pool(&self) -> &Pool<Outgoing> {
+        &self.pool
     }
 }
 

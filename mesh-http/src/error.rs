@@ -146,8 +146,8 @@ impl Error {
         }
     }
 
-    /// What happened, and all that led to it.
-    pub(crate) fn reason(&self) -> String {
+    /// What happened, and all that led to it: the texts of this error and of its sources, in one line.
+    pub fn reason(&self) -> String {
         let mut reason = self.to_string();
         let mut next = self.source();
         while let Some(error) = next {
@@ -161,10 +161,11 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.config_error(), self.kind()) {
+        // Only what is this level's own: the flags. The sources say what happened, each in words of its own.
+        match (self.config_error(), self.flags()) {
             (Some(_), _) => f.write_str("configuration refused"),
-            (None, FailureKind::Other) => f.write_str("request failed"),
-            (None, kind) => write!(f, "{kind} [{}]", self.flags()),
+            (None, flags) if flags.is_empty() => f.write_str("request failed"),
+            (None, flags) => write!(f, "request failed [{flags}]"),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use mesh_core::{
     config::{AbortStatus, HttpProtocol, Policy, RetryOn, Semantics},
     outcome::{Classify, Failure},
@@ -46,6 +46,13 @@ pub trait Protocol: Clone + Send + Sync + Sized + 'static {
     /// The retry conditions that a failure meets by what the protocol's callers would see of it. None by default.
     fn conditions(failure: &Failure) -> RetryOn {
         let _ = failure;
+        RetryOn::default()
+    }
+
+    /// The retry conditions that a response meets by what the protocol's callers would see of it, where its head does not
+    /// show it. None by default.
+    fn conditions_of_response(status: StatusCode, headers: &HeaderMap) -> RetryOn {
+        let _ = (status, headers);
         RetryOn::default()
     }
 

@@ -1,9 +1,23 @@
 //! The tasks that a mesh spawned, and how they end.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
-use tokio::{runtime::Handle, time::timeout};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use pin_project::pin_project;
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, futures::OwnedNotified},
+    time::timeout,
+};
+use tokio_util::task::TaskTracker;
 
 use crate::pool::{Spawn, Task};
 
@@ -22,7 +36,29 @@ pub(crate) struct Tasks {
 #[derive(Clone, Debug, Default)]
 struct Kind {
     tracker: TaskTracker,
-    stop: CancellationToken,
+    stop: Arc<Stop>,
+}
+
+/// Says that tasks of a kind are to end.
+#[derive(Debug, Default)]
+struct Stop {
+    is_called: AtomicBool,
+    bell: Arc<Notify>,
+}
+
+/// A task that ends when its kind is stopped.
+///
+/// The bell is listened to once and not at each poll: a connection is polled several times a request, and a waker that was
+/// left with the bell stays there.
+#[pin_project]
+struct Stoppable<F> {
+    #[pin]
+    future: F,
+    stop: Arc<Stop>,
+    #[pin]
+    bell: OwnedNotified,
+    /// The waker that was left with the bell.
+    listens: Option<Waker>,
 }
 
 // === impl Tasks ===
@@ -44,7 +80,7 @@ impl Tasks {
 
     /// Ends the work at its next await.
     pub(crate) fn stop_work(&self) {
-        self.work.stop.cancel();
+        self.work.stop.call();
     }
 
     /// Ends the work, waits up to `grace` for connections to end by themselves, then cuts what is left. Returns whether all
@@ -55,7 +91,7 @@ impl Tasks {
         self.work.tracker.wait().await;
         self.connections.tracker.close();
         let drained = timeout(grace, self.connections.tracker.wait()).await.is_ok();
-        self.connections.stop.cancel();
+        self.connections.stop.call();
         self.connections.tracker.wait().await;
         drained
     }
@@ -71,13 +107,38 @@ impl Spawn for Tasks {
 
 impl Kind {
     fn spawn(&self, runtime: &Handle, future: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tracker.spawn_on(
-            async move {
-                stop.run_until_cancelled(future).await;
-            },
-            runtime,
-        );
+        let (stop, bell) = (self.stop.clone(), self.stop.bell.clone().notified_owned());
+        self.tracker.spawn_on(Stoppable { future, stop, bell, listens: None }, runtime);
+    }
+}
+
+// === impl Stop ===
+
+impl Stop {
+    fn call(&self) {
+        self.is_called.store(true, Ordering::Release);
+        self.bell.notify_waiters();
+    }
+}
+
+// === impl Stoppable ===
+
+impl<F: Future<Output = ()>> Future for Stoppable<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.stop.is_called.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        if !this.listens.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            // A call between the look and this has rung the bell, which was made before either.
+            if this.bell.poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            *this.listens = Some(cx.waker().clone());
+        }
+        this.future.poll(cx)
     }
 }
 
@@ -97,5 +158,24 @@ mod tests {
         let tasks = Tasks::new(Handle::current());
         tasks.connection(pending());
         assert!(!tasks.shutdown(Duration::from_secs(2)).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn task_that_is_polled_again_and_again_still_hears_of_the_end() {
+        let tasks = Tasks::new(Handle::current());
+        tasks.connection(async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        tasks.connection(async {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            pending::<()>().await;
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!tasks.shutdown(Duration::ZERO).await);
+        // What comes afterwards ends too.
+        tasks.connection(pending());
+        tasks.connections.tracker.wait().await;
     }
 }

@@ -229,27 +229,3 @@ async fn shutdown_waits_for_responses_under_way() {
     assert!(shutdown.await.expect("no panic"), "nothing had to be cut");
     assert!(client.get("http://reviews/").await.expect_err("it is shut down").is_unrouted());
 }
-
-#[tokio::test]
-async fn refusals_name_field_value_and_remedy() {
-    let refused = |client: Result<Client, mesh_http::Error>| {
-        let error = client.expect_err("refused");
-        let error = error.config_error().expect("a configuration error").clone();
-        (error.field().to_owned(), error.value().to_owned())
-    };
-    let pair = |field: &str, value: &str| (field.to_owned(), value.to_owned());
-    assert_eq!(refused(Client::builder("a b").endpoints(["1.2.3.4:5"]).build()), pair("target", "a b"));
-    assert_eq!(refused(Client::builder("a").build()), pair("target", "a"));
-    assert_eq!(refused(Client::builder("a").endpoints(["1.2.3.4"]).build()), pair("endpoints[0].address", "1.2.3.4"));
-    assert_eq!(refused(Client::builder("a").endpoints(["1.2.3.4:0"]).build()), pair("endpoints[0].port", "0"));
-    assert_eq!(
-        refused(Client::builder("a").endpoints(["1.2.3.4:5"]).timeout(Duration::ZERO).build()),
-        pair("timeout.time limit", "0s")
-    );
-}
-
-#[test]
-fn build_outside_a_runtime_is_refused() {
-    let error = Client::builder("a").endpoints(["1.2.3.4:5"]).build().expect_err("no runtime");
-    assert_eq!(error.config_error().expect("a configuration error").field(), "runtime");
-}

@@ -87,6 +87,11 @@ fn run(mut peer: Peer) -> JoinHandle<Option<Result<(), ::h2::Error>>> {
     tokio::spawn(async move { peer.accept().await.map(|accepted| accepted.map(drop)) })
 }
 
+/// Waits until every task waits: a paused clock moves on only then, so what can happen has happened.
+async fn all_is_quiet() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
 /// Reads the connection preface and returns the frames that came with it.
 async fn read_preface(peer: &mut DuplexStream) -> Vec<u8> {
     let mut preface = [0; 24];
@@ -251,10 +256,8 @@ async fn goaway_drains_what_is_in_flight_and_returns_what_comes_later() {
     // 1. The peer says goodbye; the sender learns of it without sending anything.
     peer.graceful_shutdown();
     run(peer);
-    while !sender.is_draining() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert!(!sender.is_open() && !sender.is_closed());
+    all_is_quiet().await;
+    assert!(sender.is_draining() && !sender.is_open() && !sender.is_closed());
     assert!(sender.claim().is_none());
 
     // 2. A new request comes back whole.
@@ -297,9 +300,8 @@ async fn lone_goaway_is_noticed_after_a_body_was_sent() {
     let _ = peer.read(&mut [0; 1024]).await.unwrap();
     assert!(sender.is_open());
     peer.write_all(&frame(7, 0, 0, &[0, 0, 0, 3, 0, 0, 0, 0])).await.unwrap();
-    while sender.is_open() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    all_is_quiet().await;
+    assert!(!sender.is_open());
     drop(first);
 }
 
@@ -444,9 +446,8 @@ async fn claims_follow_the_limit_that_the_peer_announces() {
     assert_eq!(sender.max_streams(), 100);
     let peer = ::h2::server::Builder::new().max_concurrent_streams(2).handshake::<_, Bytes>(theirs).await.unwrap();
     run(peer);
-    while sender.max_streams() != 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    all_is_quiet().await;
+    assert_eq!(sender.max_streams(), 2);
     let first = sender.claim().unwrap();
     let _second = sender.claim().unwrap();
     assert!(sender.claim().is_none());

@@ -326,6 +326,27 @@ async fn dropped_pool_closes_idle_connections() {
     assert_eq!(limits.figures(mesh_core::config::RequestPriority::Default).connections.active, 0);
 }
 
+#[tokio::test(start_paused = true)]
+async fn pool_dropped_when_its_timers_are_due_closes_idle_connections() {
+    let (closed, mut is_closed) = mpsc::unbounded_channel();
+    let net = Net::accept(move |_, mut stream| {
+        let closed = closed.clone();
+        tokio::spawn(async move {
+            exchange(&mut stream, OK).await;
+            let read = stream.read(&mut [0]).await;
+            closed.send(read.unwrap()).unwrap();
+        });
+    });
+    let policy = ConnectionPolicy { idle_timeout: seconds(80), ..ConnectionPolicy::default() };
+    let bench = Bench::new(&net, |context| context.policy(&policy));
+    bench.served("/").await;
+    // It is time to look whether the connection is idle, and before its task runs nobody holds it any more.
+    tokio::time::sleep(Duration::from_secs(80) / 8).await;
+    drop(bench);
+    settle().await;
+    assert_eq!(is_closed.try_recv(), Ok(0));
+}
+
 #[test]
 fn pool_and_its_future_cross_threads() {
     fn check<T: Send + Sync>() {}

@@ -286,6 +286,33 @@ async fn silent_peer_is_found_by_pings() {
     assert_eq!(bench.figures().connections, 0);
 }
 
+// gRPC's servers end connections that are pinged without need.
+#[tokio::test(start_paused = true)]
+async fn idle_connection_is_pinged_only_where_the_policy_says_so() {
+    for (while_idle, left) in [(None, 1), (Some(true), 0)] {
+        let policy = ConnectionPolicy {
+            keep_alive_interval: seconds(10),
+            keep_alive_timeout: Some(Duration::from_secs(5)),
+            keep_alive_while_idle: while_idle,
+            ..h2()
+        };
+        // It answers one request and is deaf afterwards: only a ping can tell.
+        let net = Net::accept(|_, stream| {
+            tokio::spawn(async move {
+                let mut peer = ::h2::server::handshake(stream).await.unwrap();
+                let (_request, mut answer) = peer.accept().await.unwrap().unwrap();
+                answer.send_response(http::Response::new(()), true).unwrap();
+                let _ = tokio::time::timeout(Duration::from_secs(1), peer.accept()).await;
+                std::future::pending::<()>().await;
+            });
+        });
+        let bench = Bench::new(&net, |context| context.policy(&policy));
+        text(bench.send(get("/")).await).await;
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(bench.figures().connections, left, "{while_idle:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn other_generation_drains_and_loses_nobody() {
     let backend = Backend::new();

@@ -194,6 +194,21 @@ async fn connection_opened_ahead_serves_the_first_request() {
     assert_eq!(bench.served("/").await, "0");
 }
 
+#[tokio::test(start_paused = true)]
+async fn connection_that_cannot_be_opened_ahead_is_counted_and_left_to_the_first_request() {
+    let net = Net::new(|number| match number {
+        0 => Outcome::Refuse,
+        _ => Outcome::Hang,
+    });
+    let bench = Bench::h1(&net);
+    bench.pool.connect_ahead();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!((bench.net.connects(), bench.figures().failed, bench.counts().connections.active), (1, 1, 0));
+    let _waiting = bench.start("/");
+    settle().await;
+    assert_eq!(bench.net.connects(), 2);
+}
+
 /// 1. Eight tasks on four threads ask again as soon as they are answered.
 /// 2. There are fewer streams than tasks, so that somebody always waits.
 /// 3. A wake that was lost would leave somebody waiting for good.

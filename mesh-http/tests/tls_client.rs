@@ -17,15 +17,20 @@ use std::{
 
 use client_support::{Net, says, serve, text};
 use mesh_core::{
-    config::{SpiffeId, Trust, UpstreamTls},
-    identity::{FixedIdentity, IdentitySource},
+    config::{
+        Action, Cluster, ClusterChoice, ClusterEntry, Domain, Endpoint, Endpoints, Forward, Listener, Route,
+        RouteConfig, RouteMatch, Snapshot, SpiffeId, TargetState, Trust, UpstreamTls, VirtualHost,
+    },
+    identity::{FixedIdentity, Identity, IdentityError, IdentitySource, IdentityStatus},
     outcome::{FailureKind, Flags, Sent},
+    source::{ConfigSource, Interest, SourceStatus, Work},
 };
 use mesh_http::{Client, Mesh, tls::FileIdentity};
 use rustls::ServerConfig;
 use tls_support::{Authority, Issued, SHOP, provider};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
+    sync::watch,
     time::sleep,
 };
 use tokio_rustls::TlsAcceptor;
@@ -169,13 +174,99 @@ async fn plaintext_client_of_a_tls_server_gets_nothing() {
     assert_eq!(seen.served.load(Ordering::Relaxed), 0);
 }
 
-#[tokio::test]
-async fn identity_that_nobody_registered_is_refused_at_build() {
-    let mesh = Mesh::builder().build().unwrap();
-    let built = Client::builder("reviews").mesh(&mesh).endpoints(["10.0.0.1:443"]).tls(mutual()).build();
-    let error = built.unwrap_err();
-    let error = error.config_error().unwrap();
-    assert_eq!((error.field(), error.value()), ("tls.identity", "default"));
+/// An identity that is there once it is set.
+#[derive(Clone, Debug, Default)]
+struct Late(Arc<Mutex<Option<Arc<Identity>>>>);
+
+impl IdentitySource for Late {
+    fn current(&self) -> Result<Arc<Identity>, IdentityError> {
+        let identity = self.0.lock().unwrap().clone();
+        identity.ok_or_else(|| IdentityError::absent("default", "it has not come yet", "wait"))
+    }
+
+    fn status(&self) -> IdentityStatus {
+        IdentityStatus::default()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn identity_that_comes_late_serves_the_next_request() {
+    let authority = Authority::new("shop");
+    let seen = Seen::default();
+    let net = secured(authority.issue(["reviews"]).server_demanding(&authority), &seen);
+    let late = Late::default();
+    let client = client(&mesh(&net, late.clone()), mutual());
+    refused(&client, "no identity yet").await;
+    refused(&client, "still none").await;
+
+    let own = authority.issue(["cart"]).identity().with_default_bundle([authority.root()]).unwrap();
+    *late.0.lock().unwrap() = Some(Arc::new(own));
+    assert_eq!(text(client.get("http://reviews/").await.unwrap()).await, "secret");
+}
+
+/// A control plane that says what it is told to say.
+struct Steering(watch::Sender<Arc<Snapshot>>);
+
+impl ConfigSource for Steering {
+    fn watch(&self, _: &str) -> Interest {
+        Interest::new(|| {})
+    }
+
+    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        let mut receiver = self.0.subscribe();
+        receiver.mark_changed();
+        receiver
+    }
+
+    fn work(&self) -> Work {
+        Box::pin(std::future::pending())
+    }
+
+    fn status(&self) -> SourceStatus {
+        SourceStatus::default()
+    }
+}
+
+/// Everything to one cluster with these endpoints, under TLS that trusts these roots.
+fn steering(endpoints: &Arc<Endpoints>, roots: Trust) -> Arc<Snapshot> {
+    let name: Arc<str> = "reviews".into();
+    let forward = Action::Forward(Forward::to(ClusterChoice::One(name.clone())));
+    let route = Arc::new(Route::new(RouteMatch::any(), forward));
+    let host = VirtualHost::new(name.clone(), vec![Domain::Any], vec![route]).unwrap();
+    let routes = RouteConfig::new(name.clone(), vec![host]).unwrap();
+    let mut cluster = Cluster::new(name.clone()).unwrap();
+    cluster.policy.tls = Some(Arc::new(UpstreamTls::new(roots)));
+    let entry = ClusterEntry { cluster: Arc::new(cluster), endpoints: Some(endpoints.clone()) };
+    let listener = Listener::new(name.clone(), Arc::new(routes));
+    Arc::new(Snapshot {
+        generation: 1,
+        targets: [(name.clone(), TargetState::Ready(Arc::new(listener)))].into(),
+        clusters: [(name, entry)].into(),
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn roots_that_are_mended_serve_the_endpoints_that_were_refused_before() {
+    let authority = Authority::new("shop");
+    let net = secured(authority.issue(["reviews"]).server(), &Seen::default());
+    let endpoints = Endpoints::flat(vec![Endpoint::new("10.0.0.1:443".parse::<std::net::SocketAddr>().unwrap())]);
+    let endpoints = Arc::new(endpoints.unwrap());
+    let broken = || Trust::Roots([Box::from(&b"no certificate"[..])].into());
+    let say = watch::channel(steering(&endpoints, broken())).0;
+    let mesh = Mesh::builder().source(Steering(say.clone())).connector(net).crypto(provider()).seed(1).build().unwrap();
+    let client = Client::builder("reviews").mesh(&mesh).build().unwrap();
+    refused(&client, "roots that are none").await;
+
+    for _ in 0..2 {
+        say.send_replace(steering(&endpoints, authority.trust()));
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(text(client.get("http://reviews/").await.unwrap()).await, "secret");
+
+        // And broken once more: there is a connection, which takes nothing new.
+        say.send_replace(steering(&endpoints, broken()));
+        sleep(Duration::from_millis(1)).await;
+        refused(&client, "roots that are none again").await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

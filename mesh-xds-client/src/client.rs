@@ -217,7 +217,8 @@ impl Builder {
     /// Where the certificate providers of the bootstrap are registered, under their names, for clusters that refer to them.
     /// The mesh takes this registry for its own. Their files are watched by the client's work.
     ///
-    /// Names that are in it already are honoured too. Default: a registry of its own.
+    /// Resources may refer to whatever is in it when they come, such as what a mesh registers when it is built; one that
+    /// named an identity too early stays refused until it comes again. Default: a registry of its own.
     pub fn identities(mut self, identities: Identities) -> Self {
         self.identities = identities;
         self
@@ -308,7 +309,7 @@ fn certificates(
     bootstrap: &Bootstrap,
     provider: Option<&Provider>,
     identities: &Identities,
-    mut context: Context,
+    context: Context,
 ) -> Result<(Context, Vec<Arc<FileIdentity>>), BuildError> {
     let mut certificates = Vec::new();
     for (name, certificate_provider) in bootstrap.certificate_providers() {
@@ -321,10 +322,7 @@ fn certificates(
             certificates.push(identity);
         }
     }
-    for (name, _) in identities.statuses() {
-        context = context.with_identity(name);
-    }
-    Ok((context, certificates))
+    Ok((context.with_registry(identities.clone()), certificates))
 }
 
 impl fmt::Debug for Builder {

@@ -5,10 +5,11 @@
 //! peers and runs them, and the plain test command skips, with a line saying so, what it has no peer for.
 #![forbid(unsafe_code)]
 
-pub mod echo;
 pub mod identity;
+pub mod kubernetes;
 pub mod load;
 pub mod mesh;
+pub mod pair;
 pub mod peers;
 pub mod sim;
 pub mod wire;

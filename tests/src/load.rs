@@ -2,13 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::error::Error as StdError;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde::Deserialize;
 
-use crate::wire::Error;
+use crate::wire::{Error, chain};
 
 /// Who answered how many calls, and how the others failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -57,6 +56,13 @@ impl Tally {
         self.answers.values().chain(self.failures.values()).sum()
     }
 
+    /// Counts the calls of another tally too.
+    pub fn add(&mut self, other: Self) {
+        for (whole, part) in [(&mut self.answers, other.answers), (&mut self.failures, other.failures)] {
+            part.into_iter().for_each(|(name, calls)| *whole.entry(name).or_default() += calls);
+        }
+    }
+
     fn count(&mut self, result: Result<String, impl Into<Error>>) {
         let calls = match result {
             Ok(backend) => self.answers.entry(backend).or_default(),
@@ -64,16 +70,6 @@ impl Tally {
         };
         *calls += 1;
     }
-}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

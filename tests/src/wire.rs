@@ -20,6 +20,17 @@ use crate::identity::Identity;
 /// Whatever went wrong.
 pub type Error = Box<dyn StdError + Send + Sync>;
 
+/// An error and its sources in one line.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
 /// HTTP/1.1 in plain text.
 ///
 /// # Errors

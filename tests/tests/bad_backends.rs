@@ -4,7 +4,7 @@
 //! client admit one request and one connection, so that whatever is not given back refuses the next call.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
-use std::{fmt, time::Duration};
+use std::{error::Error as StdError, fmt, iter::successors, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
@@ -13,12 +13,9 @@ use mesh_core::{
     config::{CircuitBreakers, HttpProtocol, Thresholds},
     outcome::{FailureKind, Flags, Sent},
 };
-use mesh_grpc::Channel;
+use mesh_grpc::{Channel, testkit::Echo};
 use mesh_http::{Client, Mesh};
-use mesh_tests::{
-    echo::Echo,
-    sim::{Accepted, Answer, Speaks, Wire, World, address, failure_of},
-};
+use mesh_tests::sim::{Accepted, Answer, Speaks, Wire, World, address, failure_of};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     time::{sleep, timeout},
@@ -400,6 +397,7 @@ async fn see(client: &Client, asks: Asks) -> Seen {
         Ok(response) => response,
         Err(error) => {
             assert!(error.flags().contains(error.kind().flag()), "{error:?}");
+            says_each_thing_once(&error);
             return NoHead(error.kind(), error.sent());
         }
     };
@@ -408,8 +406,18 @@ async fn see(client: &Client, asks: Asks) -> Seen {
         Ok(_) => Whole(status),
         Err(error) => {
             assert_ne!(error.flags(), Flags::default(), "{error:?}");
+            says_each_thing_once(&error);
             NoEnd(error.kind(), error.sent())
         }
+    }
+}
+
+/// No level of the error's chain begins as another does.
+fn says_each_thing_once(error: &dyn StdError) {
+    let levels: Vec<String> = successors(Some(error), |&error| error.source()).map(ToString::to_string).collect();
+    for (at, level) in levels.iter().enumerate() {
+        let repeats = levels[at + 1..].iter().any(|below| below.starts_with(&**level) || level.starts_with(&**below));
+        assert!(!repeats, "{levels:#?}");
     }
 }
 

@@ -166,15 +166,17 @@ async fn ask(client: &Client) -> Result<String, wire::Error> {
 
 /// Each backend in turn is drained, killed and started again, as by a rolling restart.
 async fn roll_under_load(client: &Client, one: RunningEnvoy, two: RunningEnvoy) -> Tally {
-    let ((), tally) = under_load(8, || ask(client), async {
+    // Both outlive the load: its last calls are under way when the scenario is over.
+    let (_running, tally) = under_load(8, || ask(client), async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         one.drain().await;
         tokio::time::sleep(Duration::from_millis(2500)).await;
-        let _one = one.restart().await;
+        let one = one.restart().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         // The second goes without a drain: what is in flight is cut.
-        let _two = two.restart().await;
+        let two = two.restart().await;
         tokio::time::sleep(Duration::from_secs(1)).await;
+        (one, two)
     })
     .await;
     tally

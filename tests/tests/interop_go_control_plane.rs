@@ -2,8 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 #![allow(clippy::print_stdout, reason = "the figures are what is asked for")]
 
-use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -24,8 +22,7 @@ use tonic::{Code, Streaming};
 
 use mesh_core::source::ConfigSource as _;
 use mesh_http::{Client, Mesh};
-use mesh_tests::echo::Echo;
-use mesh_tests::load::{Tally, under_load};
+use mesh_tests::pair::{Pair, assert_by_chance};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
 use mesh_tests::wire::Error;
 use mesh_xds_client::XdsClient;
@@ -37,10 +34,6 @@ const TARGET: &str = "echo.shop:7070";
 const WEB: &str = "web.shop:80";
 const NODE: &str = "client";
 
-/// Callers of each of our clients.
-const CALLERS: usize = 4;
-/// Answers of each client from which its shares are read.
-const SAMPLE: u64 = 400;
 /// For what takes moments; a loaded machine may take its time.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -142,7 +135,7 @@ async fn our_clients_follow_ten_shifts_and_a_restart_without_a_failed_call() {
     let first =
         Snapshot::new(NODE, 0).target(TARGET, &[("g-v1", 1, &grpc[..1])]).target(WEB, &[("w-v1", 1, &http[..1])]);
     control_plane.set(&first).await;
-    let ours = Ours::steered_by(control_plane.addr()).await;
+    let ours = pair(control_plane.addr()).await;
 
     let (lines, tally) = ours
         .under_load(async || {
@@ -188,7 +181,7 @@ async fn cluster_dropped_together_with_its_last_route_loses_no_call() {
     };
     let mut control_plane = program.start().await;
     control_plane.set(&only(0)).await;
-    let ours = Ours::steered_by(control_plane.addr()).await;
+    let ours = pair(control_plane.addr()).await;
 
     let ((), tally) = ours
         .under_load(async || {
@@ -243,76 +236,10 @@ async fn refused_version_that_is_offered_again_at_once_is_refused_ever_more_seld
     assert_eq!(get(&http).await.unwrap(), "w1");
 }
 
-/// An HTTP client and a gRPC channel of one mesh, and the answers that each had in the present sample.
-struct Ours {
-    http: Client,
-    echo: Echo<mesh_grpc::Channel>,
-    /// Grows with every sample, so that what was sent before it is not counted.
-    sample: Cell<u32>,
-    answers: [RefCell<BTreeMap<String, u64>>; 2],
-}
-
 /// A backend over HTTP/1.1 that answers every request with its name.
 struct Web {
     addr: SocketAddr,
     tasks: JoinSet<()>,
-}
-
-// === impl Ours ===
-
-impl Ours {
-    /// Both clients, and their configuration there.
-    async fn steered_by(control_plane: SocketAddr) -> Self {
-        let mesh = Mesh::builder().source(xds_client(control_plane)).build().unwrap();
-        let http = Client::builder(WEB).mesh(&mesh).build().unwrap();
-        let channel = mesh_grpc::Channel::builder(TARGET).mesh(&mesh).build().unwrap();
-        let ready = async { (http.ready().await.unwrap(), channel.ready().await.unwrap()) };
-        timeout(PATIENCE, ready).await.expect("the first configuration comes");
-        Self { http, echo: Echo::new(channel), sample: Cell::default(), answers: Default::default() }
-    }
-
-    /// Runs the scenario with callers of both clients, and tallies the calls of both.
-    async fn under_load<T>(&self, scenario: impl AsyncFnOnce() -> T) -> (T, Tally) {
-        let http = async || self.note(0, async { get(&self.http).await }).await;
-        let grpc = async || {
-            let call = async {
-                let answer = self.echo.clone().unary(bytes::Bytes::from_static(b"a")).await?;
-                let name = answer.metadata().get("echo-server").ok_or("the server says its name")?;
-                Ok(name.to_str()?.to_owned())
-            };
-            self.note(1, call).await
-        };
-        let ((result, inner), outer) = under_load(CALLERS, http, under_load(CALLERS, grpc, scenario())).await;
-        let mut tally = outer;
-        for (whole, part) in [(&mut tally.answers, inner.answers), (&mut tally.failures, inner.failures)] {
-            part.into_iter().for_each(|(name, calls)| *whole.entry(name).or_default() += calls);
-        }
-        (result, tally)
-    }
-
-    async fn note(&self, client: usize, call: impl Future<Output = Result<String, Error>>) -> Result<String, Error> {
-        let sample = self.sample.get();
-        let result = call.await;
-        if let Ok(backend) = &result
-            && sample == self.sample.get()
-        {
-            *self.answers[client].borrow_mut().entry(backend.clone()).or_default() += 1;
-        }
-        result
-    }
-
-    /// Who answers the next calls of either client.
-    async fn sample(&self) -> [BTreeMap<String, u64>; 2] {
-        self.sample.set(self.sample.get() + 1);
-        self.answers.iter().for_each(|answers| answers.borrow_mut().clear());
-        let sampling = async {
-            while self.answers.iter().any(|answers| answers.borrow().values().sum::<u64>() < SAMPLE) {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        timeout(PATIENCE, sampling).await.expect("callers get answers");
-        self.answers.each_ref().map(|answers| answers.borrow().clone())
-    }
 }
 
 // === impl Web ===
@@ -356,17 +283,15 @@ async fn get(client: &Client) -> Result<String, Error> {
     Ok(String::from_utf8(body.to_vec())?)
 }
 
+/// Both clients, and their configuration there.
+async fn pair(control_plane: SocketAddr) -> Pair {
+    let mesh = Mesh::builder().source(xds_client(control_plane)).build().unwrap();
+    Pair::of(&mesh, WEB, TARGET).await
+}
+
 fn xds_client(control_plane: SocketAddr) -> XdsClient {
     let bootstrap = Bootstrap::from_json(bootstrap(control_plane, NODE)).unwrap();
     XdsClient::builder(bootstrap).build().unwrap()
-}
-
-/// Asserts that backends whose names end so have had `share` of the answers, to five times the deviation of chance.
-fn assert_by_chance(answers: &BTreeMap<String, u64>, ending: &str, share: f64) {
-    let all = answers.values().sum::<u64>() as f64;
-    let theirs = answers.iter().filter(|(name, _)| name.ends_with(ending)).map(|(_, count)| count).sum::<u64>() as f64;
-    let deviation = (all * share * (1.0 - share)).sqrt();
-    assert!((theirs - all * share).abs() <= 5.0 * deviation, "{share} meant: {answers:?}");
 }
 
 fn snapshot(version: u32) -> Snapshot {

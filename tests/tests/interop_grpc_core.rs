@@ -12,9 +12,8 @@ use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Streaming};
 
 use mesh_core::config::{CircuitBreakers, Percent, RetryBudget, Thresholds};
-use mesh_grpc::{CallOptions, Channel, flags};
+use mesh_grpc::{CallOptions, Channel, flags, testkit::Echo};
 
-use mesh_tests::echo::Echo;
 use mesh_tests::identity::{Authority, Identity};
 use mesh_tests::load::under_load;
 use mesh_tests::mesh::{mesh_as, trusting_workload};
@@ -78,9 +77,7 @@ async fn server_sees_a_deadline_and_a_cancellation() {
     slow.metadata_mut().insert("echo-delay-ms", 60_000.into());
     assert!(timeout(Duration::from_millis(200), echo.unary(slow)).await.is_err());
 
-    while servers.report().await["one"].cancelled != 1 {
-        tokio::task::yield_now().await;
-    }
+    servers.until("one", |seen| seen.cancelled == 1).await;
 }
 
 #[tokio::test]
@@ -93,12 +90,7 @@ async fn deadline_ends_a_call_on_both_sides() {
     slow.set_timeout(Duration::from_millis(200));
     let status = echo.unary(slow).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-    loop {
-        let seen = servers.report().await["one"];
-        if seen.cancelled + seen.expired == 1 {
-            break;
-        }
-    }
+    servers.until("one", |seen| seen.cancelled + seen.expired == 1).await;
 }
 
 #[tokio::test]
@@ -171,9 +163,7 @@ async fn drain_lets_a_call_in_flight_finish_and_refuses_new_ones() {
     slow.metadata_mut().insert("echo-delay-ms", 500.into());
     let mut echo = connect(&servers, "one");
     let in_flight = tokio::spawn(async move { echo.unary(slow).await });
-    while servers.report().await["one"].started != 1 {
-        tokio::task::yield_now().await;
-    }
+    servers.until("one", |seen| seen.started == 1).await;
 
     servers.drain("one", 5.0).await;
     assert_eq!(in_flight.await.unwrap().unwrap().into_inner(), "a");

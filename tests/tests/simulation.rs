@@ -2,7 +2,7 @@
 //! goes wrong around it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
-use std::{collections::BTreeSet, error::Error as StdError, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use http::Request;
@@ -12,11 +12,11 @@ use mesh_core::{
     Dice,
     config::{OutlierDetection, Percent},
 };
-use mesh_grpc::Channel;
+use mesh_grpc::{Channel, testkit::Echo};
 use mesh_http::{CallOptions, Client, Mesh};
 use mesh_tests::{
-    echo::Echo,
     sim::{Answer, Entry, Network, PLANE, Reach, Speaks, What, World, address, text},
+    wire::chain,
 };
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
 use tokio::{
@@ -223,16 +223,6 @@ async fn call_echo(world: World, mut client: Echo<Channel>, caller: u64) {
 async fn end(world: &World, call: String, outcome: String, caller: u64) {
     world.record.note(What::Ended { call, outcome });
     sleep_until(tokio::time::Instant::now() + Duration::from_millis(3 + caller)).await;
-}
-
-fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(&format!(": {error}"));
-        next = error.source();
-    }
-    text
 }
 
 fn arrival(what: &What) -> Option<(String, String)> {

@@ -9,6 +9,7 @@ use envoy_types::pb::{
     envoy::config::route::v3::{RouteConfiguration, RouteMatch, route_match::PathSpecifier},
     google::protobuf::Any,
 };
+use futures_util::future::select_all;
 use mesh_core::{
     cluster::ClusterStatus,
     config::{CircuitBreakers, Thresholds},
@@ -18,6 +19,7 @@ use mesh_http::{Client, Mesh};
 use mesh_tests::{
     load::{Tally, under_load},
     sim::{Answer, Backend, Caller, PLANE, Reach, Speaks, World, address, failure_of},
+    wire::chain,
 };
 use mesh_xds_client::{
     ResourceKind, XdsClient,
@@ -446,16 +448,10 @@ async fn over_real_sockets_weights_shift_and_a_backend_dies_without_a_failed_cal
             for v2 in [50, 0, 100, 50] {
                 let version = plane.set(route_config("routes", [("v1", 100 - v2), ("v2", v2)]));
                 plane.wait_acked(ResourceKind::RouteConfiguration, &version).await.unwrap();
-                let served = three.served() + one.served() + two.served();
-                while three.served() + one.served() + two.served() < served + 50 {
-                    sleep(Duration::from_millis(1)).await;
-                }
+                select_all([&one, &two, &three].map(|backend| Box::pin(backend.serves_more(50)))).await;
             }
             drop(two);
-            let served = one.served();
-            while one.served() < served + 50 {
-                sleep(Duration::from_millis(1)).await;
-            }
+            one.serves_more(50).await;
         })
         .await;
         none_failed(&tally);
@@ -549,14 +545,4 @@ fn in_flight(cluster: &ClusterStatus) -> u32 {
 
 fn tasks() -> usize {
     Handle::current().metrics().num_alive_tasks()
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        text.push_str(&format!(": {error}"));
-        next = error.source();
-    }
-    text
 }

@@ -22,11 +22,14 @@ use mesh_core::{
     cluster::{Cluster, Dispatch, Transport, Undelivered},
     config::{self, ClusterPolicy, Endpoint, Endpoints, RequestPriority, RetryOn, RetryPolicy, Semantics},
     deadline::{Bound, Expiry},
-    endpoint::{EndpointId, EndpointInfo, Tried},
+    endpoint::EndpointInfo,
     hold::{JoinEnd, UntilEnd},
-    limit::{Breaker, Limit, LimitLayer},
+    limit::Breaker,
     outcome::{BoxError, HttpClassifier},
-    retry::{AttemptPolicy, HttpRules, Keep, Kept, Observe, Replay, ReplayBody, Replayed, Retry, RetryLayer, Try},
+    retry::{
+        AttemptPolicy, Govern, Governed, HttpRules, Keep, Kept, Observe, Replay, ReplayBody, Replayed, Retry,
+        RetryLayer, Try,
+    },
 };
 use tokio::time::Instant;
 use tower::{Layer, Service};
@@ -121,22 +124,12 @@ impl AttemptPolicy for Facts {
     fn per_try(&self) -> Option<Duration> {
         Some(Duration::from_secs(1))
     }
-
-    fn is_kept(&self) -> bool {
-        self.kept
-    }
 }
 
 /// A request that carries what was decided about it, as a request of the mesh does.
 pub(crate) struct Routed<B> {
     request: Request<B>,
     facts: Facts,
-}
-
-impl<B> Carries<Facts> for Routed<B> {
-    fn carried(&self) -> Facts {
-        self.facts.clone()
-    }
 }
 
 impl<B> Routed<B> {
@@ -166,29 +159,22 @@ pub(crate) fn small() -> Full<Bytes> {
 /// One attempt at a request.
 pub(crate) struct Attempt {
     request: Request<ReplayBody>,
-    cluster: Arc<Cluster<AtOnce>>,
+    /// Taken when the attempt is balanced.
+    cluster: Option<Arc<Cluster<AtOnce>>>,
     dice: Dice,
     now: Instant,
 }
 
-impl Carries<Breaker> for Attempt {
-    fn carried(&self) -> Breaker {
-        Breaker { limits: self.cluster.limits().clone(), priority: RequestPriority::Default }
-    }
-}
-
 impl Carries<Arc<Cluster<AtOnce>>> for Attempt {
-    fn carried(&self) -> Arc<Cluster<AtOnce>> {
-        self.cluster.clone()
+    fn carried(&mut self) -> Arc<Cluster<AtOnce>> {
+        self.cluster.take().expect("an attempt is balanced once")
     }
 }
 
 impl Attempted for Attempt {
     fn terms(&mut self) -> Terms {
-        Terms { dice: self.dice, tried: Tried::new(), now: self.now, wait_for_ready: false }
+        Terms { breaker: Some(RequestPriority::Default), ..Terms::new(self.dice, self.now) }
     }
-
-    fn picked(&mut self, _: EndpointId) {}
 }
 
 /// Keeps the HTTP request within, and what was decided beside it.
@@ -200,15 +186,32 @@ pub(crate) struct KeptRouted<B> {
     facts: Facts,
 }
 
-impl<B> Keep<Routed<B>> for KeepRouted
+impl<B> Govern<Routed<B>> for KeepRouted
 where
     B: Body + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    type Kept = KeptRouted<B>;
+    type Governed = KeptRouted<B>;
 
-    fn keep(&self, routed: Routed<B>, repeatable: bool) -> KeptRouted<B> {
-        KeptRouted { replayed: self.0.keep(routed.request, repeatable), facts: routed.facts }
+    fn govern(&self, routed: Routed<B>) -> KeptRouted<B> {
+        KeptRouted { replayed: self.0.keep(routed.request, routed.facts.kept), facts: routed.facts }
+    }
+}
+
+impl<B> Governed for KeptRouted<B>
+where
+    B: Body + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Kept = Self;
+    type Policy = Facts;
+
+    fn kept(&mut self) -> &mut Self {
+        self
+    }
+
+    fn policy(&self) -> &Facts {
+        &self.facts
     }
 }
 
@@ -224,10 +227,10 @@ where
     }
 
     fn attempt(&mut self, this: Try) -> Option<Attempt> {
-        let request = self.replayed.attempt(this)?;
         let mut dice = self.facts.dice;
-        let cluster = self.facts.cluster.clone();
-        Some(Attempt { request, cluster, dice: Dice::new(dice.roll()), now: self.facts.start })
+        let cluster = Some(self.facts.cluster.clone());
+        let dice = Dice::new(dice.roll());
+        Some(Attempt { request: self.replayed.attempt(this)?, cluster, dice, now: self.facts.start })
     }
 
     fn retire(&mut self, this: Try) -> bool {
@@ -245,15 +248,12 @@ where
 
 impl<B, Res> Observe<Res> for KeptRouted<B> {}
 
-type Balanced = Balance<AtOnce, Carried, Carried, UntilEnd>;
+pub(crate) type Stack = Retry<Balance<AtOnce, Carried, Carried, UntilEnd>, KeepRouted, HttpRules, JoinEnd>;
 
-pub(crate) type Stack = Retry<Limit<Balanced, Carried, JoinEnd>, KeepRouted, HttpRules, JoinEnd, Carried, Facts>;
-
-/// Deadline, retries and budget, then the request breaker, then the balancer.
+/// Deadline, retries and budget, then the balancer, which asks the request breaker before it picks.
 pub(crate) fn stack() -> Stack {
     let balance = Balance::new(Carried, Carried, UntilEnd(HttpClassifier));
-    let attempts = LimitLayer::with_policy(Carried).hold(JoinEnd).layer(balance);
-    RetryLayer::with_parts(KeepRouted(Replay::new()), HttpRules, JoinEnd, Carried).layer(attempts)
+    RetryLayer::with_parts(KeepRouted(Replay::new()), HttpRules, JoinEnd).layer(balance)
 }
 
 /// One call, from request to dropped response.

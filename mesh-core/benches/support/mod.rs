@@ -4,10 +4,10 @@ use std::{net::SocketAddr, sync::Arc};
 
 use mesh_core::{
     Dice,
-    balance::{Ask, Picked},
+    balance::{Picked, Terms},
     cluster::{Cluster, Transport},
     config::{self, ClusterPolicy, Endpoint, Endpoints, LoadBalancing, Semantics, Weight},
-    endpoint::{EndpointInfo, Tried},
+    endpoint::EndpointInfo,
 };
 use tokio::time::Instant;
 
@@ -28,9 +28,7 @@ impl Transport for Nowhere {
 /// A cluster under its policy, and what a request brings.
 pub(crate) struct Scene {
     pub(crate) cluster: Arc<Cluster<Nowhere>>,
-    dice: Dice,
-    tried: Tried,
-    pub(crate) now: Instant,
+    pub(crate) terms: Terms,
 }
 
 impl Scene {
@@ -40,7 +38,7 @@ impl Scene {
         let policy = ClusterPolicy { load_balancing: Some(policy), ..ClusterPolicy::default() };
         let cluster = Cluster::new(&config, policy, Semantics::Envoy, Nowhere, 1);
         cluster.update_endpoints(&endpoints(0..n, weighted));
-        let mut scene = Self { cluster, dice: Dice::new(1), tried: Tried::new(), now: Instant::now() };
+        let mut scene = Self { cluster, terms: Terms::new(Dice::new(1), Instant::now()) };
         for _ in 0..20 * n {
             drop(scene.pick());
         }
@@ -49,8 +47,7 @@ impl Scene {
 
     #[inline]
     pub(crate) fn pick(&mut self) -> Picked<Arc<()>> {
-        let mut ask = Ask { dice: &mut self.dice, tried: &self.tried, now: self.now, wait_for_ready: false };
-        self.cluster.pick(&mut ask).expect("all endpoints are healthy")
+        self.cluster.pick(&mut self.terms).expect("all endpoints are healthy")
     }
 }
 

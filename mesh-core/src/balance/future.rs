@@ -10,35 +10,44 @@ use std::{
 use pin_project::pin_project;
 use tokio::time::Instant;
 
-use super::{Ask, AtEndpoint, NoEndpoint, Picked, Terms, TermsOf};
+use super::{AtEndpoint, NoEndpoint, Picked, Terms, TermsOf};
 use crate::{
+    carry::PolicyOf,
     cluster::{Available, Cluster, Dispatch, Transport, Undelivered},
+    config::RequestPriority,
     endpoint::Tried,
     hold::{Hold, Settle},
+    limit::Resource,
     outcome::{BoxError, Class, Failure, Outcome, Sent},
 };
 
 /// One balanced call in flight.
 #[pin_project]
-pub struct ResponseFuture<R, T, A, K>
+pub struct ResponseFuture<R, T, K>
 where
     T: Transport,
     T::Handle: Dispatch<R>,
 {
     #[pin]
     state: State<R, T>,
-    call: Call<T, A, K>,
+    call: Call<T, K>,
 }
 
 /// What stays the same from endpoint to endpoint.
-struct Call<T: Transport, A, K> {
+struct Call<T: Transport, K> {
     cluster: Arc<Cluster<T>>,
     terms: Terms,
-    asked: A,
+    /// The priority at which the request counts against the breaker; the guard of the endpoint has it while there is one.
+    counted: Option<RequestPriority>,
     hold: K,
-    /// Where this call itself was, and what happened at the last of them.
-    moved: Tried,
-    last_error: Option<BoxError>,
+    /// Boxed, as hardly any request moves.
+    moves: Option<Box<Moves>>,
+}
+
+/// Where a call itself was, and what happened at the last of these endpoints.
+struct Moves {
+    places: Tried,
+    last_error: BoxError,
 }
 
 #[pin_project(project = StateProj)]
@@ -67,57 +76,111 @@ struct Waiting<R, T: Transport> {
     available: Available<T>,
 }
 
-impl<R, T, A, K> ResponseFuture<R, T, A, K>
+/// Why a request goes nowhere now.
+enum Halt {
+    /// There is nobody, and the request would rather wait.
+    Wait,
+    Refuse(BoxError),
+}
+
+const ENDED: &str = "a future is not polled after it has ended";
+
+impl<R, T, K> ResponseFuture<R, T, K>
 where
     T: Transport,
     T::Handle: Dispatch<R>,
-    A: TermsOf<R>,
 {
-    #[inline]
-    pub(super) fn new(request: R, cluster: Arc<Cluster<T>>, terms: Terms, asked: A, hold: K) -> Self {
-        let mut call = Call { cluster, terms, asked, hold, moved: Tried::new(), last_error: None };
-        Self { state: call.send(request), call }
+    /// To `Sent`, `Waiting` or `Refused`. All of it in one function, since each on the way from the service to the endpoint
+    /// would move the request once more.
+    #[inline(always)]
+    pub(super) fn new<P, A>(mut request: R, clusters: &P, terms: &A, hold: &K) -> Self
+    where
+        P: PolicyOf<R, Arc<Cluster<T>>>,
+        A: TermsOf<R>,
+        K: Clone,
+    {
+        let cluster = clusters.policy_of(&mut request);
+        let terms = terms.terms_of(&mut request);
+        let mut call = Call { cluster, terms, counted: None, hold: hold.clone(), moves: None };
+        let state = match call.enter().and_then(|()| call.pick()) {
+            Ok(picked) => {
+                let response = picked.handle().dispatch(request);
+                State::Sent { picked: Some(picked), response }
+            }
+            Err(halt) => call.halt(request, halt),
+        };
+        Self { state, call }
     }
 }
 
-impl<T: Transport, A, K> Call<T, A, K> {
-    /// To `Sent`; to `Waiting` where there is nobody and the request would rather wait; or to `Refused`.
+impl<T: Transport, K> Call<T, K> {
+    /// Asks the breaker, if it is to be asked.
     #[inline]
-    fn send<R>(&mut self, mut request: R) -> State<R, T>
-    where
-        T::Handle: Dispatch<R>,
-        A: TermsOf<R>,
-    {
-        let Terms { dice, tried, now, wait_for_ready } = &mut self.terms;
-        let mut ask = Ask { dice, tried, now: *now, wait_for_ready: *wait_for_ready };
-        let picked = match self.cluster.pick(&mut ask) {
-            Ok(picked) => picked,
-            Err(_) if *wait_for_ready => {
-                let available = self.cluster.available();
-                return State::Waiting(Box::pin(Waiting { request: Some(request), available }));
-            }
-            Err(error) => return State::Refused(Some(self.give_up(error))),
-        };
-        if let Some(error) = self.come_round(&picked) {
-            return State::Refused(Some(error));
+    fn enter(&mut self) -> Result<(), Halt> {
+        if let Some(priority) = self.terms.breaker {
+            let admitted = self.cluster.limits().enter(Resource::Requests, priority);
+            admitted.map_err(|overloaded| Halt::Refuse(overloaded.into()))?;
+            self.counted = Some(priority);
         }
-        self.asked.picked(&mut request, picked.id());
-        let response = picked.handle().dispatch(request);
-        State::Sent { picked: Some(picked), response }
+        Ok(())
     }
 
-    /// The error that led here, if this call has failed at the picked endpoint already and would only repeat it.
-    fn come_round(&mut self, picked: &Picked<T::Handle>) -> Option<BoxError> {
-        let repeats = self.moved.contains(picked.id()) && !self.terms.wait_for_ready;
-        if repeats { self.last_error.take() } else { None }
+    // Always in line: the second who picks hardly ever does.
+    #[inline(always)]
+    fn pick(&mut self) -> Result<Picked<T::Handle>, Halt> {
+        match self.cluster.pick_counted(&mut self.terms, &mut self.counted) {
+            Ok(picked) => Ok(picked),
+            Err(_) if self.terms.wait_for_ready => Err(Halt::Wait),
+            Err(none) => Err(Halt::Refuse(self.give_up(none))),
+        }
+    }
+
+    /// To `Waiting` or `Refused`.
+    #[cold]
+    fn halt<R>(&self, request: R, halt: Halt) -> State<R, T>
+    where
+        T::Handle: Dispatch<R>,
+    {
+        match halt {
+            Halt::Wait => {
+                let available = self.cluster.available();
+                State::Waiting(Box::pin(Waiting { request: Some(request), available }))
+            }
+            Halt::Refuse(error) => State::Refused(Some(error)),
+        }
+    }
+
+    /// To wherever a request goes that has come back, or has waited.
+    #[cold]
+    fn send_again<R>(&mut self, request: R) -> State<R, T>
+    where
+        T::Handle: Dispatch<R>,
+    {
+        match self.pick().and_then(|picked| self.come_round(picked)) {
+            Ok(picked) => {
+                let response = picked.handle().dispatch(request);
+                State::Sent { picked: Some(picked), response }
+            }
+            Err(halt) => self.halt(request, halt),
+        }
+    }
+
+    /// Refuses with the error that led here, if this call has failed at the picked endpoint already and would only repeat it.
+    fn come_round(&mut self, picked: Picked<T::Handle>) -> Result<Picked<T::Handle>, Halt> {
+        let waits = self.terms.wait_for_ready;
+        match self.moves.take_if(|moves| !waits && moves.places.contains(picked.id())) {
+            Some(moves) => Err(Halt::Refuse(moves.last_error)),
+            None => Ok(picked),
+        }
     }
 
     /// What happened at an endpoint says more than that there is no other.
     fn give_up(&mut self, error: NoEndpoint) -> BoxError {
-        self.last_error.take().unwrap_or_else(|| error.into())
+        self.moves.take().map_or_else(|| error.into(), |moves| moves.last_error)
     }
 
     /// The request, if it never left and may go elsewhere.
+    #[cold]
     fn fail<R>(&mut self, undelivered: Undelivered<R>, mut picked: Picked<T::Handle>) -> Result<R, BoxError>
     where
         T::Handle: Dispatch<R>,
@@ -126,15 +189,17 @@ impl<T: Transport, A, K> Call<T, A, K> {
         let failure = Failure::of(&*error);
         let now = Instant::now();
         picked.settle(&Outcome::failed(failure, now));
+        self.counted = picked.take_counted();
         let error: BoxError = AtEndpoint::new(picked.id(), error).into();
-        let has_moves = self.terms.wait_for_ready || self.moved.len() < Tried::CAPACITY;
+        let mut places = self.moves.take().map_or_else(Tried::new, |moves| moves.places);
+        let has_moves = self.terms.wait_for_ready || places.len() < Tried::CAPACITY;
         match request {
             // A refusal of our own would be repeated anywhere: limits are the cluster's.
             Some(request) if failure.sent == Sent::No && failure.class() != Class::Local && has_moves => {
                 self.terms.tried.push(picked.id());
-                self.moved.push(picked.id());
+                places.push(picked.id());
                 self.terms.now = now;
-                self.last_error = Some(error);
+                self.moves = Some(Box::new(Moves { places, last_error: error }));
                 Ok(request)
             }
             _ => Err(error),
@@ -142,11 +207,18 @@ impl<T: Transport, A, K> Call<T, A, K> {
     }
 }
 
-impl<R, T, A, K> Future for ResponseFuture<R, T, A, K>
+impl<T: Transport, K> Drop for Call<T, K> {
+    fn drop(&mut self) {
+        if let Some(priority) = self.counted {
+            self.cluster.limits().leave(Resource::Requests, priority);
+        }
+    }
+}
+
+impl<R, T, K> Future for ResponseFuture<R, T, K>
 where
     T: Transport,
     T::Handle: Dispatch<R>,
-    A: TermsOf<R>,
     K: Hold<<T::Handle as Dispatch<R>>::Response, Picked<T::Handle>>,
 {
     type Output = Result<K::Held, BoxError>;
@@ -157,17 +229,14 @@ where
         loop {
             let request = match this.state.as_mut().project() {
                 // Sent -> end, or the request came back.
-                StateProj::Sent { picked, response } => {
-                    let result = ready!(response.poll(cx));
-                    let picked = picked.take().expect("a future is not polled after it has ended");
-                    match result {
-                        Ok(response) => {
-                            picked.reached();
-                            return Poll::Ready(Ok(this.call.hold.hold(response, picked)));
-                        }
-                        Err(undelivered) => this.call.fail(undelivered, picked)?,
+                StateProj::Sent { picked, response } => match ready!(response.poll(cx)) {
+                    Ok(response) => {
+                        let picked = picked.take().expect(ENDED);
+                        picked.reached();
+                        return Poll::Ready(Ok(this.call.hold.hold(response, picked)));
                     }
-                }
+                    Err(undelivered) => this.call.fail(undelivered, picked.take().expect(ENDED))?,
+                },
                 // Somebody may be available. The latency counts from now.
                 StateProj::Waiting(waiting) => {
                     let WaitingProj { request, available } = waiting.as_mut().project();
@@ -176,11 +245,11 @@ where
                     request.take().expect("the request is there until the waiting is over")
                 }
                 StateProj::Refused(error) => {
-                    let error = error.take().expect("a future is not polled after it has ended");
+                    let error = error.take().expect(ENDED);
                     return Poll::Ready(Err(error));
                 }
             };
-            this.state.set(this.call.send(request));
+            this.state.set(this.call.send_again(request));
         }
     }
 }

@@ -28,7 +28,6 @@ pub use self::{
     error::AtEndpoint,
     future::ResponseFuture,
     layer::BalanceLayer,
-    pick::Ask,
     picked::Picked,
     service::{Balance, OverServices},
     terms::{Attempted, OwnDice, Terms, TermsOf},

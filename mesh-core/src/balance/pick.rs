@@ -1,29 +1,13 @@
 //! One pick: priority, then locality, then the policy among those who are left; no lock, no allocation.
 
-use tokio::time::Instant;
-
 use super::{
-    NoEndpoint,
+    NoEndpoint, Terms,
     index::{Pool, Slice, Tier},
 };
 use crate::{
-    Dice,
     config::LoadBalancing,
-    endpoint::{EndpointSet, Home, Member, Standing, Tried},
+    endpoint::{EndpointSet, Home, Member, Standing},
 };
-
-/// What a request wants of a pick.
-#[derive(Debug)]
-pub struct Ask<'a> {
-    /// The request's dice.
-    pub dice: &'a mut Dice,
-    /// Where it was before; avoided while somebody else of the same priority is available.
-    pub tried: &'a Tried,
-    /// The request's reading of the clock; its latency counts from here.
-    pub now: Instant,
-    /// Whether it rather waits than goes to an endpoint that is ejected or cannot be reached.
-    pub wait_for_ready: bool,
-}
 
 /// How often a draw that came to nothing is repeated before the pool is searched. While half of it is available, one pick
 /// in sixteen searches, and finds somebody after two steps.
@@ -33,22 +17,20 @@ const DRAWS: usize = 4;
 struct Pick<'a, 'b, H> {
     set: &'a EndpointSet<H>,
     home: &'a Home,
-    ask: &'a mut Ask<'b>,
+    terms: &'b mut Terms,
 }
 
 impl<H> EndpointSet<H> {
     /// The endpoint for a request.
     #[inline]
-    pub(crate) fn pick<'a>(&'a self, home: &'a Home, ask: &'a mut Ask<'_>) -> Result<&'a Member<H>, NoEndpoint> {
-        let mut pick = Pick { set: self, home, ask };
-        let Some(pool) = self.index.pool(pick.ask.dice) else { return pick.elsewhere(None) };
-        let slice = pool.slice(self.rules.balancing, pick.ask.dice);
-        for _ in 0..DRAWS {
-            if let Some(member) = pick.draw(slice, pool.tier) {
-                return Ok(member);
-            }
+    pub(crate) fn pick<'a>(&'a self, home: &'a Home, terms: &mut Terms) -> Result<&'a Member<H>, NoEndpoint> {
+        let mut pick = Pick { set: self, home, terms };
+        let Some(pool) = self.index.pool(&mut pick.terms.dice) else { return pick.elsewhere(None) };
+        let slice = pool.slice(self.rules.balancing, &mut pick.terms.dice);
+        match pick.draw(slice, pool.tier) {
+            Some(member) => Ok(member),
+            None => pick.draw_again(pool, slice),
         }
-        pick.search(pool, slice)
     }
 
     /// Whether a pick that rather waits would find somebody at `now`, in milliseconds.
@@ -75,20 +57,21 @@ impl Pool {
 
 impl<'a, H> Pick<'a, '_, H> {
     /// Draws as the policy says; none when whoever came up is not available.
-    #[inline]
+    // Always in line, though there are two who draw: the second hardly ever does.
+    #[inline(always)]
     fn draw(&mut self, slice: &Slice, tier: Tier) -> Option<&'a Member<H>> {
         let member = match self.set.rules.balancing {
             LoadBalancing::RoundRobin => self.open(slice, slice.in_turn(), tier)?,
             LoadBalancing::LeastRequest { choices } => self.least_loaded(slice, choices, tier)?,
             LoadBalancing::PeakEwma { .. } => {
-                let (first, second) = slice.two_at_random(self.ask.dice);
-                let now = self.home.millis(self.ask.now);
+                let (first, second) = slice.two_at_random(&mut self.terms.dice);
+                let now = self.home.millis(self.terms.now);
                 self.better(slice, (first, second), tier, |first, other| {
                     self.cost(slice, other, now) < self.cost(slice, first, now)
                 })?
             }
             LoadBalancing::Random => {
-                let number = slice.at_random(self.ask.dice);
+                let number = slice.at_random(&mut self.terms.dice);
                 self.open(slice, number, tier)?
             }
         };
@@ -97,10 +80,10 @@ impl<'a, H> Pick<'a, '_, H> {
 
     #[inline]
     fn least_loaded(&mut self, slice: &Slice, choices: u32, tier: Tier) -> Option<&'a Member<H>> {
-        let (first, second) = slice.two_at_random(self.ask.dice);
+        let (first, second) = slice.two_at_random(&mut self.terms.dice);
         let mut best = self.better(slice, (first, second), tier, |first, second| self.is_less(slice, second, first));
         for _ in 2..choices {
-            let number = slice.at_random(self.ask.dice);
+            let number = slice.at_random(&mut self.terms.dice);
             let further = self.open(slice, number, tier);
             best = match (best, further) {
                 (Some(best), Some(further)) if !self.is_less(slice, further, best) => Some(best),
@@ -141,7 +124,7 @@ impl<'a, H> Pick<'a, '_, H> {
     /// Requests in flight, and what failures of late count as: an endpoint that fails at once is idle for a bad reason.
     #[inline]
     fn load(&self, member: &Member<H>) -> u64 {
-        let penalty = member.seat.live().penalty(|| self.home.millis(self.ask.now), self.set.rules.rate);
+        let penalty = member.seat.live().penalty(|| self.home.millis(self.terms.now), self.set.rules.rate);
         u64::from(member.seat.in_flight()) + u64::from(penalty)
     }
 
@@ -158,7 +141,8 @@ impl<'a, H> Pick<'a, '_, H> {
     }
 
     /// Number `number` of the slice, if it is available and the request was not there before.
-    #[inline]
+    // Always in line: a call costs more than this does.
+    #[inline(always)]
     fn open(&self, slice: &Slice, number: u32, tier: Tier) -> Option<&'a Member<H>> {
         let member = &self.set.roster.members[slice.place(number)];
         (self.is_open(member, tier) && !self.was_tried(member)).then_some(member)
@@ -166,12 +150,12 @@ impl<'a, H> Pick<'a, '_, H> {
 
     #[inline]
     fn is_open(&self, member: &Member<H>, tier: Tier) -> bool {
-        is_open(member.seat.live().standing(), tier, || self.home.millis(self.ask.now))
+        is_open(member.seat.live().standing(), tier, || self.home.millis(self.terms.now))
     }
 
     #[inline]
     fn was_tried(&self, member: &Member<H>) -> bool {
-        self.ask.tried.contains(member.seat.id())
+        self.terms.tried.contains(member.seat.id())
     }
 
     /// Takes the probe, if the member is due for one.
@@ -183,12 +167,22 @@ impl<'a, H> Pick<'a, '_, H> {
 
     #[cold]
     fn claim_probe(&self, member: &Member<H>, standing: Standing) -> bool {
-        let now = self.home.millis(self.ask.now);
+        let now = self.home.millis(self.terms.now);
         !standing.is_unreachable(now) && member.seat.live().claim_probe(standing, now)
     }
 
-    /// Looks at everybody: in the pool whose turn it was, those not tried before those tried; then elsewhere.
+    /// Whoever came up was not available.
     #[cold]
+    fn draw_again(mut self, pool: &'a Pool, slice: &'a Slice) -> Result<&'a Member<H>, NoEndpoint> {
+        for _ in 1..DRAWS {
+            if let Some(member) = self.draw(slice, pool.tier) {
+                return Ok(member);
+            }
+        }
+        self.search(pool, slice)
+    }
+
+    /// Looks at everybody: in the pool whose turn it was, those not tried before those tried; then elsewhere.
     fn search(mut self, pool: &'a Pool, slice: &'a Slice) -> Result<&'a Member<H>, NoEndpoint> {
         let rest = || pool.slices.iter().filter(|other| !std::ptr::eq(*other, slice));
         for tried in [false, true] {
@@ -201,7 +195,8 @@ impl<'a, H> Pick<'a, '_, H> {
         self.elsewhere(Some(pool))
     }
 
-    /// Looks in the other pools, by preference; then takes anybody at all, unless the request rather waits.
+    /// Looks in the other pools, by preference; unless the request rather waits, then takes who is ejected, and at the very
+    /// last who could not be reached.
     #[cold]
     fn elsewhere(mut self, than: Option<&'a Pool>) -> Result<&'a Member<H>, NoEndpoint> {
         let index = &self.set.index;
@@ -217,16 +212,17 @@ impl<'a, H> Pick<'a, '_, H> {
         if index.last_resort.len() == 0 {
             return Err(index.reason);
         }
-        if self.ask.wait_for_ready {
+        if self.terms.wait_for_ready {
             return Err(NoEndpoint::Unreachable);
         }
-        Ok(self.anybody(&index.last_resort))
+        let reachable = self.scan(&index.last_resort, Tier::Panic, false);
+        Ok(reachable.unwrap_or_else(|| self.anybody(&index.last_resort)))
     }
 
     /// Somebody who was not tried, or else anybody.
     fn anybody(&mut self, slice: &'a Slice) -> &'a Member<H> {
         let set = self.set;
-        let start = slice.at_random(self.ask.dice);
+        let start = slice.at_random(&mut self.terms.dice);
         let member = |number| &set.roster.members[slice.place(number)];
         slice.from(start).map(member).find(|member| !self.was_tried(member)).unwrap_or_else(|| member(start))
     }
@@ -234,7 +230,7 @@ impl<'a, H> Pick<'a, '_, H> {
     /// The first that is open, from a random one on; `tried` is whether it may have been tried.
     fn scan(&mut self, slice: &Slice, tier: Tier, tried: bool) -> Option<&'a Member<H>> {
         let set = self.set;
-        let start = slice.at_random(self.ask.dice);
+        let start = slice.at_random(&mut self.terms.dice);
         slice
             .from(start)
             .map(|number| &set.roster.members[slice.place(number)])

@@ -5,8 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
+    config::RequestPriority,
     endpoint::{Accusation, Detector, Endpoint, EndpointId, Home, Live},
     hold::{Settle, cause_at},
+    limit::Resource,
     outcome::{Class, FailureKind, Outcome},
 };
 
@@ -19,13 +21,20 @@ pub struct Picked<H> {
     /// The reference is the request in flight.
     endpoint: Arc<Endpoint<H>>,
     start: Instant,
+    /// The priority at which it counts against the cluster's request breaker, if it does.
+    counted: Option<RequestPriority>,
     is_settled: bool,
 }
 
 impl<H> Picked<H> {
     #[inline]
-    pub(crate) fn new(endpoint: Arc<Endpoint<H>>, start: Instant) -> Self {
-        Self { endpoint, start, is_settled: false }
+    pub(crate) fn new(endpoint: Arc<Endpoint<H>>, start: Instant, counted: Option<RequestPriority>) -> Self {
+        Self { endpoint, start, counted, is_settled: false }
+    }
+
+    /// Counts against the request breaker no longer: that is for whoever takes this.
+    pub(super) fn take_counted(&mut self) -> Option<RequestPriority> {
+        self.counted.take()
     }
 
     /// The endpoint.
@@ -73,11 +82,12 @@ impl<H> Picked<H> {
         let (home, live) = (self.home(), self.endpoint.live());
         let now = home.millis(outcome.at);
         live.failed(home.measure(), self.latency(outcome.at), now, home.rate());
-        self.count(live, home, outcome);
+        self.count_failure(live, home, outcome);
+        self.note_reach(outcome);
     }
 
     /// Counts a failure, and accuses the endpoint when the row is long enough.
-    fn count(&self, live: &Live, home: &Home, outcome: &Outcome) {
+    fn count_failure(&self, live: &Live, home: &Home, outcome: &Outcome) {
         let (errors, gateway) = home.thresholds();
         if errors == 0 && gateway == 0 {
             return;
@@ -105,12 +115,21 @@ impl<H> Picked<H> {
 
     fn learn(&self, outcome: &Outcome) {
         match outcome.class {
-            Class::Success => self.answered(outcome.at),
+            Class::Success => {
+                self.answered(outcome.at);
+                self.reached();
+            }
             Class::ServerError | Class::GatewayError => self.failed(outcome),
-            Class::Cancelled => return self.abandoned(outcome.at),
-            Class::Local => return,
+            Class::Cancelled => self.abandoned(outcome.at),
+            Class::Local => {}
         }
-        self.note_reach(outcome);
+    }
+
+    /// Whether a good answer changes nothing of what is known, as most do not where nobody looks at latencies.
+    #[inline]
+    fn is_no_news(&self) -> bool {
+        let live = self.endpoint.live();
+        live.is_spotless() && !live.learns_from_success(self.home().measure())
     }
 
     /// Whether a connection was made says more than the class: an error status came over one too.
@@ -126,19 +145,33 @@ impl<H> Picked<H> {
     }
 }
 
+impl<H> Picked<H> {
+    /// It is dropped, and nobody has said how it ended.
+    #[cold]
+    fn unsettled(&self) {
+        let now = Instant::now();
+        let outcome = cause_at(self.id()).map_or(Outcome::cancelled(now), |cause| Outcome::failed(cause, now));
+        self.learn(&outcome);
+    }
+}
+
 impl<H: Send + Sync + 'static> Settle for Picked<H> {
+    #[inline]
     fn settle(&mut self, outcome: &Outcome) {
         self.is_settled = true;
-        self.learn(outcome);
+        if outcome.class != Class::Success || !self.is_no_news() {
+            self.learn(outcome);
+        }
     }
 }
 
 impl<H> Drop for Picked<H> {
     fn drop(&mut self) {
         if !self.is_settled {
-            let now = Instant::now();
-            let outcome = cause_at(self.id()).map_or(Outcome::cancelled(now), |cause| Outcome::failed(cause, now));
-            self.learn(&outcome);
+            self.unsettled();
+        }
+        if let Some(priority) = self.counted {
+            self.home().limits.leave(Resource::Requests, priority);
         }
     }
 }

@@ -124,22 +124,21 @@ where
     T: Transport,
     T::Handle: Dispatch<R>,
     P: PolicyOf<R, Arc<Cluster<T>>>,
-    A: TermsOf<R> + Clone,
+    A: TermsOf<R>,
     K: Hold<<T::Handle as Dispatch<R>>::Response, Picked<T::Handle>> + Clone,
 {
     type Response = K::Held;
     type Error = BoxError;
-    type Future = ResponseFuture<R, T, A, K>;
+    type Future = ResponseFuture<R, T, K>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
-    #[inline]
-    fn call(&mut self, mut request: R) -> Self::Future {
-        let cluster = self.clusters.policy_of(&request);
-        let terms = self.terms.terms_of(&mut request);
-        ResponseFuture::new(request, cluster, terms, self.terms.clone(), self.hold.clone())
+    // Always: a function that is called may have to move the request, which is large.
+    #[inline(always)]
+    fn call(&mut self, request: R) -> Self::Future {
+        ResponseFuture::new(request, &self.clusters, &self.terms, &self.hold)
     }
 }
 

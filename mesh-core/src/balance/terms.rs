@@ -7,11 +7,7 @@ use std::sync::{
 
 use tokio::time::Instant;
 
-use crate::{
-    Dice,
-    carry::Carried,
-    endpoint::{EndpointId, Tried},
-};
+use crate::{Dice, carry::Carried, config::RequestPriority, endpoint::Tried};
 
 /// What a request says of its own balancing.
 #[derive(Clone, Debug)]
@@ -22,28 +18,24 @@ pub struct Terms {
     pub tried: Tried,
     /// The attempt's reading of the clock.
     pub now: Instant,
+    /// Counts it against the request breaker of its cluster, at this priority; none where nobody does, or where a
+    /// [`LimitLayer`](crate::limit::LimitLayer) does.
+    pub breaker: Option<RequestPriority>,
     /// Whether it waits for an endpoint rather than fail for want of one. It waits as long as its caller does.
     pub wait_for_ready: bool,
 }
 
-/// Finds the terms of a request, and tells it what became of them. [`Carried`] asks the request itself ([`Attempted`]);
+/// Finds the terms of a request. [`Carried`] asks the request itself ([`Attempted`]);
 /// [`OwnDice`] is for requests that have nothing to say.
 pub trait TermsOf<R> {
     /// The terms of this attempt.
     fn terms_of(&self, request: &mut R) -> Terms;
-
-    /// The request is about to be sent to `endpoint`. It is told again when no connection could be made there and the
-    /// request moves on; the last one told is the one that answered or failed.
-    fn picked(&self, request: &mut R, endpoint: EndpointId);
 }
 
 /// A request that carries its terms.
 pub trait Attempted {
     /// The terms of this attempt.
     fn terms(&mut self) -> Terms;
-
-    /// As [`TermsOf::picked`].
-    fn picked(&mut self, endpoint: EndpointId);
 }
 
 /// Dice of the balancer's own, from a seed and the number of the call; nothing was tried before and nothing waits.
@@ -55,15 +47,20 @@ pub struct OwnDice {
     calls: Arc<AtomicU64>,
 }
 
+// === impl Terms ===
+
+impl Terms {
+    /// Those of a request that was nowhere before, counts nowhere and does not wait.
+    pub const fn new(dice: Dice, now: Instant) -> Self {
+        Self { dice, tried: Tried::new(), now, breaker: None, wait_for_ready: false }
+    }
+}
+
 // === impl Carried ===
 
 impl<R: Attempted> TermsOf<R> for Carried {
     fn terms_of(&self, request: &mut R) -> Terms {
         request.terms()
-    }
-
-    fn picked(&self, request: &mut R, endpoint: EndpointId) {
-        request.picked(endpoint);
     }
 }
 
@@ -79,13 +76,6 @@ impl OwnDice {
 impl<R> TermsOf<R> for OwnDice {
     fn terms_of(&self, _: &mut R) -> Terms {
         let call = self.calls.fetch_add(1, Relaxed);
-        Terms {
-            dice: Dice::of_call(self.seed, 0, call),
-            tried: Tried::new(),
-            now: Instant::now(),
-            wait_for_ready: false,
-        }
+        Terms::new(Dice::of_call(self.seed, 0, call), Instant::now())
     }
-
-    fn picked(&self, _: &mut R, _: EndpointId) {}
 }

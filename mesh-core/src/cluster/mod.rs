@@ -15,8 +15,8 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::{
-    balance::{Ask, NoEndpoint, Picked, Rules},
-    config::{self, ClusterPolicy, Semantics},
+    balance::{NoEndpoint, Picked, Rules, Terms},
+    config::{self, ClusterPolicy, HealthStatus, RequestPriority, Semantics},
     dice::mix,
     endpoint::{EndpointInfo, EndpointSet, Home, Member, Roster, Seat},
     limit::Limits,
@@ -42,7 +42,6 @@ pub struct Cluster<T: Transport> {
     semantics: Semantics,
     transport: T,
     home: Arc<Home>,
-    limits: Arc<Limits>,
     set: ArcSwap<EndpointSet<T::Handle>>,
     policy: ArcSwap<ClusterPolicy>,
     writer: Mutex<Writer>,
@@ -69,7 +68,7 @@ impl<T: Transport> Cluster<T> {
     ) -> Arc<Self> {
         let now = Instant::now();
         let rules = Rules::of(&policy, semantics);
-        let home = Arc::new(Home::new(now));
+        let home = Arc::new(Home::new(now, Limits::new(&policy.circuit_breakers)));
         home.judge_by(rules.balancing, policy.outlier_detection.as_deref());
         let outlier = policy.outlier_detection.clone().map(|policy| Outlier::new(policy, now, seed));
         Arc::new(Self {
@@ -77,7 +76,6 @@ impl<T: Transport> Cluster<T> {
             semantics,
             transport,
             home,
-            limits: Limits::new(&policy.circuit_breakers),
             set: ArcSwap::from_pointee(EndpointSet::new(Arc::new(Roster::empty()), rules, seed)),
             policy: ArcSwap::from_pointee(policy),
             writer: Mutex::new(Writer { seed, last_id: 0, generation: 0, outlier }),
@@ -97,7 +95,7 @@ impl<T: Transport> Cluster<T> {
     /// What it has under way and may have: one set of counters for requests, retries, and the transport's queues and
     /// connections.
     pub fn limits(&self) -> &Arc<Limits> {
-        &self.limits
+        &self.home.limits
     }
 
     /// Its transport.
@@ -134,7 +132,7 @@ impl<T: Transport> Cluster<T> {
             members.iter().for_each(|member| member.seat.live().restart_cost(&self.home, now));
         }
         self.update_outlier(&mut writer, &policy, members);
-        self.limits.update(&policy.circuit_breakers);
+        self.home.limits.update(&policy.circuit_breakers);
         self.policy.store(Arc::new(policy));
         self.publish(&mut writer, before.roster.clone(), rules);
         drop(writer);
@@ -142,19 +140,45 @@ impl<T: Transport> Cluster<T> {
         members.iter().for_each(|member| self.tell_changed(member));
     }
 
-    /// The endpoint for a request; see [`balance`](crate::balance).
+    /// The endpoint for a request of these terms; see [`balance`](crate::balance). The breaker is not asked.
     ///
     /// # Errors
     ///
     /// [`NoEndpoint`], when there is nobody, or nobody available and the request would rather wait.
     #[inline]
-    pub fn pick(&self, ask: &mut Ask<'_>) -> Result<Picked<T::Handle>, NoEndpoint> {
+    pub fn pick(&self, terms: &mut Terms) -> Result<Picked<T::Handle>, NoEndpoint> {
+        self.pick_counted(terms, &mut None)
+    }
+
+    /// The same for a request that counts against the breaker at the given priority, which the guard takes over.
+    // Always in line, as the balancer is the one who calls it.
+    #[inline(always)]
+    pub(crate) fn pick_counted(
+        &self,
+        terms: &mut Terms,
+        counted: &mut Option<RequestPriority>,
+    ) -> Result<Picked<T::Handle>, NoEndpoint> {
         let set = self.set.load();
-        let start = ask.now;
-        let member = set.pick(&self.home, ask)?;
+        let member = set.pick(&self.home, terms)?;
         let open = || self.transport.open(&self.info(member, &self.policy.load()));
         let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
-        Ok(Picked::new(endpoint, start))
+        Ok(Picked::new(endpoint, terms.now, counted.take()))
+    }
+
+    /// Opens the endpoints that nobody has picked yet, as their first pick would, and shows them to `see`, where the cluster
+    /// has at most `most`. Those that are unfit for traffic are left for when they are picked.
+    pub fn open_ahead(&self, most: usize, mut see: impl FnMut(&T::Handle)) {
+        let (set, policy) = (self.set.load_full(), self.policy.load_full());
+        let members = &set.roster.members;
+        if members.len() > most {
+            return;
+        }
+        let is_fit = |health| !matches!(health, HealthStatus::Unhealthy | HealthStatus::Draining);
+        for member in members.iter().filter(|member| member.seat.handle().is_none() && is_fit(member.health)) {
+            let open = || self.transport.open(&self.info(member, &policy));
+            let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
+            see(endpoint.handle().expect("it was opened just now"));
+        }
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
@@ -209,7 +233,7 @@ impl<T: Transport> Cluster<T> {
             hostname: member.seat.hostname(),
             metadata: member.metadata.as_ref(),
             policy,
-            limits: &self.limits,
+            limits: &self.home.limits,
         }
     }
 }

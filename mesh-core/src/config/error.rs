@@ -58,6 +58,14 @@ impl ConfigError {
         self
     }
 
+    /// The same refusal, of the field that a bare value was meant for: a type such as
+    /// [`TimeLimit`](super::TimeLimit) does not know which that is.
+    #[must_use]
+    pub fn named(mut self, field: impl Into<String>) -> Self {
+        self.field = field.into();
+        self
+    }
+
     /// Path of the refused field.
     pub fn field(&self) -> &str {
         &self.field

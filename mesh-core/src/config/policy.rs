@@ -6,7 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    CircuitBreakers, HttpProtocol, LoadBalancing, OutlierDetection, Percent, RetryPolicy, TimeLimit, UpstreamTls,
+    CircuitBreakers, ConfigError, HttpProtocol, LoadBalancing, OutlierDetection, Percent, RetryPolicy, TimeLimit,
+    UpstreamTls,
 };
 
 /// Both halves of what one source says.
@@ -90,6 +91,13 @@ pub struct ConnectionPolicy {
     /// Takes the connection for dead when a ping stays unanswered this long (`connection_keepalive.timeout`). Default
     /// 20 s.
     pub keep_alive_timeout: Option<Duration>,
+    /// Whether to ping while no request is in flight. Default off: gRPC's servers end connections that do (gRFC A8). A
+    /// control plane that asks for pings has Envoy's in mind, which do not ask whether there are requests.
+    pub keep_alive_while_idle: Option<bool>,
+    /// Connects to an endpoint when it joins, before a request goes there, as long as the cluster has at most this many
+    /// endpoints. Default 0, never: who knows a cluster need not be about to use it. Envoy's `preconnect_policy` is
+    /// something else, a ratio of connections to requests under way.
+    pub connect_ahead: Option<u32>,
 }
 
 // === impl Policy ===
@@ -99,6 +107,16 @@ impl Policy {
     #[must_use]
     pub fn or(&self, lower: &Self) -> Self {
         Self { route: self.route.or(&lower.route), cluster: self.cluster.or(&lower.cluster) }
+    }
+
+    /// The same, or why it is refused.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClusterPolicy::validated`], within `cluster`. What a policy says of routes is of types that refuse by themselves.
+    pub fn validated(self) -> Result<Self, ConfigError> {
+        let cluster = self.cluster.validated().map_err(|error| error.within("cluster"))?;
+        Ok(Self { cluster, ..self })
     }
 }
 
@@ -150,6 +168,31 @@ impl ClusterPolicy {
             tls: self.tls.clone().or_else(|| lower.tls.clone()),
         }
     }
+
+    /// The same, or why it is refused.
+    ///
+    /// # Errors
+    ///
+    /// Refuses no time to connect, and what [`LoadBalancing::validated`], [`OutlierDetection::validated`] and
+    /// [`ConnectionPolicy::validated`] refuse. Circuit breakers of zero are legal: they admit nothing.
+    pub fn validated(mut self) -> Result<Self, ConfigError> {
+        not_zero("connect_timeout", self.connect_timeout)?;
+        if let Some(balancing) = self.load_balancing {
+            balancing.validated().map_err(|error| error.within("load_balancing"))?;
+        }
+        if let Some(rules) = &self.outlier_detection {
+            self.outlier_detection = Some(Arc::new(rules.validated()?));
+        }
+        self.connections = self.connections.validated().map_err(|error| error.within("connections"))?;
+        Ok(self)
+    }
+}
+
+fn not_zero(field: &str, time: Option<Duration>) -> Result<(), ConfigError> {
+    match time {
+        Some(Duration::ZERO) => Err(ConfigError::new(field, "0s", "give a time above zero, or leave it unset")),
+        _ => Ok(()),
+    }
 }
 
 // === impl ConnectionPolicy ===
@@ -166,16 +209,63 @@ impl ConnectionPolicy {
             max_requests: self.max_requests.or(lower.max_requests),
             keep_alive_interval: self.keep_alive_interval.or(lower.keep_alive_interval),
             keep_alive_timeout: self.keep_alive_timeout.or(lower.keep_alive_timeout),
+            keep_alive_while_idle: self.keep_alive_while_idle.or(lower.keep_alive_while_idle),
+            connect_ahead: self.connect_ahead.or(lower.connect_ahead),
         }
+    }
+
+    /// The same, or why it is refused.
+    ///
+    /// # Errors
+    ///
+    /// Refuses a limit to connections, or to the requests of one, that admits none, and no time for the answer to a ping.
+    pub fn validated(self) -> Result<Self, ConfigError> {
+        let counts = [("max_per_endpoint", self.max_per_endpoint), ("max_requests", self.max_requests)];
+        if let Some((field, _)) = counts.iter().find(|(_, most)| *most == Some(0)) {
+            return Err(ConfigError::new(*field, 0, "give at least 1, or leave it unset for no limit"));
+        }
+        not_zero("keep_alive_timeout", self.keep_alive_timeout)?;
+        Ok(self)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::preset;
 
     fn limit(seconds: u64) -> Option<TimeLimit> {
         TimeLimit::after(Duration::from_secs(seconds)).ok()
+    }
+
+    #[test]
+    fn presets_and_silence_are_valid() {
+        for policy in [Policy::default(), preset::service(), preset::rpc(), preset::external(), preset::bare()] {
+            assert_eq!(policy.clone().validated(), Ok(policy));
+        }
+    }
+
+    #[test]
+    fn values_that_would_fail_all_traffic_are_refused_by_their_path() {
+        type Spoil = fn(&mut ClusterPolicy);
+        let cases: [(&str, Spoil); 6] = [
+            ("connect_timeout", |policy| policy.connect_timeout = Some(Duration::ZERO)),
+            ("load_balancing.least_request.choice_count", |policy| {
+                policy.load_balancing = Some(LoadBalancing::LeastRequest { choices: 0 });
+            }),
+            ("outlier_detection.interval", |policy| {
+                let rules = OutlierDetection { interval: Duration::ZERO, ..OutlierDetection::default() };
+                policy.outlier_detection = Some(Arc::new(rules));
+            }),
+            ("connections.max_per_endpoint", |policy| policy.connections.max_per_endpoint = Some(0)),
+            ("connections.max_requests", |policy| policy.connections.max_requests = Some(0)),
+            ("connections.keep_alive_timeout", |policy| policy.connections.keep_alive_timeout = Some(Duration::ZERO)),
+        ];
+        for (field, spoil) in cases {
+            let mut policy = preset::service();
+            spoil(&mut policy.cluster);
+            assert_eq!(policy.validated().expect_err(field).field(), format!("cluster.{field}"));
+        }
     }
 
     #[test]

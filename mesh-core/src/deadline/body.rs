@@ -100,7 +100,8 @@ impl<B, C> Hold<Response<B>, BodyLimits> for UntilEnd<C> {
 impl<B> Hold<Response<B>, BodyLimits> for JoinEnd {
     type Held = Response<TimedBody<B>>;
 
-    #[inline]
+    // In line, the response would be put together beside where it goes, and copied.
+    #[inline(never)]
     fn hold(&self, response: Response<B>, limits: BodyLimits) -> Self::Held {
         response.map(|body| TimedBody::new(body, limits))
     }

@@ -121,7 +121,7 @@ impl Expiry {
 // === impl After ===
 
 impl<R> PolicyOf<R, Option<Expiry>> for After {
-    fn policy_of(&self, _: &R) -> Option<Expiry> {
+    fn policy_of(&self, _: &mut R) -> Option<Expiry> {
         Some(Expiry::new(Bound::Request, Instant::now(), self.0))
     }
 }
@@ -158,8 +158,8 @@ where
         self.inner.poll_ready(cx).map_err(Into::into)
     }
 
-    fn call(&mut self, request: R) -> Self::Future {
-        let expiry = self.policy.policy_of(&request);
+    fn call(&mut self, mut request: R) -> Self::Future {
+        let expiry = self.policy.policy_of(&mut request);
         ResponseFuture::new(self.inner.call(request), expiry, self.hold.clone())
     }
 }

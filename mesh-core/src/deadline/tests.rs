@@ -104,7 +104,7 @@ async fn late_call_is_dropped_before_its_error_is_seen() {
 struct Limited(Option<Expiry>);
 
 impl Carries<Option<Expiry>> for Limited {
-    fn carried(&self) -> Option<Expiry> {
+    fn carried(&mut self) -> Option<Expiry> {
         self.0
     }
 }

@@ -8,7 +8,10 @@ use std::sync::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{EndpointId, Measure};
-use crate::config::{LoadBalancing, OutlierDetection};
+use crate::{
+    config::{LoadBalancing, OutlierDetection},
+    limit::Limits,
+};
 
 /// What all endpoints of a cluster share.
 ///
@@ -28,6 +31,8 @@ pub(crate) struct Home {
     /// Whether somebody reviews ejections; nobody is accused before.
     reviewed: AtomicBool,
     accusations: Mutex<Vec<Accusation>>,
+    /// What the cluster has under way and may have.
+    pub(crate) limits: Arc<Limits>,
     /// Rung for the cluster's background.
     pub(crate) bell: Notify,
     /// Rung for those who wait for an endpoint.
@@ -52,7 +57,7 @@ pub enum Detector {
 }
 
 impl Home {
-    pub(crate) fn new(epoch: Instant) -> Self {
+    pub(crate) fn new(epoch: Instant, limits: Arc<Limits>) -> Self {
         Self {
             epoch,
             measure: AtomicU8::new(Measure::Nothing as u8),
@@ -62,6 +67,7 @@ impl Home {
             gateway_errors: AtomicU32::new(0),
             reviewed: AtomicBool::new(false),
             accusations: Mutex::default(),
+            limits,
             bell: Notify::new(),
             news: Arc::default(),
         }

@@ -128,6 +128,12 @@ impl Live {
         }
     }
 
+    /// Whether nothing speaks against it, now or of late.
+    #[inline]
+    pub(crate) fn is_spotless(&self) -> bool {
+        self.failures.load(Relaxed) == 0 && self.standing().is_clear()
+    }
+
     /// A success ends every row of failures.
     #[inline]
     pub(crate) fn reset_failures(&self) {

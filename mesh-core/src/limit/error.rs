@@ -47,8 +47,8 @@ impl fmt::Display for Overloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { resource, limit, .. } = self;
         match self.priority {
-            RequestPriority::Default => write!(f, "overflow: limit of {limit} {resource} reached"),
-            RequestPriority::High => write!(f, "overflow: limit of {limit} high-priority {resource} reached"),
+            RequestPriority::Default => write!(f, "limit of {limit} {resource} reached"),
+            RequestPriority::High => write!(f, "limit of {limit} high-priority {resource} reached"),
         }
     }
 }

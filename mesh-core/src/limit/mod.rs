@@ -2,8 +2,9 @@
 //! beyond them.
 //!
 //! A [`Limits`] counts what one cluster has under way and is shared by everything that works towards it: the layer here
-//! counts requests, retries count themselves, a connection pool counts connections and those that wait for one. What is
-//! over a limit is refused at once with [`Overloaded`]; nothing queues. That is the difference from tower's
+//! counts requests, or the [balancer](crate::balance::Terms::breaker) of the cluster does; retries count themselves, a
+//! connection pool counts connections and those that wait for one. What is over a limit is refused at once with
+//! [`Overloaded`]; nothing queues. That is the difference from tower's
 //! `ConcurrencyLimit`, which makes callers wait and whose `Pending` cannot tell one request from another.
 //!
 //! # Examples
@@ -111,8 +112,8 @@ where
     }
 
     #[inline]
-    fn call(&mut self, request: R) -> Self::Future {
-        let Breaker { limits, priority } = self.policy.policy_of(&request);
+    fn call(&mut self, mut request: R) -> Self::Future {
+        let Breaker { limits, priority } = self.policy.policy_of(&mut request);
         match limits.admit(Resource::Requests, priority) {
             Ok(permit) => ResponseFuture::admitted(self.inner.call(request), permit, self.hold.clone()),
             Err(overloaded) => ResponseFuture::refused(overloaded),

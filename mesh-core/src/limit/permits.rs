@@ -173,11 +173,21 @@ impl Limits {
     /// Refuses when as many as allowed are under way.
     #[inline]
     pub fn admit(self: Arc<Self>, resource: Resource, priority: RequestPriority) -> Result<Permit, Overloaded> {
+        self.enter(resource, priority).map(|()| Permit { limits: self, resource, priority })
+    }
+
+    /// As [`admit`](Self::admit), for who needs no handle to say when it is over: by [`leave`](Self::leave), once.
+    #[inline]
+    pub(crate) fn enter(&self, resource: Resource, priority: RequestPriority) -> Result<(), Overloaded> {
         let tier = self.tier(priority);
-        match tier.counter(resource).admit(|| tier.under_way()) {
-            Ok(()) => Ok(Permit { limits: self, resource, priority }),
-            Err(limit) => Err(Overloaded::new(resource, priority, limit)),
-        }
+        let admitted = tier.counter(resource).admit(|| tier.under_way());
+        admitted.map_err(|limit| Overloaded::new(resource, priority, limit))
+    }
+
+    /// Makes room for another.
+    #[inline]
+    pub(crate) fn leave(&self, resource: Resource, priority: RequestPriority) {
+        self.tier(priority).counter(resource).active.fetch_sub(1, Relaxed);
     }
 
     /// What is under way and allowed.
@@ -225,7 +235,7 @@ impl Permit {
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
-        self.limits.tier(self.priority).counter(self.resource).active.fetch_sub(1, Relaxed);
+        self.limits.leave(self.resource, self.priority);
     }
 }
 

@@ -40,7 +40,7 @@ fn unset_limits_are_those_of_envoy() {
 #[test]
 fn zero_admits_nothing() {
     let overloaded = requests(0).request(NORMAL).expect_err("no room at all");
-    assert_eq!(overloaded.to_string(), "overflow: limit of 0 requests reached");
+    assert_eq!(overloaded.to_string(), "limit of 0 requests reached");
 }
 
 #[test]

@@ -17,13 +17,17 @@ pub enum Wait {
 }
 
 /// Where a call is in its back-off.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// Windows used since the beginning, or since the peer last said exactly how long to wait.
     windows: u32,
 }
 
 impl Pace {
+    pub(super) const fn new() -> Self {
+        Self { windows: 0 }
+    }
+
     /// The next wait, in whole milliseconds where chance has a part; `roll` is a uniform number.
     pub(super) fn next(&mut self, wait: Wait, backoff: Backoff, roll: impl FnOnce() -> u64) -> Duration {
         match wait {
@@ -54,7 +58,7 @@ mod tests {
     }
 
     fn waits(backoff: Backoff, rolls: &[u64]) -> Vec<u64> {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new();
         rolls.iter().map(|roll| pace.next(Wait::Backoff, backoff, || *roll).as_millis() as u64).collect()
     }
 
@@ -68,7 +72,7 @@ mod tests {
 
     #[test]
     fn asked_wait_is_prolonged_by_up_to_half_and_leaves_the_back_off_alone() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new();
         let mut next = |wait, roll| pace.next(wait, Backoff::default(), || roll).as_millis();
         assert_eq!(next(Wait::Asked(Duration::from_secs(2)), 190), 2190);
         assert_eq!(next(Wait::Asked(Duration::from_secs(5)), 2190), 7190);
@@ -77,7 +81,7 @@ mod tests {
 
     #[test]
     fn told_wait_is_kept_to_the_letter_and_restarts_the_back_off() {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new();
         let mut next = |wait| pace.next(wait, Backoff::default(), || 190).as_millis();
         assert_eq!((next(Wait::Backoff), next(Wait::Backoff)), (15, 40));
         assert_eq!(next(Wait::Exactly(Duration::from_millis(7))), 7);

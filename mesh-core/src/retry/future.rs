@@ -25,7 +25,8 @@ use tower_service::Service;
 
 use super::{
     attempts::Attempts,
-    backoff::Pace,
+    backoff::{Pace, Wait},
+    govern::Governed,
     keep::{Kept, Observe, Try},
     policy::AttemptPolicy,
     rules::{Judge, Tried, Verdict},
@@ -35,24 +36,29 @@ use crate::{
     balance::AtEndpoint,
     deadline::{BodyLimits, Bound, Expiry, Timer},
     hold::Hold,
-    limit::Permit,
+    limit::{Breaker, Permit},
     outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},
 };
 
 /// A call that may take several attempts.
 ///
 /// Dropping it ends the attempt that is under way and gives back whatever the call holds.
-#[pin_project(project = Driver)]
+#[pin_project]
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
-pub struct ResponseFuture<S, F, K, P, J, H> {
-    service: S,
+pub struct ResponseFuture<S, F, G, J, H> {
     #[pin]
     attempts: Attempts<F>,
     #[pin]
     timer: Timer,
-    kept: K,
-    policy: P,
+    driver: Driver<S, G, J, H>,
+}
+
+/// What decides about the call.
+#[derive(Debug)]
+struct Driver<S, G, J, H> {
+    service: S,
+    governed: G,
     judge: J,
     hold: H,
     stage: Stage,
@@ -84,7 +90,8 @@ struct Account {
     /// Whether it has lost a connection that served others before it.
     severed: bool,
     pace: Pace,
-    dice: Dice,
+    /// Once they were rolled.
+    dice: Option<Dice>,
     /// Of the retry that waits or is under way.
     permit: Option<Permit>,
 }
@@ -106,31 +113,34 @@ enum Limit {
 /// out to be dead. Such repetitions cost a peer nothing, but a transport that fails this way always must not spin.
 const MOST_UNSENT: u32 = 16;
 
-impl<S, F, K, P: AttemptPolicy, J, H> ResponseFuture<S, F, K, P, J, H> {
+impl<S, F, G, J, H> ResponseFuture<S, F, G, J, H> {
     /// `service` is ready.
     #[inline]
-    pub(super) fn new(service: S, kept: K, policy: P, judge: J, hold: H) -> Self {
+    pub(super) const fn new(service: S, governed: G, judge: J, hold: H) -> Self {
         let account = Account {
             started: 0,
             retries: 0,
             unsent: 0,
             refused: false,
             severed: false,
-            pace: Pace::default(),
-            dice: policy.dice(),
+            pace: Pace::new(),
+            dice: None,
             permit: None,
         };
-        let (attempts, timer) = (Attempts::new(), Timer::new());
-        Self { service, attempts, timer, kept, policy, judge, hold, stage: Stage::Gathering, account }
+        Self {
+            attempts: Attempts::new(),
+            timer: Timer::new(),
+            driver: Driver { service, governed, judge, hold, stage: Stage::Gathering, account },
+        }
     }
 }
 
-impl<S, K, P, J, H> Future for ResponseFuture<S, S::Future, K, P, J, H>
+impl<S, G, J, H> Future for ResponseFuture<S, S::Future, G, J, H>
 where
-    K: Kept + Observe<S::Response>,
-    S: Service<K::Attempt>,
+    G: Governed,
+    G::Kept: Observe<S::Response>,
+    S: Service<<G::Kept as Kept>::Attempt>,
     S::Error: Into<BoxError>,
-    P: AttemptPolicy,
     J: Judge<S::Response>,
     H: Hold<S::Response, BodyLimits>,
 {
@@ -138,208 +148,225 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut driver = self.project();
+        let this = self.project();
+        let (mut attempts, mut timer, driver) = (this.attempts, this.timer, this.driver);
         loop {
-            match *driver.stage {
-                Stage::Gathering => {
-                    driver.kept.gather(cx);
-                    // The service was ready before the call.
-                    driver.start()?;
-                    continue;
+            if driver.is_starting() && driver.poll_ready(cx)?.is_ready() {
+                let this = driver.next_try();
+                let Some(request) = driver.governed.kept().attempt(this) else {
+                    return Poll::Ready(Err(cannot_repeat()));
+                };
+                attempts.as_mut().start(this, driver.service.call(request));
+                driver.stage = Stage::UnderWay;
+            }
+            if matches!(driver.stage, Stage::UnderWay) {
+                let mut polled = attempts.as_mut().poll(cx);
+                let this = attempts.latest();
+                // Looked at where it is, since it is large, and moved but once.
+                if let Poll::Ready(Ok(response)) = &mut polled {
+                    attempts.as_mut().end(this);
+                    let Some(flags) = driver.settle(this, Ok(response)) else { continue };
+                    driver.commit(this, response, flags);
                 }
-                Stage::Starting => match driver.service.poll_ready(cx) {
-                    Poll::Ready(ready) => {
-                        ready.map_err(Into::into)?;
-                        driver.start()?;
+                match polled {
+                    Poll::Ready(Ok(response)) => {
+                        return Poll::Ready(Ok(driver.hold.hold(response, driver.body_limits())));
+                    }
+                    Poll::Ready(Err(error)) => {
+                        attempts.as_mut().end(this);
+                        driver.fail(this, error.into())?;
                         continue;
                     }
                     Poll::Pending => {}
-                },
-                Stage::UnderWay => {
-                    if let Poll::Ready(result) = driver.attempts.as_mut().poll(cx) {
-                        let this = driver.attempts.latest();
-                        driver.attempts.as_mut().end(this);
-                        let result = result.map_err(Into::into);
-                        match driver.settle(this, &result) {
-                            Some(flags) => return Poll::Ready(driver.deliver(this, result, flags)),
-                            None => continue,
-                        }
-                    }
                 }
-                Stage::Waiting(_) => {}
             }
-            match ready!(driver.poll_limits(cx)) {
-                Limit::Deadline(expiry) => return Poll::Ready(Err(driver.give_up(expiry))),
-                Limit::Wait => *driver.stage = Stage::Starting,
-                Limit::Attempt(expiry) if driver.is_moving(&expiry) => {}
+            let Some((at, limit)) = driver.nearest_limit(attempts.as_mut()) else { return Poll::Pending };
+            ready!(timer.as_mut().poll(cx, at));
+            match limit {
+                Limit::Deadline(expiry) => {
+                    return Poll::Ready(Err(driver.give_up(&expiry, || attempts.as_mut().clear())));
+                }
+                Limit::Wait => driver.stage = Stage::Starting,
+                Limit::Attempt(expiry) if driver.is_moving(attempts.as_mut(), &expiry) => {}
                 Limit::Attempt(expiry) => {
-                    let this = driver.attempts.latest();
-                    let result = Err(driver.cut_off(this, &expiry));
-                    if let Some(flags) = driver.settle(this, &result) {
-                        return Poll::Ready(driver.deliver(this, result, flags));
-                    }
+                    let this = attempts.latest();
+                    let error = cut_off(&expiry, || attempts.as_mut().end(this));
+                    driver.fail(this, error)?;
                 }
             }
         }
     }
 }
 
+fn cannot_repeat() -> BoxError {
+    Failed::new(Failure::new(FailureKind::RequestBody, Sent::Maybe)).into()
+}
+
+/// Ends an attempt whose time is up, with `end`; what follows is as for any failure.
+fn cut_off(expiry: &Expiry, end: impl FnOnce()) -> BoxError {
+    AtEndpoint::wrap(expiry.give_up(Sent::Maybe, end), expiry.elapsed(Sent::Maybe))
+}
+
 // === impl Driver ===
 
-impl<S, F, K: Kept, P: AttemptPolicy, J, H> Driver<'_, S, F, K, P, J, H> {
-    /// Ready when the nearest limit has passed; at the same instant, the deadline comes first.
-    fn poll_limits(&mut self, cx: &mut Context<'_>) -> Poll<Limit> {
-        let (at, limit) = match *self.stage {
-            Stage::Waiting(until) => (Some(until), Limit::Wait),
+impl<S, G: Governed, J, H> Driver<S, G, J, H> {
+    #[inline]
+    const fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Gathering | Stage::Starting)
+    }
+
+    /// Ready when the next attempt can start.
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>>
+    where
+        S: Service<<G::Kept as Kept>::Attempt>,
+        S::Error: Into<BoxError>,
+    {
+        if let Stage::Gathering = self.stage {
+            self.governed.kept().gather(cx);
+            // The service was ready before the call.
+            return Poll::Ready(Ok(()));
+        }
+        self.service.poll_ready(cx).map_err(Into::into)
+    }
+
+    #[inline]
+    const fn next_try(&mut self) -> Try {
+        let this = Try { id: self.account.started, number: self.account.retries + 1 };
+        self.account.started += 1;
+        this
+    }
+
+    /// The nearest limit; of two at the same instant, the deadline.
+    fn nearest_limit<F>(&mut self, attempts: Pin<&mut Attempts<F>>) -> Option<(Instant, Limit)> {
+        let nearest = match self.stage {
+            Stage::Waiting(until) => Some((until, Limit::Wait)),
             _ => {
-                let (per_try, silence) = (self.policy.per_try(), self.policy.silence());
-                match self.attempts.as_mut().nearest(per_try, silence, || self.kept.progress()) {
-                    Some(expiry) => (Some(expiry.at()), Limit::Attempt(expiry)),
-                    None => (None, Limit::Wait),
-                }
+                let (per_try, silence) = (self.governed.policy().per_try(), self.governed.policy().silence());
+                let nearest = attempts.nearest(per_try, silence, || self.governed.kept().progress());
+                nearest.map(|expiry| (expiry.at(), Limit::Attempt(expiry)))
             }
         };
-        let (at, limit) = match (self.policy.deadline(), at) {
-            (Some(deadline), Some(at)) if at < deadline.at() => (at, limit),
-            (Some(deadline), _) => (deadline.at(), Limit::Deadline(deadline)),
-            (None, Some(at)) => (at, limit),
-            (None, None) => return Poll::Pending,
-        };
-        self.timer.as_mut().poll(cx, at).map(|()| limit)
+        match (self.governed.policy().deadline(), nearest) {
+            (Some(deadline), Some((at, limit))) if at < deadline.at() => Some((at, limit)),
+            (Some(deadline), _) => Some((deadline.at(), Limit::Deadline(deadline))),
+            (None, nearest) => nearest,
+        }
     }
 
     /// Whether a limit on silence has passed while the request was being read.
-    fn is_moving(&mut self, expiry: &Expiry) -> bool {
-        expiry.bound() != Bound::PerTry && self.attempts.as_mut().has_moved(self.kept.progress())
-    }
-
-    /// Ends an attempt whose time is up; what follows is as for any failure.
-    fn cut_off(&mut self, this: Try, expiry: &Expiry) -> BoxError {
-        let at = expiry.give_up(Sent::Maybe, || self.attempts.as_mut().end(this));
-        AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))
+    fn is_moving<F>(&mut self, attempts: Pin<&mut Attempts<F>>, expiry: &Expiry) -> bool {
+        expiry.bound() != Bound::PerTry && attempts.has_moved(self.governed.kept().progress())
     }
 
     /// Ends everything.
-    fn give_up(&mut self, expiry: Expiry) -> BoxError {
+    fn give_up(&mut self, expiry: &Expiry, end: impl FnOnce()) -> BoxError {
         let sent = if self.account.started == 0 { Sent::No } else { Sent::Maybe };
-        let at = expiry.give_up(sent, || self.attempts.as_mut().clear());
+        let at = expiry.give_up(sent, end);
         self.account.permit = None;
         AtEndpoint::wrap(at, expiry.elapsed(sent))
     }
 
     /// What may still be watched when there is a response.
     fn body_limits(&self) -> BodyLimits {
-        BodyLimits { overall: self.policy.deadline(), silence: self.policy.silence() }
-    }
-}
-
-impl<S, K, P, J, H> Driver<'_, S, S::Future, K, P, J, H>
-where
-    K: Kept,
-    S: Service<K::Attempt>,
-    P: AttemptPolicy,
-{
-    /// Starts an attempt with the service, which is ready.
-    #[inline]
-    fn start(&mut self) -> Result<(), BoxError> {
-        let this = Try { id: self.account.started, number: self.account.retries + 1 };
-        let Some(request) = self.kept.attempt(this) else {
-            return Err(Failed::new(Failure::new(FailureKind::RequestBody, Sent::Maybe)).into());
-        };
-        self.account.started += 1;
-        self.attempts.as_mut().start(this, self.service.call(request));
-        *self.stage = Stage::UnderWay;
-        Ok(())
+        BodyLimits { overall: self.governed.policy().deadline(), silence: self.governed.policy().silence() }
     }
 
-    /// Looks at the result of attempt `this`, which has ended: the flags to deliver it with, or none when another attempt
-    /// follows.
-    #[inline]
-    fn settle<Res>(&mut self, this: Try, result: &Result<Res, BoxError>) -> Option<Flags>
+    /// Looks at the result of attempt `this`, which has ended: the flags to deliver it with, or none when another follows.
+    // Always in line, as `next`: of what looks at a response, nothing is left that deals with failures.
+    #[inline(always)]
+    fn settle<Res>(&mut self, this: Try, result: Result<&Res, &BoxError>) -> Option<Flags>
     where
-        K: Observe<Res>,
+        G::Kept: Observe<Res>,
         J: Judge<Res>,
     {
-        self.kept.observe(this, result);
-        *self.stage = match self.next(this, result) {
+        self.governed.kept().observe(this, result);
+        match self.next(this, result) {
             Next::Deliver(flags) => return Some(flags),
-            Next::After(Duration::ZERO) => Stage::Starting,
-            Next::After(wait) => Stage::Waiting(Instant::now() + wait),
-        };
+            Next::After(Duration::ZERO) => self.stage = Stage::Starting,
+            Next::After(wait) => self.stage = Stage::Waiting(Instant::now() + wait),
+        }
         None
     }
 
     /// What follows attempt `this`.
-    #[inline]
-    fn next<Res>(&mut self, this: Try, result: &Result<Res, BoxError>) -> Next
+    #[inline(always)]
+    fn next<Res>(&mut self, this: Try, result: Result<&Res, &BoxError>) -> Next
     where
         J: Judge<Res>,
     {
-        let failure = result.as_ref().err().map(|error| Failure::of(&**error));
-        if failure.is_some_and(|failure| self.account.may_repeat(&failure)) && self.kept.retire(this) {
+        let failure = result.err().map(|error| Failure::of(&**error));
+        if failure.is_some_and(|failure| self.account.may_repeat(&failure)) && self.governed.kept().retire(this) {
             return Next::After(Duration::ZERO);
         }
-        let next = self.retry(result, failure);
-        if matches!(next, Next::After(_)) && !self.kept.retire(this) {
-            return Next::Deliver(Flags::default());
-        }
-        next
-    }
-
-    /// What the policy makes of a result.
-    #[inline]
-    fn retry<Res>(&mut self, result: &Result<Res, BoxError>, failure: Option<Failure>) -> Next
-    where
-        J: Judge<Res>,
-    {
         // The retry that has just ended makes room for the next.
         self.account.permit = None;
-        let Some(policy) = self.policy.retry().filter(|policy| policy.retries() > 0) else {
+        let idempotent = self.governed.policy().is_idempotent() || self.governed.kept().is_idempotent();
+        let Some(policy) = self.governed.policy().retry().filter(|policy| policy.retries() > 0) else {
             return Next::Deliver(Flags::default());
         };
-        let idempotent = self.policy.is_idempotent() || self.kept.is_idempotent();
-        let Verdict::Retry(wait) = self.judge.judge(Tried { result: result.as_ref(), failure, policy, idempotent })
-        else {
-            return Next::Deliver(Flags::default());
-        };
-        if self.account.retries >= policy.retries() {
-            return Next::Deliver(Flags::URX);
+        match self.judge.judge(Tried { result, failure, policy, idempotent }) {
+            Verdict::Deliver => Next::Deliver(Flags::default()),
+            Verdict::Retry(wait) => self.retry(this, wait, failure),
         }
-        let wait = self.account.pace.next(wait, policy.wait(), || self.account.dice.roll());
+    }
+
+    /// Whether there can be another attempt, which is worth while.
+    #[cold]
+    fn retry(&mut self, this: Try, wait: Wait, failure: Option<Failure>) -> Next {
+        let policy = self.governed.policy();
+        let Some(limits) = policy.retry().filter(|limits| self.account.retries < limits.retries()) else {
+            return Next::Deliver(Flags::URX);
+        };
+        let dice = self.account.dice.get_or_insert_with(|| policy.dice());
+        let wait = self.account.pace.next(wait, limits.wait(), || dice.roll());
         // An answer now is worth more than a timeout later.
-        if self.policy.deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
+        if policy.deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
             return Next::Deliver(Flags::URX);
         }
-        if !failure.is_some_and(|failure| self.account.may_retry_freely(&failure))
-            && let Some(breaker) = self.policy.budget()
-        {
-            match breaker.limits.retry(breaker.priority) {
-                Ok(permit) => self.account.permit = Some(permit),
+        let is_free = failure.is_some_and(|failure| self.account.may_retry_freely(&failure));
+        let permit = match policy.budget().filter(|_| !is_free) {
+            Some(Breaker { limits, priority }) => match limits.retry(priority) {
+                Ok(permit) => Some(permit),
                 Err(_) => return Next::Deliver(Flags::UO),
-            }
+            },
+            None => None,
+        };
+        if !self.governed.kept().retire(this) {
+            return Next::Deliver(Flags::default());
         }
+        self.account.permit = permit;
         self.account.retries += 1;
         Next::After(wait)
     }
 
-    /// Delivers the result of attempt `this`; `flags` say why there is no other.
+    /// The response of attempt `this` will be delivered; `flags` say why there is no other.
     #[inline]
-    fn deliver<Res>(&mut self, this: Try, result: Result<Res, BoxError>, flags: Flags) -> Result<H::Held, BoxError>
+    fn commit<Res>(&mut self, this: Try, response: &mut Res, flags: Flags)
     where
         J: Judge<Res>,
-        H: Hold<Res, BodyLimits>,
     {
-        self.account.permit = None;
-        match result {
-            Ok(mut response) => {
-                self.kept.commit(this);
-                if !flags.is_empty() {
-                    self.judge.note(&mut response, flags);
-                }
-                Ok(self.hold.hold(response, self.body_limits()))
-            }
-            Err(error) if flags.is_empty() => Err(error),
-            Err(error) => Err(Failed::because(Failure::of(&*error).with_flags(flags), error).into()),
+        self.governed.kept().commit(this);
+        if !flags.is_empty() {
+            self.judge.note(response, flags);
+        }
+    }
+
+    /// Attempt `this` has failed.
+    ///
+    /// # Errors
+    ///
+    /// The error, with a note why there is no other attempt, unless one follows.
+    #[cold]
+    fn fail<Res>(&mut self, this: Try, error: BoxError) -> Result<(), BoxError>
+    where
+        G::Kept: Observe<Res>,
+        J: Judge<Res>,
+    {
+        match self.settle(this, Err(&error)) {
+            None => Ok(()),
+            Some(flags) if flags.is_empty() => Err(error),
+            Some(flags) => Err(Failed::noting(flags, error).into()),
         }
     }
 }

@@ -51,7 +51,7 @@ pub trait Kept {
 /// Hears how each attempt of a kept request ended, to avoid the endpoint next time for example. Does nothing by default.
 pub trait Observe<Res> {
     /// Attempt `this` has ended with `result`, or has failed with it, as when its time was up.
-    fn observe(&mut self, this: Try, result: &Result<Res, BoxError>) {
+    fn observe(&mut self, this: Try, result: Result<&Res, &BoxError>) {
         let _ = (this, result);
     }
 }
@@ -92,7 +92,6 @@ pub struct Replayed<B> {
     head: Option<Parts>,
     body: Recording<B>,
     repeatable: bool,
-    idempotent: bool,
 }
 
 // === impl ByClone ===
@@ -164,9 +163,8 @@ where
 
     #[inline]
     fn keep(&self, request: Request<B>, repeatable: bool) -> Replayed<B> {
-        let idempotent = request.method().is_idempotent();
         let (head, body) = request.into_parts();
-        Replayed { head: Some(head), body: Recording::new(body, self.limit, self.sized), repeatable, idempotent }
+        Replayed { head: Some(head), body: Recording::new(body, self.limit, self.sized), repeatable }
     }
 }
 
@@ -187,8 +185,10 @@ where
     #[inline]
     fn attempt(&mut self, this: Try) -> Option<Self::Attempt> {
         let body = self.body.attempt(this.id)?;
-        let head = if self.repeatable { self.head.clone() } else { self.head.take() };
-        Some(Request::from_parts(head?, body))
+        if self.repeatable {
+            return self.head.clone().map(|head| Request::from_parts(head, body));
+        }
+        self.head.take().map(|head| Request::from_parts(head, body))
     }
 
     fn retire(&mut self, this: Try) -> bool {
@@ -197,7 +197,6 @@ where
 
     #[inline]
     fn commit(&mut self, this: Try) {
-        self.head = None;
         self.body.commit(this.id);
     }
 
@@ -205,8 +204,10 @@ where
         self.body.progress()
     }
 
+    /// Without its head, a request is not repeated anyway.
+    #[inline]
     fn is_idempotent(&self) -> bool {
-        self.idempotent
+        self.head.as_ref().is_some_and(|head| head.method.is_idempotent())
     }
 }
 

@@ -79,6 +79,7 @@ mod attempts;
 mod backoff;
 mod date;
 mod future;
+mod govern;
 mod keep;
 mod layer;
 mod policy;
@@ -96,6 +97,7 @@ use tower_service::Service;
 pub use self::{
     backoff::Wait,
     future::ResponseFuture,
+    govern::{Govern, Governed, Under},
     keep::{ByClone, Cloned, Keep, Kept, Observe, Replay, Replayed, Try},
     layer::RetryLayer,
     policy::{AttemptPolicy, Standalone, StandaloneCall},
@@ -103,7 +105,6 @@ pub use self::{
     rules::{FailureRules, HttpRules, Judge, Tried, Verdict},
 };
 use crate::{
-    carry::PolicyOf,
     deadline::BodyLimits,
     hold::{AtOnce, Hold},
     macros::inner_service,
@@ -111,38 +112,32 @@ use crate::{
 };
 
 /// Tries requests again. See the [module](self).
-#[derive(Debug)]
-pub struct Retry<S, K = Replay, J = HttpRules, H = AtOnce, O = Standalone, P = StandaloneCall> {
+#[derive(Clone, Debug)]
+pub struct Retry<S, G = Under, J = HttpRules, H = AtOnce> {
     inner: S,
-    recipe: RetryLayer<K, J, H, O, P>,
+    recipe: RetryLayer<G, J, H>,
 }
+
+type KeptBy<G, R> = <<G as Govern<R>>::Governed as Governed>::Kept;
 
 // === impl Retry ===
 
-impl<S, K, J, H, O, P> Retry<S, K, J, H, O, P> {
+impl<S, G, J, H> Retry<S, G, J, H> {
     inner_service!(S);
 }
 
-impl<S: Clone, K: Clone, J: Clone, H: Clone, O: Clone, P> Clone for Retry<S, K, J, H, O, P> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), recipe: self.recipe.clone() }
-    }
-}
-
-impl<R, S, K, J, H, O, P> Service<R> for Retry<S, K, J, H, O, P>
+impl<R, S, G, J, H> Service<R> for Retry<S, G, J, H>
 where
-    K: Keep<R>,
-    K::Kept: Observe<S::Response>,
-    S: Service<<K::Kept as Kept>::Attempt> + Clone,
+    G: Govern<R>,
+    KeptBy<G, R>: Observe<S::Response>,
+    S: Service<<KeptBy<G, R> as Kept>::Attempt> + Clone,
     S::Error: Into<BoxError>,
     J: Judge<S::Response> + Clone,
     H: Hold<S::Response, BodyLimits> + Clone,
-    O: PolicyOf<R, P>,
-    P: AttemptPolicy,
 {
     type Response = H::Held;
     type Error = BoxError;
-    type Future = ResponseFuture<S, S::Future, K::Kept, P, J, H>;
+    type Future = ResponseFuture<S, S::Future, G::Governed, J, H>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(cx).map_err(Into::into)
@@ -150,12 +145,11 @@ where
 
     #[inline]
     fn call(&mut self, request: R) -> Self::Future {
-        let RetryLayer { keep, judge, hold, origin, .. } = &self.recipe;
-        let policy = origin.policy_of(&request);
-        let kept = keep.keep(request, policy.is_kept());
+        let RetryLayer { govern, judge, hold } = &self.recipe;
         let clone = self.inner.clone();
         // The call takes the service that is ready, and the clone, which may not be, stays.
         let ready = mem::replace(&mut self.inner, clone);
-        ResponseFuture::new(ready, kept, policy, judge.clone(), hold.clone())
+        let (judge, hold) = (judge.clone(), hold.clone());
+        ResponseFuture::new(ready, govern.govern(request), judge, hold)
     }
 }

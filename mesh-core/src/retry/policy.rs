@@ -136,7 +136,7 @@ impl Standalone {
 }
 
 impl<R> PolicyOf<R, StandaloneCall> for Standalone {
-    fn policy_of(&self, _: &R) -> StandaloneCall {
+    fn policy_of(&self, _: &mut R) -> StandaloneCall {
         let request = || self.limits.request(RequestPriority::Default).ok();
         StandaloneCall {
             retry: self.retry.clone(),

@@ -113,9 +113,10 @@ where
         }
     }
 
-    /// Keeps nothing further: `reader` reads on alone.
-    pub(super) fn commit(&mut self, reader: Reader) {
-        if let Recorded::Shared(tape) = mem::replace(&mut self.kind, Recorded::Gone) {
+    /// Records nothing further: `reader` reads on alone.
+    #[inline]
+    pub(super) fn commit(&self, reader: Reader) {
+        if let Recorded::Shared(tape) = &self.kind {
             tape.commit(reader);
         }
     }

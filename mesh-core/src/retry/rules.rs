@@ -83,17 +83,30 @@ impl<Res> Judge<Res> for FailureRules {
 
 // === impl HttpRules ===
 
-impl<B> Judge<Response<B>> for HttpRules {
+impl HttpRules {
+    /// As [`Judge::judge`], of a response that also `meets` conditions which its status and headers do not show: what it
+    /// stands for in the protocol that is spoken over HTTP.
     #[inline]
-    fn judge(&self, tried: Tried<'_, Response<B>>) -> Verdict {
+    pub fn judge_meeting<B>(&self, meets: RetryOn, tried: Tried<'_, Response<B>>) -> Verdict {
         let Ok(response) = tried.result else {
             return FailureRules.judge(tried);
         };
-        if !response_is_retriable(response.status(), response.headers(), tried.policy, tried.idempotent) {
+        // Nearly every response ends here.
+        if response.status().is_success() && !may_retry_success(meets, tried.policy.conditions()) {
+            return Verdict::Deliver;
+        }
+        if !response_is_retriable(meets, response.status(), response.headers(), tried.policy, tried.idempotent) {
             return Verdict::Deliver;
         }
         let asked = tried.policy.asked_wait().and_then(|asked| retry_after(response.headers(), asked.limit()));
         Verdict::Retry(asked.map_or(Wait::Backoff, Wait::Asked))
+    }
+}
+
+impl<B> Judge<Response<B>> for HttpRules {
+    #[inline]
+    fn judge(&self, tried: Tried<'_, Response<B>>) -> Verdict {
+        self.judge_meeting(RetryOn::default(), tried)
     }
 
     fn note(&self, response: &mut Response<B>, flags: Flags) {
@@ -136,31 +149,50 @@ const GRPC_CONDITIONS: [(RetryOn, &[u8]); 5] = [
     (RetryOn::GRPC_UNAVAILABLE, b"14"),
 ];
 
-/// Whether the policy's conditions include a response.
+/// Whether the conditions may include a response of a good status: for what it `meets` or for its headers, or since the status
+/// is listed.
 #[inline]
-fn response_is_retriable(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
+fn may_retry_success(meets: RetryOn, on: RetryOn) -> bool {
+    let beyond_class = RetryOn::RATE_LIMITED | RetryOn::HEADERS | RetryOn::STATUSES | RetryOn::IDEMPOTENT_FAILURE;
+    on.intersects(meets | beyond_class) || wants_a_grpc_status(on)
+}
+
+/// Whether the policy's conditions include a response.
+fn response_is_retriable(
+    meets: RetryOn,
+    status: StatusCode,
+    headers: &HeaderMap,
+    policy: &RetryPolicy,
+    idempotent: bool,
+) -> bool {
     let on = policy.conditions();
     let limited = RetryOn::RATE_LIMITED;
     // Headers are looked up only where they decide.
-    if !on.intersects(limited) && !meets_a_condition(status, headers, policy, idempotent) {
+    if !on.intersects(limited) && !meets_a_condition(meets, status, headers, policy, idempotent) {
         return false;
     }
     match headers.contains_key(RATE_LIMITED) {
         // Without its own condition it is never retried, whatever else is met.
         true => on.intersects(limited),
-        false => meets_a_condition(status, headers, policy, idempotent),
+        false => meets_a_condition(meets, status, headers, policy, idempotent),
     }
 }
 
-#[inline]
-fn meets_a_condition(status: StatusCode, headers: &HeaderMap, policy: &RetryPolicy, idempotent: bool) -> bool {
+fn meets_a_condition(
+    meets: RetryOn,
+    status: StatusCode,
+    headers: &HeaderMap,
+    policy: &RetryPolicy,
+    idempotent: bool,
+) -> bool {
     let mut on = policy.conditions();
     if idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE) {
         // CANCELLED, which the caller did not ask for, is what C-core's servers answer on drain to what no handler has taken.
         on = on | RetryOn::GATEWAY_ERROR | RetryOn::GRPC_UNAVAILABLE | RetryOn::GRPC_CANCELLED;
     }
     let gateway = matches!(status.as_u16(), 502..=504);
-    (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))
+    on.intersects(meets)
+        || (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))
         || (gateway && on.intersects(RetryOn::GATEWAY_ERROR))
         || (status == StatusCode::CONFLICT && on.intersects(RetryOn::CONFLICT))
         || (on.intersects(RetryOn::STATUSES) && policy.retriable_statuses().contains(&status))
@@ -238,15 +270,18 @@ mod tests {
 
     #[test]
     fn own_statuses_and_headers_count_as_listed() {
+        let met = |policy: &RetryPolicy, status, headers: &HeaderMap| {
+            response_is_retriable(RetryOn::default(), status, headers, policy, false)
+        };
         let policy = RetryPolicy::on(RetryOn::default()).statuses([StatusCode::TOO_MANY_REQUESTS]);
-        assert!(response_is_retriable(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), &policy, false));
-        assert!(!response_is_retriable(StatusCode::BAD_GATEWAY, &HeaderMap::new(), &policy, false));
+        assert!(met(&policy, StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new()));
+        assert!(!met(&policy, StatusCode::BAD_GATEWAY, &HeaderMap::new()));
 
         let key = HeaderKey::parse("x-try-again").expect("legal");
         let policy = RetryPolicy::on(RetryOn::default()).headers([HeaderMatcher::new(key, HeaderTest::Present(true))]);
         let headers = with("x-try-again", "yes").headers().clone();
-        assert!(response_is_retriable(StatusCode::OK, &headers, &policy, false));
-        assert!(!response_is_retriable(StatusCode::OK, &HeaderMap::new(), &policy, false));
+        assert!(met(&policy, StatusCode::OK, &headers));
+        assert!(!met(&policy, StatusCode::OK, &HeaderMap::new()));
     }
 
     #[test]

@@ -148,8 +148,9 @@ fn key(domain: &Domain) -> Option<(Kind, &[u8])> {
 
 /// `authority` without what follows its last colon, unless that colon is inside the brackets of an IPv6 address.
 fn without_port(authority: &str) -> &str {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => host,
+    // Byte by byte, as in `RequestHead`: it is near the end.
+    match authority.bytes().rposition(|byte| matches!(byte, b':' | b']')) {
+        Some(at) if authority.as_bytes()[at] == b':' => &authority[..at],
         _ => authority,
     }
 }

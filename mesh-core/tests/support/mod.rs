@@ -8,13 +8,13 @@ use std::{
 
 use mesh_core::{
     Dice,
-    balance::{Ask, NoEndpoint, Picked},
+    balance::{NoEndpoint, Picked, Terms},
     cluster::{Cluster, Transport},
     config::{
         self, ClusterPolicy, Endpoint, Endpoints, HealthStatus, LoadBalancing, Locality, LocalityEndpoints, Semantics,
         Weight,
     },
-    endpoint::{EndpointInfo, Tried},
+    endpoint::EndpointInfo,
     hold::Settle,
     outcome::{Class, Failure, FailureKind, Outcome, Sent},
 };
@@ -63,8 +63,7 @@ pub(crate) fn port(address: &config::Address) -> u16 {
 pub(crate) struct Scene {
     pub(crate) cluster: Arc<Cluster<Notes>>,
     pub(crate) notes: Notes,
-    pub(crate) dice: Dice,
-    pub(crate) tried: Tried,
+    pub(crate) terms: Terms,
 }
 
 impl Scene {
@@ -81,12 +80,12 @@ impl Scene {
         let notes = Notes::default();
         let cluster = Cluster::new(&config, policy, semantics, notes.clone(), 7);
         cluster.update_endpoints(endpoints);
-        Self { cluster, notes, dice: Dice::new(7), tried: Tried::new() }
+        Self { cluster, notes, terms: Terms::new(Dice::new(7), Instant::now()) }
     }
 
     pub(crate) fn try_pick(&mut self, wait_for_ready: bool) -> Result<Picked<u16>, NoEndpoint> {
-        let mut ask = Ask { dice: &mut self.dice, tried: &self.tried, now: Instant::now(), wait_for_ready };
-        self.cluster.pick(&mut ask)
+        (self.terms.now, self.terms.wait_for_ready) = (Instant::now(), wait_for_ready);
+        self.cluster.pick(&mut self.terms)
     }
 
     pub(crate) fn pick(&mut self) -> Picked<u16> {

@@ -1,10 +1,20 @@
 //! The four kinds of call through tonic's own client types, and what comes back with them.
 
-use bytes::Bytes;
-use mesh_grpc::Channel;
-use tonic::{Code, Request, Status, metadata::MetadataMap};
+use std::{error::Error, time::Duration};
 
-use crate::support::{Client, Server, answer, collect, joined, message, one};
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use mesh_grpc::{Channel, testkit::Raw};
+use tonic::{
+    Code, Request, Status,
+    body::Body,
+    client::GrpcService,
+    codec::{Codec, EncodeBuf, Encoder},
+    metadata::MetadataMap,
+    transport::Endpoint,
+};
+
+use crate::support::{Client, Server, answer, builder, client_of, collect, joined, message, one};
 
 #[test]
 fn channel_is_a_handle() {
@@ -13,9 +23,28 @@ fn channel_is_a_handle() {
 }
 
 #[tokio::test]
+async fn target_may_have_the_scheme_of_grpc() {
+    let server = Server::echo();
+    let channel = Channel::builder("xds:///echo.test:7070").endpoints([server.address]).build().expect("legal");
+    assert_eq!(channel.client().target(), "echo.test:7070");
+    assert_eq!(Client::new(channel).unary(message("one")).await.expect("an answer").into_inner(), "one");
+}
+
+#[tokio::test]
+async fn channel_shows_and_ends_its_mesh() {
+    let server = Server::echo();
+    let channel = builder([server.address]).build().expect("a legal channel");
+    let mut client = Client::new(channel.clone());
+    client.unary(message("one")).await.expect("an answer");
+    assert_eq!(channel.status().clusters[0].endpoints.len(), 1);
+    assert!(channel.shutdown(Duration::from_secs(5)).await, "nothing had to be cut");
+    assert_eq!(client.unary(message("one")).await.expect_err("it is shut down").code(), Code::Unavailable);
+}
+
+#[tokio::test]
 async fn all_four_kinds_of_call_echo() {
-    let server = Server::echo().await;
-    let mut client = Client::of([server.address]);
+    let server = Server::echo();
+    let mut client = client_of([server.address]);
 
     assert_eq!(client.unary(message("one")).await.expect("an answer").into_inner(), "one");
 
@@ -32,10 +61,24 @@ async fn all_four_kinds_of_call_echo() {
 }
 
 #[tokio::test]
+async fn call_names_its_library_unless_the_caller_does() {
+    let server = Server::start(async |request| {
+        Ok(one(request.metadata().get("user-agent").expect("it came").as_bytes().to_vec()))
+    });
+    let mut client = client_of([server.address]);
+    let ours = client.unary(message("")).await.expect("an answer").into_inner();
+    assert_eq!(ours, concat!("mesh-grpc/", env!("CARGO_PKG_VERSION")));
+
+    let mut named = Request::new(message(""));
+    named.metadata_mut().insert("user-agent", "till/3".parse().expect("legal"));
+    assert_eq!(client.unary(named).await.expect("an answer").into_inner(), "till/3");
+}
+
+#[tokio::test]
 async fn each_side_of_a_bidirectional_call_waits_for_the_other() {
-    let server = Server::echo().await;
+    let server = Server::echo();
     let (send, receive) = tokio::sync::mpsc::channel(1);
-    let mut client = Client::of([server.address]);
+    let mut client = client_of([server.address]);
     send.send(message("0")).await.expect("room");
     let sent = tokio_stream::wrappers::ReceiverStream::new(receive);
     let mut answers = client.both(sent).await.expect("an answer").into_inner();
@@ -50,9 +93,11 @@ async fn each_side_of_a_bidirectional_call_waits_for_the_other() {
 
 #[tokio::test]
 async fn big_messages_pass_both_ways() {
-    let server = Server::echo().await;
+    let server = Server::echo();
     let big = Bytes::from(vec![7; 16 << 20]);
-    let back = Client::of([server.address]).unary(big.clone()).await.expect("an answer").into_inner();
+    let channel = builder([server.address]).build().expect("a legal channel");
+    let grpc = tonic::client::Grpc::new(channel).max_decoding_message_size(usize::MAX);
+    let back = Client::from(grpc).unary(big.clone()).await.expect("an answer").into_inner();
     assert!(back == big, "{} bytes came back", back.len());
 }
 
@@ -68,9 +113,8 @@ async fn status_passes_with_message_details_and_metadata() {
             false => Err(status),
             true => Ok(answer(tokio_stream::iter([Ok(message("first")), Err(status)]))),
         }
-    })
-    .await;
-    let mut client = Client::of([server.address]);
+    });
+    let mut client = client_of([server.address]);
     let check = |status: &Status| {
         assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "no café"));
         assert_eq!(status.details(), b"\x08\x09");
@@ -94,21 +138,67 @@ async fn metadata_passes_both_ways() {
         let mut response = one("");
         response.metadata_mut().insert("x-back", request.metadata().get("x-there").expect("it came").clone());
         Ok(response)
-    })
-    .await;
+    });
     let mut request = Request::new(message(""));
     request.metadata_mut().insert("x-there", "mark".parse().expect("legal"));
-    let response = Client::of([server.address]).unary(request).await.expect("an answer");
+    let response = client_of([server.address]).unary(request).await.expect("an answer");
     assert_eq!(response.metadata().get("x-back").expect("it came"), "mark");
 }
 
-#[tokio::test]
-async fn request_stream_that_fails_ends_the_call_with_its_status() {
-    let server = Server::start(async |request| Ok(one(joined(request.into_inner()).await?))).await;
-    let mut client = Client::of([server.address]);
+/// Fails to encode a message that says so.
+#[derive(Clone, Copy)]
+struct Picky;
+
+impl Codec for Picky {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Picky {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        if item == "unencodable" {
+            return Err(Status::failed_precondition("this one cannot be encoded"));
+        }
+        Raw.encode(item, buffer)
+    }
+}
+
+/// The status of a call whose second message cannot be encoded.
+async fn status_of_unencodable<T>(channel: T) -> Status
+where
+    T: GrpcService<Body, ResponseBody: http_body::Body<Data = Bytes> + Send + 'static>,
+    T::Error: Into<Box<dyn Error + Send + Sync>> + std::fmt::Debug,
+    <T::ResponseBody as http_body::Body>::Error: Into<Box<dyn Error + Send + Sync>> + Send,
+{
+    let mut grpc = tonic::client::Grpc::new(channel);
+    grpc.ready().await.expect("it is ready");
     let sent = tokio_stream::iter(["a", "unencodable", "b"].map(message));
-    let status = client.client_stream(sent).await.expect_err("the second cannot be encoded");
-    // As through tonic's own channel: hyper tells the peer, and nobody else, why a body ended early.
-    assert_eq!(status.code(), Code::Internal, "{status:?}");
-    assert_eq!(client.unary(message("next")).await.expect("others go on").into_inner(), "next");
+    let path = PathAndQuery::from_static("/mesh.interop.Echo/ClientStream");
+    grpc.client_streaming(Request::new(sent), path, Picky).await.expect_err("the second cannot be encoded")
+}
+
+#[tokio::test]
+async fn request_stream_that_fails_ends_the_call_as_it_does_through_tonics_own_channel() {
+    let server = Server::start(async |request| Ok(one(joined(request.into_inner()).await?)));
+    let plain = Endpoint::from_shared(format!("http://{}", server.address)).expect("legal").connect_lazy();
+    let theirs = status_of_unencodable(plain).await;
+
+    let channel = builder([server.address]).build().expect("a legal channel");
+    let ours = status_of_unencodable(channel.clone()).await;
+    // hyper resets the stream and forgets why: neither channel can tell more.
+    assert_eq!((ours.code(), theirs.code()), (Code::Internal, Code::Internal), "{ours:?}");
+    assert_eq!(Client::new(channel).unary(message("next")).await.expect("others go on").into_inner(), "next");
 }

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
 use crate::support::{
-    Alive, Client, Messages, Server, answer, attempts_before, builder, collect, message, one, reserved_address, until,
+    Alive, Messages, Place, Server, attempts_before, builder, built, client_of, collect, message, one, ticks, within,
 };
 
 /// What `grpc-timeout` says, in microseconds.
@@ -31,12 +31,6 @@ fn timeout_of<T>(request: &Request<T>) -> Option<u64> {
     Some(digits.parse::<u64>().expect("digits") * scale)
 }
 
-fn within(limit: Duration) -> Request<bytes::Bytes> {
-    let mut request = Request::new(message(""));
-    request.set_timeout(limit);
-    request
-}
-
 #[tokio::test]
 async fn server_is_told_the_time_that_is_left_and_less_with_each_attempt() {
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -45,10 +39,9 @@ async fn server_is_told_the_time_that_is_left_and_less_with_each_attempt() {
         log.lock().expect("not poisoned").push(timeout_of(&request));
         let before = attempts_before(&request);
         async move { if before < 2 { Err(Status::unavailable("not yet")) } else { Ok(one("")) } }
-    })
-    .await;
+    });
     let policy = RetryPolicy::on(RetryOn::GRPC_UNAVAILABLE).max_retries(2).expect("legal");
-    let mut client = Client::built(builder([server.address]).retry(policy));
+    let mut client = built(builder([server.address]).retry(policy));
 
     client.unary(within(Duration::from_secs(30))).await.expect("the third attempt");
     let times: Vec<u64> = told.lock().expect("not poisoned").drain(..).flatten().collect();
@@ -67,9 +60,8 @@ async fn options_and_the_header_both_count_and_the_nearer_wins() {
     let server = Server::start(move |request| {
         log.lock().expect("not poisoned").extend(timeout_of(&request));
         async { Ok(one("")) }
-    })
-    .await;
-    let mut client = Client::of([server.address]);
+    });
+    let mut client = client_of([server.address]);
     for (header, option) in [(60, 20), (20, 60)] {
         let mut request = within(Duration::from_secs(header));
         request.extensions_mut().insert(CallOptions::new().within(Duration::from_secs(option)));
@@ -81,89 +73,70 @@ async fn options_and_the_header_both_count_and_the_nearer_wins() {
 #[tokio::test]
 async fn deadline_ends_a_call_that_has_no_answer() {
     let alive = Alive::default();
-    let handlers = alive.clone();
-    let server = Server::start(move |_| {
-        let guard = handlers.enter();
-        async move {
-            let _guard = guard;
-            std::future::pending::<Result<_, Status>>().await
-        }
-    })
-    .await;
-    let mut client = Client::of([server.address]);
+    let server = Server::silent(&alive);
+    let mut client = client_of([server.address]);
     let start = Instant::now();
     let status = client.unary(within(Duration::from_millis(80))).await.expect_err("too slow");
     assert_eq!((status.code(), flags(&status)), (Code::DeadlineExceeded, Flags::UT), "{status:?}");
     assert!(start.elapsed() >= Duration::from_millis(80));
-    until("the handler is gone", || alive.count() == 0).await;
+    alive.reaches(0).await;
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn deadline_ends_a_response_stream() {
     let alive = Alive::default();
     let handlers = alive.clone();
-    let server = Server::start(move |_| {
+    // tonic's server alone leaves streams to the client.
+    let server = Server::in_memory(move |_| {
         let guard = handlers.enter();
-        async move {
-            let endless = futures_util::stream::unfold(guard, async |guard| {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                Some((Ok(message("tick")), guard))
-            });
-            Ok(answer(endless))
-        }
-    })
-    .await;
-    let mut client = Client::of([server.address]);
-    let mut request = Request::new(message(""));
-    // No header of its own: tonic's server would end the stream by it.
-    request.extensions_mut().insert(CallOptions::new().within(Duration::from_millis(150)));
-    let answers = client.server_stream(request).await.expect("a head").into_inner();
+        async move { Ok(ticks(Duration::from_millis(40), guard)) }
+    });
+    let request = within(Duration::from_millis(150));
+    let answers = server.client().server_stream(request).await.expect("a head").into_inner();
     let (ticks, end) = collect(answers).await;
     let status = end.expect_err("it would never end");
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
-    assert!(!ticks.is_empty());
-    until("the stream is reset", || alive.count() == 0).await;
+    assert_eq!(ticks.len(), 3);
+    alive.reaches(0).await;
 }
 
 #[tokio::test]
 async fn time_that_is_over_before_the_call_is_refused_unsent() {
-    let server = Server::start(async |_| -> Result<tonic::Response<Messages>, Status> { panic!("never called") }).await;
-    let mut client = Client::of([server.address]);
+    let server = Server::start(async |_| -> Result<tonic::Response<Messages>, Status> { panic!("never called") });
+    let mut client = client_of([server.address]);
     let status = Scope::new().until(Instant::now()).run(client.unary(message(""))).await.expect_err("no time");
     assert_eq!((status.code(), flags(&status)), (Code::DeadlineExceeded, Flags::UT), "{status:?}");
 }
 
 #[tokio::test]
 async fn deadline_ends_waiting_for_an_endpoint_and_between_attempts() {
-    let nobody = reserved_address().await;
+    let nobody = Place::new();
     let mut request = within(Duration::from_millis(80));
     request.extensions_mut().insert(CallOptions::new().wait_for_ready());
-    let status = Client::of([nobody]).unary(request).await.expect_err("nobody comes");
+    let status = client_of([nobody.address]).unary(request).await.expect_err("nobody comes");
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
 
     let server = Server::start(async |_| {
         let mut status = Status::unavailable("later");
         status.metadata_mut().insert("grpc-retry-pushback-ms", "60000".parse().expect("legal"));
         Err(status)
-    })
-    .await;
+    });
     // A wait beyond the deadline is not begun: the answer of now is worth more.
-    let mut client = Client::built(builder([server.address]).retry(RetryPolicy::on(RetryOn::GRPC_UNAVAILABLE)));
+    let mut client = built(builder([server.address]).retry(RetryPolicy::on(RetryOn::GRPC_UNAVAILABLE)));
     let status = client.unary(within(Duration::from_secs(20))).await.expect_err("as the server says");
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "later"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn attempt_that_is_too_slow_is_retried_in_time() {
-    let server = Server::start(async |request| {
+    let server = Server::in_memory(async |request| {
         if attempts_before(&request) == 0 {
             std::future::pending::<()>().await;
         }
         Ok(one("second"))
-    })
-    .await;
+    });
     let policy = RetryPolicy::on(RetryOn::RESET);
-    let mut client = Client::built(builder([server.address]).per_try_timeout(Duration::from_millis(50)).retry(policy));
+    let mut client = built(server.builder().per_try_timeout(Duration::from_millis(50)).retry(policy));
     let answer = client.unary(within(Duration::from_secs(20))).await.expect("the second attempt");
     assert_eq!(answer.into_inner(), "second");
 }

@@ -1,17 +1,24 @@
 //! Peers that break the rules, and refusals made on this side: the right status for one call, and no harm to the others.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
 use mesh_core::{
-    config::{CircuitBreakers, RetryPolicy, Snapshot, Thresholds},
+    config::{Address, CircuitBreakers, RetryPolicy, Snapshot, Thresholds},
     outcome::Flags,
     source::{ConfigSource, Interest, SourceStatus, Work},
 };
 use mesh_grpc::{CallOptions, Channel, flags};
-use mesh_http::Mesh;
+use mesh_http::{
+    Mesh,
+    connect::{Connect, Connecting},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
@@ -20,8 +27,8 @@ use tokio::{
 use tonic::{Code, Request, Status};
 
 use crate::support::{
-    Alive, Client, RawBody, Server, builder, collect, framed, frames, http2_peer, message, one, reserved_address,
-    trailers, until,
+    Alive, Client, Pipes, Place, RawBody, Server, builder, builder_over, built, client_of, collect, framed, frames,
+    grpc, http2_peer, joined, message, one, page, trailers, until, whole, within,
 };
 
 /// A control plane that says nothing.
@@ -51,14 +58,21 @@ impl ConfigSource for Silent {
     }
 }
 
-fn grpc(body: RawBody) -> Response<RawBody> {
-    let mut response = Response::new(body);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    response
+/// Refuses connections until it is open.
+#[derive(Clone, Default)]
+struct Gate {
+    open: Arc<OnceLock<Pipes>>,
+    refused: watch::Sender<usize>,
 }
 
-fn whole() -> Response<RawBody> {
-    grpc(frames(vec![Ok(framed("whole")), Ok(trailers("0"))]))
+impl Connect for Gate {
+    fn connect(&self, address: &Address) -> Connecting {
+        let Some(pipes) = self.open.get() else {
+            self.refused.send_modify(|count| *count += 1);
+            return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+        };
+        pipes.connect(address)
+    }
 }
 
 /// A client of a peer that answers calls marked `x-odd` with `odd`, and others as it should.
@@ -67,7 +81,7 @@ async fn odd_peer(odd: impl Fn() -> Response<RawBody> + Clone + Send + 'static) 
         if request.headers().contains_key("x-odd") { odd() } else { whole() }
     };
     let (address, peer) = http2_peer(respond).await;
-    (Client::built(builder([address]).no_retries()), peer)
+    (built(builder([address]).no_retries()), peer)
 }
 
 fn odd() -> Request<Bytes> {
@@ -117,13 +131,7 @@ async fn http_error_is_the_status_that_it_stands_for() {
         (504, Code::Unavailable),
     ];
     for (http, code) in pairs {
-        let page = move || {
-            let mut response = Response::new(frames(vec![Ok(Frame::data(Bytes::from_static(b"<html>sorry</html>")))]));
-            *response.status_mut() = StatusCode::from_u16(http).expect("legal");
-            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-            response
-        };
-        let (client, _peer) = odd_peer(page).await;
+        let (client, _peer) = odd_peer(move || page(http)).await;
         let status = status_among_others(&client).await;
         assert_eq!(status.code(), code, "{http}: {status:?}");
         assert!(status.message().contains(&http.to_string()), "{status:?}");
@@ -132,12 +140,7 @@ async fn http_error_is_the_status_that_it_stands_for() {
 
 #[tokio::test]
 async fn page_with_status_200_is_no_answer() {
-    let page = || {
-        let mut response = Response::new(frames(vec![Ok(Frame::data(Bytes::from_static(b"log in first")))]));
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/html"));
-        response
-    };
-    let (client, _peer) = odd_peer(page).await;
+    let (client, _peer) = odd_peer(|| page(200)).await;
     let status = status_among_others(&client).await;
     assert_eq!(status.code(), Code::Unknown);
     assert!(status.message().contains("text/html"), "{status:?}");
@@ -188,7 +191,7 @@ async fn peer_that_speaks_no_http_is_unavailable() {
             let _ = stream.write_all(b"SSH-2.0-OpenSSH_9.6\r\n").await;
         }
     });
-    let status = Client::of([address]).unary(message("")).await.expect_err("nothing to talk to");
+    let status = client_of([address]).unary(message("")).await.expect_err("nothing to talk to");
     assert!(matches!(status.code(), Code::Unavailable | Code::Internal), "{status:?}");
     assert!(!flags(&status).is_empty());
     peer.abort();
@@ -199,53 +202,55 @@ async fn peer_that_hangs_up_is_unavailable() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let peer = tokio::spawn(async move { while listener.accept().await.is_ok() {} });
-    let status = Client::of([address]).unary(message("")).await.expect_err("it hangs up");
+    let status = client_of([address]).unary(message("")).await.expect_err("it hangs up");
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     peer.abort();
 }
 
 #[tokio::test]
-async fn nobody_there_is_unavailable_at_once_unless_the_call_waits() {
-    let address = reserved_address().await;
-    let mut client = Client::of([address]);
-    let status = client.unary(message("")).await.expect_err("nobody is there");
+async fn nobody_there_is_unavailable_at_once() {
+    let nobody = Place::new();
+    let status = client_of([nobody.address]).unary(message("")).await.expect_err("nobody is there");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(flags(&status).contains(Flags::UF), "{:?}", flags(&status));
+}
 
-    let mut waiting = client.clone();
+#[tokio::test(start_paused = true)]
+async fn message_says_once_what_happened_and_where() {
+    let status = built(builder_over(Gate::default())).unary(message("")).await.expect_err("it is shut");
+    let expected = "request failed [UF,URX]: no retry is left: endpoint 1 failed: connection failure: \
+                    no stream to the endpoint: connection refused";
+    assert_eq!(status.message(), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_goes_out_when_somebody_is_there() {
+    let gate = Gate::default();
+    let mut client = built(builder_over(gate.clone()));
     let mut request = Request::new(message("patient"));
     request.extensions_mut().insert(CallOptions::new().wait_for_ready());
-    let waiting = tokio::spawn(async move { waiting.unary(request).await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let waiting = tokio::spawn(async move { client.unary(request).await });
+    let mut refused = gate.refused.subscribe();
+    until("it was refused twice", refused.wait_for(|count| *count >= 2)).await.expect("the gate is here");
     assert!(!waiting.is_finished());
-    let _server = Server::on(address, Default::default(), async |request: Request<tonic::Streaming<Bytes>>| {
-        Ok(one(crate::support::joined(request.into_inner()).await?))
-    })
-    .await;
-    let answer = tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("in time").expect("no panic");
+
+    gate.open.get_or_init(|| Server::in_memory(async |request| Ok(one(joined(request.into_inner()).await?))));
+    let answer = until("the call goes out", waiting).await.expect("no panic");
     assert_eq!(answer.expect("an answer").into_inner(), "patient");
 }
 
 #[tokio::test]
 async fn open_breaker_is_unavailable_at_once() {
     let alive = Alive::default();
-    let handlers = alive.clone();
-    let server = Server::start(move |_| {
-        let guard = handlers.enter();
-        async move {
-            let _guard = guard;
-            std::future::pending::<Result<_, Status>>().await
-        }
-    })
-    .await;
+    let server = Server::silent(&alive);
     let limit = CircuitBreakers {
         default: Thresholds { max_requests: Some(1), ..Thresholds::default() },
         ..Default::default()
     };
-    let mut client = Client::built(builder([server.address]).circuit_breakers(limit));
+    let mut client = built(builder([server.address]).circuit_breakers(limit));
     let mut first = client.clone();
     let first = tokio::spawn(async move { first.unary(message("")).await });
-    until("the first is under way", || alive.count() == 1).await;
+    alive.reaches(1).await;
     let status = client.unary(message("")).await.expect_err("there is no room");
     assert_eq!((status.code(), flags(&status)), (Code::Unavailable, Flags::UO), "{status:?}");
     first.abort();
@@ -253,26 +258,25 @@ async fn open_breaker_is_unavailable_at_once() {
 
 #[tokio::test]
 async fn authority_outside_the_target_is_unavailable() {
-    let server = Server::echo().await;
+    let server = Server::echo();
     let channel = builder([server.address]).build().expect("a legal channel");
     let origin = "http://elsewhere.test".parse().expect("legal");
-    let mut client = Client { grpc: tonic::client::Grpc::with_origin(channel.clone(), origin), channel };
+    let mut client = Client::from(tonic::client::Grpc::with_origin(channel, origin));
     let status = client.unary(message("")).await.expect_err("there is no route");
     assert_eq!((status.code(), flags(&status)), (Code::Unavailable, Flags::NR), "{status:?}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn configuration_that_never_comes_is_unavailable_or_the_deadline() {
     let mesh = Mesh::builder().source(Silent::default()).build().expect("in a runtime");
     let builder = Channel::builder("echo.test").mesh(&mesh).ready_timeout(Duration::from_millis(50));
-    let mut client = Client::built(builder);
+    let mut client = built(builder);
     let status = client.unary(message("")).await.expect_err("nothing is known");
     assert_eq!(status.code(), Code::Unavailable, "{status:?}");
     assert!(status.message().contains("echo.test"), "{status:?}");
 
     for options in [CallOptions::new(), CallOptions::new().wait_for_ready()] {
-        let mut request = Request::new(message(""));
-        request.set_timeout(Duration::from_millis(20));
+        let mut request = within(Duration::from_millis(20));
         request.extensions_mut().insert(options);
         let status = client.unary(request).await.expect_err("nothing is known");
         assert_eq!((status.code(), flags(&status)), (Code::DeadlineExceeded, Flags::UT), "{status:?}");
@@ -281,8 +285,8 @@ async fn configuration_that_never_comes_is_unavailable_or_the_deadline() {
 
 #[tokio::test]
 async fn refusal_is_not_counted_against_the_endpoint() {
-    let server = Server::echo().await;
-    let mut client = Client::built(builder([server.address]).retry(RetryPolicy::never()));
+    let server = Server::echo();
+    let mut client = built(builder([server.address]).retry(RetryPolicy::never()));
     for _ in 0..20 {
         let mut request = Request::new(message(""));
         request.extensions_mut().insert(CallOptions::new().within(Duration::ZERO));

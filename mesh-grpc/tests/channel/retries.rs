@@ -6,12 +6,16 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use mesh_core::config::{LoadBalancing, OutlierDetection, Percent, RetryOn, RetryPolicy};
 use mesh_grpc::CallOptions;
 use tokio::time::Instant;
 use tonic::{Code, Request, Status};
 
-use crate::support::{Client, Server, answer, attempts_before, builder, collect, joined, message, one};
+use crate::support::{
+    Client, Place, Server, answer, attempts_before, builder, built, client_of, collect, http2_peer, joined, message,
+    one, page, whole,
+};
 
 /// The attempts that a server saw: how many were before each, and when each came.
 #[derive(Clone, Default)]
@@ -36,7 +40,7 @@ impl Seen {
 /// A client that retries what is UNAVAILABLE, twice.
 fn retrying(server: &Server) -> Client {
     let policy = RetryPolicy::on(RetryOn::GRPC_UNAVAILABLE).max_retries(2).expect("legal");
-    Client::built(builder([server.address]).retry(policy))
+    built(builder([server.address]).retry(policy))
 }
 
 fn pushback(value: &str) -> Status {
@@ -52,8 +56,7 @@ async fn unavailable_in_a_head_is_retried_and_attempts_are_numbered() {
     let server = Server::start(move |request| {
         let before = log.note(&request);
         async move { if before < 2 { Err(Status::unavailable("not yet")) } else { Ok(one("third")) } }
-    })
-    .await;
+    });
     let answer = retrying(&server).unary(message("")).await.expect("the third attempt");
     assert_eq!(answer.into_inner(), "third");
     assert_eq!(seen.numbers(), [0, 1, 2]);
@@ -63,9 +66,8 @@ async fn unavailable_in_a_head_is_retried_and_attempts_are_numbered() {
 async fn by_default_only_idempotent_calls_are_repeated() {
     let server = Server::start(async |request| {
         if attempts_before(&request) == 0 { Err(Status::unavailable("not yet")) } else { Ok(one("second")) }
-    })
-    .await;
-    let mut client = Client::of([server.address]);
+    });
+    let mut client = client_of([server.address]);
     assert_eq!(client.unary(message("")).await.expect_err("as the server says").code(), Code::Unavailable);
     let mut request = Request::new(message(""));
     request.extensions_mut().insert(CallOptions::new().idempotent());
@@ -79,8 +81,7 @@ async fn last_answer_is_delivered_when_attempts_are_used_up() {
     let server = Server::start(move |request| {
         let before = log.note(&request);
         async move { Err(Status::unavailable(format!("answer {before}"))) }
-    })
-    .await;
+    });
     let status = retrying(&server).unary(message("")).await.expect_err("never");
     assert_eq!((status.code(), status.message()), (Code::Unavailable, "answer 2"));
     assert_eq!(seen.numbers(), [0, 1, 2]);
@@ -93,8 +94,7 @@ async fn committed_call_is_not_retried() {
     let server = Server::start(move |request| {
         log.note(&request);
         async { Ok(answer(tokio_stream::iter([Ok(message("part")), Err(Status::unavailable("broken off"))]))) }
-    })
-    .await;
+    });
     let mut client = retrying(&server);
     let answers = client.server_stream(message("")).await.expect("a head").into_inner();
     let (messages, end) = collect(answers).await;
@@ -110,27 +110,27 @@ async fn other_statuses_are_not_retried() {
         let server = Server::start(move |request| {
             log.note(&request);
             async move { Err(Status::new(code, "no")) }
-        })
-        .await;
+        });
         assert_eq!(retrying(&server).unary(message("")).await.expect_err("no").code(), code);
         assert_eq!(seen.numbers(), [0], "{code:?}");
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn pushback_says_exactly_how_long_to_wait() {
     let seen = Seen::default();
     let log = seen.clone();
-    let server = Server::start(move |request| {
+    let server = Server::in_memory(move |request| {
         let before = log.note(&request);
         async move { if before == 0 { Err(pushback("200")) } else { Ok(one("")) } }
-    })
-    .await;
-    retrying(&server).unary(message("")).await.expect("the second attempt");
+    });
+    let policy = RetryPolicy::on(RetryOn::GRPC_UNAVAILABLE);
+    built(server.builder().retry(policy)).unary(message("")).await.expect("the second attempt");
     let seen = seen.take();
     let waited = seen[1].1 - seen[0].1;
-    // The back-off alone would be below 25 ms.
-    assert!(waited >= Duration::from_millis(199) && waited < Duration::from_secs(5), "{waited:?}");
+    // The back-off alone would be below 25 ms; tokio's timers are a millisecond apart.
+    let expected = Duration::from_millis(200);
+    assert!((expected..=expected + Duration::from_millis(1)).contains(&waited), "{waited:?}");
 }
 
 #[tokio::test]
@@ -141,8 +141,7 @@ async fn pushback_that_is_negative_or_unreadable_stops() {
         let server = Server::start(move |request| {
             log.note(&request);
             async move { Err(pushback(value)) }
-        })
-        .await;
+        });
         let status = retrying(&server).unary(message("")).await.expect_err("as the server says");
         assert_eq!(status.code(), Code::Unavailable);
         assert_eq!(seen.numbers(), [0], "{value}");
@@ -155,8 +154,7 @@ async fn request_stream_is_sent_again() {
         let before = attempts_before(&request);
         let body = joined(request.into_inner()).await?;
         if before == 0 { Err(Status::unavailable("again, please")) } else { Ok(one(body)) }
-    })
-    .await;
+    });
     let (send, receive) = tokio::sync::mpsc::channel(1);
     let sender = async {
         for text in ["a", "b", "c"] {
@@ -182,8 +180,7 @@ async fn request_past_the_limit_goes_on_and_is_not_retried() {
             let body = joined(request.into_inner()).await?;
             if fails { Err(Status::unavailable("again?")) } else { Ok(one(body.len().to_string())) }
         }
-    })
-    .await;
+    });
     let mut client = retrying(&server);
     let stream = || tokio_stream::iter((0..64).map(|_| Bytes::from(vec![1; 64 << 10])));
     let answer = client.client_stream(stream()).await.expect("an answer");
@@ -197,9 +194,9 @@ async fn request_past_the_limit_goes_on_and_is_not_retried() {
 
 #[tokio::test]
 async fn retry_prefers_an_endpoint_that_is_alive() {
-    let server = Server::start(async |_| Ok(one("alive"))).await;
-    let dead = crate::support::reserved_address().await;
-    let mut client = Client::of([dead, server.address]);
+    let server = Server::start(async |_| Ok(one("alive")));
+    let dead = Place::new();
+    let mut client = client_of([dead.address, server.address]);
     for _ in 0..50 {
         assert_eq!(client.unary(message("")).await.expect("the living one").into_inner(), "alive");
     }
@@ -209,27 +206,90 @@ async fn retry_prefers_an_endpoint_that_is_alive() {
 async fn conditions_of_the_route_decide() {
     let server = Server::start(async |request| {
         if attempts_before(&request) == 0 { Err(Status::resource_exhausted("full")) } else { Ok(one("room")) }
-    })
-    .await;
+    });
     let policy = RetryPolicy::on(RetryOn::GRPC_RESOURCE_EXHAUSTED);
-    let mut client = Client::built(builder([server.address]).retry(policy));
+    let mut client = built(builder([server.address]).retry(policy));
     assert_eq!(client.unary(message("")).await.expect("the second attempt").into_inner(), "room");
-    let status = Client::built(builder([server.address]).no_retries()).unary(message("")).await.expect_err("only one");
+    let status = built(builder([server.address]).no_retries()).unary(message("")).await.expect_err("only one");
     assert_eq!(status.code(), Code::ResourceExhausted);
+}
+
+/// A client that retries on `conditions`, and a peer that meets the first attempt at a call with a page.
+async fn behind_a_page(
+    status: u16,
+    headers: &'static [&'static str],
+    conditions: RetryOn,
+) -> (Client, tokio::task::JoinSet<()>) {
+    let respond = move |request: &http::Request<hyper::body::Incoming>| {
+        if request.headers().contains_key("grpc-previous-rpc-attempts") {
+            return whole();
+        }
+        let mut page = page(status);
+        page.headers_mut()
+            .extend(headers.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("true"))));
+        page
+    };
+    let (address, peer) = http2_peer(respond).await;
+    (built(builder([address]).retry(RetryPolicy::on(conditions))), peer)
+}
+
+#[tokio::test]
+async fn page_of_a_proxy_is_retried_by_the_status_that_it_stands_for() {
+    let rows = [
+        (429, Code::Unavailable, RetryOn::GRPC_UNAVAILABLE),
+        (502, Code::Unavailable, RetryOn::GRPC_UNAVAILABLE),
+        (503, Code::Unavailable, RetryOn::GRPC_UNAVAILABLE),
+        (504, Code::Unavailable, RetryOn::GRPC_UNAVAILABLE),
+        (400, Code::Internal, RetryOn::GRPC_INTERNAL),
+        // Envoy's conditions look at the HTTP status.
+        (502, Code::Unavailable, RetryOn::GATEWAY_ERROR),
+        (503, Code::Unavailable, RetryOn::SERVER_ERROR),
+        (500, Code::Unknown, RetryOn::SERVER_ERROR),
+    ];
+    for (status, code, condition) in rows {
+        let (mut client, _peer) = behind_a_page(status, &[], condition).await;
+        let answer = client.unary(message("")).await;
+        assert_eq!(answer.expect("the second attempt").into_inner(), "whole", "{status} {condition:?}");
+
+        let (mut client, _peer) = behind_a_page(status, &[], RetryOn::GRPC_CANCELLED).await;
+        assert_eq!(client.unary(message("")).await.expect_err("it is not asked for").code(), code, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn page_that_stands_for_another_status_is_not_retried() {
+    for (status, condition) in [
+        (500, RetryOn::GRPC_UNAVAILABLE),
+        (404, RetryOn::GRPC_UNAVAILABLE),
+        (500, RetryOn::GATEWAY_ERROR),
+        (429, RetryOn::SERVER_ERROR),
+    ] {
+        let (mut client, _peer) = behind_a_page(status, &[], condition).await;
+        client.unary(message("")).await.expect_err("it is not asked for");
+    }
+}
+
+#[tokio::test]
+async fn page_of_a_rate_limit_is_retried_only_by_its_own_condition() {
+    let limited = &["x-envoy-ratelimited"];
+    let (mut client, _peer) = behind_a_page(429, limited, RetryOn::GRPC_UNAVAILABLE).await;
+    assert_eq!(client.unary(message("")).await.expect_err("it is not asked for").code(), Code::Unavailable);
+    let (mut client, _peer) = behind_a_page(429, limited, RetryOn::RATE_LIMITED).await;
+    client.unary(message("")).await.expect("the second attempt");
 }
 
 #[tokio::test]
 async fn endpoint_that_fails_in_trailers_is_ejected() {
     let bad =
-        Server::start(async |_| Ok(answer(tokio_stream::iter([Ok(message("bad")), Err(Status::internal("broken"))]))))
-            .await;
-    let good = Server::start(async |_| Ok(one("good"))).await;
+        Server::start(async |_| Ok(answer(tokio_stream::iter([Ok(message("bad")), Err(Status::internal("broken"))]))));
+    let good = Server::start(async |_| Ok(one("good")));
     let max_ejected = Percent::new(50.0).expect("legal");
     let rules = OutlierDetection { consecutive_errors: 3, max_ejected, ..OutlierDetection::default() };
     // The default avoids an endpoint after its first failure already.
     let builder =
         builder([bad.address, good.address]).outlier_detection(rules).load_balancing(LoadBalancing::RoundRobin);
-    let mut client = Client::built(builder);
+    let channel = builder.build().expect("a legal channel");
+    let mut client = Client::new(channel.clone());
     let (mut failures, mut since_failure) = (0, 0);
     for _ in 0..100 {
         let answers = client.server_stream(message("")).await.expect("a head").into_inner();
@@ -242,6 +302,6 @@ async fn endpoint_that_fails_in_trailers_is_ejected() {
             }
         }
     }
-    assert_eq!(failures, 3, "{:?}", client.channel.mesh().status());
+    assert_eq!(failures, 3, "{:?}", channel.mesh().status());
     assert!(since_failure > 20, "{since_failure}");
 }

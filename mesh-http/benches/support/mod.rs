@@ -1,7 +1,16 @@
 //! Calls over loopback and what they cost the client: the harness of the `loopback` benches.
 //!
-//! The client is one thread with a runtime of its own, the backend another process, so that whatever this process spends is
-//! the client's. Stacks take turns within one run, since ratios hold where times do not.
+//! A client is one thread with a runtime of its own, the backend another process, so that whatever the client's process spends
+//! is the client's. Each stack has a process to itself, so that none pays for what another leaves behind. They take turns within
+//! one run, since ratios hold where times do not.
+//!
+//! Each runtime has a timer set, as that of any service has. To wait without one is dearer by 0.5 us where this was written,
+//! which only a client that keeps none would pay: hyper-util's does not, ours does.
+//!
+//! All processes share one core. With one call in flight client and backend never work at the same time; on two cores each of
+//! them goes to sleep and is woken across cores for every call, which costs the client four times as much as all its work.
+//! Left alone, the scheduler moves them together and apart in the middle of a round, and the ratio of two stacks may be
+//! anything up to that.
 #![allow(clippy::print_stdout, missing_docs, dead_code, reason = "shared by the benches of two crates")]
 
 pub(crate) mod backend;
@@ -10,8 +19,10 @@ mod bill;
 use std::{
     env,
     future::Future,
+    io::{BufRead, BufReader, Lines, Write},
     net::SocketAddr,
     pin::Pin,
+    process::{Child, ChildStdout, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -36,6 +47,12 @@ type Run = Box<dyn Fn(Load) -> Pin<Box<dyn Future<Output = ()>>>>;
 pub(crate) struct Load {
     pub(crate) at_once: usize,
     pub(crate) calls: usize,
+}
+
+/// The process of a stack that is compared.
+struct Client {
+    process: Child,
+    output: Lines<BufReader<ChildStdout>>,
 }
 
 /// The stacks that are compared, made in a runtime from the addresses of the backend: in groups, of each of which the first is
@@ -82,30 +99,45 @@ where
     }
 }
 
-/// What the program does, by its arguments: serve, make some calls for a tool that looks on, or compare the stacks.
+/// What the program does, by its arguments: serve, be one of the clients that are compared, make some calls for a tool that
+/// looks on, or compare the stacks.
 pub(crate) fn main(speaks: Speaks, stacks: Stacks) {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match &arguments[..] {
         ["serve", ..] => backend::serve(speaks),
-        ["calls", stack, at_once, calls, ..] => {
-            let number = |text: &str| text.parse().expect("a number");
-            make_calls(stacks, stack, Load { at_once: number(at_once), calls: number(calls) });
-        }
+        ["client", stack, ..] => be_client(stacks, stack),
+        ["calls", stack, at_once, calls, ..] => make_calls(stacks, stack, Load::parse(at_once, calls)),
         _ => compare(stacks),
     }
 }
 
 fn make_calls(stacks: Stacks, name: &str, load: Load) {
+    with_stack(stacks, name, async |stack| stack.run(load).await);
+}
+
+/// Makes the calls that it is told of, line by line, and tells what each cost, until the input ends.
+fn be_client(stacks: Stacks, name: &str) {
+    with_stack(stacks, name, async |stack| {
+        for line in std::io::stdin().lines() {
+            let line = line.expect("text");
+            let (at_once, calls) = line.split_once(' ').expect("two numbers");
+            println!("{}", cpu_per_call(stack, Load::parse(at_once, calls)).await);
+        }
+    });
+}
+
+fn with_stack(stacks: Stacks, name: &str, act: impl AsyncFnOnce(&Stack)) {
     let (backend, runtime) = (Backend::start(), runtime());
     runtime.block_on(async {
+        tokio::spawn(tokio::time::sleep(Duration::from_secs(24 * 60 * 60)));
         let stacks = stacks(backend.addresses());
-        let stack = stacks.iter().flatten().find(|stack| stack.name == name).expect("a stack of this name");
-        stack.run(load).await;
+        act(stacks.iter().flatten().find(|stack| stack.name == name).expect("a stack of this name")).await;
     });
 }
 
 fn compare(stacks: Stacks) {
+    share_one_core();
     println!("client CPU per call, microseconds and ratio: median of {ROUNDS} alternated rounds (least to most)");
     let names = compare_cpu(stacks);
     println!("\nper call, by difference of two runs: instructions in user space, allocations, system calls");
@@ -116,47 +148,99 @@ fn compare(stacks: Stacks) {
     }
 }
 
-fn compare_cpu(stacks: Stacks) -> Vec<&'static str> {
-    let (backend, runtime) = (Backend::start(), runtime());
-    runtime.block_on(async {
-        let groups = stacks(backend.addresses());
-        for at_once in AT_ONCE {
-            for group in &groups {
-                compare_group(group, at_once).await;
-            }
-        }
-        groups.iter().flatten().map(|stack| stack.name).collect()
-    })
+/// Keeps this process, and the backend that it starts, on the last core that it may use.
+fn share_one_core() {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+        let may_use = sched_getaffinity(None).expect("a process may ask");
+        let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| may_use.is_set(*cpu)).expect("it runs on one");
+        let mut one = CpuSet::new();
+        one.set(last);
+        sched_setaffinity(None, &one).expect("it may use this one");
+    }
 }
 
-async fn compare_group(stacks: &[Stack], at_once: usize) {
-    let mut calls = Vec::new();
-    for stack in stacks {
-        calls.push(calls_in_a_round(stack, at_once).await);
+fn compare_cpu(stacks: Stacks) -> Vec<&'static str> {
+    let groups = names(stacks);
+    for at_once in AT_ONCE {
+        for group in &groups {
+            compare_group(group, at_once);
+        }
     }
+    groups.concat()
+}
+
+fn names(stacks: Stacks) -> Vec<Vec<&'static str>> {
+    let (backend, runtime) = (Backend::start(), runtime());
+    let groups = runtime.block_on(async { stacks(backend.addresses()) });
+    groups.iter().map(|group| group.iter().map(|stack| stack.name).collect()).collect()
+}
+
+fn compare_group(names: &[&str], at_once: usize) {
+    let mut clients: Vec<_> = names.iter().map(|name| Client::start(name)).collect();
+    let calls: Vec<_> = clients.iter_mut().map(|client| client.calls_in_a_round(at_once)).collect();
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
-        let mut round = Vec::new();
-        for (stack, calls) in stacks.iter().zip(&calls) {
-            round.push(cpu_per_call(stack, Load { at_once, calls: *calls }).await);
-        }
-        rounds.push(round);
+        let round = clients.iter_mut().zip(&calls).map(|(client, calls)| client.run(Load { at_once, calls: *calls }));
+        rounds.push(round.collect::<Vec<_>>());
     }
-    for (index, stack) in stacks.iter().enumerate() {
+    for (index, name) in names.iter().enumerate() {
         let (cpu, _, _) = spread(rounds.iter().map(|round| round[index]));
         let (ratio, least, most) = spread(rounds.iter().map(|round| round[index] / round[0]));
-        println!("cpu {} x{at_once} {cpu:.2} {ratio:.3} ({least:.3} to {most:.3})", stack.name);
+        println!("cpu {name} x{at_once} {cpu:.2} {ratio:.3} ({least:.3} to {most:.3})");
     }
 }
 
-/// Also the first calls, which connect.
-async fn calls_in_a_round(stack: &Stack, at_once: usize) -> usize {
-    let calls = 100 * at_once;
-    stack.run(Load { at_once, calls }).await;
-    let started = Instant::now();
-    stack.run(Load { at_once, calls }).await;
-    let each = started.elapsed().as_secs_f64() / calls as f64;
-    ((ROUND.as_secs_f64() / each) as usize).max(at_once)
+// === impl Client ===
+
+impl Client {
+    fn start(stack: &str) -> Self {
+        let program = env::current_exe().expect("this program is a file");
+        let mut process = Command::new(program)
+            .args(["client", stack])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("it was started before");
+        let output = BufReader::new(process.stdout.take().expect("piped")).lines();
+        Self { process, output }
+    }
+
+    /// CPU a call.
+    fn run(&mut self, Load { at_once, calls }: Load) -> f64 {
+        let input = self.process.stdin.as_mut().expect("piped");
+        writeln!(input, "{at_once} {calls}").expect("it reads");
+        let line = self.output.next().expect("it tells").expect("text");
+        line.parse().expect("a number")
+    }
+
+    /// Also makes the first calls, which connect.
+    fn calls_in_a_round(&mut self, at_once: usize) -> usize {
+        let calls = 100 * at_once;
+        self.run(Load { at_once, calls });
+        let started = Instant::now();
+        self.run(Load { at_once, calls });
+        let each = started.elapsed().as_secs_f64() / calls as f64;
+        ((ROUND.as_secs_f64() / each) as usize).max(at_once)
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // The end of its input is its end.
+        drop(self.process.stdin.take());
+        let _ = self.process.wait();
+    }
+}
+
+// === impl Load ===
+
+impl Load {
+    fn parse(at_once: &str, calls: &str) -> Self {
+        let number = |text: &str| text.parse().expect("a number");
+        Self { at_once: number(at_once), calls: number(calls) }
+    }
 }
 
 /// In microseconds, of this thread, kernel included.

@@ -10,28 +10,24 @@ use http::Response;
 use mesh_core::{
     cluster::{Dispatch, Undelivered},
     endpoint::EndpointId,
-    outcome::{Failed, Failure, FailureKind, Sent},
-    retry::ReplayBody,
 };
 use pin_project::pin_project;
 
 use super::{Attempt, AttemptRest};
 use crate::{
+    body::Outgoing,
     cluster::{EndpointBody, Handle},
     pool::{Ask, SendFailed, Sending},
 };
 
 /// A request on its way to an endpoint.
-#[pin_project(project = DeliveryProject)]
-pub(crate) enum Delivery {
-    Sent {
-        #[pin]
-        sending: Sending<ReplayBody>,
-        endpoint: EndpointId,
-        rejoin: Option<AttemptRest>,
-    },
-    /// Boxed, since most requests never are in it.
-    Refused(Option<Box<(Attempt, Failed)>>),
+#[pin_project]
+pub(crate) struct Delivery {
+    #[pin]
+    sending: Sending<Outgoing>,
+    endpoint: EndpointId,
+    /// Taken when the request comes back.
+    rejoin: Option<AttemptRest>,
 }
 
 // === impl Handle ===
@@ -42,16 +38,9 @@ impl Dispatch<Attempt> for Handle {
 
     fn dispatch(&self, mut attempt: Attempt) -> Delivery {
         attempt.meets(self.hostname());
-        let pool = match self.pool() {
-            Ok(pool) => pool,
-            Err(error) => {
-                let failed = Failed::because(Failure::new(FailureKind::Tls, Sent::No), error.clone());
-                return Delivery::Refused(Some(Box::new((attempt, failed))));
-            }
-        };
         let (request, rest) = attempt.split();
         let ask = Ask::new(rest.priority());
-        Delivery::Sent { sending: pool.send(request, ask), endpoint: self.id(), rejoin: Some(rest) }
+        Delivery { sending: self.pool().send(request, ask), endpoint: self.id(), rejoin: Some(rest) }
     }
 }
 
@@ -61,22 +50,14 @@ impl Future for Delivery {
     type Output = Result<Response<EndpointBody>, Undelivered<Attempt>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            DeliveryProject::Sent { sending, endpoint, rejoin } => {
-                let result = ready!(sending.poll(cx));
-                Poll::Ready(match result {
-                    Ok(response) => Ok(response.map(|body| EndpointBody::new(body, *endpoint))),
-                    Err(SendFailed { request, error }) => {
-                        let rest = rejoin.take();
-                        let request = request.and_then(|request| Some(rest?.join(request)));
-                        Err(Undelivered { request, error: error.into() })
-                    }
-                })
+        let this = self.project();
+        Poll::Ready(match ready!(this.sending.poll(cx)) {
+            Ok(response) => Ok(response.map(|body| EndpointBody::new(body, *this.endpoint))),
+            Err(SendFailed { request, error }) => {
+                let rest = this.rejoin.take();
+                let request = request.and_then(|request| Some(rest?.join(request)));
+                Err(Undelivered { request, error: error.into() })
             }
-            DeliveryProject::Refused(refused) => {
-                let (attempt, failed) = *refused.take().expect("polled after completion");
-                Poll::Ready(Err(Undelivered { request: Some(attempt), error: failed.into() }))
-            }
-        }
+        })
     }
 }

@@ -20,7 +20,6 @@ use mesh_core::{
     hold::{Hold, JoinEnd, Settle},
     outcome::{BoxError, Failure, Flags, Outcome, Sent},
 };
-use pin_project::pin_project;
 use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 use tracing::Span;
@@ -44,44 +43,44 @@ use crate::{
 /// A request in flight.
 ///
 /// Dropping it cancels the request, and the cancellation reaches the wire: the stream is reset, or the connection closed.
-#[pin_project]
 #[must_use = "futures do nothing unless polled"]
 pub struct ResponseFuture<B, P: Protocol = Http>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    #[pin]
     stage: Stage<B, P>,
     /// Set when the request is on its way, taken by its response.
     after: Option<After>,
 }
 
-#[pin_project(project = StageProject)]
-#[allow(
-    clippy::large_enum_variant,
-    reason = "nearly every call is under way, and a box would be one allocation a call"
-)]
+/// All boxed, the usual one because it is a kilobyte: whoever calls moves this future about, twice for each `async` block that
+/// awaits it.
 enum Stage<B, P: Protocol>
 where
     B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    /// For the configuration. The request is there until it comes.
-    Waiting {
-        request: Option<(Beginning, Request<B>)>,
-        caller: Arc<Caller>,
-        known: Known,
-    },
-    /// By a fault, or because its time was over before it began. What it meets is there until the delay is over.
-    HeldBack {
-        #[pin]
-        delay: Sleep,
-        met: Option<(Routed<B>, Met)>,
-    },
-    UnderWay(#[pin] <Stack<P> as Service<Routed<B>>>::Future),
+    Waiting(Box<Waiting<B>>),
+    HeldBack(Box<HeldBack<B>>),
+    UnderWay(Pin<Box<<Stack<P> as Service<Routed<B>>>::Future>>),
     /// The answer is there until it is taken.
-    Answered(Option<Result<Response<Body<P>>, Error>>),
+    Answered(Option<Box<Result<Response<Body<P>>, Error>>>),
+}
+
+/// For the configuration.
+struct Waiting<B> {
+    /// There until it comes.
+    request: Option<(Beginning, Request<B>)>,
+    caller: Arc<Caller>,
+    known: Known,
+}
+
+/// By a fault, or because its time was over before it began.
+struct HeldBack<B> {
+    delay: Pin<Box<Sleep>>,
+    /// What the request meets; there until the delay is over.
+    met: Option<(Routed<B>, Met)>,
 }
 
 /// What waits for the response.
@@ -109,14 +108,14 @@ where
     }
 
     pub(crate) fn failed(error: Error) -> Self {
-        Self { stage: Stage::Answered(Some(Err(error))), after: None }
+        Self { stage: Stage::answered(Err(error)), after: None }
     }
 
     /// There is no configuration yet.
     fn wait(caller: &Arc<Caller>, beginning: Beginning, request: Request<B>) -> Stage<B, P> {
         let options = request.extensions().get::<CallOptions>().copied().unwrap_or_default();
         let known = caller.clone().known(beginning.expiry::<B, P>(&request), options.waits_for_ready());
-        Stage::Waiting { request: Some((beginning, request)), caller: caller.clone(), known }
+        Stage::Waiting(Box::new(Waiting { request: Some((beginning, request)), caller: caller.clone(), known }))
     }
 
     /// The configuration is known: the request is routed.
@@ -129,43 +128,44 @@ where
     ) -> Stage<B, P> {
         let compiled = match state {
             State::Ready(compiled) => compiled,
-            State::Unavailable(reason) => return Stage::Answered(Some(Err(caller.unavailable(reason)))),
+            State::Unavailable(reason) => return Stage::answered(Err(caller.unavailable(reason))),
             State::Waiting => unreachable!("nobody begins before something is known"),
         };
         let span = telemetry::span(&request);
         telemetry::propagate(request.headers_mut(), &span);
-        match route::route(compiled, beginning, request) {
-            Ok(Routing::Answer(answer)) => Stage::Answered(Some(Ok(*answer))),
-            Ok(Routing::Forward(forwarding)) => Self::forward(after, span, forwarding),
-            Err(error) => Stage::Answered(Some(Err(error))),
+        match route::route(compiled, beginning, &mut request) {
+            Ok(Routing::Answer(answer)) => Stage::answered(Ok(*answer)),
+            Ok(Routing::Forward(forwarding)) => Self::forward(after, span, forwarding, request),
+            Err(error) => Stage::answered(Err(error)),
         }
     }
 
-    fn forward(after: &mut Option<After>, span: Span, forwarding: Forwarding<B>) -> Stage<B, P> {
-        let Forwarding { routed, faults, response_changes } = forwarding;
-        let cluster = &routed.facts.cluster;
-        let record = CallRecord::open(cluster.metrics(), cluster.name(), span, routed.facts.start);
+    fn forward(after: &mut Option<After>, span: Span, forwarding: Forwarding, request: Request<B>) -> Stage<B, P> {
+        let Forwarding { facts, faults, response_changes } = forwarding;
+        let (start, deadline) = (facts.start, facts.deadline);
+        let record = CallRecord::open(facts.cluster.metrics(), facts.cluster.name(), span, start);
         *after = Some(After { record, changes: response_changes });
-        let start = routed.facts.start;
-        if faults.is_none() && routed.facts.deadline.is_none_or(|deadline| deadline.at() > start) {
-            return Stage::UnderWay(stack::<P>().call(routed));
+        let routed = Routed { request, facts };
+        if faults.is_none() && deadline.is_none_or(|deadline| deadline.at() > start) {
+            return Stage::UnderWay(Box::pin(stack::<P>().call(routed)));
         }
         let until = start + faults.delay.unwrap_or_default();
-        let until = routed.facts.deadline.map_or(until, |deadline| deadline.at().min(until));
-        Stage::HeldBack { delay: tokio::time::sleep_until(until), met: Some((routed, faults)) }
+        let until = deadline.map_or(until, |deadline| deadline.at().min(until));
+        let delay = Box::pin(tokio::time::sleep_until(until));
+        Stage::HeldBack(Box::new(HeldBack { delay, met: Some((routed, faults)) }))
     }
 
     /// What follows a delay: the deadline, if that is over, else the abort, if one is due, else the endpoint.
     fn go_on(after: &mut Option<After>, routed: Routed<B>, met: &Met) -> Stage<B, P> {
         if let Some(deadline) = routed.facts.deadline.filter(|deadline| deadline.at() <= Instant::now()) {
             let after = after.take().expect("nothing was answered yet");
-            return Stage::Answered(Some(after.finish(Err(deadline.elapsed(Sent::No).into()))));
+            return Stage::answered(after.finish(Err(deadline.elapsed(Sent::No).into())));
         }
         match met.abort {
-            None => Stage::UnderWay(stack::<P>().call(routed)),
+            None => Stage::UnderWay(Box::pin(stack::<P>().call(routed))),
             Some(with) => {
                 let after = after.take().expect("nothing was answered yet");
-                Stage::Answered(Some(Ok(after.abort(local::aborted(with)))))
+                Stage::answered(Ok(after.abort(local::aborted(with))))
             }
         }
     }
@@ -179,32 +179,44 @@ where
     type Output = Result<Response<Body<P>>, Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let this = self.get_mut();
         loop {
-            let next = match this.stage.as_mut().project() {
-                StageProject::UnderWay(call) => {
-                    let result = ready!(call.poll(cx));
+            this.stage = match &mut this.stage {
+                Stage::UnderWay(call) => {
+                    let result = ready!(call.as_mut().poll(cx));
                     let after = this.after.take().expect("a response comes once");
                     return Poll::Ready(after.finish(result));
                 }
-                StageProject::Answered(answer) => return Poll::Ready(answer.take().expect("polled after completion")),
+                Stage::Answered(answer) => return Poll::Ready(*answer.take().expect("polled after completion")),
                 // From Waiting, to wherever the route leads.
-                StageProject::Waiting { request, caller, known } => match ready!(known.as_mut().poll(cx)) {
+                Stage::Waiting(waiting) => match ready!(waiting.known.as_mut().poll(cx)) {
                     Ok(state) => {
-                        let (beginning, request) = request.take().expect("it is there until the configuration comes");
-                        Self::begin(this.after, caller, &state, beginning, request)
+                        let request = waiting.request.take();
+                        let (beginning, request) = request.expect("it is there until the configuration comes");
+                        Self::begin(&mut this.after, &waiting.caller, &state, beginning, request)
                     }
-                    Err(error) => Stage::Answered(Some(Err(error))),
+                    Err(error) => Stage::answered(Err(error)),
                 },
                 // From HeldBack, when the delay or the time of the request is over.
-                StageProject::HeldBack { delay, met } => {
-                    ready!(delay.poll(cx));
-                    let (routed, met) = met.take().expect("it is there until the delay is over");
-                    Self::go_on(this.after, routed, &met)
+                Stage::HeldBack(held) => {
+                    ready!(held.delay.as_mut().poll(cx));
+                    let (routed, met) = held.met.take().expect("it is there until the delay is over");
+                    Self::go_on(&mut this.after, routed, &met)
                 }
             };
-            this.stage.set(next);
         }
+    }
+}
+
+// === impl Stage ===
+
+impl<B, P: Protocol> Stage<B, P>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn answered(answer: Result<Response<Body<P>>, Error>) -> Self {
+        Self::Answered(Some(Box::new(answer)))
     }
 }
 

@@ -11,13 +11,13 @@ use mesh_core::{
     config::HostRewrite,
     endpoint::Tried,
     outcome::BoxError,
-    retry::{Keep, Kept, Observe, Replay, Replayed, Try},
+    retry::{Govern, Governed, Keep, Kept, Observe, Replay, Replayed, Try},
 };
 use tokio::time::Instant;
 
 use super::{Attempt, AttemptRest, Facts, Routed};
 use crate::{
-    body::AttemptBody,
+    body::{AttemptBody, Outgoing},
     protocol::{Announcement, Protocol},
 };
 
@@ -48,19 +48,21 @@ impl<P> Clone for KeepRouted<P> {
     }
 }
 
-impl<B, P> Keep<Routed<B>> for KeepRouted<P>
+impl<B, P> Govern<Routed<B>> for KeepRouted<P>
 where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<BoxError>,
     P: Protocol,
 {
-    type Kept = KeptRouted<B, P>;
+    type Governed = KeptRouted<B, P>;
 
-    fn keep(&self, routed: Routed<B>, repeatable: bool) -> Self::Kept {
+    fn govern(&self, routed: Routed<B>) -> Self::Governed {
         let Routed { request, facts } = routed;
         let replay = if P::ANNOUNCES_LENGTH { Replay::new() } else { Replay::new().hide_size() };
         KeptRouted {
-            replayed: replay.keep(request, repeatable),
+            // Repeatable whatever the policy: HTTP/2 may bounce any request unprocessed, and hyper gives a sent one back to
+            // nobody.
+            replayed: replay.keep(request, true),
             dice: facts.dice,
             facts,
             tried: Tried::new(),
@@ -70,6 +72,24 @@ where
 }
 
 // === impl KeptRouted ===
+
+impl<B, P> Governed for KeptRouted<B, P>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+    P: Protocol,
+{
+    type Kept = Self;
+    type Policy = Facts;
+
+    fn kept(&mut self) -> &mut Self {
+        self
+    }
+
+    fn policy(&self) -> &Facts {
+        &self.facts
+    }
+}
 
 impl<B, P> Kept for KeptRouted<B, P>
 where
@@ -84,7 +104,7 @@ where
     }
 
     fn attempt(&mut self, this: Try) -> Option<Attempt> {
-        let mut request = self.replayed.attempt(this)?;
+        let mut request = self.replayed.attempt(this)?.map(Outgoing::from);
         // The first attempt begins with the request: one reading of the clock serves both.
         let now = if this.id == 0 { self.facts.start } else { Instant::now() };
         let announcement = Announcement {
@@ -98,14 +118,15 @@ where
             dice: Dice::new(self.dice.roll()),
             tried: self.tried.clone(),
             now,
+            breaker: Some(self.facts.priority),
             wait_for_ready: self.facts.wait_for_ready,
         };
         let rest = AttemptRest {
-            cluster: self.facts.cluster.clone(),
             priority: self.facts.priority,
             takes_hostname: matches!(self.facts.forward().host_rewrite, Some(HostRewrite::Endpoint)),
         };
-        Some(Attempt::new(request, terms, rest))
+        let cluster = self.facts.cluster.balanced().clone();
+        Some(Attempt::new(request, cluster, terms, rest))
     }
 
     fn retire(&mut self, this: Try) -> bool {
@@ -122,7 +143,7 @@ where
 }
 
 impl<B, P: Protocol> Observe<Response<AttemptBody<P>>> for KeptRouted<B, P> {
-    fn observe(&mut self, _: Try, result: &Result<Response<AttemptBody<P>>, BoxError>) {
+    fn observe(&mut self, _: Try, result: Result<&Response<AttemptBody<P>>, &BoxError>) {
         let avoids = self.facts.forward().retry.as_ref().is_some_and(|retry| retry.avoids_previous());
         let endpoint = match result {
             Ok(response) => crate::body::endpoint_of::<P>(response.body()),

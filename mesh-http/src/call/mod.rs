@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! route -> change headers -> faults -> Retry  (deadline, attempts, back-off: one timer)
-//!                                        per attempt: Limit (breaker) -> Balance (pick) -> pool -> endpoint
+//!                                        per attempt: Balance (breaker, pick) -> pool -> endpoint
 //! ```
 //!
 //! What was decided about a request travels in its type: [`Routed`] down to the retry layer, [`Attempt`] below it. The
@@ -28,10 +28,9 @@ use mesh_core::{
     cluster as core,
     config::{RequestPriority, RetryPolicy},
     deadline::{Bound, Expiry, Silence},
-    endpoint::EndpointId,
     hold::{JoinEnd, UntilEnd},
-    limit::{Breaker, Limit, LimitLayer},
-    retry::{AttemptPolicy, ReplayBody, Retry, RetryLayer},
+    limit::Breaker,
+    retry::{AttemptPolicy, Retry, RetryLayer},
 };
 use tokio::time::Instant;
 use tower_layer::Layer;
@@ -40,23 +39,21 @@ pub(crate) use self::caller::Caller;
 pub use self::{future::ResponseFuture, options::CallOptions};
 use self::{keep::KeepRouted, rules::Rules};
 use crate::{
+    body::Outgoing,
     cluster::{Cluster, Transport},
     plan::{ForwardPlan, Plan, Step},
     protocol::Protocol,
 };
 
 /// What every request of a protocol passes after it was routed.
-pub(crate) type Stack<P> = Retry<Attempts<P>, KeepRouted<P>, Rules<P>, JoinEnd, Carried, CallPolicy>;
-
-type Attempts<P> = Limit<Balanced<P>, Carried, JoinEnd>;
+pub(crate) type Stack<P> = Retry<Balanced<P>, KeepRouted<P>, Rules<P>, JoinEnd>;
 
 type Balanced<P> = Balance<Transport, Carried, Carried, UntilEnd<<P as Protocol>::Classifier>>;
 
 /// The stack; it holds nothing, since every request brings what its layers need.
 pub(crate) fn stack<P: Protocol>() -> Stack<P> {
     let balance = Balance::new(Carried, Carried, UntilEnd(P::classifier()));
-    let attempts = LimitLayer::with_policy(Carried).hold(JoinEnd).layer(balance);
-    RetryLayer::with_parts(KeepRouted::new(), Rules::new(), JoinEnd, Carried).layer(attempts)
+    RetryLayer::with_parts(KeepRouted::new(), Rules::new(), JoinEnd).layer(balance)
 }
 
 /// A request that has a route, and what was decided for all its attempts.
@@ -66,7 +63,6 @@ pub(crate) struct Routed<B> {
 }
 
 /// What was decided about a request before its first attempt.
-#[derive(Clone)]
 pub(crate) struct Facts {
     /// Always a forwarding one.
     pub(crate) plan: Arc<Plan<Arc<Cluster>>>,
@@ -79,24 +75,23 @@ pub(crate) struct Facts {
     pub(crate) priority: RequestPriority,
 }
 
-/// One attempt at a request.
-pub(crate) struct Attempt {
-    request: Request<ReplayBody>,
-    /// Taken when the attempt is balanced.
+/// One attempt at a request. Boxed, since every layer below moves it on, and would return it with every result.
+pub(crate) struct Attempt(Box<AttemptParts>);
+
+struct AttemptParts {
+    request: Request<Outgoing>,
+    /// Taken when the attempt is balanced, as are its terms.
+    cluster: Option<Arc<core::Cluster<Transport>>>,
     terms: Option<Terms>,
     rest: AttemptRest,
 }
 
 /// What an attempt is beside its request, which the transport takes and may give back. It is balanced by then.
 pub(crate) struct AttemptRest {
-    cluster: Arc<Cluster>,
     priority: RequestPriority,
     /// Whether the hostname of the endpoint replaces the authority (`auto_host_rewrite`).
     takes_hostname: bool,
 }
-
-/// What the retry layer reads of a request.
-pub(crate) struct CallPolicy(Facts);
 
 // === impl Facts ===
 
@@ -114,42 +109,34 @@ impl Facts {
     }
 }
 
-impl<B> Carries<CallPolicy> for Routed<B> {
-    fn carried(&self) -> CallPolicy {
-        CallPolicy(self.facts.clone())
-    }
-}
-
-// === impl CallPolicy ===
-
-impl AttemptPolicy for CallPolicy {
+impl AttemptPolicy for Facts {
     fn retry(&self) -> Option<&RetryPolicy> {
-        self.0.forward().retry.as_deref()
+        self.forward().retry.as_deref()
     }
 
     fn dice(&self) -> Dice {
         // Jitter and balancing must not draw the same numbers.
-        let mut dice = self.0.dice;
+        let mut dice = self.dice;
         Dice::new(!dice.roll())
     }
 
     fn budget(&self) -> Option<Breaker> {
-        Some(Breaker { limits: self.0.cluster.limits().clone(), priority: self.0.priority })
+        Some(Breaker { limits: self.cluster.limits().clone(), priority: self.priority })
     }
 
     fn deadline(&self) -> Option<Expiry> {
-        self.0.deadline
+        self.deadline
     }
 
     fn per_try(&self) -> Option<Duration> {
         // A limit at or past the whole request's says nothing (Envoy).
-        let per_try = self.0.forward().limits.per_try?;
-        let is_nearer = self.0.deadline.is_none_or(|deadline| self.0.start + per_try < deadline.at());
+        let per_try = self.forward().limits.per_try?;
+        let is_nearer = self.deadline.is_none_or(|deadline| self.start + per_try < deadline.at());
         is_nearer.then_some(per_try)
     }
 
     fn silence(&self) -> Option<Silence> {
-        let limits = &self.0.forward().limits;
+        let limits = &self.forward().limits;
         let per_try = limits.per_try_idle.map(|limit| Silence { bound: Bound::PerTryIdle, limit });
         let idle = limits.idle.map(|limit| Silence { bound: Bound::Idle, limit });
         match (per_try, idle) {
@@ -159,40 +146,41 @@ impl AttemptPolicy for CallPolicy {
     }
 
     fn is_idempotent(&self) -> bool {
-        self.0.idempotent
-    }
-
-    /// Always: HTTP/2 may bounce any request unprocessed, and hyper gives a sent one back to nobody.
-    fn is_kept(&self) -> bool {
-        true
+        self.idempotent
     }
 }
 
 // === impl Attempt ===
 
 impl Attempt {
-    fn new(request: Request<ReplayBody>, terms: Terms, rest: AttemptRest) -> Self {
-        Self { request, terms: Some(terms), rest }
+    fn new(
+        request: Request<Outgoing>,
+        cluster: Arc<core::Cluster<Transport>>,
+        terms: Terms,
+        rest: AttemptRest,
+    ) -> Self {
+        Self(Box::new(AttemptParts { request, cluster: Some(cluster), terms: Some(terms), rest }))
     }
 
     /// An endpoint was picked; where the route says so, its hostname becomes the request's authority.
     pub(crate) fn meets(&mut self, hostname: Option<&Arc<str>>) {
-        if let (true, Some(hostname)) = (self.rest.takes_hostname, hostname) {
+        if let (true, Some(hostname)) = (self.0.rest.takes_hostname, hostname) {
             // A hostname that is no authority leaves the request's own.
-            let _ = route::set_authority(&mut self.request, hostname);
+            let _ = route::set_authority(&mut self.0.request, hostname);
         }
     }
 
-    pub(crate) fn split(self) -> (Request<ReplayBody>, AttemptRest) {
-        (self.request, self.rest)
+    pub(crate) fn split(self) -> (Request<Outgoing>, AttemptRest) {
+        let AttemptParts { request, rest, .. } = *self.0;
+        (request, rest)
     }
 }
 
 // === impl AttemptRest ===
 
 impl AttemptRest {
-    pub(crate) fn join(self, request: Request<ReplayBody>) -> Attempt {
-        Attempt { request, terms: None, rest: self }
+    pub(crate) fn join(self, request: Request<Outgoing>) -> Attempt {
+        Attempt(Box::new(AttemptParts { request, cluster: None, terms: None, rest: self }))
     }
 
     pub(crate) fn priority(&self) -> RequestPriority {
@@ -200,22 +188,14 @@ impl AttemptRest {
     }
 }
 
-impl Carries<Breaker> for Attempt {
-    fn carried(&self) -> Breaker {
-        Breaker { limits: self.rest.cluster.limits().clone(), priority: self.rest.priority }
-    }
-}
-
 impl Carries<Arc<core::Cluster<Transport>>> for Attempt {
-    fn carried(&self) -> Arc<core::Cluster<Transport>> {
-        self.rest.cluster.balanced().clone()
+    fn carried(&mut self) -> Arc<core::Cluster<Transport>> {
+        self.0.cluster.take().expect("an attempt is balanced once")
     }
 }
 
 impl Attempted for Attempt {
     fn terms(&mut self) -> Terms {
-        self.terms.take().expect("an attempt is balanced once")
+        self.0.terms.take().expect("an attempt is balanced once")
     }
-
-    fn picked(&mut self, _: EndpointId) {}
 }

@@ -11,7 +11,7 @@ use mesh_core::{
 };
 
 use super::{
-    CallOptions, Facts, Routed,
+    CallOptions, Facts,
     caller::{Beginning, asked, nearer},
     faults::Met,
 };
@@ -25,23 +25,22 @@ use crate::{
 };
 
 /// What becomes of a request by its route.
-#[allow(clippy::large_enum_variant, reason = "nearly every request goes on, and a box would be one allocation a call")]
-pub(crate) enum Routing<B, P: Protocol> {
+pub(crate) enum Routing<P: Protocol> {
     /// It goes to a cluster.
-    Forward(Forwarding<B>),
+    Forward(Forwarding),
     /// It is answered here; boxed, since this is rare and a body is large.
     Answer(Box<Response<Body<P>>>),
 }
 
-/// A request that goes to a cluster, and what waits for it before and after.
-pub(crate) struct Forwarding<B> {
-    pub(crate) routed: Routed<B>,
+/// How a request goes to a cluster, and what waits for it before and after.
+pub(crate) struct Forwarding {
+    pub(crate) facts: Facts,
     pub(crate) faults: Met,
     /// Made now, as they quote the request.
     pub(crate) response_changes: Vec<RenderedMutations>,
 }
 
-/// Finds the route of `request`.
+/// Finds the route of `request`, and changes it as the route says. It stays where it is: it is large to move.
 ///
 /// # Errors
 ///
@@ -49,12 +48,12 @@ pub(crate) struct Forwarding<B> {
 pub(crate) fn route<B, P: Protocol>(
     compiled: &Compiled,
     beginning: Beginning,
-    request: Request<B>,
-) -> Result<Routing<B, P>, Error> {
+    request: &mut Request<B>,
+) -> Result<Routing<P>, Error> {
     let mut dice = beginning.dice;
     // One number a request: the same decides fractions and weights, as in Envoy.
     let roll = dice.roll();
-    let head = RequestHead::of(&request);
+    let head = RequestHead::of(request);
     let plan = compiled.table.select(&head, roll).map_err(|none| Error::new(FailureKind::NoRoute, none))?;
     match &plan.step {
         Step::Redirect(to) => {
@@ -104,8 +103,8 @@ fn forwarded<B, P: Protocol>(
     target: usize,
     named: Option<Arc<Cluster>>,
     beginning: Beginning,
-    mut request: Request<B>,
-) -> Result<Forwarding<B>, Error> {
+    request: &mut Request<B>,
+) -> Result<Forwarding, Error> {
     let Step::Forward(forward) = &plan.step else { unreachable!("the caller has matched it") };
     let options = request.extensions_mut().remove::<CallOptions>().unwrap_or_default();
     let chosen = match &forward.targets {
@@ -119,12 +118,12 @@ fn forwarded<B, P: Protocol>(
     };
 
     let mut dice = beginning.dice;
-    let head = RequestHead::of(&request);
+    let head = RequestHead::of(request);
     let faults = chosen.map_or_else(Met::default, |target| Met::draw(&target.faults, &head, &mut dice));
     let response_changes =
         chosen.map_or_else(Vec::new, |target| render(&target.response_headers, &plan, &cluster, &head));
     let asked = asked::<P>(request.headers(), &options);
-    change(&plan, forward, chosen, &cluster, &mut request)?;
+    change(&plan, forward, chosen, &cluster, request)?;
 
     let own = forward.limits.overall(asked).map(|limit| Facts::expiry(beginning.start, limit));
     let deadline = nearer(own, beginning.scoped(&options), Expiry::at);
@@ -138,7 +137,7 @@ fn forwarded<B, P: Protocol>(
         priority: options.request_priority().unwrap_or(forward.priority),
         plan,
     };
-    Ok(Forwarding { routed: Routed { request, facts }, faults, response_changes })
+    Ok(Forwarding { facts, faults, response_changes })
 }
 
 /// Changes the request as its route says: headers, then host, then path (Envoy's order).

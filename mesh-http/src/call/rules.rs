@@ -36,8 +36,11 @@ impl<B, P: Protocol> Judge<Response<B>> for Rules<P> {
         if asked {
             return Verdict::Retry(Wait::Backoff);
         }
-        let response = tried.result.as_ref().ok().copied();
-        let Verdict::Retry(wait) = HttpRules.judge(tried) else { return Verdict::Deliver };
+        let response = tried.result.ok();
+        let meets = response.map(|response| P::conditions_of_response(response.status(), response.headers()));
+        let Verdict::Retry(wait) = HttpRules.judge_meeting(meets.unwrap_or_default(), tried) else {
+            return Verdict::Deliver;
+        };
         // Looked for only now: most answers are good.
         match response.and_then(|response| P::pushback(response.headers())) {
             Some(Pushback::Stop) => Verdict::Deliver,

@@ -1,14 +1,13 @@
 //! From a few lines of code to a client.
 
-use std::{marker::PhantomData, net::SocketAddr, sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use mesh_core::config::{
-    CircuitBreakers, Cluster, ClusterEntry, ConfigError, Discovery, DnsName, Domain, Endpoint, Endpoints, HttpProtocol,
-    Listener, LoadBalancing, OutlierDetection, Policy, RetryPolicy, Route, RouteConfig, RouteMatch, Snapshot,
-    TargetState, TimeLimit, UpstreamTls, VirtualHost,
+    CircuitBreakers, Cluster, ConfigError, Endpoints, HttpProtocol, LoadBalancing, OutlierDetection, Policy,
+    RetryPolicy, RouteConfig, TimeLimit, UpstreamTls,
 };
 
-use super::Client;
+use super::{Client, IntoEndpoint, inline::Inline};
 use crate::{Error, Mesh, call::Caller, plan::Profile, protocol::Protocol};
 
 /// Builds a [`Client`].
@@ -20,10 +19,7 @@ use crate::{Error, Mesh, call::Caller, plan::Profile, protocol::Protocol};
 pub struct ClientBuilder<P> {
     target: String,
     mesh: Option<Mesh>,
-    endpoints: Vec<Result<EndpointSpec, ConfigError>>,
-    routes: Option<RouteConfig>,
-    clusters: Vec<(Cluster, Option<Endpoints>)>,
-    any_authority: bool,
+    inline: Inline,
     code: Policy,
     pins: Policy,
     preset: Policy,
@@ -32,30 +28,19 @@ pub struct ClientBuilder<P> {
     protocol: PhantomData<fn() -> P>,
 }
 
-/// Where a client of one's own code finds a service: an address, or a name to be resolved.
-#[derive(Clone, Debug)]
-pub enum EndpointSpec {
-    /// An endpoint with its address.
-    Endpoint(Endpoint),
-    /// Every address of this name is an endpoint; looked up again by its time to live.
-    Name(DnsName),
-}
-
 // === impl ClientBuilder ===
 
 impl<P: Protocol> ClientBuilder<P> {
     /// How long a call waits for the first configuration unless told otherwise.
     pub const READY_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// A client of `target`: the authority that requests name, `host` or `host:port`.
+    /// A client of `target`: the authority that requests name, `host` or `host:port`. `xds:///host:port`, as gRPC writes it
+    /// (gRFC A27), is the same target; a name of another scheme is refused.
     pub fn new(target: impl Into<String>) -> Self {
         Self {
             target: target.into(),
             mesh: None,
-            endpoints: Vec::new(),
-            routes: None,
-            clusters: Vec::new(),
-            any_authority: false,
+            inline: Inline::default(),
             code: Policy::default(),
             pins: Policy::default(),
             preset: P::preset(),
@@ -72,32 +57,34 @@ impl<P: Protocol> ClientBuilder<P> {
         self
     }
 
-    /// Sends requests to these: `ip:port`, a `SocketAddr`, an [`Endpoint`], or `name:port`, which is resolved by DNS.
+    /// Sends requests to these: `ip:port`, a `SocketAddr`, an [`Endpoint`](mesh_core::config::Endpoint), `unix:/path`, or
+    /// `name:port`, which is resolved by DNS.
     pub fn endpoints<I>(mut self, endpoints: I) -> Self
     where
         I: IntoIterator,
         I::Item: IntoEndpoint,
     {
-        self.endpoints.extend(endpoints.into_iter().map(IntoEndpoint::into_endpoint));
+        self.inline.endpoints.extend(endpoints.into_iter().map(IntoEndpoint::into_endpoint));
         self
     }
 
     /// Routes requests by these rules among the clusters that [`cluster`](Self::cluster) adds.
     pub fn routes(mut self, routes: RouteConfig) -> Self {
-        self.routes = Some(routes);
+        self.inline.routes = Some(routes);
         self
     }
 
-    /// Adds a cluster for [`routes`](Self::routes). Its endpoints may be left out where they come by DNS.
+    /// Adds a cluster for [`routes`](Self::routes). Its endpoints are left out where its
+    /// [`discovery`](Cluster::discovery) finds them: by DNS, or `Static`.
     pub fn cluster(mut self, cluster: Cluster, endpoints: impl Into<Option<Endpoints>>) -> Self {
-        self.clusters.push((cluster, endpoints.into()));
+        self.inline.clusters.push((cluster, endpoints.into()));
         self
     }
 
     /// Takes requests of every authority, not only of the target's; all go to the same endpoints. Default: others fail with
     /// NR.
     pub fn any_authority(mut self) -> Self {
-        self.any_authority = true;
+        self.inline.any_authority = true;
         self
     }
 
@@ -150,10 +137,7 @@ impl<P: Protocol> ClientBuilder<P> {
 
     /// Picks endpoints in this way.
     pub fn load_balancing(mut self, policy: LoadBalancing) -> Self {
-        match policy.validated() {
-            Ok(policy) => self.code.cluster.load_balancing = Some(policy),
-            Err(error) => self.note(error),
-        }
+        self.code.cluster.load_balancing = Some(policy);
         self
     }
 
@@ -165,16 +149,25 @@ impl<P: Protocol> ClientBuilder<P> {
 
     /// Leaves failing endpoints out for a while, by these rules.
     pub fn outlier_detection(mut self, rules: OutlierDetection) -> Self {
-        match rules.validated() {
-            Ok(rules) => self.code.cluster.outlier_detection = Some(Arc::new(rules)),
-            Err(error) => self.note(error),
-        }
+        self.code.cluster.outlier_detection = Some(Arc::new(rules));
+        self
+    }
+
+    /// Connects to an endpoint when it becomes known, as long as its cluster has at most `most`, so that the first request
+    /// there does not wait for a handshake. Default 0: the first request to an endpoint connects.
+    ///
+    /// Meant for the few services that a process is sure to call. Each endpoint gets one connection and one attempt, within
+    /// the circuit breaker's limit of connections and the connect timeout; where that fails, or the connection ends unused,
+    /// the first request connects as it would have. Where TLS has the peer prove the authority of a request (without a fixed
+    /// SNI), there is nothing to ask for before a request, and this does nothing.
+    pub fn connect_ahead(mut self, most: u32) -> Self {
+        self.code.cluster.connections.connect_ahead = Some(most);
         self
     }
 
     /// Gives up connecting after `limit`. Default: 5 s.
     pub fn connect_timeout(mut self, limit: Duration) -> Self {
-        self.code.cluster.connect_timeout = self.limit("connect_timeout", limit).and_then(TimeLimit::duration);
+        self.code.cluster.connect_timeout = Some(limit);
         self
     }
 
@@ -200,31 +193,38 @@ impl<P: Protocol> ClientBuilder<P> {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] for a value that is refused, or a target without endpoints, routes or source; and when there is no
-    /// mesh given and no tokio runtime to make one in.
-    pub fn build(mut self) -> Result<P::Client, Error>
+    /// A [`ConfigError`] for a value that is refused, an identity that the mesh does not have, or a target without
+    /// endpoints, routes or source; and when there is no mesh given and no tokio runtime to make one in. Fields are named
+    /// as they are said: `policy.cluster.connect_timeout`, `clusters[reviews].policy.tls.identity`.
+    pub fn build(self) -> Result<P::Client, Error>
     where
         P::Client: From<Client<P>>,
     {
-        if let Some(mistake) = self.mistake.take() {
+        let Self { target, mesh, inline, code, pins, mut preset, ready_timeout, mistake, .. } = self;
+        if let Some(mistake) = mistake {
             return Err(mistake.into());
         }
-        let authority = authority(&self.target)?;
-        self.preset.cluster.connections.protocol.get_or_insert(P::HTTP);
-        let mesh = match self.mesh.take() {
+        if ready_timeout.is_zero() {
+            return Err(ConfigError::new("ready_timeout", "0s", "give a time above zero").into());
+        }
+        let (name, authority) = target_name(&target)?;
+        preset.cluster.connections.protocol.get_or_insert(P::HTTP);
+        let mesh = match mesh {
             Some(mesh) => mesh,
             None => Mesh::builder().build()?,
         };
+        let checked = |field, policy: Policy| {
+            let policy = policy.validated().map_err(|error| error.within(field))?;
+            mesh.check_identities(&policy.cluster).map_err(|error| error.within("cluster").within(field))?;
+            Ok::<_, ConfigError>(policy)
+        };
         let profile = Profile {
             semantics: P::SEMANTICS,
-            pins: std::mem::take(&mut self.pins),
-            code: std::mem::take(&mut self.code),
-            preset: std::mem::take(&mut self.preset),
+            pins: checked("pin", pins)?,
+            code: checked("policy", code)?,
+            preset: checked("preset", preset)?,
         };
-        mesh.check_identities(&profile)?;
-        let name: Arc<str> = self.target.as_str().into();
-        let ready_timeout = self.ready_timeout;
-        let target = match self.snapshot(&name, &authority)? {
+        let target = match inline.snapshot(&mesh, &name, &authority)? {
             Some(snapshot) => mesh.add_code(name, profile, snapshot),
             None => mesh.add_steered(name, profile)?,
         };
@@ -235,163 +235,21 @@ impl<P: Protocol> ClientBuilder<P> {
         match TimeLimit::after(limit) {
             Ok(limit) => Some(limit),
             Err(error) => {
-                self.note(error.within(field));
+                self.mistake.get_or_insert(error.named(field));
                 None
             }
         }
     }
-
-    fn note(&mut self, error: ConfigError) {
-        self.mistake.get_or_insert(error);
-    }
-
-    /// The configuration that stands in code; none where the source of the mesh has it.
-    fn snapshot(self, name: &Arc<str>, authority: &str) -> Result<Option<Snapshot>, ConfigError> {
-        let Self { endpoints, routes, mut clusters, any_authority, .. } = self;
-        let routes = match (routes, endpoints.is_empty()) {
-            (Some(_), false) => {
-                let remedy = "give the endpoints to a cluster of the routes, by `cluster`";
-                return Err(ConfigError::new("endpoints", "set beside routes", remedy));
-            }
-            (None, true) if clusters.is_empty() => return Ok(None),
-            (None, true) => {
-                return Err(ConfigError::new(
-                    "routes",
-                    "unset beside clusters",
-                    "say which requests go to which cluster",
-                ));
-            }
-            (Some(routes), true) => routes,
-            (None, false) => {
-                clusters.push(discovered(name, endpoints)?);
-                simple_routes(name, authority, any_authority)?
-            }
-        };
-        check_clusters(&routes, &clusters)?;
-        let listener = Listener::new(name.clone(), Arc::new(routes));
-        let entries = clusters.into_iter().map(|(cluster, endpoints)| {
-            let entry = ClusterEntry { cluster: Arc::new(cluster), endpoints: endpoints.map(Arc::new) };
-            (entry.cluster.name().clone(), entry)
-        });
-        Ok(Some(Snapshot {
-            generation: 1,
-            targets: [(name.clone(), TargetState::Ready(Arc::new(listener)))].into(),
-            clusters: entries.collect(),
-        }))
-    }
 }
 
-/// Every request of the target's own authority, with any port unless it names one, to the cluster of the same name.
-fn simple_routes(name: &Arc<str>, authority: &str, any_authority: bool) -> Result<RouteConfig, ConfigError> {
-    let forward = mesh_core::config::Forward::to(mesh_core::config::ClusterChoice::One(name.clone()));
-    let route = Route::new(RouteMatch::any(), mesh_core::config::Action::Forward(forward)).named(name.clone());
-    let domains = match (any_authority, authority.contains(':')) {
-        (true, _) => vec![Domain::Any],
-        (false, true) => vec![Domain::parse(authority)?],
-        (false, false) => vec![Domain::parse(authority)?, Domain::parse(&format!("{authority}:*"))?],
-    };
-    RouteConfig::new(name.clone(), vec![VirtualHost::new(name.clone(), domains, vec![Arc::new(route)])?])
-}
-
-/// The cluster of endpoints given in code: all by address, or all by name.
-fn discovered(
-    name: &Arc<str>,
-    endpoints: Vec<Result<EndpointSpec, ConfigError>>,
-) -> Result<(Cluster, Option<Endpoints>), ConfigError> {
-    let (mut addresses, mut names) = (Vec::new(), Vec::new());
-    for (index, endpoint) in endpoints.into_iter().enumerate() {
-        match endpoint.map_err(|error| error.within(format!("endpoints[{index}]")))? {
-            EndpointSpec::Endpoint(endpoint) => addresses.push(endpoint),
-            EndpointSpec::Name(name) => names.push(name),
-        }
-    }
-    let mut cluster = Cluster::new(name.clone())?;
-    match (addresses.is_empty(), names.is_empty()) {
-        (false, true) => Ok((cluster, Some(Endpoints::flat(addresses)?))),
-        (true, false) => {
-            cluster.discovery = Discovery::StrictDns(names);
-            Ok((cluster, None))
-        }
-        _ => {
-            Err(ConfigError::new("endpoints", "addresses and names mixed", "give one kind, or two clusters and routes"))
-        }
-    }
-}
-
-fn check_clusters(routes: &RouteConfig, clusters: &[(Cluster, Option<Endpoints>)]) -> Result<(), ConfigError> {
-    let mut seen = std::collections::HashSet::new();
-    for (cluster, endpoints) in clusters {
-        if !seen.insert(cluster.name()) {
-            return Err(ConfigError::new("clusters", cluster.name(), "name each cluster once"));
-        }
-        if cluster.endpoints_name().is_some() && endpoints.as_ref().is_none_or(Endpoints::is_empty) {
-            let field = format!("clusters[{}].endpoints", cluster.name());
-            return Err(ConfigError::new(field, "none", "give at least one endpoint, or discover them by DNS"));
-        }
-    }
-    match routes.clusters().into_iter().find(|name| !seen.contains(name)) {
-        Some(missing) => Err(ConfigError::new("routes.cluster", missing, "add the cluster, by `cluster`")),
-        None => Ok(()),
-    }
-}
-
-/// The authority that a target stands for.
-fn authority(target: &str) -> Result<String, ConfigError> {
-    let refuse = || ConfigError::new("target", target, "give an authority: `host` or `host:port`");
-    let parsed: http::uri::Authority = target.parse().map_err(|_| refuse())?;
-    if parsed.as_str().contains('@') || parsed.host().is_empty() {
+/// The name of a target without gRPC's scheme, and the authority that it stands for.
+fn target_name(target: &str) -> Result<(Arc<str>, String), ConfigError> {
+    let refuse =
+        || ConfigError::new("target", target, "give an authority, `host` or `host:port`, or `xds:///` and one");
+    let name = target.strip_prefix("xds:///").unwrap_or(target);
+    let authority: http::uri::Authority = name.parse().map_err(|_| refuse())?;
+    if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err(refuse());
     }
-    Ok(parsed.as_str().to_ascii_lowercase())
-}
-
-/// What [`ClientBuilder::endpoints`] takes.
-pub trait IntoEndpoint {
-    /// Reads it.
-    ///
-    /// # Errors
-    ///
-    /// When it is neither an address nor a name with a port.
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError>;
-}
-
-impl IntoEndpoint for &str {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        if let Ok(address) = self.parse::<SocketAddr>() {
-            return address.into_endpoint();
-        }
-        let refuse = || ConfigError::new("address", self, "give `ip:port` or `name:port`");
-        let (host, port) = self.rsplit_once(':').ok_or_else(refuse)?;
-        let port = port.parse().map_err(|_| refuse())?;
-        DnsName::new(host, port).map(EndpointSpec::Name)
-    }
-}
-
-impl IntoEndpoint for String {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        self.as_str().into_endpoint()
-    }
-}
-
-impl IntoEndpoint for SocketAddr {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        Endpoint::new(self).into_endpoint()
-    }
-}
-
-impl IntoEndpoint for Endpoint {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        match self.address() {
-            mesh_core::config::Address::Socket(address) if address.port() == 0 => {
-                Err(ConfigError::new("port", 0, "give a port between 1 and 65535"))
-            }
-            _ => Ok(EndpointSpec::Endpoint(self)),
-        }
-    }
-}
-
-impl IntoEndpoint for EndpointSpec {
-    fn into_endpoint(self) -> Result<EndpointSpec, ConfigError> {
-        Ok(self)
-    }
+    Ok((name.into(), authority.as_str().to_ascii_lowercase()))
 }

@@ -1,6 +1,8 @@
 //! The client: a target, and requests to it.
 
 mod builder;
+mod endpoint;
+mod inline;
 mod plain;
 
 use std::{
@@ -8,6 +10,7 @@ use std::{
     marker::PhantomData,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,9 +24,12 @@ use mesh_core::{
 };
 use tower_service::Service;
 
-pub use self::builder::{ClientBuilder, EndpointSpec, IntoEndpoint};
+pub use self::{
+    builder::ClientBuilder,
+    endpoint::{EndpointSpec, IntoEndpoint},
+};
 use crate::{
-    Body, Error, Mesh,
+    Body, Error, Mesh, MeshStatus,
     call::{Caller, ResponseFuture},
     mesh::State,
     protocol::{Http, Protocol},
@@ -37,6 +43,9 @@ use crate::{
 ///
 /// It has the methods of hyper-util's `Client`, and is a [`tower::Service`](Service) for everything else. `P` is the protocol
 /// that is spoken over HTTP; mesh-grpc stands on this same client with its own.
+///
+/// It does not switch protocols: a 101 is an answer like any other, and neither `CONNECT` nor WebSockets get a byte stream.
+/// Routing, retries and limits are about requests, and such a stream is none.
 ///
 /// # Examples
 ///
@@ -111,6 +120,16 @@ impl<P: Protocol> Client<P> {
             State::Ready(compiled) => Some(compiled.table.explain(&RequestHead::of(request), self.caller.next_roll())),
             State::Waiting | State::Unavailable(_) => None,
         }
+    }
+
+    /// How everything stands that the client's mesh holds: [`Mesh::status`].
+    pub fn status(&self) -> MeshStatus {
+        self.mesh().status()
+    }
+
+    /// Ends the client's mesh, and with it every client of that mesh: [`Mesh::shutdown`].
+    pub async fn shutdown(&self, grace: Duration) -> bool {
+        self.mesh().shutdown(grace).await
     }
 
     /// The mesh that the client belongs to.

@@ -14,7 +14,7 @@ use std::{
 
 use mesh_core::{
     cluster::ClusterStatus,
-    config::{self, ConfigError, Snapshot, Trust},
+    config::{self, ClusterPolicy, ConfigError, IdentityName, Snapshot, Trust},
     identity::{Identities, IdentitySource, IdentityStatus},
     outcome::FailureKind,
     source::{ConfigSource, SourceStatus},
@@ -88,7 +88,7 @@ pub struct TargetStatus {
     /// Its name.
     pub name: Arc<str>,
     /// Why it has no configuration, where it has none.
-    pub lacks: Option<Arc<str>>,
+    pub unavailable: Option<Arc<str>>,
 }
 
 struct Shared {
@@ -129,12 +129,12 @@ impl Mesh {
     pub fn status(&self) -> MeshStatus {
         let registry = self.shared.registry();
         let targets = registry.targets().map(|target| {
-            let lacks = match &**target.state() {
+            let unavailable = match &**target.state() {
                 State::Waiting => Some("waiting for its configuration".into()),
                 State::Ready(_) => None,
                 State::Unavailable(reason) => Some(reason.clone()),
             };
-            TargetStatus { name: target.name.clone(), lacks }
+            TargetStatus { name: target.name.clone(), unavailable }
         });
         MeshStatus {
             source: self.shared.source.as_ref().map(|source| source.status()),
@@ -174,20 +174,22 @@ impl Mesh {
     }
 
     /// Refuses a policy that names identities which nobody registered.
-    pub(crate) fn check_identities(&self, profile: &Profile) -> Result<(), ConfigError> {
-        let contexts = [&profile.pins, &profile.code, &profile.preset].map(|policy| policy.cluster.tls.as_ref());
-        for tls in contexts.into_iter().flatten() {
-            let trusted = match tls.trust() {
-                Trust::Identity(name) => Some(name),
-                _ => None,
-            };
-            for name in tls.identity().into_iter().chain(trusted) {
-                if self.shared.parts.identities.get(name).is_none() {
-                    return Err(ConfigError::new("tls.identity", name, "register it with the mesh, by `identity`"));
-                }
-            }
+    pub(crate) fn check_identities(&self, policy: &ClusterPolicy) -> Result<(), ConfigError> {
+        let Some(tls) = &policy.tls else { return Ok(()) };
+        self.check_identity("tls.identity", tls.identity())?;
+        match tls.trust() {
+            Trust::Identity(name) => self.check_identity("tls.trust", Some(name)),
+            _ => Ok(()),
         }
-        Ok(())
+    }
+
+    fn check_identity(&self, field: &str, name: Option<&IdentityName>) -> Result<(), ConfigError> {
+        match name {
+            Some(name) if self.shared.parts.identities.get(name).is_none() => {
+                Err(ConfigError::new(field, name, "register it with the mesh, by `identity`"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Why a target is still without configuration after `waited`.
@@ -264,8 +266,8 @@ impl MeshBuilder {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] when there is no tokio runtime to work in, an identity stands twice, or no cryptography is compiled
-    /// in and none was given.
+    /// A [`ConfigError`] when there is no tokio runtime to work in, or an identity stands twice. Without cryptography (none
+    /// compiled in, none given by [`crypto`](Self::crypto)) a mesh builds, and the calls of clusters that ask for TLS fail.
     pub fn build(self) -> Result<Mesh, Error> {
         let runtime = match self.runtime {
             Some(runtime) => runtime,

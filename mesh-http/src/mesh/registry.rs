@@ -6,15 +6,12 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Weak},
 };
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    config::{self, ClusterEntry, Endpoints, Listener, Snapshot, TargetState},
+    config::{self, ClusterEntry, Discovery, Endpoints, Listener, Snapshot, TargetState},
     route::RouteTable,
     source::Interest,
 };
@@ -23,7 +20,7 @@ use tokio::sync::Notify;
 use super::Parts;
 use crate::{
     cluster::Cluster,
-    mesh::dns::Names,
+    mesh::dns::LookUps,
     plan::{Plan, Profile},
 };
 
@@ -48,9 +45,10 @@ struct Key {
 struct Entry {
     cluster: Arc<Cluster>,
     config: Arc<config::Cluster>,
+    /// What its source said they are; none where they are looked up.
     endpoints: Option<Arc<Endpoints>>,
-    /// Set once its endpoints are known, or known not to be had.
-    warm: Arc<AtomicBool>,
+    /// Set where its endpoints come by DNS.
+    look_ups: Option<LookUps>,
 }
 
 /// What a client is for: one route configuration, which may hold many hosts.
@@ -156,8 +154,10 @@ impl Registry {
         for target in self.targets().collect::<Vec<_>>() {
             target.publish(State::Unavailable("the mesh was shut down".into()));
         }
-        for (_, entry) in std::mem::take(&mut self.clusters) {
-            entry.cluster.balanced().update_endpoints(&Endpoints::none());
+        for (_, Entry { cluster, look_ups, .. }) in std::mem::take(&mut self.clusters) {
+            // They end first: nothing that they find may come after.
+            drop(look_ups);
+            cluster.update_endpoints(&Endpoints::none());
         }
     }
 
@@ -184,7 +184,7 @@ impl Registry {
         let mut warm = true;
         for name in names {
             let entry = snapshot.clusters.get(&name).map(|said| self.cluster(parts, target, said));
-            warm &= entry.is_none_or(|entry| entry.warm.load(Ordering::Acquire));
+            warm &= entry.is_none_or(Entry::is_warm);
             clusters.push((name, entry.map(|entry| entry.cluster.clone())));
         }
         // The task that warms a cluster has everything refreshed again when it is done.
@@ -202,7 +202,7 @@ impl Registry {
     fn cluster(&mut self, parts: &Parts, target: &Target, said: &ClusterEntry) -> &Entry {
         let key = Key { scope: target.scope(), name: said.cluster.name().clone() };
         let entry = self.clusters.entry(key).or_insert_with(|| Entry::new(parts, &target.profile, said));
-        entry.update(&target.profile, said);
+        entry.update(parts, &target.profile, said);
         entry
     }
 
@@ -212,7 +212,7 @@ impl Registry {
             let is_used = states.iter().any(|(scope, state)| *scope == key.scope && state.names(&key.name));
             // A cluster that warms is not in any routes yet. One that is let go of here serves the requests that have it,
             // and retires its endpoints with the last of them.
-            is_used || !entry.warm.load(Ordering::Acquire)
+            is_used || !entry.is_warm()
         });
     }
 }
@@ -222,30 +222,48 @@ impl Registry {
 impl Entry {
     fn new(parts: &Parts, profile: &Profile, said: &ClusterEntry) -> Self {
         let cluster = parts.new_cluster(profile, &said.cluster);
-        let warm = Arc::new(AtomicBool::new(true));
-        if let Some(names) = Names::of(&said.cluster.discovery, &parts.resolver, parts.next_seed()) {
-            warm.store(false, Ordering::Release);
-            parts.tasks.work(names.follow(Arc::downgrade(&cluster), warm.clone(), parts.poke.clone()));
-        }
+        let look_ups = LookUps::begin(parts, &cluster, &said.cluster.discovery, None, false);
         // No endpoints yet: the first update sets them.
-        Self { cluster, config: said.cluster.clone(), endpoints: None, warm }
+        Self { cluster, config: said.cluster.clone(), endpoints: None, look_ups }
     }
 
-    fn update(&mut self, profile: &Profile, said: &ClusterEntry) {
+    /// Whether its endpoints are known, or known not to be had.
+    fn is_warm(&self) -> bool {
+        self.look_ups.as_ref().is_none_or(LookUps::are_warm)
+    }
+
+    fn update(&mut self, parts: &Parts, profile: &Profile, said: &ClusterEntry) {
+        let has_moved = self.config.discovery != said.cluster.discovery;
+        if has_moved {
+            self.follow(parts, &said.cluster.discovery);
+        }
         if !Arc::ptr_eq(&self.config, &said.cluster) {
             self.cluster.update_policy(profile.cluster_policy(&said.cluster.policy));
             self.config = said.cluster.clone();
         }
-        let is_known = match (&self.endpoints, &said.endpoints) {
+        let endpoints = match &said.cluster.discovery {
+            Discovery::Endpoints(_) => said.endpoints.as_ref(),
+            Discovery::Static(own) => Some(own),
+            Discovery::StrictDns(names) if names.is_empty() => None,
+            // The look-ups find them.
+            Discovery::StrictDns(_) | Discovery::LogicalDns(_) => return,
+        };
+        let is_known = match (&self.endpoints, endpoints) {
             (Some(held), Some(said)) => Arc::ptr_eq(held, said),
             (None, None) => true,
             _ => false,
         };
-        if !is_known {
+        if has_moved || !is_known {
             let none = Endpoints::none();
-            self.cluster.balanced().update_endpoints(said.endpoints.as_deref().unwrap_or(&none));
-            self.endpoints = said.endpoints.clone();
+            self.cluster.update_endpoints(endpoints.map_or(&none, Arc::as_ref));
+            self.endpoints = endpoints.cloned();
         }
+    }
+
+    /// Finds the endpoints in another way from now on. Those that are known serve until others are.
+    fn follow(&mut self, parts: &Parts, discovery: &Discovery) {
+        let others_serve = self.endpoints.take().is_some_and(|endpoints| !endpoints.is_empty());
+        self.look_ups = LookUps::begin(parts, &self.cluster, discovery, self.look_ups.take(), others_serve);
     }
 }
 

@@ -5,42 +5,42 @@ use std::{
     io,
     pin::{Pin, pin},
     sync::{Arc, Weak, atomic::Ordering},
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::Body;
-use mesh_core::config::HttpProtocol;
+use mesh_core::{config::HttpProtocol, outcome::BoxError};
+use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{
-    connection::{Connection, Line, Pulse, Rest},
-    context::{PoolContext, Span},
+    connection::{Connection, Home, Line, Pulse, Rest},
+    context::Span,
     error::ConnectError,
     overhear::{Overheard, TlsEnd},
-    shared::{Shared, Slot, Version},
+    shared::{Opening, Shared, Slot, Version},
 };
 use crate::{
     conn::{self, h1, h2},
     connect::{Stream, connect_any},
-    tls::PeerName,
 };
 
-/// A connection to be. Dropping it before it has come to an end tells those who wait for it.
-pub(super) struct Attempt<B> {
-    shared: Arc<Shared<B>>,
-    context: Arc<PoolContext>,
-    id: u64,
-    lane: u64,
-    name: Option<PeerName>,
-    slot: Option<Slot<B>>,
-    tls_end: TlsEnd,
-    is_over: bool,
+/// Makes the connection that `opening` asks for, on a task of its own.
+pub(super) fn launch<B>(opening: Opening<B>)
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    let spawn = opening.context.spawn.clone();
+    spawn.spawn(Box::pin(Attempt { opening, tls_end: TlsEnd::default() }.run()));
 }
 
-/// What a request body must be.
-pub(super) type BoxError = mesh_core::outcome::BoxError;
+/// A connection that is being opened.
+struct Attempt<B> {
+    opening: Opening<B>,
+    tls_end: TlsEnd,
+}
 
 /// A driver of either version.
 enum Driver<B>
@@ -65,6 +65,17 @@ struct Watch<B> {
     is_open: bool,
 }
 
+/// The timer of a connection. It is asked when it has gone off and not at each poll, of which a request takes several: the
+/// waker that was left with it stays there.
+#[pin_project]
+struct Alarm {
+    /// None where the connection may live for ever.
+    #[pin]
+    sleep: Option<Sleep>,
+    /// The waker that was left with `sleep`.
+    wakes: Option<Waker>,
+}
+
 /// Finds out that nothing was sent for a time without a clock reading per request: it looks eight times in that time, and
 /// so notices up to an eighth later.
 struct Idle {
@@ -79,74 +90,40 @@ const TICKS: u32 = 8;
 
 // === impl Attempt ===
 
-impl<B> Attempt<B> {
-    pub(super) fn new(
-        shared: Arc<Shared<B>>,
-        context: Arc<PoolContext>,
-        (id, lane): (u64, u64),
-        name: Option<PeerName>,
-        slot: Slot<B>,
-    ) -> Self {
-        Self { shared, context, id, lane, name, slot: Some(slot), tls_end: TlsEnd::default(), is_over: false }
-    }
-
-    fn fail(&mut self, error: &ConnectError) {
-        self.is_over = true;
-        // The room that it took may be somebody else's by the time that they are told.
-        self.slot = None;
-        self.shared.not_opened(self.lane, error);
-    }
-}
-
-impl<B> Drop for Attempt<B> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            self.fail(&ConnectError::Cancelled);
-        }
-    }
-}
-
 impl<B> Attempt<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    /// Spawns it.
-    pub(super) fn launch(self) {
-        let spawn = self.context.spawn.clone();
-        spawn.spawn(Box::pin(self.run()));
-    }
-
     async fn run(mut self) {
-        let limit = self.context.connect_timeout;
+        let limit = self.opening.context.connect_timeout;
         let connected = timeout(limit, self.connect()).await.unwrap_or(Err(ConnectError::Elapsed(limit)));
         let (line, driver) = match connected {
             Ok(connected) => connected,
             Err(error) => {
                 let error = self.tls_end.get().cloned().map_or(error, ConnectError::Tls);
-                tracing::debug!(endpoint.addr = ?self.shared.addresses.first(), %error, "no connection");
-                return self.fail(&error);
+                tracing::debug!(endpoint.addr = ?self.opening.shared.addresses.first(), %error, "no connection");
+                return self.opening.fail(&error);
             }
         };
-        let slot = self.slot.take();
-        let watch = self.open(line, &driver);
-        drop(self);
+        let (watch, slot) = self.open(line, &driver);
         watch.drive(driver).await;
         drop(slot);
     }
 
     async fn connect(&self) -> Result<(Line<B>, Driver<B>), ConnectError> {
-        let io = connect_any(&self.context.connector, &self.shared.addresses).await;
+        let Opening { context, shared, .. } = &self.opening;
+        let io = connect_any(&context.connector, &shared.addresses).await;
         let io = io.map_err(|error| ConnectError::Io(Arc::new(error)))?;
         let (io, version) = self.encrypt(io).await?;
         match version {
             Version::H1 => {
-                let (sender, driver) = h1::handshake(io, &self.context.http1).await.map_err(http)?;
+                let (sender, driver) = h1::handshake(io, &context.http1).await.map_err(http)?;
                 let mut driver = Driver::H1(Box::new(driver));
                 begin(&mut driver, |_| sender.is_ready()).await?;
                 Ok((Line::H1(sender.into()), driver))
             }
             Version::H2 => {
-                let (sender, driver) = h2::handshake(io, &self.context.http2).await.map_err(http)?;
+                let (sender, driver) = h2::handshake(io, &context.http2).await.map_err(http)?;
                 let mut driver = Driver::H2(Box::new(driver));
                 begin(&mut driver, Driver::has_heard).await?;
                 Ok((Line::H2(sender), driver))
@@ -156,8 +133,9 @@ where
 
     /// Shakes hands where TLS is configured, and finds out what to speak.
     async fn encrypt(&self, io: Stream) -> Result<(Stream, Version), ConnectError> {
-        let protocol = self.context.protocol;
-        let (Some(tls), Some(name)) = (&self.context.tls, &self.name) else {
+        let Opening { context, name, .. } = &self.opening;
+        let protocol = context.protocol;
+        let (Some(Ok(tls)), Some(name)) = (&context.tls, name) else {
             let version = if protocol == HttpProtocol::Http2 { Version::H2 } else { Version::H1 };
             return Ok((io, version));
         };
@@ -166,14 +144,14 @@ where
         Ok((Box::new(Overheard::new(stream, self.tls_end.clone())), version))
     }
 
-    /// Makes the connection known.
-    fn open(&mut self, line: Line<B>, driver: &Driver<B>) -> Watch<B> {
-        let place = (self.id, self.lane);
-        let tls_end = self.tls_end.clone();
-        let connection = Arc::new(Connection::new(place, self.shared.clone(), line, tls_end, &self.context));
-        self.is_over = true;
-        self.shared.opened(&connection);
-        Watch::new(&connection, self.context.span(self.id), driver)
+    /// Makes the connection known. It counts as a socket until the slot is dropped.
+    fn open(self, line: Line<B>, driver: &Driver<B>) -> (Watch<B>, Option<Slot<B>>) {
+        let Self { opening, tls_end } = self;
+        let (shared, span) = (opening.shared.clone(), opening.context.span(opening.id));
+        let place = (opening.id, opening.lane);
+        let connection = Arc::new(Connection::new(place, shared.clone(), line, tls_end, &opening.context));
+        let slot = opening.succeed(&connection);
+        (Watch::new(shared, &connection, span, driver), slot)
     }
 }
 
@@ -241,7 +219,7 @@ impl<B> Watch<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    fn new(connection: &Arc<Connection<B>>, span: Span, driver: &Driver<B>) -> Self {
+    fn new(shared: Arc<Shared<B>>, connection: &Arc<Connection<B>>, span: Span, driver: &Driver<B>) -> Self {
         let now = Instant::now();
         let idle = |limit: Duration| {
             let tick = limit / TICKS;
@@ -249,7 +227,7 @@ where
         };
         Self {
             connection: Arc::downgrade(connection),
-            shared: connection.shared.clone(),
+            shared,
             lane: connection.lane,
             pulse: connection.pulse.clone(),
             expires: span.age.and_then(|age| now.checked_add(age)),
@@ -261,12 +239,15 @@ where
 
     /// Runs the connection to its end.
     async fn drive(mut self, mut driver: Driver<B>) {
-        let mut timer = pin!(self.next_look().map(sleep_until));
+        let mut alarm = pin!(Alarm::at(self.next_look()));
         let ended = poll_fn(|cx| {
             if let Driver::H1(_) = driver {
                 self.pulse.driver.register(cx.waker());
             }
-            self.poll_timer(timer.as_mut(), cx);
+            while alarm.as_mut().poll(cx).is_ready() {
+                self.look_at_clock(Instant::now());
+                alarm.set(Alarm::at(self.next_look()));
+            }
             let polled = driver.poll(cx);
             self.look(&driver);
             polled
@@ -281,32 +262,23 @@ where
     fn look(&mut self, driver: &Driver<B>) {
         match driver {
             Driver::H1(_) if self.pulse.rest() == Rest::No => {}
-            Driver::H1(_) => self.with_connection(|connection| connection.shared.look_at_rest(connection)),
+            Driver::H1(_) => self.with_connection(|shared, connection| shared.look_at_rest(connection)),
             Driver::H2(driver) => {
                 if self.is_open && !driver.is_open() {
                     self.is_open = false;
-                    self.with_connection(|connection| connection.shared.retire_connection(connection));
+                    self.with_connection(|_, connection| connection.retire_at_home());
                 }
                 let before = std::mem::replace(&mut self.max_streams, driver.max_streams());
-                if self.max_streams > before {
-                    self.shared.stream_ended(self.lane);
+                if self.max_streams > before && self.shared.is_awaited() {
+                    self.shared.clone().stream_freed(self.lane);
                 }
             }
         }
     }
 
-    fn with_connection(&self, act: impl FnOnce(&Arc<Connection<B>>)) {
+    fn with_connection(&self, act: impl FnOnce(&Arc<Shared<B>>, &Arc<Connection<B>>)) {
         if let Some(connection) = self.connection.upgrade() {
-            act(&connection);
-        }
-    }
-
-    fn poll_timer(&mut self, mut timer: Pin<&mut Option<Sleep>>, cx: &mut Context<'_>) {
-        while let Some(sleep) = timer.as_mut().as_pin_mut()
-            && sleep.poll(cx).is_ready()
-        {
-            self.look_at_clock(Instant::now());
-            timer.set(self.next_look().map(sleep_until));
+            act(&self.shared, &connection);
         }
     }
 
@@ -318,16 +290,17 @@ where
     fn look_at_clock(&mut self, now: Instant) {
         if self.expires.is_some_and(|expires| expires <= now) {
             self.expires = None;
-            self.with_connection(|connection| connection.shared.retire_connection(connection));
+            self.with_connection(|_, connection| connection.retire_at_home());
         }
-        if let Some(idle) = &mut self.idle
-            && idle.next <= now
-            && let Some(connection) = self.connection.upgrade()
-        {
-            let uses = self.pulse.uses.load(Ordering::Relaxed);
-            if idle.is_over(uses, self.shared.is_idle(&connection), now) {
-                self.shared.retire_connection(&connection);
-            }
+        let Some(idle) = self.idle.as_mut().filter(|idle| idle.next <= now) else { return };
+        let Some(connection) = self.connection.upgrade() else {
+            // It was let go of and ends by itself. A look that is due and never done would be due again at once.
+            self.idle = None;
+            return;
+        };
+        let uses = self.pulse.uses.load(Ordering::Relaxed);
+        if idle.is_over(uses, self.shared.is_idle(&connection), now) {
+            connection.retire_at_home();
         }
     }
 }
@@ -335,8 +308,32 @@ where
 impl<B> Drop for Watch<B> {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.upgrade() {
-            self.shared.retire_connection(&connection);
+            connection.retire_at_home();
         }
+    }
+}
+
+// === impl Alarm ===
+
+impl Alarm {
+    fn at(time: Option<Instant>) -> Self {
+        Self { sleep: time.map(sleep_until), wakes: None }
+    }
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let Some(sleep) = this.sleep.as_pin_mut() else { return Poll::Pending };
+        let is_set = this.wakes.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if is_set && !sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        let polled = sleep.poll(cx);
+        *this.wakes = Some(cx.waker().clone());
+        polled
     }
 }
 

@@ -21,6 +21,8 @@ use crate::conn;
 #[derive(Debug)]
 pub struct PoolBody {
     incoming: Incoming,
+    /// Taken when the body has ended or broken. That it is gone is also how the end is known: asking hyper takes a lock of
+    /// the connection's, and everything that watches a body asks.
     occupied: Option<Occupied>,
 }
 
@@ -55,7 +57,7 @@ impl Body for PoolBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.occupied.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {

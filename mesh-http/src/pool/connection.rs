@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-use super::{context::PoolContext, overhear::TlsEnd, shared::Shared, target::HostCache};
+use super::{context::PoolContext, overhear::TlsEnd, target::HostCache};
 use crate::conn::{h1, h2};
 
 /// A connection that is open. Its sender lives in it, so the driver ends once nobody holds it: neither the pool nor a
@@ -19,7 +19,7 @@ pub(super) struct Connection<B> {
     pub(super) id: u64,
     /// The number of its lane.
     pub(super) lane: u64,
-    pub(super) shared: Arc<Shared<B>>,
+    home: Arc<dyn Home<B>>,
     pub(super) line: Line<B>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) host: HostCache,
@@ -29,6 +29,22 @@ pub(super) struct Connection<B> {
     pub(super) max_requests: Option<u32>,
     /// It takes nothing new.
     retired: AtomicBool,
+}
+
+/// Whom a connection belongs to, and who is told when a use of it has ended. Its pool; a trait, so that connections need not
+/// know what a pool is.
+pub(super) trait Home<B>: Send + Sync {
+    /// An HTTP/1 connection has carried a response to its end.
+    fn give_back(self: Arc<Self>, connection: Arc<Connection<B>>);
+
+    /// A connection takes nothing new from now on. What it carries finishes.
+    fn retire_connection(self: Arc<Self>, connection: &Arc<Connection<B>>);
+
+    /// Whether requests wait. In one order with the claims of streams.
+    fn is_awaited(&self) -> bool;
+
+    /// A stream of this lane can be had.
+    fn stream_freed(self: Arc<Self>, lane: u64);
 }
 
 /// Its sender.
@@ -87,7 +103,7 @@ pub(super) trait Release: Send + Sync {
 impl<B> Connection<B> {
     pub(super) fn new(
         (id, lane): (u64, u64),
-        shared: Arc<Shared<B>>,
+        home: Arc<dyn Home<B>>,
         line: Line<B>,
         tls_end: TlsEnd,
         context: &PoolContext,
@@ -95,7 +111,7 @@ impl<B> Connection<B> {
         Self {
             id,
             lane,
-            shared,
+            home,
             line,
             pulse: Arc::default(),
             host: HostCache::default(),
@@ -198,14 +214,19 @@ impl<B: Send + 'static> Release for Connection<B> {
 
 impl<B> Connection<B> {
     fn give_up(self: Arc<Self>, is_clean: bool) {
-        let shared = self.shared.clone();
         match &self.line {
             // Its last use went to somebody who did not take it.
-            Line::H2(_) if self.is_spent() => shared.retire_connection(&self),
-            Line::H2(_) => shared.stream_ended(self.lane),
-            Line::H1(_) if is_clean => shared.give_back(self),
-            Line::H1(_) => shared.retire_connection(&self),
+            Line::H2(_) if self.is_spent() => self.retire_at_home(),
+            Line::H2(_) if self.home.is_awaited() => self.home.clone().stream_freed(self.lane),
+            Line::H2(_) => {}
+            Line::H1(_) if is_clean => self.home.clone().give_back(self),
+            Line::H1(_) => self.retire_at_home(),
         }
+    }
+
+    /// Takes nothing new from now on.
+    pub(super) fn retire_at_home(self: &Arc<Self>) {
+        self.home.clone().retire_connection(self);
     }
 }
 
@@ -249,7 +270,7 @@ impl<B> Lease<B> {
     pub(super) fn connection(&mut self) -> &Arc<Connection<B>> {
         let connection = self.connection.as_ref().expect("it is taken only when the lease ends");
         if !self.is_used && connection.is_spent() {
-            connection.shared.retire_connection(connection);
+            connection.retire_at_home();
         }
         self.is_used = true;
         connection
@@ -268,8 +289,8 @@ pub(super) fn mark(max_streams: usize) -> usize {
 }
 
 impl<B: Send + 'static> Lease<B> {
-    /// Passes it on to the response.
-    pub(super) fn into_occupied(mut self) -> Occupied {
+    /// Passes the connection on to the response.
+    pub(super) fn occupy(&mut self) -> Occupied {
         let connection = self.connection.take().map(|connection| connection as Arc<dyn Release>);
         Occupied { connection, claim: self.claim.take() }
     }

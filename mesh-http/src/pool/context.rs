@@ -11,7 +11,7 @@ use mesh_core::{
 use crate::{
     conn::{Http1Options, Http2Options, KeepAlive},
     connect::Connect,
-    tls::Connector,
+    tls::{Connector, TlsError},
 };
 
 /// How the pools of a cluster open, limit and keep connections; immutable, and replaced whole by
@@ -21,7 +21,8 @@ pub struct PoolContext {
     pub(super) connector: Arc<dyn Connect>,
     pub(super) spawn: Arc<dyn Spawn>,
     pub(super) limits: Arc<Limits>,
-    pub(super) tls: Option<Connector>,
+    /// None is plaintext; an error is TLS that was asked for and cannot be had.
+    pub(super) tls: Option<Result<Connector, TlsError>>,
     pub(super) connect_timeout: Duration,
     pub(super) protocol: HttpProtocol,
     pub(super) max_per_endpoint: Option<u32>,
@@ -93,8 +94,7 @@ impl PoolContext {
         self.http2.keep_alive = policy.keep_alive_interval.and_then(TimeLimit::duration).map(|interval| KeepAlive {
             interval,
             timeout: policy.keep_alive_timeout.unwrap_or(Self::KEEP_ALIVE_TIMEOUT),
-            // As Envoy does; whoever sets an interval has asked for it.
-            while_idle: true,
+            while_idle: policy.keep_alive_while_idle.unwrap_or(false),
         });
         self
     }
@@ -109,7 +109,14 @@ impl PoolContext {
     /// Encrypts every connection, never less. The connector should offer [`alpn`](Self::alpn).
     #[must_use]
     pub fn tls(mut self, connector: Connector) -> Self {
-        self.tls = Some(connector);
+        self.tls = Some(Ok(connector));
+        self
+    }
+
+    /// Opens no connection, and fails every request with `error`: for TLS that is asked for and cannot be had.
+    #[must_use]
+    pub fn no_tls(mut self, error: TlsError) -> Self {
+        self.tls = Some(Err(error));
         self
     }
 

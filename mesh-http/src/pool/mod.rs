@@ -13,7 +13,8 @@
 //!
 //! # Lazy
 //!
-//! A pool holds no connection, no task and no memory to speak of until a request comes. Opening a connection and driving it
+//! A pool holds no connection, no task and no memory to speak of until a request comes, or somebody who expects one says
+//! [`connect_ahead`](Pool::connect_ahead). Opening a connection and driving it
 //! is one task, spawned through the injected [`Spawn`], so handshakes never run on the task of a request. A failed attempt
 //! is told to all who wait; nothing tries again until a request asks.
 //!
@@ -42,17 +43,18 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use http::Request;
 use http_body::Body;
-use mesh_core::config::{Address, RequestPriority};
-
-use self::{
-    attempt::{Attempt, BoxError},
-    shared::Shared,
+use mesh_core::{
+    config::{Address, RequestPriority},
+    outcome::BoxError,
 };
+
+use self::shared::Shared;
 pub use self::{
     body::PoolBody,
     context::{PoolContext, Spawn, Task},
     error::{ConnectError, SendFailed},
     send::Sending,
+    shared::PoolFigures,
 };
 
 /// The connections to one endpoint. `B` is the one type of request bodies that they carry.
@@ -68,26 +70,6 @@ pub struct Ask {
     pub priority: RequestPriority,
 }
 
-/// What a pool has at a moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PoolFigures {
-    /// Connections, from ready to closed; those that finish what they have included.
-    pub connections: usize,
-    /// Connections being opened.
-    pub connecting: usize,
-    /// Connections without a request.
-    pub idle: usize,
-    /// Requests that wait for a connection.
-    pub pending: usize,
-    /// Streams in flight on HTTP/2 connections that take requests.
-    pub streams: usize,
-    /// Connections that became ready, since the pool was made.
-    pub opened: u64,
-    /// Attempts to connect that failed, since the pool was made.
-    pub failed: u64,
-}
-
 // === impl Pool ===
 
 impl<B> Pool<B>
@@ -96,7 +78,7 @@ where
 {
     /// A pool for the endpoint that listens at `addresses`, tried in order (happy eyeballs), and bears `hostname`.
     pub fn new(context: Arc<PoolContext>, addresses: impl Into<Box<[Address]>>, hostname: Option<Arc<str>>) -> Self {
-        Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, Attempt::launch)) }
+        Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, attempt::launch)) }
     }
 
     /// Sends `request` over a connection that is ready, or waits for one in turn.
@@ -115,7 +97,8 @@ where
 
 impl<B> Pool<B> {
     /// Opens a connection if there is none, so that the first request finds one. Does nothing where the peer has to prove
-    /// the authority of a request, which is not known yet.
+    /// the authority of a request, which is not known yet, nor where the cluster's limit of connections is reached. A failure
+    /// is counted and told to the requests that wait by then; nothing tries again until one asks.
     pub fn connect_ahead(&self) {
         self.shared.connect_ahead();
     }

@@ -12,10 +12,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use mesh_core::{config::RequestPriority, outcome::Failed};
+use mesh_core::{
+    config::RequestPriority,
+    outcome::{BoxError, Failed},
+};
 
 use super::{
-    attempt::BoxError,
     body::PoolBody,
     connection::{Lease, Line, lock},
     error::{self, ConnectError, SendFailed},
@@ -30,6 +32,7 @@ use crate::conn::{ErrorKind, SendError};
 /// Polling it after it has ended panics, as with any future of an `async fn`.
 #[must_use = "futures do nothing unless polled"]
 pub struct Sending<B> {
+    shared: Arc<Shared<B>>,
     stage: Stage<B>,
     priority: RequestPriority,
     /// How often the request came back from a connection that had closed.
@@ -72,23 +75,13 @@ where
             Some(lease) => Stage::Calling(Call::start(lease, request)),
             None => Stage::acquire(shared, request, priority, None),
         };
-        Self { stage, priority, bounces: 0 }
+        Self { shared: shared.clone(), stage, priority, bounces: 0 }
     }
 
-    /// From calling: the response is there, or the call has failed, or the request came back and goes on elsewhere.
-    fn answered(
-        &mut self,
-        call: Call<B>,
-        answer: Result<Response<Incoming>, SendError<B>>,
-    ) -> Option<Result<Response<PoolBody>, SendFailed<B>>> {
+    /// From calling: the call has failed, or the request came back and goes on elsewhere.
+    #[cold]
+    fn failed(&mut self, call: Call<B>, mut failed: SendError<B>) -> Option<SendFailed<B>> {
         let Call { mut lease, undo, .. } = call;
-        let mut failed = match answer {
-            Ok(response) => {
-                let occupied = lease.into_occupied();
-                return Some(Ok(response.map(|body| PoolBody::new(body, occupied))));
-            }
-            Err(failed) => failed,
-        };
         let request = failed.take_request().map(|mut request| {
             undo.restore(&mut request);
             request
@@ -97,13 +90,13 @@ where
         let is_stale = failed.kind() == ErrorKind::Closed && !is_first && self.bounces < MAX_BOUNCES;
         let connection = lease.connection().clone();
         if failed.kind() == ErrorKind::Closed {
-            connection.shared.retire_connection(&connection);
+            connection.retire_at_home();
         }
         drop(lease);
         match request {
             Some(request) if is_stale => {
                 self.bounces += 1;
-                self.stage = Stage::acquire(&connection.shared, request, self.priority, None);
+                self.stage = Stage::acquire(&self.shared, request, self.priority, None);
                 None
             }
             request => {
@@ -113,7 +106,7 @@ where
                     None if is_first => error::failed(failed.into_error(), sent),
                     None => error::severed(failed.into_error(), sent),
                 };
-                Some(Err(SendFailed { request, error }))
+                Some(SendFailed { request, error })
             }
         }
     }
@@ -135,13 +128,19 @@ where
                     let Stage::Waiting(waiting) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
                     this.stage = waiting.told(news.ok(), this.priority);
                 }
-                Stage::Calling(call) => {
-                    let answer = ready!(call.answer.as_mut().poll(cx));
-                    let Stage::Calling(call) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
-                    if let Some(result) = this.answered(call, answer) {
-                        return Poll::Ready(result);
+                Stage::Calling(call) => match ready!(call.answer.as_mut().poll(cx)) {
+                    Ok(response) => {
+                        let occupied = call.lease.occupy();
+                        this.stage = Stage::Over;
+                        return Poll::Ready(Ok(response.map(|body| PoolBody::new(body, occupied))));
                     }
-                }
+                    Err(failed) => {
+                        let Stage::Calling(call) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
+                        if let Some(failed) = this.failed(call, failed) {
+                            return Poll::Ready(Err(failed));
+                        }
+                    }
+                },
                 Stage::Failed(_) => {
                     let Stage::Failed(failed) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
                     return Poll::Ready(Err(*failed));
@@ -171,7 +170,7 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     fn acquire(shared: &Arc<Shared<B>>, request: Request<B>, priority: RequestPriority, place: Option<u64>) -> Self {
-        match shared.acquire(target::host_of(&request), priority, place) {
+        match shared.acquire(|| target::host_of(&request), priority, place) {
             Ok(Acquired::Lease(lease)) => Self::Calling(Call::start(lease, request)),
             Ok(Acquired::Wait(ticket)) => Self::Waiting(Box::new(Waiting { request, ticket })),
             Err(error) => Self::failed(request, error),

@@ -22,13 +22,11 @@ use mesh_core::{
 use tokio::sync::oneshot;
 
 use super::{
-    PoolFigures,
-    attempt::Attempt,
-    connection::{Connection, Lease, Rest, lock, mark},
+    connection::{Connection, Home, Lease, Rest, lock, mark},
     context::PoolContext,
     error::{self, ConnectError},
 };
-use crate::tls::{PeerName, TlsError};
+use crate::tls::PeerName;
 
 /// What the handles, requests and tasks of one pool share.
 pub(super) struct Shared<B> {
@@ -41,7 +39,27 @@ pub(super) struct Shared<B> {
     failed: AtomicU64,
     state: Mutex<State<B>>,
     /// Starts to connect. A pointer, so that nothing but the making of a pool needs to know what a body is.
-    launch: fn(Attempt<B>),
+    launch: fn(Opening<B>),
+}
+
+/// What a pool has at a moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolFigures {
+    /// Connections, from ready to closed; those that finish what they have included.
+    pub connections: usize,
+    /// Connections being opened.
+    pub connecting: usize,
+    /// Connections without a request.
+    pub idle: usize,
+    /// Requests that wait for a connection.
+    pub pending: usize,
+    /// Streams in flight on HTTP/2 connections that take requests.
+    pub streams: usize,
+    /// Connections that became ready, since the pool was made.
+    pub opened: u64,
+    /// Attempts to connect that failed, since the pool was made.
+    pub failed: u64,
 }
 
 /// What a request reads without a lock: the HTTP/2 connections that take requests.
@@ -125,9 +143,22 @@ pub(super) struct Slot<B> {
     permit: Option<Permit>,
 }
 
+/// A connection to be, for whoever makes it. Dropping it before it has come to an end tells those who wait for it.
+pub(super) struct Opening<B> {
+    pub(super) shared: Arc<Shared<B>>,
+    pub(super) context: Arc<PoolContext>,
+    pub(super) id: u64,
+    pub(super) lane: u64,
+    /// Who the peer has to be.
+    pub(super) name: Option<PeerName>,
+    /// Taken with the connection when it is ready, and dropped when there is none.
+    slot: Option<Slot<B>>,
+    is_over: bool,
+}
+
 /// What is left to do when the lock is free again.
 struct After<B> {
-    attempts: Vec<Attempt<B>>,
+    attempts: Vec<Opening<B>>,
     leases: Vec<Lease<B>>,
 }
 
@@ -138,7 +169,7 @@ impl<B> Shared<B> {
         context: Arc<PoolContext>,
         addresses: Box<[Address]>,
         hostname: Option<Arc<str>>,
-        launch: fn(Attempt<B>),
+        launch: fn(Opening<B>),
     ) -> Self {
         let is_keyed = is_keyed(&context, hostname.as_deref());
         let state = State { context, lanes: Vec::new(), learned: None, sockets: 0, is_retired: false, last_id: 0 };
@@ -169,14 +200,14 @@ impl<B> Shared<B> {
     }
 
     /// A connection for a request to `host`, or a place in the queue: at its end, or where its `place` was before.
-    pub(super) fn acquire(
+    pub(super) fn acquire<'h>(
         self: &Arc<Self>,
-        host: Option<&str>,
+        host: impl FnOnce() -> Option<&'h str>,
         priority: RequestPriority,
         place: Option<u64>,
     ) -> Result<Acquired<B>, Failed> {
         self.with(|state, after| {
-            let at = state.lane(self, host).map_err(error::unsendable)?;
+            let at = state.lane(self, host)?;
             let lane = &mut state.lanes[at];
             let is_next = lane.waiting.front().is_none_or(|first| place.is_some_and(|place| place < first.id));
             if is_next && let Some(lease) = lane.check_out() {
@@ -203,11 +234,15 @@ impl<B> Shared<B> {
             if state.is_retired || is_keyed(&state.context, self.hostname.as_deref()) {
                 return;
             }
-            // There is one key, and it was accepted when the configuration was; a name that is none fails the requests.
-            let Ok(at) = state.lane(self, None) else { return };
+            // What is wrong with the configuration fails the requests.
+            let Ok(at) = state.lane(self, || None) else { return };
             let lane = &state.lanes[at];
-            if lane.connecting == 0 && !lane.has_usable() {
-                self.attempt(state, at, RequestPriority::Default, after);
+            if lane.connecting > 0 || lane.has_usable() {
+                return;
+            }
+            // Nobody waits, so this one has no claim to be the exception to the limit.
+            if let Ok(permit) = state.context.limits.connection(RequestPriority::Default) {
+                self.order(state, at, permit, after);
             }
         });
     }
@@ -227,7 +262,7 @@ impl<B> Shared<B> {
     }
 
     /// A connection is ready. One that nobody wants any more ends with the caller's handle.
-    pub(super) fn opened(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
+    fn opened(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.with(|state, after| {
             let Some(at) = state.position(connection.lane) else { return connection.retire() };
@@ -251,37 +286,13 @@ impl<B> Shared<B> {
     }
 
     /// No connection could be made: all who wait in the lane are told, as in Envoy, so that they may go elsewhere.
-    pub(super) fn not_opened(self: &Arc<Self>, lane: u64, error: &ConnectError) {
+    fn not_opened(self: &Arc<Self>, lane: u64, error: &ConnectError) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         self.with(|state, after| {
             let Some(at) = state.position(lane) else { return };
             state.lanes[at].connecting -= 1;
             self.dismiss(&mut state.lanes[at], after, || News::Failed(error.failed()));
         });
-    }
-
-    /// An HTTP/1 connection has carried a response to its end.
-    pub(super) fn give_back(self: &Arc<Self>, connection: Arc<Connection<B>>) {
-        let is_ready = self.with(|state, after| {
-            if !connection.is_usable() {
-                self.remove(state, &connection, after);
-                return true;
-            }
-            let Some(at) = state.position(connection.lane) else { return true };
-            connection.pulse.set_rest(Rest::Short);
-            let is_ready = connection.is_h1_ready();
-            if is_ready {
-                connection.pulse.set_rest(Rest::No);
-                state.lanes[at].idle.push(connection.clone());
-                self.pump(state, at, after);
-            } else {
-                state.lanes[at].resting += 1;
-            }
-            is_ready
-        });
-        if !is_ready {
-            connection.pulse.driver.wake();
-        }
     }
 
     /// The driver of a connection that rests has been polled.
@@ -304,24 +315,6 @@ impl<B> Shared<B> {
             }
             self.pump(state, at, after);
         });
-    }
-
-    /// An HTTP/2 stream has ended, or one more is permitted.
-    pub(super) fn stream_ended(self: &Arc<Self>, lane: u64) {
-        if self.waiting.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        self.with(|state, after| {
-            if let Some(at) = state.position(lane) {
-                self.pump(state, at, after);
-            }
-        });
-    }
-
-    /// A connection takes nothing new from now on. What it carries finishes.
-    pub(super) fn retire_connection(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
-        connection.retire();
-        self.with(|state, after| self.remove(state, connection, after));
     }
 
     /// Whether no request uses a connection. One may at any moment; a connection that is retired by then carries it still.
@@ -438,13 +431,26 @@ impl<B> Shared<B> {
             Err(_) if is_first => limits.first_connection(priority),
             _ => return false,
         };
+        self.order(state, at, permit, after);
+        true
+    }
+
+    /// Has a connection opened.
+    fn order(self: &Arc<Self>, state: &mut State<B>, at: usize, permit: Permit, after: &mut After<B>) {
         state.sockets += 1;
         let id = state.next_id();
         let lane = &mut state.lanes[at];
         lane.connecting += 1;
         let slot = Slot { shared: self.clone(), permit: Some(permit) };
-        after.attempts.push(Attempt::new(self.clone(), state.context.clone(), (id, lane.id), lane.name.clone(), slot));
-        true
+        after.attempts.push(Opening {
+            shared: self.clone(),
+            context: state.context.clone(),
+            id,
+            lane: lane.id,
+            name: lane.name.clone(),
+            slot: Some(slot),
+            is_over: false,
+        });
     }
 
     fn remove(self: &Arc<Self>, state: &mut State<B>, connection: &Arc<Connection<B>>, after: &mut After<B>) {
@@ -484,9 +490,51 @@ impl<B> Shared<B> {
     }
 }
 
+impl<B: Send + 'static> Home<B> for Shared<B> {
+    fn give_back(self: Arc<Self>, connection: Arc<Connection<B>>) {
+        let is_ready = self.with(|state, after| {
+            if !connection.is_usable() {
+                self.remove(state, &connection, after);
+                return true;
+            }
+            let Some(at) = state.position(connection.lane) else { return true };
+            connection.pulse.set_rest(Rest::Short);
+            let is_ready = connection.is_h1_ready();
+            if is_ready {
+                connection.pulse.set_rest(Rest::No);
+                state.lanes[at].idle.push(connection.clone());
+                self.pump(state, at, after);
+            } else {
+                state.lanes[at].resting += 1;
+            }
+            is_ready
+        });
+        if !is_ready {
+            connection.pulse.driver.wake();
+        }
+    }
+
+    fn retire_connection(self: Arc<Self>, connection: &Arc<Connection<B>>) {
+        connection.retire();
+        self.with(|state, after| self.remove(state, connection, after));
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    fn stream_freed(self: Arc<Self>, lane: u64) {
+        self.with(|state, after| {
+            if let Some(at) = state.position(lane) {
+                self.pump(state, at, after);
+            }
+        });
+    }
+}
+
 /// Whether connections are for one authority each. Elsewhere they are interchangeable.
 fn is_keyed(context: &PoolContext, hostname: Option<&str>) -> bool {
-    context.tls.as_ref().is_some_and(|tls| tls.asks_for_authority(hostname))
+    matches!(&context.tls, Some(Ok(tls)) if tls.asks_for_authority(hostname))
 }
 
 fn is_for(key: &Key, host: Option<&str>) -> bool {
@@ -531,14 +579,19 @@ impl<B> State<B> {
     }
 
     /// The lane for requests to `host`.
-    fn lane(&mut self, shared: &Shared<B>, host: Option<&str>) -> Result<usize, TlsError> {
+    fn lane<'h>(&mut self, shared: &Shared<B>, host: impl FnOnce() -> Option<&'h str>) -> Result<usize, Failed> {
+        let tls = match &self.context.tls {
+            Some(Err(error)) => return Err(ConnectError::Tls(error.clone()).failed()),
+            Some(Ok(tls)) => Some(tls),
+            None => None,
+        };
         let hostname = shared.hostname.as_deref();
-        let key = host.filter(|_| is_keyed(&self.context, hostname));
+        let key = if is_keyed(&self.context, hostname) { host() } else { None };
         if let Some(at) = self.lanes.iter().position(|lane| is_for(&lane.key, key)) {
             return Ok(at);
         }
-        let tls = self.context.tls.as_ref();
-        let name = tls.map(|tls| tls.peer_name(key.unwrap_or_default(), hostname)).transpose()?;
+        let name = tls.map(|tls| tls.peer_name(key.unwrap_or_default(), hostname));
+        let name = name.transpose().map_err(error::unsendable)?;
         let id = self.next_id();
         let streams = self.context.http2.initial_streams.max(1);
         self.lanes.push(Lane::new(id, key.map(Into::into), name, streams));
@@ -648,6 +701,33 @@ impl<B> Drop for Ticket<B> {
     fn drop(&mut self) {
         // A lease that was granted but not seen goes back with the channel, after this.
         self.shared.leave(self.lane, self.id);
+    }
+}
+
+// === impl Opening ===
+
+impl<B> Opening<B> {
+    /// The connection is ready. What is returned is dropped when it is closed.
+    pub(super) fn succeed(mut self, connection: &Arc<Connection<B>>) -> Option<Slot<B>> {
+        self.is_over = true;
+        self.shared.opened(connection);
+        self.slot.take()
+    }
+
+    /// There will be no connection.
+    pub(super) fn fail(&mut self, error: &ConnectError) {
+        self.is_over = true;
+        // The room that it took may be somebody else's by the time that they are told.
+        self.slot = None;
+        self.shared.not_opened(self.lane, error);
+    }
+}
+
+impl<B> Drop for Opening<B> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.fail(&ConnectError::Cancelled);
+        }
     }
 }
 

@@ -5,11 +5,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -21,8 +22,12 @@ use mesh_core::config::Address;
 use mesh_http::{
     Client, Mesh,
     connect::{Connect, Connecting, Stream},
+    resolve::{Resolve, Resolved, Resolving},
 };
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, duplex};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream, duplex},
+    time::sleep,
+};
 
 /// Takes connections, and knows which addresses are dead.
 #[derive(Clone)]
@@ -58,6 +63,81 @@ impl Connect for Net {
         (self.accept)(address, far);
         Box::pin(async move { Ok(Box::new(near) as Stream) })
     }
+}
+
+/// How long the answers of a [`Zone`] are valid.
+pub(crate) const TTL: Duration = Duration::from_secs(30);
+
+/// What names mean at the moment. One that is not in it is a failure.
+#[derive(Clone)]
+pub(crate) struct Zone {
+    pub(crate) names: Arc<Mutex<BTreeMap<String, Name>>>,
+    pub(crate) valid_for: Duration,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Name {
+    /// The last parts of its addresses; none is a failure.
+    addresses: Option<Vec<u8>>,
+    takes: Duration,
+    asked: usize,
+}
+
+impl Zone {
+    pub(crate) fn new() -> Self {
+        Self { names: Arc::default(), valid_for: TTL }
+    }
+
+    /// What a name means from now on; none is a failure.
+    pub(crate) fn set(&self, name: &str, numbers: Option<&[u8]>) -> &Self {
+        self.change(name, |name| name.addresses = numbers.map(<[u8]>::to_vec))
+    }
+
+    /// How long a look-up of a name takes.
+    pub(crate) fn takes(&self, name: &str, time: Duration) -> &Self {
+        self.change(name, |name| name.takes = time)
+    }
+
+    /// How often a name was looked up.
+    pub(crate) fn asked(&self, name: &str) -> usize {
+        self.names.lock().unwrap().get(name).map_or(0, |name| name.asked)
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut Name)) -> &Self {
+        change(self.names.lock().unwrap().entry(name.to_owned()).or_default());
+        self
+    }
+}
+
+impl Resolve for Zone {
+    fn resolve(&self, host: &str) -> Resolving {
+        self.change(host, |name| name.asked += 1);
+        let (zone, host) = (self.clone(), host.to_owned());
+        Box::pin(async move {
+            let name = || zone.names.lock().unwrap()[&host].clone();
+            sleep(name().takes).await;
+            let numbers = name().addresses.ok_or("no such name")?;
+            let addresses = numbers.into_iter().map(|last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last))).collect();
+            Ok(Resolved { addresses, valid_for: zone.valid_for })
+        })
+    }
+}
+
+/// Servers that answer with their addresses.
+pub(crate) fn named() -> Net {
+    Net::serving(|address, _| says(address.to_string()))
+}
+
+/// Who answers, by the last part of the address, of a number of requests that reaches everybody.
+pub(crate) async fn answering(client: &Client) -> BTreeSet<u8> {
+    let mut seen = BTreeSet::new();
+    for _ in 0..40 {
+        let uri = format!("http://{}/", client.target());
+        let address: SocketAddr = text(client.get(uri).await.unwrap()).await.parse().unwrap();
+        let IpAddr::V4(ip) = address.ip() else { panic!("only IPv4 here") };
+        seen.insert(ip.octets()[3]);
+    }
+    seen
 }
 
 /// Serves one connection.

@@ -167,6 +167,7 @@ fn pings(message: core::KeepaliveSettings, notes: &mut Notes) -> Result<Connecti
     Ok(ConnectionPolicy {
         keep_alive_interval: limit("interval", message.interval)?,
         keep_alive_timeout: Some(timeout),
+        keep_alive_while_idle: Some(true),
         ..ConnectionPolicy::default()
     })
 }

@@ -51,7 +51,10 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
-use mesh_core::config::{Cluster, ConfigError, Decoded, IdentityName, RouteConfig};
+use mesh_core::{
+    config::{Cluster, ConfigError, Decoded, IdentityName, RouteConfig},
+    identity::Identities,
+};
 use prost::{DecodeError, Message};
 
 pub use self::{
@@ -87,9 +90,10 @@ pub struct Bad {
 }
 
 /// What this process can honour, so that a resource which refers to anything else is refused.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Context {
     identities: BTreeSet<IdentityName>,
+    registry: Identities,
     secrets: BTreeMap<Arc<str>, IdentityName>,
 }
 
@@ -279,9 +283,18 @@ impl Context {
         self
     }
 
+    /// Also honours every identity that is in `registry` when a resource is decoded, as [`with_identity`](Self::with_identity)
+    /// does.
+    #[must_use]
+    pub fn with_registry(mut self, registry: Identities) -> Self {
+        self.registry = registry;
+        self
+    }
+
     /// The identity of this name.
     fn identity(&self, name: &str) -> Option<IdentityName> {
-        self.identities.get(name).cloned()
+        let registered = || self.registry.get(name).map(|_| name.into());
+        self.identities.get(name).cloned().or_else(registered)
     }
 
     /// The identity that an SDS secret stands for.

@@ -6,10 +6,12 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use http_body_util::BodyExt;
 use mesh_core::config::Address;
+use mesh_core::identity::{FixedIdentity, Identity};
+use mesh_core::source::ResourceState;
 use mesh_http::connect::{Connect, Connecting, Stream};
 use mesh_http::{Client, Mesh};
 use mesh_xds_client::testkit::ControlPlane;
-use mesh_xds_client::testkit::resource::{endpoints, listener, route_config};
+use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, mutual_tls, route_config};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 
 use crate::support::{address, builder};
@@ -62,4 +64,25 @@ async fn endpoints_that_a_static_cluster_brings_along_are_reached_and_followed()
     plane.set(at(2));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(get(&client).await, "10.0.0.2:80");
+}
+
+#[tokio::test(start_paused = true)]
+async fn identity_that_is_registered_with_the_mesh_is_honoured() {
+    let plane = ControlPlane::new();
+    plane.update(|tx| {
+        let secured = |name| mutual_tls(cluster(name), name, ["spiffe://shop.test/v1"]);
+        tx.set(listener("web", route_config("web", [("default", 1), ("nobody", 1)])));
+        tx.set(secured("default")).set(endpoints("default", [address(1)])).set(secured("nobody"));
+    });
+    let source = builder(&plane, []).build().expect("a valid client");
+    let identity = FixedIdentity::new(Identity::roots([&b"a root"[..]]).expect("it is not empty"));
+    let mesh = Mesh::builder().source(source).identity("default", identity).build().expect("a valid mesh");
+    let client = Client::builder("web").mesh(&mesh).build().expect("a valid client");
+    client.ready().await.expect("routes");
+    let resources = client.status().source.expect("it is steered").resources;
+    let state = |name: &str| {
+        resources.iter().find(|one| one.kind == "Cluster" && &*one.name == name).map(|resource| resource.state)
+    };
+    assert_eq!(state("default"), Some(ResourceState::Synced));
+    assert_eq!(state("nobody"), Some(ResourceState::Rejected));
 }

@@ -19,7 +19,7 @@ pub struct GrpcCore {
     python: PathBuf,
 }
 
-/// Servers by name, each on a port of its own, in one process. [`crate::echo`] tells how a call steers them.
+/// Servers by name, each on a port of its own, in one process. `interop/grpc-core/server.py` tells how a call steers them.
 pub struct GrpcServers {
     conversation: Conversation,
     ports: BTreeMap<String, u16>,
@@ -122,6 +122,17 @@ impl GrpcServers {
     pub async fn report(&mut self) -> BTreeMap<String, Calls> {
         let report = self.conversation.ask(&json!({ "report": {} })).await;
         serde_json::from_value(report).expect("the report has this form")
+    }
+
+    /// Waits until what the server `name` saw is as `holds` wants it.
+    ///
+    /// # Panics
+    ///
+    /// When that takes more than twenty seconds.
+    pub async fn until(&mut self, name: &str, holds: impl Fn(Calls) -> bool) {
+        let waiting = async { while !holds(self.report().await[name]) {} };
+        let result = timeout(PATIENCE, waiting).await;
+        assert!(result.is_ok(), "not in {PATIENCE:?}: {:?}", self.report().await);
     }
 
     /// Ends the process, all its servers with it, by `KILL`.

@@ -13,6 +13,7 @@ use serde_json::json;
 mod envoy;
 mod go_control_plane;
 mod grpc_core;
+mod istiod;
 mod nginx;
 mod process;
 
@@ -21,6 +22,7 @@ pub use self::go_control_plane::{
     GoControlPlane, KilledControlPlane, Rejection, Report, RunningControlPlane, Snapshot,
 };
 pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers};
+pub use self::istiod::{Istiod, RunningIstiod};
 pub use self::nginx::{Nginx, RunningNginx};
 
 /// Where the programs and configurations for the peers are.

@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    sync::watch,
     task::JoinSet,
     time::sleep,
 };
@@ -87,7 +88,7 @@ struct State {
     speaks: Speaks,
     manner: Arc<dyn Manner>,
     record: Record,
-    served: AtomicUsize,
+    served: watch::Sender<usize>,
     in_flight: AtomicUsize,
 }
 
@@ -138,8 +139,17 @@ impl Backend {
     ///
     /// When there is none.
     pub async fn on_loopback(name: &str, speaks: Speaks, manner: impl Manner) -> io::Result<Self> {
+        Self::listening_on(Ipv4Addr::LOCALHOST, name, speaks, manner).await
+    }
+
+    /// A backend on a free port of this address of the machine. All of `127.0.0.0/8` is its own.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn listening_on(ip: Ipv4Addr, name: &str, speaks: Speaks, manner: impl Manner) -> io::Result<Self> {
         let state = State::new(name, speaks, Arc::new(manner), Record::new());
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let listener = TcpListener::bind((ip, 0)).await?;
         let (address, serving) = (listener.local_addr()?, state.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
@@ -159,7 +169,14 @@ impl Backend {
 
     /// How many requests it has been given.
     pub fn served(&self) -> usize {
-        self.state.served.load(Ordering::Relaxed)
+        *self.state.served.borrow()
+    }
+
+    /// Waits until it was given so many more requests.
+    pub async fn serves_more(&self, requests: usize) {
+        let mut served = self.state.served.subscribe();
+        let goal = *served.borrow() + requests;
+        served.wait_for(|served| *served >= goal).await.expect("its sender is here");
     }
 
     /// How many it has under way.
@@ -186,7 +203,7 @@ impl fmt::Debug for Backend {
 
 impl State {
     fn new(name: &str, speaks: Speaks, manner: Arc<dyn Manner>, record: Record) -> Arc<Self> {
-        let (served, in_flight) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (served, in_flight) = (watch::Sender::new(0), AtomicUsize::new(0));
         Arc::new(Self { name: name.to_owned(), speaks, manner, record, served, in_flight })
     }
 
@@ -212,8 +229,15 @@ impl State {
         };
     }
 
+    /// One more request; how many were before it.
+    fn count(&self) -> usize {
+        let mut before = 0;
+        self.served.send_modify(|served| before = std::mem::replace(served, *served + 1));
+        before
+    }
+
     async fn answer(&self, request: Request<Incoming>) -> Response<ServerBody> {
-        let number = self.served.fetch_add(1, Ordering::Relaxed);
+        let number = self.count();
         let _under_way = UnderWay::begin(&self.in_flight);
         let call = request.headers().get("x-call").and_then(|call| call.to_str().ok());
         let call = call.unwrap_or(request.uri().path()).to_owned();

@@ -1,5 +1,7 @@
 //! Clients of either protocol behind one face, so that a claim is tried with each.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
@@ -7,11 +9,17 @@ use mesh_core::{
     config::HttpProtocol,
     outcome::{FailureKind, Flags, Sent},
 };
-use mesh_grpc::Channel;
-use mesh_http::{CallOptions, Client, ClientBuilder, Mesh, protocol::Http};
+use mesh_grpc::{Channel, testkit::Echo};
+use mesh_http::{
+    CallOptions, Client, ClientBuilder, Mesh,
+    protocol::{Http, Protocol},
+};
 
 use super::{Speaks, text};
-use crate::{echo::Echo, wire::Error};
+use crate::wire::Error;
+
+/// Where gRPC calls go.
+const PATH: &str = "/mesh.interop.Echo/Unary";
 
 /// A client, of HTTP or of gRPC.
 #[derive(Clone, Debug)]
@@ -35,6 +43,14 @@ impl Caller {
         built.expect("a target is all that a steered client needs")
     }
 
+    /// What it is a client of.
+    pub fn target(&self) -> &str {
+        match self {
+            Self::Http(client) => client.target(),
+            Self::Grpc(channel) => channel.client().target(),
+        }
+    }
+
     /// Waits until there is a configuration.
     ///
     /// # Errors
@@ -53,7 +69,7 @@ impl Caller {
     ///
     /// When there was no good answer.
     pub async fn call(&self) -> Result<String, Error> {
-        self.call_at("/mesh.interop.Echo/Unary").await
+        self.call_at(PATH).await
     }
 
     /// As [`call`](Self::call), at another path; gRPC's is fixed.
@@ -62,10 +78,26 @@ impl Caller {
     ///
     /// When there was no good answer.
     pub async fn call_at(&self, path: &str) -> Result<String, Error> {
+        // gRPC methods do not tell, so the caller does.
+        self.send(path, &[], CallOptions::new().idempotent()).await
+    }
+
+    /// One call with these headers, of which nothing is said but what its method does: gRPC's may not be repeated once it
+    /// was processed.
+    ///
+    /// # Errors
+    ///
+    /// When there was no good answer.
+    pub async fn call_with(&self, headers: &[(&'static str, &str)]) -> Result<String, Error> {
+        self.send(PATH, headers, CallOptions::new()).await
+    }
+
+    async fn send(&self, path: &str, headers: &[(&'static str, &str)], options: CallOptions) -> Result<String, Error> {
         match self {
             Self::Http(client) => {
-                let uri = format!("http://{}{path}", client.target());
-                let response = client.request(Request::get(uri).body(Full::<Bytes>::default())?).await?;
+                let mut request = request(client, path, headers)?;
+                request.extensions_mut().insert(options);
+                let response = client.request(request).await?;
                 match response.status().is_success() {
                     true => Ok(text(response).await),
                     false => Err(format!("status {}", response.status()).into()),
@@ -73,13 +105,39 @@ impl Caller {
             }
             Self::Grpc(channel) => {
                 let mut request = tonic::Request::new(Bytes::from_static(b"hello"));
-                // gRPC methods do not tell, so the caller does.
-                request.extensions_mut().insert(CallOptions::new().idempotent());
+                for (name, value) in headers {
+                    request.metadata_mut().insert(*name, value.parse()?);
+                }
+                request.extensions_mut().insert(options);
                 let reply = Echo::new(channel.clone()).unary(request).await?;
+                // C-core's servers say their name here and echo the message; ours answer with their name.
+                if let Some(name) = reply.metadata().get("echo-server") {
+                    return Ok(name.to_str()?.to_owned());
+                }
                 Ok(String::from_utf8(reply.into_inner().to_vec())?)
             }
         }
     }
+
+    /// The name of the route that a call with these headers would take now; none where there is no route.
+    pub fn route_of(&self, headers: &[(&'static str, &str)]) -> Option<Arc<str>> {
+        let explanation = match self {
+            Self::Http(client) => client.explain(&request(client, PATH, headers).ok()?),
+            Self::Grpc(channel) => channel.client().explain(&request(channel.client(), PATH, headers).ok()?),
+        }?;
+        explanation.outcome().ok()?;
+        explanation.tried().last().map(|taken| taken.route.name.clone())
+    }
+}
+
+fn request<P: Protocol>(
+    client: &Client<P>,
+    path: &str,
+    headers: &[(&'static str, &str)],
+) -> Result<Request<Full<Bytes>>, http::Error> {
+    let request = Request::get(format!("http://{}{path}", client.target()));
+    let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+    request.body(Full::default())
 }
 
 fn h2(builder: ClientBuilder<Http>) -> ClientBuilder<Http> {

@@ -200,6 +200,7 @@ fn policy_keeps_what_its_source_says() {
     assert_eq!(connections.idle_timeout, Some(TimeLimit::OFF));
     assert_eq!(connections.keep_alive_interval, TimeLimit::after(Duration::from_secs(30)).ok());
     assert_eq!(connections.keep_alive_timeout, Some(Duration::from_secs(5)));
+    assert_eq!(connections.keep_alive_while_idle, Some(true), "as Envoy does");
     assert!(policy.tls.is_some());
 }
 
