@@ -291,6 +291,7 @@ impl Builder {
             session.absence_timeout = session.absence_timeout.max(PATIENT);
         }
 
+        session.variant = bootstrap.servers()[0].variant();
         let shared = Arc::new(Shared::new(&bootstrap));
         let (commands, orders) = mpsc::unbounded_channel();
         let session = Session::new(session, bootstrap.node().to_proto(), seed);

@@ -19,12 +19,18 @@
 //! A snapshot holds every cluster that a ready target's routes name, with its endpoints, or else that cluster is known not
 //! to exist; new routes come when their clusters are warm, and until then the old ones stay. A response is seen as a
 //! whole. What did not change is the same `Arc`. Refused versions, lost streams and silence take nothing away that
-//! served; only the server's removal of a listener does. A cluster that the server removes serves until no route names it,
-//! since the two seldom come in one response; where the server has the feature `fail_on_data_errors` (gRFC A88), it is
-//! gone at once.
+//! served; only the server's removal of a listener does, and the end of a time to live. Clusters that the server removes, and
+//! in delta routes and endpoints, serve until nothing names them, since the two seldom come in one response; where the server
+//! has the feature `fail_on_data_errors` (gRFC A88), they are gone at once.
 //!
 //! A target of which nothing is known is not in the snapshot; the client's status says what is missing, and why the control
 //! plane is not there, if it is not.
+//!
+//! # State of the world, or delta
+//!
+//! A server is spoken to in state of the world, which all know, unless its bootstrap has the feature
+//! [`mesh.delta`](bootstrap::ServerFeature::Delta). What reaches a mesh is the same; what a change costs is not: in delta it is
+//! what has changed, in state of the world every name is listed with each answer, and full states are sent and compared.
 //!
 //! # Metrics
 //!
@@ -42,9 +48,9 @@
 //!
 //! # Known gaps
 //!
-//! State of the world only, no delta. Names are asked for one by one, never by wildcard. Of several servers the first is
-//! returned to when the stream to a lesser one ends, not as soon as it is back (gRFC A71). `trusted_xds_server` (A81) and
-//! the `resource_errors` of A88 are read past, and load is not reported.
+//! The client asks for names one by one; everything of a kind can be asked for of a [`session`] alone. Of several servers the
+//! first is returned to when the stream to a lesser one ends, not as soon as it is back (gRFC A71). `trusted_xds_server` (A81)
+//! and the `resource_errors` of A88 are read past, and load is not reported.
 
 #![forbid(unsafe_code)]
 

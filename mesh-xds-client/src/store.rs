@@ -13,6 +13,7 @@ use std::{
     time::SystemTime,
 };
 
+use envoy_types::pb::google::protobuf::Any;
 use mesh_core::{
     config::{Cluster, Decoded, Endpoints, RouteConfig, Warning},
     source::{ResourceState, ResourceStatus},
@@ -174,7 +175,7 @@ impl Store {
     /// The endpoints of this name.
     pub(crate) fn endpoints(&self, name: &str) -> Known<&Arc<Endpoints>> {
         self.known(ResourceKind::ClusterLoadAssignment, name, |resource| match resource {
-            Resource::Endpoints { endpoints, .. } => Some(endpoints),
+            Resource::Endpoints(assignment) => Some(&assignment.endpoints),
             _ => None,
         })
     }
@@ -200,16 +201,21 @@ impl Store {
     pub(crate) fn offer(
         &mut self,
         kind: ResourceKind,
-        raw: &RawResource,
+        raw: RawResource,
         version: &Arc<str>,
         context: &Context,
     ) -> Result<Taken, Refused> {
         if ResourceKind::from_type_url(&raw.body.type_url) != Some(kind) {
-            return Err(Refused { error: foreign(kind, raw), is_repeated: false });
+            return Err(Refused { error: foreign(kind, &raw), is_repeated: false });
         }
         let inner = resource::name_of(&raw.body.value);
+        if let (Some(_), Some(outer), Some(inner)) = (&raw.version, &raw.name, &inner)
+            && **outer != **inner
+        {
+            return Err(Refused { error: misnamed(outer, inner), is_repeated: false });
+        }
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
-            return Err(Refused { error: nameless(raw, context), is_repeated: false });
+            return Err(Refused { error: nameless(&raw, context), is_repeated: false });
         };
         let Some(entry) = self.shelves[kind.index()].get_mut(&name) else {
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
@@ -231,8 +237,12 @@ impl Store {
             AbsenceReason::NotFoundTimer => {
                 (ResourceState::TimedOut, "the control plane did not answer in time".to_owned())
             }
-            AbsenceReason::RemovedFromFullState => {
-                let removed = "the control plane has removed it";
+            AbsenceReason::Removed | AbsenceReason::Expired => {
+                let removed = match reason {
+                    AbsenceReason::Expired => "its time to live is over",
+                    _ if before == ResourceState::Requested => "the control plane has no such resource",
+                    _ => "the control plane has removed it",
+                };
                 let error = match kept.filter(|_| entry.good.is_some()) {
                     Some(why) => format!("{removed}; it is kept {why}"),
                     None => {
@@ -280,6 +290,12 @@ fn nameless(raw: &RawResource, context: &Context) -> ResourceError {
     }
 }
 
+/// A resource of delta whose two names differ, so that nobody can say whose version it has.
+fn misnamed(outer: &str, inner: &str) -> ResourceError {
+    let message = format!("it calls itself `{inner}`");
+    ResourceError { name: Some(outer.to_owned()), field: None, message }
+}
+
 /// A resource of another type than the response says of all of its resources.
 fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
     let message = format!("it is of type `{}` in a response of type `{}`", raw.body.type_url, kind.type_url());
@@ -310,7 +326,7 @@ impl Entry {
 
     fn offer(
         &mut self,
-        raw: &RawResource,
+        raw: RawResource,
         name: Arc<str>,
         version: &Arc<str>,
         context: &Context,
@@ -324,7 +340,7 @@ impl Entry {
         if let Some((_, error)) = self.refused.as_ref().filter(|(refused, _)| *refused == fingerprint) {
             return Err(Refused { error: error.clone(), is_repeated: true });
         }
-        match resource::decode(&raw.body, context) {
+        match self.decode(raw.body, context) {
             Ok(decoded) => {
                 let has_new_warnings = !decoded.warnings.is_empty() && decoded.warnings != self.warnings();
                 self.replace(decoded, fingerprint, version, changes);
@@ -335,6 +351,15 @@ impl Entry {
                 self.refuse(fingerprint, &error, changes);
                 Err(Refused { error, is_repeated: false })
             }
+        }
+    }
+
+    /// A set of endpoints shares with the one before whatever has not changed.
+    fn decode(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
+        match self.good.as_ref().map(|good| &good.resource) {
+            Some(Resource::Endpoints(former)) => resource::decode_endpoints(body.value.into(), Some(former))
+                .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
+            _ => resource::decode(&body, context),
         }
     }
 
@@ -360,8 +385,8 @@ impl Entry {
             Some(good) if good.resource == value => good.resource,
             before => {
                 match &value {
-                    Resource::Endpoints { cluster, .. } if before.is_some() => {
-                        changes.endpoints.insert(cluster.clone());
+                    Resource::Endpoints(assignment) if before.is_some() => {
+                        changes.endpoints.insert(assignment.cluster.clone());
                     }
                     _ => changes.structure = true,
                 }
@@ -450,10 +475,7 @@ fn place(state: ResourceState) -> usize {
 
 #[cfg(all(test, feature = "testkit"))]
 mod tests {
-    use envoy_types::{
-        pb::{envoy::config::cluster::v3::Cluster as WireCluster, google::protobuf::Any},
-        util::pack_any,
-    };
+    use envoy_types::{pb::envoy::config::cluster::v3::Cluster as WireCluster, util::pack_any};
 
     use super::*;
     use crate::testkit::resource::cluster;
@@ -467,8 +489,8 @@ mod tests {
     }
 
     fn offer(store: &mut Store, resource: WireCluster, version: &str) -> Result<Taken, Refused> {
-        let raw = RawResource { name: None, body: pack_any(resource) };
-        store.offer(CDS, &raw, &version.into(), &Context::new())
+        let raw = RawResource { name: None, version: None, body: pack_any(resource) };
+        store.offer(CDS, raw, &version.into(), &Context::new())
     }
 
     fn unusable(name: &str) -> WireCluster {
@@ -527,8 +549,8 @@ mod tests {
         let foreign = Any { type_url: ResourceKind::Listener.type_url().to_owned(), value: Vec::new() };
         let nameless = Any { type_url: CDS.type_url().to_owned(), value: Vec::new() };
         for (body, field) in [(foreign, "type_url"), (nameless, "name")] {
-            let raw = RawResource { name: None, body };
-            let refused = store.offer(CDS, &raw, &"1".into(), &Context::new()).expect_err("refused");
+            let raw = RawResource { name: None, version: None, body };
+            let refused = store.offer(CDS, raw, &"1".into(), &Context::new()).expect_err("refused");
             assert_eq!(refused.error.field.as_deref(), Some(field), "{:?}", refused.error);
         }
     }
@@ -544,7 +566,7 @@ mod tests {
         assert_eq!(counted(&store), [(ResourceState::Rejected, 1)]);
         let _ = offer(&mut store, cluster("a"), "2");
         assert_eq!(counted(&store), [(ResourceState::Synced, 1)]);
-        store.absent(CDS, "a", AbsenceReason::RemovedFromFullState, None);
+        store.absent(CDS, "a", AbsenceReason::Removed, None);
         assert_eq!(counted(&store), [(ResourceState::Absent, 1)]);
         store.forget(CDS, "a");
         assert_eq!(counted(&store), []);

@@ -9,12 +9,12 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use envoy_types::pb::envoy::service::discovery::v3::{
-    DiscoveryRequest, DiscoveryResponse, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
+    DeltaDiscoveryRequest, DiscoveryRequest, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
 };
 use futures_core::Stream;
 use http::{HeaderValue, Request, Response, Uri, header::USER_AGENT};
@@ -35,13 +35,17 @@ use tokio::{
 };
 use tonic::{Code, Status, Streaming, body::Body, codegen::Service};
 
-use crate::bootstrap::{CertificateFiles, ChannelCredentials, Server, ServerUri};
+use crate::{
+    bootstrap::{CertificateFiles, ChannelCredentials, Server, ServerUri},
+    session::{Request as Asked, Response as Answer, Variant},
+};
 
 /// How to reach one control plane.
 pub(crate) struct Transport {
     connector: Arc<dyn Connect>,
     resolver: Arc<dyn Resolve>,
     uri: ServerUri,
+    variant: Variant,
     origin: Uri,
     tls: Option<Tls>,
     limits: Limits,
@@ -74,7 +78,7 @@ struct Tls {
 
 /// A stream to a control plane, from its first request on, and the connection beneath.
 pub(crate) struct AdsStream {
-    requests: mpsc::Sender<DiscoveryRequest>,
+    requests: mpsc::Sender<Asked>,
     answers: Answers,
     /// Gone once it has ended; what had arrived until then is still read.
     driver: Option<h2::Driver<connect::Stream, Body>>,
@@ -87,20 +91,28 @@ pub(crate) struct AdsStream {
 
 /// Servers may hold their response headers back until they have something to say, so the call is not waited for.
 enum Answers {
-    Called(Pin<Box<dyn Future<Output = Result<Streaming<DiscoveryResponse>, Status>> + Send>>),
-    Streaming(Box<Streaming<DiscoveryResponse>>),
+    Called(Pin<Box<dyn Future<Output = Result<Incoming, Status>> + Send>>),
+    Streaming(Incoming),
 }
+
+type Incoming = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
+
+/// The server's half of the stream, of either variant.
+struct Responses<M>(Streaming<M>);
 
 /// What happened to a stream.
 pub(crate) enum Heard {
-    Response(Box<DiscoveryResponse>),
+    Response(Box<Answer>),
     /// There is room for a request, where there was none.
     Room,
     Ended(StreamError),
 }
 
 /// The client's half of the stream, with room for one request: the session builds the next when this one has left.
-struct Outgoing(mpsc::Receiver<DiscoveryRequest>);
+struct Outgoing<M>(mpsc::Receiver<Asked>, Project<M>);
+
+/// Takes the message of one variant, which is the one that the session was told to speak.
+type Project<M> = fn(Asked) -> Option<M>;
 
 /// The connection as the generated client wants to see it.
 struct Channel(h2::Sender<Body>);
@@ -171,6 +183,7 @@ impl Transport {
             connector: parts.connector.clone(),
             resolver: parts.resolver.clone(),
             uri: server.uri().clone(),
+            variant: server.variant(),
             origin: origin(server.uri(), tls.is_some()),
             tls,
             limits: parts.limits.clone(),
@@ -191,11 +204,16 @@ impl Transport {
         let (requests, outgoing) = mpsc::channel(1);
         let mut client = AggregatedDiscoveryServiceClient::with_origin(Channel(sender), self.origin.clone())
             .max_decoding_message_size(self.limits.message);
-        let called = async move {
-            let streaming = client.stream_aggregated_resources(Outgoing(outgoing)).await?;
-            Ok(streaming.into_inner())
-        };
-        let answers = Answers::Called(Box::pin(called));
+        let answers = Answers::Called(match self.variant {
+            Variant::StateOfTheWorld => Box::pin(async move {
+                let streaming = client.stream_aggregated_resources(Outgoing(outgoing, in_state_of_the_world)).await?;
+                Ok(Box::pin(Responses(streaming.into_inner())) as Incoming)
+            }),
+            Variant::Delta => Box::pin(async move {
+                let streaming = client.delta_aggregated_resources(Outgoing(outgoing, in_delta)).await?;
+                Ok(Box::pin(Responses(streaming.into_inner())) as Incoming)
+            }),
+        });
         let (driver, limit) = (Some(driver), self.limits.message);
         Ok(Box::new(AdsStream { requests, answers, driver, failure: None, is_full: false, limit }))
     }
@@ -282,7 +300,7 @@ pub(crate) fn identity(
 
 impl AdsStream {
     /// Room for a request. Where there is none, [`next`](Self::next) tells of it.
-    pub(crate) fn room(&mut self) -> Option<mpsc::Permit<'_, DiscoveryRequest>> {
+    pub(crate) fn room(&mut self) -> Option<mpsc::Permit<'_, Asked>> {
         let room = self.requests.try_reserve();
         self.is_full = matches!(room, Err(TrySendError::Full(())));
         room.ok()
@@ -315,11 +333,11 @@ impl AdsStream {
         loop {
             match &mut self.answers {
                 Answers::Called(call) => match call.as_mut().poll(cx) {
-                    Poll::Ready(Ok(streaming)) => self.answers = Answers::Streaming(Box::new(streaming)),
+                    Poll::Ready(Ok(streaming)) => self.answers = Answers::Streaming(streaming),
                     Poll::Ready(Err(status)) => return Poll::Ready(Heard::Ended(self.reason(status))),
                     Poll::Pending => break,
                 },
-                Answers::Streaming(streaming) => match Pin::new(streaming).poll_next(cx) {
+                Answers::Streaming(streaming) => match streaming.as_mut().poll_next(cx) {
                     Poll::Ready(Some(Ok(response))) => return Poll::Ready(Heard::Response(Box::new(response))),
                     Poll::Ready(Some(Err(status))) => return Poll::Ready(Heard::Ended(self.reason(status))),
                     Poll::Ready(None) => return Poll::Ready(Heard::Ended(StreamError::Ended)),
@@ -347,14 +365,41 @@ impl AdsStream {
     }
 }
 
+// === impl Responses ===
+
+impl<M: Into<Answer>> Stream for Responses<M> {
+    type Item = Result<Answer, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Pin::new(&mut self.0).poll_next(cx).map(|next| next.map(|answer| answer.map(Into::into)))
+    }
+}
+
 // === impl Outgoing ===
 
-impl Stream for Outgoing {
-    type Item = DiscoveryRequest;
+impl<M> Stream for Outgoing<M> {
+    type Item = M;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<DiscoveryRequest>> {
-        self.0.poll_recv(cx)
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<M>> {
+        loop {
+            match ready!(self.0.poll_recv(cx)) {
+                None => return Poll::Ready(None),
+                Some(request) => {
+                    if let Some(message) = (self.1)(request) {
+                        return Poll::Ready(Some(message));
+                    }
+                }
+            }
+        }
     }
+}
+
+fn in_state_of_the_world(request: Asked) -> Option<DiscoveryRequest> {
+    if let Asked::StateOfTheWorld(request) = request { Some(request) } else { None }
+}
+
+fn in_delta(request: Asked) -> Option<DeltaDiscoveryRequest> {
+    if let Asked::Delta(request) = request { Some(request) } else { None }
 }
 
 // === impl Channel ===

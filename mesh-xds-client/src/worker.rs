@@ -222,7 +222,7 @@ impl Worker {
                 *link = Link::Up(stream);
                 self.session.stream_opened();
             }
-            News::Heard(Heard::Response(response)) => self.session.received(*response),
+            News::Heard(Heard::Response(response)) => self.session.received(*response, Instant::now()),
             News::Heard(Heard::Room) => {}
             News::Opened(Err(error)) | News::Heard(Heard::Ended(error)) => {
                 *link = Link::Down;
@@ -238,7 +238,7 @@ impl Worker {
                 *link = Link::Opening(Box::pin(async move { server.open().await }));
             }
             Event::Live => self.connected(),
-            Event::Deliver(batch) => self.decoding = Some(Decoding::new(batch)),
+            Event::Deliver(batch) => self.decoding = Some(Decoding::new(*batch)),
             Event::Absent { kind, name, reason } => self.absent(kind, &name, reason),
             Event::Lost { cause, was_live, retry_in } => self.lost(&cause, was_live, retry_in),
             Event::Ignored { type_url } => {
@@ -274,12 +274,13 @@ impl Worker {
         }
         if next != self.server {
             self.server = next;
-            self.session.forget_versions();
+            self.session.change_server(self.bootstrap.servers()[next].variant());
         }
     }
 
     fn absent(&self, kind: ResourceKind, name: &str, reason: AbsenceReason) {
         let kept = self.why_kept(kind);
+        let kept = kept.filter(|_| reason == AbsenceReason::Removed);
         self.shared.held().store.absent(kind, name, reason, kept);
         tracing::warn!(%kind, name, ?reason, is_kept = kept.is_some(), node.id = self.node_id(), "resource is absent");
     }
@@ -294,8 +295,12 @@ impl Worker {
         if server.has_feature(ServerFeature::FailOnDataErrors) {
             return None;
         }
-        if kind == ResourceKind::Cluster {
-            return Some("until no route names it");
+        match kind {
+            ResourceKind::Cluster => return Some("until no route names it"),
+            // Delta alone can remove these. Envoy goes on with them, whatever their server says.
+            ResourceKind::ClusterLoadAssignment => return Some("until no cluster names it"),
+            ResourceKind::RouteConfiguration => return Some("until no listener names it"),
+            ResourceKind::Listener => {}
         }
         let is_ignored = server.has_feature(ServerFeature::IgnoreResourceDeletion);
         is_ignored.then_some("since the server has the feature ignore_resource_deletion")
@@ -339,7 +344,7 @@ impl Worker {
                 return self.answer(decoding);
             };
             let size = raw.body.value.len();
-            let is_decoded = self.offer(&mut held.store, &raw, &mut decoding);
+            let is_decoded = self.offer(&mut held.store, raw, &mut decoding);
             left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
         }
         drop(held);
@@ -347,9 +352,10 @@ impl Worker {
     }
 
     /// Returns whether the resource had to be decoded.
-    fn offer(&self, store: &mut Store, raw: &RawResource, decoding: &mut Decoding) -> bool {
+    fn offer(&self, store: &mut Store, raw: RawResource, decoding: &mut Decoding) -> bool {
         let Decoding { kind, version, verdict, findings, .. } = decoding;
-        match store.offer(*kind, raw, version, &self.context) {
+        let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
+        match store.offer(*kind, raw, own.as_ref().unwrap_or(version), &self.context) {
             Ok(Taken { name, is_decoded, has_new_warnings }) => {
                 if has_new_warnings && let Some(entry) = store.get(*kind, &name) {
                     findings.warned.push((name.clone(), entry.warnings().to_vec()));
@@ -543,14 +549,15 @@ mod tests {
             type_url: ResourceKind::Listener.type_url().to_owned(),
             value: NamedGarbage { name: name.clone(), garbage: "x".repeat(1000) }.encode_to_vec(),
         };
-        worker.session.received(DiscoveryResponse {
+        let response = DiscoveryResponse {
             type_url: ResourceKind::Listener.type_url().to_owned(),
             resources: names.iter().map(garbage).collect(),
             ..Default::default()
-        });
+        };
+        worker.session.received(response, Instant::now());
         while let Some(event) = worker.session.poll_event() {
             if let Event::Deliver(batch) = event {
-                worker.decoding = Some(Decoding::new(batch));
+                worker.decoding = Some(Decoding::new(*batch));
             }
         }
         let mut slices = 0;

@@ -12,7 +12,7 @@ use envoy_types::pb::google::protobuf::Any;
 use hyper_util::rt::TokioIo;
 use mesh_xds_client::ResourceKind;
 use mesh_xds_client::bootstrap::Node;
-use mesh_xds_client::session::{Batch, Config, Event, ResourceError, Session, Verdict};
+use mesh_xds_client::session::{Batch, Config, Event, Request, ResourceError, Session, Verdict};
 use mesh_xds_client::testkit::resource::cluster;
 use mesh_xds_client::testkit::{self, ControlPlane};
 use prost::Message;
@@ -46,7 +46,7 @@ impl Driver {
             tokio::select! {
                 biased;
                 response = next(&mut self.stream) => match response {
-                    Ok(Some(response)) => self.session.received(response),
+                    Ok(Some(response)) => self.session.received(response, Instant::now()),
                     Ok(None) => self.lose("end of stream"),
                     Err(status) => self.lose(status.message()),
                 },
@@ -66,7 +66,7 @@ impl Driver {
             self.obey(event).await;
         }
         let Some((requests, _)) = &self.stream else { return };
-        while let Some(request) = self.session.poll_request(Instant::now()) {
+        while let Some(Request::StateOfTheWorld(request)) = self.session.poll_request(Instant::now()) {
             let _ = requests.send(request);
         }
     }
@@ -80,7 +80,8 @@ impl Driver {
                 }
                 Err(status) => self.lose(status.message()),
             },
-            Event::Deliver(Batch { version, resources, ticket, .. }) => {
+            Event::Deliver(batch) => {
+                let Batch { version, resources, ticket, .. } = *batch;
                 let mut verdict = Verdict::default();
                 for resource in resources {
                     match Cluster::decode(resource.body.value.as_slice()) {
@@ -159,7 +160,7 @@ async fn a_session_lives_through_delivery_removal_refusal_and_lost_streams() {
             "absent late: NotFoundTimer",
             r#"version 2: ["a", "late"]"#,
             r#"version 3: ["late"]"#,
-            "absent a: RemovedFromFullState",
+            "absent a: Removed",
             "version 4: []",
             "lost, live true",
             "version 4: []",

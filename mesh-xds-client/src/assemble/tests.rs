@@ -54,16 +54,16 @@ impl Bench {
     }
 
     fn set<R: Resource + 'static>(&mut self, resource: R) -> Option<Arc<Snapshot>> {
-        let raw = RawResource { name: None, body: pack_any(resource) };
-        self.store.offer(R::KIND, &raw, &"1".into(), &Context::new()).expect("a valid resource");
+        let raw = RawResource { name: None, version: None, body: pack_any(resource) };
+        self.store.offer(R::KIND, raw, &"1".into(), &Context::new()).expect("a valid resource");
         self.step()
     }
 
     /// A version of a resource that no decoder takes.
     fn spoil(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
         let body = envoy_types::pb::google::protobuf::Any { type_url: kind.type_url().to_owned(), value: vec![0xff] };
-        let raw = RawResource { name: Some(name.to_owned()), body };
-        self.store.offer(kind, &raw, &"2".into(), &Context::new()).expect_err("it is no protobuf");
+        let raw = RawResource { name: Some(name.to_owned()), version: None, body };
+        self.store.offer(kind, raw, &"2".into(), &Context::new()).expect_err("it is no protobuf");
         self.step()
     }
 
@@ -73,7 +73,7 @@ impl Bench {
     }
 
     fn remove(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
-        self.store.absent(kind, name, AbsenceReason::RemovedFromFullState, None);
+        self.store.absent(kind, name, AbsenceReason::Removed, None);
         self.step()
     }
 
@@ -281,4 +281,31 @@ fn target_with_several_users_stays_until_the_last() {
     bench.store.touch();
     assert!(bench.step().is_none());
     assert_eq!(bench.wanted(Lds), ["web"]);
+}
+
+#[test]
+fn a_snapshot_that_is_read_stays_as_it_is_while_endpoints_change() {
+    let port = |snapshot: &Snapshot, cluster: &str| {
+        let endpoints = snapshot.clusters[cluster].endpoints.clone().expect("known");
+        endpoints.groups()[0].endpoints[0].address().to_string()
+    };
+    for kept in 0..4 {
+        let mut bench = Bench::serving();
+        bench.set(route_config("routes", [("a", 1), ("b", 1)]));
+        bench.set(cluster("b"));
+        bench.set(endpoints("b", [one()])).expect("it is whole");
+        let mut expected = ["10.0.0.1:80".to_owned(), "10.0.0.1:80".to_owned()];
+        let mut readers = std::collections::VecDeque::new();
+        for round in 0..20_u8 {
+            let at = SocketAddr::from(([10, 1, 0, round], 80));
+            let changed = usize::from(round % 3 == 0);
+            expected[changed] = at.to_string();
+            let next = bench.set(endpoints(["a", "b"][changed], [at])).expect("it has changed");
+            readers.push_back((next, expected.clone()));
+            for (snapshot, expected) in &readers {
+                assert_eq!(&[port(snapshot, "a"), port(snapshot, "b")], expected, "{kept} kept, round {round}");
+            }
+            readers.drain(..readers.len().saturating_sub(kept));
+        }
+    }
 }

@@ -85,6 +85,7 @@ fn read_feature(feature: &str) -> Option<ServerFeature> {
         "trusted_xds_server" => Some(ServerFeature::TrustedXdsServer),
         "fail_on_data_errors" => Some(ServerFeature::FailOnDataErrors),
         "resource_timer_is_transient_error" => Some(ServerFeature::ResourceTimerIsTransientError),
+        "mesh.delta" => Some(ServerFeature::Delta),
         _ => None,
     }
 }

@@ -32,6 +32,8 @@ use std::time::Duration;
 use mesh_core::config::ConfigError;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::session::Variant;
+
 mod json;
 mod node;
 mod uri;
@@ -92,6 +94,14 @@ pub enum ServerFeature {
     FailOnDataErrors,
     /// `resource_timer_is_transient_error`: silence about a name is trouble, not absence (gRFC A88).
     ResourceTimerIsTransientError,
+    /// `mesh.delta`: is spoken to in delta (incremental xDS) rather than in state of the world. The key is this crate's own;
+    /// gRPC, which has no delta, passes over it.
+    ///
+    /// Delta suits large meshes: a change costs what has changed, on the wire and here. Not every server knows it; one that
+    /// does not ends each stream at once, and the status says so. From istiod take it as a sidecar only: with the node's
+    /// metadata `GENERATOR=grpc` a listener or cluster that is asked for later replaces the earlier ones, which then are not
+    /// kept current, and nobody is told.
+    Delta,
 }
 
 /// Where certificates come from, by the name that resources call it (`certificate_providers`).
@@ -374,6 +384,11 @@ impl Server {
     /// How the connection to it is secured.
     pub fn credentials(&self) -> &ChannelCredentials {
         &self.credentials
+    }
+
+    /// How it is spoken to.
+    pub fn variant(&self) -> Variant {
+        if self.has_feature(ServerFeature::Delta) { Variant::Delta } else { Variant::StateOfTheWorld }
     }
 
     /// Whether the bootstrap says this of it.

@@ -243,3 +243,15 @@ fn text_that_is_not_json_says_where() {
     let error = Bootstrap::from_json("{\n  x").expect_err("no JSON");
     assert!(error.source().expect("the parser's").to_string().contains("line 2"), "{error:?}");
 }
+
+#[test]
+fn a_server_is_spoken_to_in_delta_where_the_bootstrap_says_so() {
+    let server = |feature: &str| {
+        let server = format!(
+            r#"{{"server_uri": "p:1", "channel_creds": [{{"type": "insecure"}}], "server_features": ["{feature}"]}}"#
+        );
+        Bootstrap::from_json(format!(r#"{{"xds_servers": [{server}]}}"#)).expect("valid").servers()[0].variant()
+    };
+    assert_eq!(server("mesh.delta"), Variant::Delta);
+    assert_eq!(server("xds_v3"), Variant::StateOfTheWorld);
+}

@@ -1,5 +1,7 @@
 //! What happens to the requests of a route: forwarding, redirects, direct answers (`Route.action`).
 
+use std::collections::BTreeMap;
+
 use envoy_types::pb::envoy::{
     config::{core::v3 as core, route::v3 as pb},
     r#type::matcher::v3::RegexMatchAndSubstitute,
@@ -17,8 +19,18 @@ use super::{
     matcher,
     notes::{IsSet, Notes, warn_if_set},
     retry,
-    route::Scope,
 };
+
+/// What the configuration as a whole says and its actions need.
+pub(super) struct Scope {
+    /// Cluster specifier plugins by name, and whether one may be missing.
+    pub(super) plugins: BTreeMap<String, Optional>,
+    /// The longest body of a direct response.
+    pub(super) longest_body: usize,
+}
+
+/// Whether what is not known here may be left out.
+pub(super) type Optional = bool;
 
 const NAME_A_CLUSTER: &str = "name the cluster";
 

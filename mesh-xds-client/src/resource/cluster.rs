@@ -15,8 +15,7 @@ use mesh_core::config::{Cluster, ClusterPolicy, ConfigError, Discovery, DnsName,
 use super::{
     Context, balance,
     common::{filled, positive, same_source, told_as},
-    connection,
-    endpoints::{self, Place},
+    connection, endpoints,
     notes::{IsSet, Notes, warn_if_set},
     protection, transport,
 };
@@ -129,8 +128,7 @@ fn discovery(name: &Arc<str>, message: &mut pb::Cluster, notes: &mut Notes) -> R
             notes.required("load_assignment", assigned, logical_dns).map(Discovery::LogicalDns)
         }
         DiscoveryType::Static => {
-            let inline = |message, notes: &mut Notes| endpoints::assignment(message, Place::Optional, notes);
-            let endpoints = notes.opt("load_assignment", assigned, inline)?;
+            let endpoints = notes.opt("load_assignment", assigned, endpoints::inline)?;
             Ok(Discovery::Static(Arc::new(endpoints.unwrap_or_else(Endpoints::none))))
         }
         // Every sidecar of Istio is sent one. To refuse it would refuse every update.
@@ -166,7 +164,7 @@ fn service_name(cluster: &Arc<str>, message: EdsClusterConfig) -> Result<Arc<str
 fn strict_dns(message: ClusterLoadAssignment, notes: &mut Notes) -> Result<Discovery, ConfigError> {
     // An IP address needs no resolver, and as endpoints they keep their weights and localities.
     if all_are_addresses(&message) {
-        let endpoints = endpoints::assignment(message, Place::Optional, notes)?;
+        let endpoints = endpoints::inline(message, notes)?;
         return Ok(Discovery::Static(Arc::new(endpoints)));
     }
     let groups = notes.each("endpoints", message.endpoints, |group, notes| {

@@ -18,7 +18,7 @@ use envoy_types::pb::{
             locality_lb_endpoints::LbConfig,
         },
     },
-    google::protobuf::{Struct, Value, value::Kind},
+    google::protobuf::{Struct, UInt32Value, Value, value::Kind},
 };
 use mesh_core::config::{
     Address, ConfigError, DropOverload, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata,
@@ -37,39 +37,56 @@ pub(super) enum Place {
     Optional,
 }
 
-/// Values that many endpoints share, kept once.
+/// A group of endpoints that are messages already, or still bytes.
+pub(super) struct Group<M> {
+    pub(super) locality: Option<core::Locality>,
+    pub(super) endpoints: Vec<M>,
+    pub(super) load_balancing_weight: Option<UInt32Value>,
+    pub(super) priority: u32,
+    pub(super) metadata: Option<core::Metadata>,
+    /// Whether the endpoints are said to be found elsewhere.
+    pub(super) is_referred: bool,
+}
+
+/// Metadata that many endpoints share, kept once.
 #[derive(Default)]
-struct Interner {
-    localities: HashMap<Locality, Arc<Locality>>,
+pub(super) struct Interner<'a> {
     /// By hash, since metadata holds floating-point numbers and cannot be a key itself.
     metadata: HashMap<u64, Vec<Arc<Metadata>>>,
+    /// What endpoints of the version before share. Taken by the first endpoint that has metadata.
+    former: Option<&'a Endpoints>,
 }
 
-/// An endpoint resource: the cluster that it is for, and its endpoints.
-pub(super) fn decode(
-    message: pb::ClusterLoadAssignment,
-    notes: &mut Notes,
-) -> Result<(Arc<str>, Endpoints), ConfigError> {
-    let cluster = filled("cluster_name", message.cluster_name.clone(), "name the cluster")?;
-    Ok((cluster.into(), assignment(message, Place::Required, notes)?))
-}
-
-/// The endpoints of an assignment, wherever it stands.
-pub(super) fn assignment(
-    message: pb::ClusterLoadAssignment,
-    place: Place,
-    notes: &mut Notes,
-) -> Result<Endpoints, ConfigError> {
+/// The endpoints of an assignment that stands in a cluster.
+pub(super) fn inline(message: pb::ClusterLoadAssignment, notes: &mut Notes) -> Result<Endpoints, ConfigError> {
+    let groups = message.endpoints.into_iter().map(Group::from).collect();
     let mut interner = Interner::default();
-    let mut groups =
-        notes.each("endpoints", message.endpoints, |message, notes| group(message, place, &mut interner, notes))?;
-    leave_out_repeated(&mut groups, notes);
-    let endpoints = Endpoints::new(groups)?;
-    match message.policy {
-        Some(message) => notes.at("policy", message, |message, notes| with_policy(endpoints, message, notes)),
-        None => Ok(endpoints),
-    }
+    let read = |message, notes: &mut Notes| endpoint(message, &mut interner, notes);
+    let (endpoints, _) = assignment(groups, message.policy, Place::Optional, read, notes)?;
+    Ok(endpoints)
 }
+
+/// The endpoints of these groups, and whether each of them is there: what was listed before is left out.
+pub(super) fn assignment<M>(
+    groups: Vec<Group<M>>,
+    policy: Option<Policy>,
+    place: Place,
+    mut read: impl FnMut(M, &mut Notes) -> Result<Endpoint, ConfigError>,
+    notes: &mut Notes,
+) -> Result<(Endpoints, IsWhole), ConfigError> {
+    let mut groups = notes.each("endpoints", groups, |message, notes| group(message, place, &mut read, notes))?;
+    share_localities(&mut groups);
+    let is_whole = !leave_out_repeated(&mut groups, notes);
+    let endpoints = Endpoints::new(groups)?;
+    let endpoints = match policy {
+        Some(message) => notes.at("policy", message, |message, notes| with_policy(endpoints, message, notes))?,
+        None => endpoints,
+    };
+    Ok((endpoints, is_whole))
+}
+
+/// Whether nothing was left out.
+pub(super) type IsWhole = bool;
 
 fn with_policy(endpoints: Endpoints, message: Policy, notes: &mut Notes) -> Result<Endpoints, ConfigError> {
     warn_if_set!(
@@ -87,10 +104,24 @@ fn with_policy(endpoints: Endpoints, message: Policy, notes: &mut Notes) -> Resu
     }
 }
 
+/// A place that is named at several priorities is kept once.
+fn share_localities(groups: &mut [LocalityEndpoints]) {
+    let mut known = HashSet::new();
+    for group in groups {
+        match known.get(&group.locality) {
+            Some(shared) => group.locality = Arc::clone(shared),
+            None => drop(known.insert(Arc::clone(&group.locality))),
+        }
+    }
+}
+
 /// Leaves out endpoints that stand in an earlier group already, as Envoy does: Istio lists the gateway of a remote network
-/// in each locality behind it. Within one group a repetition is a mistake, and refused.
-fn leave_out_repeated(groups: &mut [LocalityEndpoints], notes: &mut Notes) {
-    let mut first = HashMap::new();
+/// in each locality behind it. Within one group a repetition is a mistake, and refused. Returns whether there were any.
+fn leave_out_repeated(groups: &mut [LocalityEndpoints], notes: &mut Notes) -> bool {
+    if groups.len() < 2 {
+        return false;
+    }
+    let mut first = HashMap::with_capacity(groups.iter().map(|group| group.endpoints.len()).sum());
     let mut repeated = HashSet::new();
     for (g, group) in groups.iter().enumerate() {
         for (e, endpoint) in group.endpoints.iter().enumerate() {
@@ -102,12 +133,13 @@ fn leave_out_repeated(groups: &mut [LocalityEndpoints], notes: &mut Notes) {
         }
     }
     if repeated.is_empty() {
-        return;
+        return false;
     }
     for (g, group) in groups.iter_mut().enumerate() {
         let mut places = 0..;
         group.endpoints.retain(|_| places.next().is_some_and(|e| !repeated.contains(&(g, e))));
     }
+    true
 }
 
 fn drop_overload(message: policy::DropOverload, _: &mut Notes) -> Result<DropOverload, ConfigError> {
@@ -118,33 +150,38 @@ fn drop_overload(message: policy::DropOverload, _: &mut Notes) -> Result<DropOve
     Ok(DropOverload { category: category.into(), share: fraction("drop_percentage", share)? })
 }
 
-#[expect(deprecated, reason = "a list of its own came for the endpoints and went, and is still read")]
-fn group(
-    message: pb::LocalityLbEndpoints,
+fn group<M>(
+    message: Group<M>,
     place: Place,
-    interner: &mut Interner,
+    read: impl FnMut(M, &mut Notes) -> Result<Endpoint, ConfigError>,
     notes: &mut Notes,
 ) -> Result<LocalityEndpoints, ConfigError> {
     warn_if_set!(notes, message, "it is not known here", [metadata]);
     if message.locality.is_none() && place == Place::Required {
         return Err(ConfigError::new("locality", "", "set this field; it may be empty"));
     }
-    let endpoints = match message.lb_config {
-        Some(LbConfig::LoadBalancerEndpoints(list)) => list.lb_endpoints,
-        Some(LbConfig::LedsClusterLocalityConfig(_)) => {
-            return Err(ConfigError::new("leds_cluster_locality_config", "", "list the endpoints in lb_endpoints"));
-        }
-        None => message.lb_endpoints,
-    };
+    if message.is_referred {
+        return Err(ConfigError::new("leds_cluster_locality_config", "", "list the endpoints in lb_endpoints"));
+    }
     Ok(LocalityEndpoints {
-        locality: interner.locality(message.locality.unwrap_or_default()),
+        locality: Arc::new(locality(message.locality.unwrap_or_default())),
         weight: number(message.load_balancing_weight).and_then(|weight| Weight::new(weight).ok()),
         priority: message.priority,
-        endpoints: notes.each("lb_endpoints", endpoints, |message, notes| endpoint(message, interner, notes))?,
+        endpoints: notes.each("lb_endpoints", message.endpoints, read)?,
     })
 }
 
-fn endpoint(message: pb::LbEndpoint, interner: &mut Interner, notes: &mut Notes) -> Result<Endpoint, ConfigError> {
+fn locality(message: core::Locality) -> Locality {
+    let core::Locality { region, zone, sub_zone } = message;
+    Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() }
+}
+
+/// One endpoint.
+pub(super) fn endpoint(
+    message: pb::LbEndpoint,
+    interner: &mut Interner<'_>,
+    notes: &mut Notes,
+) -> Result<Endpoint, ConfigError> {
     let (first, further, hostname) = match message.host_identifier {
         Some(HostIdentifier::Endpoint(message)) => notes.at("endpoint", message, addresses)?,
         Some(HostIdentifier::EndpointName(name)) => {
@@ -152,7 +189,10 @@ fn endpoint(message: pb::LbEndpoint, interner: &mut Interner, notes: &mut Notes)
         }
         None => return Err(ConfigError::new("endpoint", "", "set this field")),
     };
-    let mut endpoint = Endpoint::new(first).with_additional(further).with_health(health(message.health_status, notes));
+    let mut endpoint = Endpoint::new(first).with_health(health(message.health_status, notes));
+    if !further.is_empty() {
+        endpoint = endpoint.with_additional(further);
+    }
     if hostname.is_set() {
         endpoint = endpoint.with_hostname(hostname);
     }
@@ -247,23 +287,40 @@ fn value(message: Value) -> MetadataValue {
     }
 }
 
+// === impl Group ===
+
+impl From<pb::LocalityLbEndpoints> for Group<pb::LbEndpoint> {
+    #[expect(deprecated, reason = "a list of its own came for the endpoints and went, and is still read")]
+    fn from(message: pb::LocalityLbEndpoints) -> Self {
+        let (endpoints, is_referred) = match message.lb_config {
+            Some(LbConfig::LoadBalancerEndpoints(list)) => (list.lb_endpoints, false),
+            Some(LbConfig::LedsClusterLocalityConfig(_)) => (Vec::new(), true),
+            None => (message.lb_endpoints, false),
+        };
+        Self {
+            locality: message.locality,
+            endpoints,
+            load_balancing_weight: message.load_balancing_weight,
+            priority: message.priority,
+            metadata: message.metadata,
+            is_referred,
+        }
+    }
+}
+
 // === impl Interner ===
 
-impl Interner {
-    fn locality(&mut self, message: core::Locality) -> Arc<Locality> {
-        let core::Locality { region, zone, sub_zone } = message;
-        let locality = Locality { region: region.into(), zone: zone.into(), sub_zone: sub_zone.into() };
-        let shared = self.localities.entry(locality).or_insert_with_key(|locality| Arc::new(locality.clone()));
-        Arc::clone(shared)
+impl<'a> Interner<'a> {
+    /// Shares with the version before what is the same there.
+    pub(super) fn after(former: Option<&'a Endpoints>) -> Self {
+        Self { former, ..Self::default() }
     }
 
     fn metadata(&mut self, metadata: Metadata) -> Arc<Metadata> {
-        let mut hasher = DefaultHasher::new();
-        for (namespace, facts) in &metadata.0 {
-            namespace.hash(&mut hasher);
-            hash_map(facts, &mut hasher);
+        if let Some(former) = self.former.take() {
+            self.adopt(former);
         }
-        let alike = self.metadata.entry(hasher.finish()).or_default();
+        let alike = self.metadata.entry(hash(&metadata)).or_default();
         if let Some(equal) = alike.iter().find(|earlier| ***earlier == metadata) {
             return Arc::clone(equal);
         }
@@ -271,6 +328,24 @@ impl Interner {
         alike.push(Arc::clone(&shared));
         shared
     }
+
+    fn adopt(&mut self, former: &Endpoints) {
+        let mut seen = HashSet::new();
+        for metadata in former.groups().iter().flat_map(|group| &group.endpoints).filter_map(Endpoint::metadata) {
+            if seen.insert(Arc::as_ptr(metadata)) {
+                self.metadata.entry(hash(metadata)).or_default().push(Arc::clone(metadata));
+            }
+        }
+    }
+}
+
+fn hash(metadata: &Metadata) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for (namespace, facts) in &metadata.0 {
+        namespace.hash(&mut hasher);
+        hash_map(facts, &mut hasher);
+    }
+    hasher.finish()
 }
 
 fn hash_map(facts: &BTreeMap<Arc<str>, MetadataValue>, hasher: &mut DefaultHasher) {

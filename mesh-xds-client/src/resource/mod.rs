@@ -17,6 +17,7 @@
 //! Fields that only name things in Envoy's own statistics, logs and traces, or tune how it listens, are not warned of.
 
 mod action;
+mod assignment;
 mod balance;
 mod cluster;
 mod common;
@@ -42,22 +43,24 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use envoy_types::pb::{
     envoy::{
-        config::{
-            cluster::v3 as cluster_pb, endpoint::v3 as endpoint_pb, listener::v3 as listener_pb, route::v3 as route_pb,
-        },
+        config::{cluster::v3 as cluster_pb, listener::v3 as listener_pb, route::v3 as route_pb},
         service::discovery::v3::Resource as Wrapper,
     },
     google::protobuf::Any,
 };
 use mesh_core::{
-    config::{Cluster, ConfigError, Decoded, Endpoints, IdentityName, RouteConfig},
+    config::{Cluster, ConfigError, Decoded, IdentityName, RouteConfig},
     identity::Identities,
 };
-use prost::Message;
+use prost::{DecodeError, Message};
 
-pub use self::listener::{ListenerResource, RouteSource};
+pub use self::{
+    assignment::Assignment,
+    listener::{ListenerResource, RouteSource},
+};
 use self::{
     common::{filled, is, undecodable},
     notes::Notes,
@@ -74,12 +77,7 @@ pub enum Resource {
     /// How a cluster is found and treated.
     Cluster(Arc<Cluster>),
     /// The endpoints of a cluster.
-    Endpoints {
-        /// The name under which they are asked for.
-        cluster: Arc<str>,
-        /// The endpoints.
-        endpoints: Arc<Endpoints>,
-    },
+    Endpoints(Assignment),
 }
 
 /// A resource that is refused.
@@ -135,12 +133,8 @@ fn decode_bare(resource: &Any, context: &Context) -> Result<Decoded<Resource>, B
             decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration))
         }
         Some(ResourceKind::Cluster) => decode_cluster(bytes, context).map(|cluster| map(cluster, Resource::Cluster)),
-        Some(ResourceKind::ClusterLoadAssignment) => {
-            decode_endpoints(bytes).map(|Decoded { value: (cluster, endpoints), warnings }| Decoded {
-                value: Resource::Endpoints { cluster, endpoints: Arc::new(endpoints) },
-                warnings,
-            })
-        }
+        Some(ResourceKind::ClusterLoadAssignment) => decode_endpoints(Bytes::copy_from_slice(bytes), None)
+            .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
         None => {
             let error = ConfigError::new("type_url", &resource.type_url, "send a type that was asked for");
             Err(Bad { name: None, error })
@@ -183,21 +177,31 @@ pub fn decode_cluster(bytes: &[u8], context: &Context) -> Result<Decoded<Cluster
     read(bytes, |message: cluster_pb::Cluster, notes| cluster::decode(message, context, notes))
 }
 
-/// Reads an `envoy.config.endpoint.v3.ClusterLoadAssignment`: the name under which it was asked for, and the endpoints.
+/// Reads an `envoy.config.endpoint.v3.ClusterLoadAssignment`. Endpoints that have the same bytes as in `former`, the version
+/// before, are taken from there.
 ///
 /// # Errors
 ///
 /// As [`decode_listener`].
-pub fn decode_endpoints(bytes: &[u8]) -> Result<Decoded<(Arc<str>, Endpoints)>, Bad> {
-    read::<endpoint_pb::ClusterLoadAssignment, _>(bytes, endpoints::decode)
+pub fn decode_endpoints(bytes: Bytes, former: Option<&Assignment>) -> Result<Decoded<Assignment>, Bad> {
+    let sealed = assignment::Sealed::decode(bytes.clone());
+    validated(sealed, &bytes, |message, notes| assignment::decode(message, former, notes))
 }
 
 fn read<M: Message + Default, T>(
     bytes: &[u8],
     validate: impl FnOnce(M, &mut Notes) -> Result<T, ConfigError>,
 ) -> Result<Decoded<T>, Bad> {
+    validated(M::decode(bytes), bytes, validate)
+}
+
+fn validated<M, T>(
+    message: Result<M, DecodeError>,
+    bytes: &[u8],
+    validate: impl FnOnce(M, &mut Notes) -> Result<T, ConfigError>,
+) -> Result<Decoded<T>, Bad> {
     let mut notes = Notes::default();
-    M::decode(bytes)
+    message
         .map_err(|error| undecodable(&error, bytes.len()))
         .and_then(|message| validate(message, &mut notes))
         .map(|value| Decoded { value, warnings: notes.finish() })
@@ -221,7 +225,7 @@ impl Resource {
             Self::Listener(_) => ResourceKind::Listener,
             Self::RouteConfiguration(_) => ResourceKind::RouteConfiguration,
             Self::Cluster(_) => ResourceKind::Cluster,
-            Self::Endpoints { .. } => ResourceKind::ClusterLoadAssignment,
+            Self::Endpoints(_) => ResourceKind::ClusterLoadAssignment,
         }
     }
 
@@ -231,7 +235,7 @@ impl Resource {
             Self::Listener(listener) => &listener.name,
             Self::RouteConfiguration(routes) => routes.name(),
             Self::Cluster(cluster) => cluster.name(),
-            Self::Endpoints { cluster, .. } => cluster,
+            Self::Endpoints(assignment) => &assignment.cluster,
         }
     }
 }

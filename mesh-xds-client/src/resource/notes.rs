@@ -96,6 +96,11 @@ impl Notes {
         numbered.map(|(index, message)| self.at(format_args!("{part}[{index}]"), message, &mut read)).collect()
     }
 
+    /// How many warnings there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.warnings.len() + self.unsaid
+    }
+
     /// The warnings, and last how many more there were.
     pub(super) fn finish(mut self) -> Vec<Warning> {
         if self.unsaid > 0 {

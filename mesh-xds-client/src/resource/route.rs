@@ -11,7 +11,7 @@ use mesh_core::config::{
 };
 
 use super::{
-    action,
+    action::{self, Optional, Scope},
     common::number,
     filter,
     header::{self, REQUEST, RESPONSE},
@@ -19,17 +19,6 @@ use super::{
     notes::{Notes, warn_if_set},
     retry,
 };
-
-/// What the configuration as a whole says and its routes need.
-pub(super) struct Scope {
-    /// Cluster specifier plugins by name, and whether one may be missing.
-    pub(super) plugins: BTreeMap<String, Optional>,
-    /// The longest body of a direct response.
-    pub(super) longest_body: usize,
-}
-
-/// Whether what is not known here may be left out.
-pub(super) type Optional = bool;
 
 /// The routes of a target.
 pub(super) fn configuration(message: pb::RouteConfiguration, notes: &mut Notes) -> Result<RouteConfig, ConfigError> {

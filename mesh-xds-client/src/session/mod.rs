@@ -4,8 +4,11 @@
 //! do next (open a stream, send this request, decode this batch, report that absence). It owns no socket, no task and no
 //! clock: `now` is an argument, and jitter comes from a seed, so a transcript of a session replays exactly.
 //!
-//! It speaks the state-of-the-world variant over `StreamAggregatedResources`. It knows names, versions and nonces; what is
-//! inside a resource is read elsewhere, which is why a verdict comes back through [`Session::answer`].
+//! It speaks both [variants](Variant) of the protocol, one server in one, the next in the other. It knows names, versions and
+//! nonces; what is inside a resource is read elsewhere, which is why a verdict comes back through [`Session::answer`].
+//!
+//! What is wanted and held, timers, back-off and refusals are the same in both variants. They differ in how a response is taken
+//! apart (`batch`), in how a request says what is wanted (`subscriptions`), and here where [`Variant`] is named.
 //!
 //! # Driving it
 //!
@@ -27,18 +30,29 @@
 //! later while it offers the same bytes, since some offer what was refused again as soon as they hear of it
 //! ([`Config::nack_initial`], [`Config::nack_max`]). Acceptance, changed names and other kinds never wait.
 //!
+//! # Everything
+//!
+//! [`Session::subscribe_all`] asks for all that the server has of a kind, besides what is asked for by name. Alone on a stream
+//! it is said as the older servers know it, by a first request without names; together with names, or after them, by the
+//! name `*`.
+//!
+//! # Time to live
+//!
+//! A resource may come with a time to live. Unless it comes again, or the server says in time that it stands as it was, it is
+//! reported absent, whether there is a stream or not.
+//!
 //! # Where the rules come from
 //!
 //! The xDS protocol ("REST and gRPC protocol" in Envoy's documentation), gRFC A27 (base), A46 (valid resources of a
-//! refused response are used), A57 (what counts as a failure of connectivity). Known gaps: wildcard subscriptions,
-//! `resource_errors` of A88 and time to live are not read.
+//! refused response are used), A57 (what counts as a failure of connectivity). Known gap: `resource_errors` of A88 are not
+//! read.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc;
 use tokio::time::Instant;
 
@@ -46,6 +60,8 @@ use crate::ResourceKind;
 
 mod backoff;
 mod batch;
+#[cfg(test)]
+mod convergence;
 mod nack;
 #[cfg(test)]
 mod properties;
@@ -53,17 +69,22 @@ mod refusals;
 mod subscriptions;
 #[cfg(test)]
 mod transcripts;
+mod wire;
 
 pub use self::batch::{Batch, RawResource, Ticket, Verdict};
 pub use self::nack::ResourceError;
+pub use self::wire::{Request, Response, Variant};
 
 use self::backoff::Backoff;
-use self::refusals::Refusals;
+use self::batch::Gone;
+use self::refusals::{Fingerprint, Refusals};
 use self::subscriptions::Subscriptions;
 
-/// How patient a [`Session`] is.
+/// How a [`Session`] speaks, and how patient it is.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// How the first server is spoken to. Default: in state of the world.
+    pub variant: Variant,
     /// How long a named resource may stay unanswered on a live stream before it is reported absent. Default 15 s, as in
     /// Envoy and gRPC. Lower it and a slow control plane looks like one that does not know the name.
     pub absence_timeout: Duration,
@@ -83,6 +104,8 @@ pub struct Config {
 pub struct Session {
     absence_timeout: Duration,
     node: Node,
+    /// How the next stream is spoken on.
+    variant: Variant,
     link: Link,
     /// How many streams were begun; the number of the current one. Tells an answer which stream it belongs to.
     stream: u64,
@@ -108,7 +131,7 @@ pub enum Event {
     /// The first response of a stream arrived: the control plane is there.
     Live,
     /// Decode these resources and give the verdict to [`Session::answer`].
-    Deliver(Batch),
+    Deliver(Box<Batch>),
     /// The control plane has no such resource, as far as can be told.
     Absent {
         /// The kind that was asked for.
@@ -140,8 +163,12 @@ pub enum Event {
 pub enum AbsenceReason {
     /// It was asked for on a live stream and not answered within [`Config::absence_timeout`].
     NotFoundTimer,
-    /// A response with the full state of its kind no longer had it.
-    RemovedFromFullState,
+    /// The server said so: a response with the full state of its kind no longer had it, or one in delta called it removed. Of
+    /// what was never delivered it says that at once in delta, though the resource may be on its way; such a name is reported
+    /// after [`Config::absence_timeout`], as it would be in silence.
+    Removed,
+    /// Its time to live was over, and nothing was heard of it.
+    Expired,
 }
 
 /// Where the stream stands.
@@ -152,6 +179,7 @@ enum Link {
     /// `Event::Connect` was given out.
     Connecting,
     Open {
+        variant: Variant,
         /// Whether the node was sent, which only the first request of a stream carries.
         introduced: bool,
         /// Whether a response has come.
@@ -195,6 +223,7 @@ const MAX_IGNORED: usize = 32;
 impl Default for Config {
     fn default() -> Self {
         Self {
+            variant: Variant::default(),
             absence_timeout: Duration::from_secs(15),
             reconnect_initial: Duration::from_secs(1),
             reconnect_max: Duration::from_secs(120),
@@ -218,6 +247,7 @@ impl Session {
         Self {
             absence_timeout: config.absence_timeout.min(FOREVER),
             node,
+            variant: config.variant,
             link: Link::Idle,
             stream: 0,
             kinds: ResourceKind::ALL.map(subscriptions),
@@ -237,9 +267,7 @@ impl Session {
         if self.kinds[kind.index()].add(name) {
             self.names_changed(kind);
         }
-        if matches!(self.link, Link::Idle) {
-            self.connect();
-        }
+        self.wake();
     }
 
     /// Stops asking for a resource. The caller forgets what it held under that name.
@@ -249,12 +277,29 @@ impl Session {
         }
     }
 
-    /// The next stream is to another server, to which the versions of the one before mean nothing: it might take them for
-    /// its own and leave out what is held (gRFC A71).
-    pub fn forget_versions(&mut self) {
-        for kind in &mut self.kinds {
-            kind.version.clear();
+    /// Asks for everything of a kind that the server has, until [`unsubscribe_all`](Self::unsubscribe_all), besides what is asked
+    /// for by name. In state of the world servers have a notion of that for listeners and clusters only.
+    ///
+    /// What comes of it has no clock, and is reported absent when the server removes it, as what was asked for by name.
+    pub fn subscribe_all(&mut self, kind: ResourceKind) {
+        if self.kinds[kind.index()].want_everything(true) {
+            self.names_changed(kind);
         }
+        self.wake();
+    }
+
+    /// Asks for no more of a kind than by name. The caller forgets what it held and has not asked for by name.
+    pub fn unsubscribe_all(&mut self, kind: ResourceKind) {
+        if self.kinds[kind.index()].want_everything(false) {
+            self.names_changed(kind);
+        }
+    }
+
+    /// The next stream is to another server, which is spoken to in this variant, and to which the versions of the one before
+    /// mean nothing: it might take them for its own and leave out what is held (gRFC A71).
+    pub fn change_server(&mut self, variant: Variant) {
+        self.variant = variant;
+        self.kinds.iter_mut().for_each(Subscriptions::forget_versions);
     }
 
     /// The stream that [`Event::Connect`] called for can take requests.
@@ -262,30 +307,35 @@ impl Session {
         if !matches!(self.link, Link::Connecting) {
             return;
         }
-        self.link = Link::Open { introduced: false, live: false };
+        self.link = Link::Open { variant: self.variant, introduced: false, live: false };
         for kind in ResourceKind::ALL {
             self.names_changed(kind);
         }
     }
 
-    /// A response arrived on the current stream.
-    pub fn received(&mut self, response: DiscoveryResponse) {
-        let Link::Open { live, .. } = &mut self.link else { return };
+    /// A response arrived on the current stream. One of the other variant than the stream's is dropped.
+    pub fn received(&mut self, response: impl Into<Response>, now: Instant) {
+        let response = response.into();
+        let Link::Open { live, variant, .. } = &mut self.link else { return };
+        if *variant != response.variant() {
+            return;
+        }
         if !std::mem::replace(live, true) {
             self.events.push_back(Event::Live);
         }
         self.backoff.reset();
 
-        let kind = ResourceKind::from_type_url(&response.type_url);
+        let kind = ResourceKind::from_type_url(response.type_url());
         // A kind never asked for on this stream is not answered: a request without names would be read as a wish
         // for everything.
         let Some(kind) = kind.filter(|kind| self.kinds[kind.index()].asked()) else {
-            return self.ignore(response.type_url);
+            return self.ignore(response.type_url().to_owned());
         };
         let subscriptions = &mut self.kinds[kind.index()];
         subscriptions.delivered();
         let compares = subscriptions.refusals.compares();
-        self.events.push_back(Event::Deliver(Batch::unpack(self.stream, kind, response, compares)));
+        let batch = Batch::unpack(self.stream, kind, response, compares, now);
+        self.events.push_back(Event::Deliver(Box::new(batch)));
     }
 
     /// The verdict on a [`Batch`].
@@ -294,46 +344,65 @@ impl Session {
     /// counts, and nothing is sent for it. The refusal of what was refused before is sent later, so that a server which
     /// offers it again at once is not kept busy; see [`Config::nack_initial`].
     pub fn answer(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
-        let Ticket { stream, kind, version, nonce, fingerprint, malformed, unchanged } = ticket;
+        let Ticket { stream, kind, version, nonce, fingerprint, malformed, heartbeats, mut labels, gone } = ticket;
         let Verdict { accepted, mut rejected } = verdict;
         rejected.extend(malformed);
 
         let subscriptions = &mut self.kinds[kind.index()];
+        subscriptions.decided();
         subscriptions.begin_answer();
-        accepted.iter().for_each(|name| subscriptions.hold(name));
-        unchanged.iter().for_each(|name| subscriptions.keep(name));
-        rejected.iter().filter_map(|error| error.name.as_deref()).for_each(|name| subscriptions.refuse(name));
-        // Where one name could not be read, nobody can say which names are missing.
-        if kind.is_full_state() && rejected.iter().all(|error| error.name.is_some()) {
-            for name in subscriptions.remove_missing() {
-                let (name, reason) = (name.to_string(), AbsenceReason::RemovedFromFullState);
-                self.events.push_back(Event::Absent { kind, name, reason });
+        accepted.iter().for_each(|name| subscriptions.hold(name, labels.remove(&**name).unwrap_or_default()));
+        for (name, label) in heartbeats {
+            if !subscriptions.keep(&name, label) {
+                let message = "it has no body, and its version is not the one in use".to_owned();
+                rejected.push(ResourceError { name: Some(name), field: None, message });
             }
         }
+        rejected.iter().filter_map(|error| error.name.as_deref()).for_each(|name| subscriptions.refuse(name));
+        let gone = match gone {
+            Gone::Named(names) => subscriptions.remove_named(&names),
+            Gone::Missing if rejected.iter().all(|error| error.name.is_some()) => subscriptions.remove_missing(),
+            // Where one name could not be read, nobody can say which names are missing.
+            Gone::Missing => Vec::new(),
+        };
+        let reason = AbsenceReason::Removed;
+        self.events.extend(gone.iter().map(|name| Event::Absent { kind, name: name.to_string(), reason }));
 
         let error = (!rejected.is_empty()).then(|| nack::error_detail(&rejected));
-        let is_refused = error.is_some();
-        if !is_refused {
+        if error.is_none() {
             subscriptions.version = version;
         }
-        if stream != self.stream || !matches!(self.link, Link::Open { .. }) {
-            return;
+        let Link::Open { variant, .. } = self.link else { return };
+        if stream != self.stream {
+            // The present stream has waited for this.
+            return self.names_changed(kind);
         }
         let reply = Reply { version: subscriptions.version.clone(), nonce, error };
-        if is_refused {
-            if subscriptions.refusals.hold(fingerprint, reply, now) {
+        self.reply(kind, variant, reply, fingerprint, now);
+    }
+
+    /// Sends an answer, or has it wait.
+    fn reply(&mut self, kind: ResourceKind, variant: Variant, reply: Reply, print: Option<Fingerprint>, now: Instant) {
+        let is_delta = variant == Variant::Delta;
+        let is_refused = reply.error.is_some();
+        if is_refused && is_delta {
+            // Each response has an answer of its own, and only the latest waits.
+            self.release(kind);
+        }
+        let subscriptions = &mut self.kinds[kind.index()];
+        if !is_refused {
+            if !is_delta && subscriptions.refusals.end() {
                 subscriptions.settled();
             }
-            // Names that the server has not heard of do not wait.
-            let is_due = subscriptions.is_changed() || subscriptions.refusals.until() <= Some(now);
-            if is_due {
-                self.release(kind);
-            }
-        } else {
-            if subscriptions.refusals.end() {
-                subscriptions.settled();
-            }
-            self.outgoing.push_back(Outgoing::Answer(kind, reply));
+            return self.outgoing.push_back(Outgoing::Answer(kind, reply));
+        }
+        if subscriptions.refusals.hold(print, reply, now) {
+            subscriptions.settled();
+        }
+        // Names that the server has not heard of do not wait.
+        let is_carrier = !is_delta && subscriptions.is_changed();
+        if is_carrier || subscriptions.refusals.until() <= Some(now) {
+            self.release(kind);
         }
     }
 
@@ -360,12 +429,17 @@ impl Session {
             self.reconnect();
         }
         while self.next_awaited().is_some_and(|deadline| deadline <= now) {
-            let Some(Awaited { kind, name, .. }) = self.awaited.pop_front() else { break };
+            let Some(Awaited { kind, name, deadline }) = self.awaited.pop_front() else { break };
+            let is_denied = self.kinds[kind.index()].awaited(&name, deadline) == Some(true);
             self.kinds[kind.index()].give_up(&name);
-            let name = name.to_string();
-            self.events.push_back(Event::Absent { kind, name, reason: AbsenceReason::NotFoundTimer });
+            let reason = if is_denied { AbsenceReason::Removed } else { AbsenceReason::NotFoundTimer };
+            self.events.push_back(Event::Absent { kind, name: name.to_string(), reason });
         }
         for kind in ResourceKind::ALL {
+            while let Some(name) = self.kinds[kind.index()].expire(now) {
+                let name = name.to_string();
+                self.events.push_back(Event::Absent { kind, name, reason: AbsenceReason::Expired });
+            }
             if self.kinds[kind.index()].refusals.until().is_some_and(|until| until <= now) {
                 self.release(kind);
             }
@@ -374,13 +448,13 @@ impl Session {
 
     /// When [`timeout`](Self::timeout) has something to do, unless an input changes that.
     pub fn next_timeout(&mut self) -> Option<Instant> {
-        match self.link {
+        let reconnect = match self.link {
             Link::Waiting { until } => Some(until),
-            _ => {
-                let refusals = self.kinds.iter().filter_map(|kind| kind.refusals.until()).min();
-                self.next_awaited().into_iter().chain(refusals).min()
-            }
-        }
+            _ => None,
+        };
+        let of_kinds = self.kinds.iter().flat_map(|kind| [kind.refusals.until(), kind.next_expiry()]);
+        let soonest = of_kinds.chain([reconnect]).flatten().min();
+        self.next_awaited().into_iter().chain(soonest).min()
     }
 
     /// The next thing to act on, in the order in which things happened.
@@ -389,39 +463,76 @@ impl Session {
     }
 
     /// The next request for the current stream, to be sent at once: taking it starts the clock of the names that it asks for.
-    pub fn poll_request(&mut self, now: Instant) -> Option<DiscoveryRequest> {
-        while let Some(outgoing) = self.outgoing.pop_front() {
-            match outgoing {
-                Outgoing::Answer(kind, reply) => {
-                    self.kinds[kind.index()].answered(&reply.nonce);
-                    return Some(self.request(kind, reply, now));
-                }
-                Outgoing::Names(kind) => {
-                    if let Some(reply) = self.kinds[kind.index()].announce() {
-                        return Some(self.request(kind, reply, now));
-                    }
-                }
+    pub fn poll_request(&mut self, now: Instant) -> Option<Request> {
+        let Link::Open { variant, .. } = self.link else { return None };
+        let request = loop {
+            let outgoing = self.outgoing.pop_front()?;
+            let request = match variant {
+                Variant::StateOfTheWorld => self.state_request(outgoing, now).map(Request::StateOfTheWorld),
+                Variant::Delta => self.delta_request(outgoing, now).map(Request::Delta),
+            };
+            if let Some(request) = request {
+                break request;
             }
-        }
-        None
+        };
+        Some(request.with_node(self.introduce()))
     }
 
-    fn request(&mut self, kind: ResourceKind, reply: Reply, now: Instant) -> DiscoveryRequest {
+    /// Every request lists the names, an answer as well.
+    fn state_request(&mut self, outgoing: Outgoing, now: Instant) -> Option<DiscoveryRequest> {
+        let (kind, reply) = match outgoing {
+            Outgoing::Answer(kind, reply) => {
+                self.kinds[kind.index()].answered(&reply.nonce);
+                (kind, reply)
+            }
+            Outgoing::Names(kind) => (kind, self.kinds[kind.index()].announce()?),
+        };
         let deadline = now + self.absence_timeout;
-        let sent = self.kinds[kind.index()].send(deadline);
-        self.awaited.extend(sent.armed.into_iter().map(|name| Awaited { deadline, kind, name }));
+        let sent = self.kinds[kind.index()].send_all(deadline);
+        self.arm(kind, sent.armed, deadline);
         if sent.is_partial {
             self.names_changed(kind);
         }
-        DiscoveryRequest {
+        Some(DiscoveryRequest {
             version_info: reply.version,
-            node: self.introduce(),
             resource_names: sent.names,
             type_url: kind.type_url().to_owned(),
             response_nonce: reply.nonce,
             error_detail: reply.error,
             ..Default::default()
-        }
+        })
+    }
+
+    /// An answer is an answer and changes no names: servers (istiod is one) pass over a request whose nonce they have left
+    /// behind, and names that came with it would be lost.
+    fn delta_request(&mut self, outgoing: Outgoing, now: Instant) -> Option<DeltaDiscoveryRequest> {
+        let (kind, mut request) = match outgoing {
+            Outgoing::Answer(kind, Reply { nonce, error, .. }) => {
+                self.kinds[kind.index()].answered(&nonce);
+                (kind, DeltaDiscoveryRequest { response_nonce: nonce, error_detail: error, ..Default::default() })
+            }
+            Outgoing::Names(kind) => {
+                let deadline = now + self.absence_timeout;
+                let mut changes = self.kinds[kind.index()].send_changes(deadline)?;
+                if let Link::Open { introduced: false, .. } = self.link {
+                    changes.leave_out_one_version();
+                }
+                self.arm(kind, changes.armed, deadline);
+                let request = DeltaDiscoveryRequest {
+                    resource_names_subscribe: changes.subscribe,
+                    resource_names_unsubscribe: changes.unsubscribe,
+                    initial_resource_versions: changes.versions,
+                    ..Default::default()
+                };
+                (kind, request)
+            }
+        };
+        kind.type_url().clone_into(&mut request.type_url);
+        Some(request)
+    }
+
+    fn arm(&mut self, kind: ResourceKind, names: Vec<Arc<str>>, deadline: Instant) {
+        self.awaited.extend(names.into_iter().map(|name| Awaited { deadline, kind, name }));
     }
 
     /// The node, for the first request of a stream.
@@ -431,11 +542,11 @@ impl Session {
     }
 
     fn names_changed(&mut self, kind: ResourceKind) {
-        if !matches!(self.link, Link::Open { .. }) {
-            return;
+        let Link::Open { variant, .. } = self.link else { return };
+        if variant == Variant::StateOfTheWorld {
+            // A refusal that waits is an answer owed, which goes first and carries the names.
+            self.release(kind);
         }
-        // A refusal that waits is an answer owed, which goes first and carries the names.
-        self.release(kind);
         if self.kinds[kind.index()].mark_changed() {
             self.outgoing.push_back(Outgoing::Names(kind));
         }
@@ -445,6 +556,13 @@ impl Session {
     fn release(&mut self, kind: ResourceKind) {
         if let Some(reply) = self.kinds[kind.index()].refusals.release() {
             self.outgoing.push_back(Outgoing::Answer(kind, reply));
+        }
+    }
+
+    /// The first subscription opens the stream.
+    fn wake(&mut self) {
+        if matches!(self.link, Link::Idle) {
+            self.connect();
         }
     }
 
@@ -472,7 +590,7 @@ impl Session {
     fn next_awaited(&mut self) -> Option<Instant> {
         loop {
             let next = self.awaited.front()?;
-            if self.kinds[next.kind.index()].is_awaited(&next.name, next.deadline) {
+            if self.kinds[next.kind.index()].awaited(&next.name, next.deadline).is_some() {
                 return Some(next.deadline);
             }
             self.awaited.pop_front();

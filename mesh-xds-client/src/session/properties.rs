@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use prost::{Message, Name};
 use tokio::time::Instant;
 
-use super::{AbsenceReason, Batch, Config, Event, ResourceError, Session, Verdict};
+use super::{AbsenceReason, Batch, Config, Event, Request, ResourceError, Session, Verdict};
 use crate::ResourceKind;
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -173,13 +173,14 @@ impl World {
             let wrapper = Resource { name: (*name).to_owned(), resource: Some(body), ..Default::default() };
             Any { type_url: Resource::type_url(), value: wrapper.encode_to_vec() }
         });
-        self.session.received(DiscoveryResponse {
+        let response = DiscoveryResponse {
             version_info: self.responses.to_string(),
             nonce,
             type_url: kind.type_url().to_owned(),
             resources: resources.collect(),
             ..Default::default()
-        });
+        };
+        self.session.received(response, self.now);
     }
 
     fn answer(&mut self, bad: Option<&'static str>) {
@@ -204,13 +205,13 @@ impl World {
         while let Some(event) = self.session.poll_event() {
             match event {
                 Event::Connect => self.is_connecting = true,
-                Event::Deliver(batch) => self.unanswered.push_back(batch),
+                Event::Deliver(batch) => self.unanswered.push_back(*batch),
                 Event::Absent { kind, name, reason: AbsenceReason::NotFoundTimer } => {
                     assert!(self.is_open, "absence by timer needs a live stream");
                     assert!(self.is_wanted(kind, &name), "absence of a name nobody wants");
                     assert!(!self.held.contains(&(kind, name)), "a held name was reported absent by its timer");
                 }
-                Event::Absent { kind, name, reason: AbsenceReason::RemovedFromFullState } => {
+                Event::Absent { kind, name, reason: AbsenceReason::Removed } => {
                     assert!(kind.is_full_state(), "{kind} has no removal by absence");
                     assert!(self.is_wanted(kind, &name), "removal of a name nobody wants");
                     self.held.remove(&(kind, name.clone()));
@@ -224,7 +225,7 @@ impl World {
     fn transmit(&mut self, room: usize) -> Vec<String> {
         let mut sent = Vec::new();
         while sent.len() < room {
-            let Some(request) = self.session.poll_request(self.now) else { break };
+            let Some(Request::StateOfTheWorld(request)) = self.session.poll_request(self.now) else { break };
             sent.push(format!("{request:?}"));
             self.check(&request);
         }

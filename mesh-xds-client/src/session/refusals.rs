@@ -7,8 +7,9 @@
 //! them. A mended version thus comes late by no more than a part of the time for which the broken one stood, and by
 //! [`Config::nack_max`](super::Config) at most.
 //!
-//! What waits holds up nobody: other kinds go on; a change of names takes the waiting refusal along at once; and a later
-//! response settles the earlier one with its own answer, as it does in Envoy and in gRPC.
+//! What waits holds up nobody: other kinds go on. In state of the world a change of names takes the waiting refusal along at
+//! once, and a later response settles the earlier one with its own answer, as it does in Envoy and in gRPC. In delta, where
+//! every response is answered by itself, what is accepted leaves the refusal of something else waiting.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -98,7 +99,7 @@ impl Refusals {
 // === impl Fingerprint ===
 
 impl Fingerprint {
-    pub(super) fn of(resources: &[Any]) -> Self {
+    pub(super) fn of<'a>(resources: impl IntoIterator<Item = &'a Any>) -> Self {
         let mut hasher = DefaultHasher::new();
         for resource in resources {
             resource.type_url.hash(&mut hasher);

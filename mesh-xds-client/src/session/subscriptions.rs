@@ -1,4 +1,7 @@
 //! What is asked for and held of one kind of resource, and where the current stream stands with it.
+//!
+//! It is the same in both variants, but for the two ways to say it: [`send_all`](Subscriptions::send_all) lists what is wanted,
+//! [`send_changes`](Subscriptions::send_changes) what the server has not heard of.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,6 +9,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Reply;
+use super::batch::Label;
 use super::refusals::Refusals;
 
 /// The names of one kind that are wanted, and how the conversation about them stands.
@@ -13,34 +17,47 @@ use super::refusals::Refusals;
 pub(super) struct Subscriptions {
     /// By hash, since a full state looks up every name of some thousands; whatever depends on an order is sorted.
     names: HashMap<Arc<str>, Wanted>,
-    /// Those of the names that the next request has to do something about: [`Presence::Unsent`] and
-    /// [`Presence::Returning`].
+    /// Whether everything is wanted that the server has.
+    everything: bool,
+    /// Those of the names that were not asked for on this stream, or will be asked for once more.
     unsent: BTreeSet<Arc<str>>,
     /// The names in order, as a request lists them. None since a name has come or gone.
     list: Option<Vec<String>>,
+    /// When resources expire.
+    expiries: BTreeSet<(Instant, Arc<str>)>,
     /// Counts the responses that were answered, to tell whom the last one mentioned.
     answers: u64,
-    /// The last version accepted whole. Outlives streams, so that a server need not repeat what is held.
+    /// The last version accepted whole, in state of the world. Outlives streams, so that a server need not repeat what is held.
     pub(super) version: String,
     pub(super) refusals: Refusals,
     /// The nonce last answered on this stream.
     nonce: String,
     /// Whether a request of this kind was sent on this stream.
     asked: bool,
+    /// What the server believes about everything, on this stream.
+    wildcard: Wildcard,
     /// Whether the names differ from those last sent. Set by a change, taken by the next request.
     changed: bool,
     /// Batches delivered on this stream whose answers have not been sent.
     owed: usize,
-    /// Names that were in the last request and have left since.
+    /// Batches delivered on this stream or an earlier one that there is no verdict on.
+    undecided: usize,
+    /// Names that the server believes to be wanted and that have left.
     withdrawn: BTreeSet<Arc<str>>,
 }
 
-/// One wanted name.
+/// One name that is wanted, or that came because everything is.
 #[derive(Debug)]
 struct Wanted {
     presence: Presence,
+    /// Whether it is asked for by its name.
+    is_named: bool,
     /// The last response that mentioned it, by [`Subscriptions::answers`].
     mentioned: u64,
+    /// The version that is in use, in delta.
+    version: Option<String>,
+    /// When it is to be forgotten, unless it comes again.
+    expires: Option<Instant>,
 }
 
 /// What is known of one wanted name.
@@ -48,11 +65,12 @@ struct Wanted {
 enum Presence {
     /// Not asked for on this stream, and never answered.
     Unsent,
-    /// Wanted again before the server heard that it was not, so the server would see no change and not send it again. Left
-    /// out of the next request, and in the one after.
+    /// Wanted again before the server heard that it was not, so that in state of the world the server would see no change and
+    /// not send it again. Left out of the next request there, and in the one after.
     Returning,
-    /// Asked for on this stream.
-    Awaited { deadline: Instant },
+    /// Asked for on this stream. Where the server says that there is none (`is_denied`) the clock runs on: in delta it says so
+    /// at once, of what is on its way as well.
+    Awaited { deadline: Instant, is_denied: bool },
     /// Delivered and in use.
     Held,
     /// Delivered and never usable.
@@ -61,7 +79,24 @@ enum Presence {
     Absent,
 }
 
-/// What went into a request.
+/// Whether the server believes that everything is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wildcard {
+    /// It does not.
+    Unsaid,
+    /// It does, since the first request had no names. A name would end that.
+    Implied,
+    /// It does, since `*` was asked for.
+    Named,
+}
+
+/// Whether the server has said that there is none.
+pub(super) type IsDenied = bool;
+
+/// What lists everything, as a name.
+const EVERYTHING: &str = "*";
+
+/// What went into a request in state of the world.
 pub(super) struct Sent {
     pub(super) names: Vec<String>,
     /// The names whose clock starts with this request.
@@ -70,56 +105,103 @@ pub(super) struct Sent {
     pub(super) is_partial: bool,
 }
 
+/// What went into a request in delta.
+#[derive(Default)]
+pub(super) struct Changes {
+    pub(super) subscribe: Vec<String>,
+    pub(super) unsubscribe: Vec<String>,
+    /// What is held, in the first request of a stream.
+    pub(super) versions: HashMap<String, String>,
+    /// The names whose clock starts with this request.
+    pub(super) armed: Vec<Arc<str>>,
+}
+
 // === impl Subscriptions ===
 
 impl Subscriptions {
     pub(super) fn new(refusals: Refusals) -> Self {
         Self {
             names: HashMap::new(),
+            everything: false,
             unsent: BTreeSet::new(),
             list: None,
+            expiries: BTreeSet::new(),
             answers: 0,
             version: String::new(),
             refusals,
             nonce: String::new(),
             asked: false,
+            wildcard: Wildcard::Unsaid,
             changed: false,
             owed: 0,
+            undecided: 0,
             withdrawn: BTreeSet::new(),
         }
     }
 
+    // --- what is wanted ---
+
     /// Wants `name`. Returns whether that is news.
     pub(super) fn add(&mut self, name: &str) -> bool {
-        if self.names.contains_key(name) {
-            return false;
+        if let Some(known) = self.names.get_mut(name) {
+            if std::mem::replace(&mut known.is_named, true) {
+                return false;
+            }
+            self.unsent.insert(name.into());
+        } else {
+            let presence = if self.withdrawn.contains(name) { Presence::Returning } else { Presence::Unsent };
+            let name: Arc<str> = name.into();
+            self.unsent.insert(name.clone());
+            self.names.insert(name, Wanted::new(presence, true));
         }
-        let presence = if self.withdrawn.contains(name) { Presence::Returning } else { Presence::Unsent };
-        let name: Arc<str> = name.into();
-        self.unsent.insert(name.clone());
-        self.names.insert(name, Wanted { presence, mentioned: 0 });
         self.list = None;
         true
     }
 
     /// No longer wants `name`. Returns whether that is news.
+    ///
+    /// Where everything is wanted, what is held of it stays until the server says what becomes of it.
     pub(super) fn remove(&mut self, name: &str) -> bool {
+        if !self.names.get(name).is_some_and(|wanted| wanted.is_named) {
+            return false;
+        }
         let Some((name, wanted)) = self.names.remove_entry(name) else { return false };
         self.unsent.remove(&name);
         self.list = None;
         if self.asked && wanted.presence != Presence::Unsent {
-            self.withdrawn.insert(name);
+            self.withdrawn.insert(name.clone());
+        }
+        if self.everything && wanted.was_delivered() {
+            self.names.insert(name, Wanted { is_named: false, ..wanted });
+        } else if let Some(expires) = wanted.expires {
+            self.expiries.remove(&(expires, name));
         }
         true
     }
 
+    /// Wants everything, or no longer. Returns whether that is news.
+    pub(super) fn want_everything(&mut self, everything: bool) -> bool {
+        if !everything {
+            let expiries = &mut self.expiries;
+            self.names.retain(|name, wanted| {
+                if let (false, Some(expires)) = (wanted.is_named, wanted.expires) {
+                    expiries.remove(&(expires, name.clone()));
+                }
+                wanted.is_named
+            });
+        }
+        std::mem::replace(&mut self.everything, everything) != everything
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty()
+        self.names.is_empty() && !self.everything
     }
 
     pub(super) fn asked(&self) -> bool {
         self.asked
     }
+
+    // --- what is owed ---
 
     /// Notes that the names differ from those last sent. Returns whether that was not noted before.
     pub(super) fn mark_changed(&mut self) -> bool {
@@ -133,6 +215,12 @@ impl Subscriptions {
 
     pub(super) fn delivered(&mut self) {
         self.owed += 1;
+        self.undecided += 1;
+    }
+
+    /// There is a verdict on a batch.
+    pub(super) fn decided(&mut self) {
+        self.undecided -= 1;
     }
 
     pub(super) fn answered(&mut self, nonce: &str) {
@@ -145,59 +233,141 @@ impl Subscriptions {
         self.owed -= 1;
     }
 
+    /// Whether the first request on a stream can be made, and is needed. It tells what is held, and what the last stream
+    /// brought may still be about to be: the server would never hear that it is, nor say that it is gone.
+    fn may_begin(&mut self) -> bool {
+        let may_begin = self.undecided == 0 && !self.is_empty();
+        if !may_begin {
+            self.changed = false;
+        }
+        may_begin
+    }
+
+    // --- requests in state of the world ---
+
     /// What a request must repeat that only announces changed names, or `None` when none is due.
     ///
     /// None is due while an answer is owed, since the answer will carry the names: sent now, the names would come with a
     /// nonce that the server has left behind, and be passed over. None is due when there is nothing to take back either:
     /// without names, the first request of a kind on a stream asks for everything.
     pub(super) fn announce(&mut self) -> Option<Reply> {
-        if !self.asked && self.names.is_empty() {
-            self.changed = false;
-        }
-        if !self.changed || self.owed > 0 {
+        if !self.asked && !self.may_begin() || !self.changed || self.owed > 0 {
             return None;
         }
         // A version vouches for the whole set of names. Where one of them was never answered, a server that compares
         // versions only would have nothing to send on a new stream, and the name would look absent.
-        let is_vouched_for = self.asked || self.unsent.is_empty();
-        if !is_vouched_for {
+        let is_unanswered = |name| self.names.get(name).is_some_and(|wanted| wanted.presence == Presence::Unsent);
+        if !self.asked && self.unsent.iter().any(is_unanswered) {
             self.version.clear();
         }
         Some(Reply { version: self.version.clone(), nonce: self.nonce.clone(), error: None })
     }
 
-    /// Takes the names for a request that leaves now.
-    pub(super) fn send(&mut self, deadline: Instant) -> Sent {
-        self.asked = true;
+    /// Takes the names for a request in state of the world that leaves now.
+    pub(super) fn send_all(&mut self, deadline: Instant) -> Sent {
+        let is_first = !std::mem::replace(&mut self.asked, true);
         self.changed = false;
         self.withdrawn.clear();
         let mut names = self.list().clone();
         let mut armed = Vec::new();
         let mut left = BTreeSet::new();
         for name in std::mem::take(&mut self.unsent) {
-            let wanted = self.names.get_mut(&name).expect("what is to be sent is wanted");
-            if wanted.presence == Presence::Returning {
-                wanted.presence = Presence::Unsent;
-                left.insert(name);
-            } else {
-                wanted.presence = Presence::Awaited { deadline };
-                armed.push(name);
+            let Some(wanted) = self.names.get_mut(&name) else { continue };
+            match wanted.presence {
+                Presence::Returning => {
+                    wanted.presence = Presence::Unsent;
+                    left.insert(name);
+                }
+                Presence::Unsent => {
+                    wanted.presence = Presence::Awaited { deadline, is_denied: false };
+                    armed.push(name);
+                }
+                _ => {}
             }
         }
         if !left.is_empty() {
             names.retain(|name| !left.contains(name.as_str()));
         }
         self.unsent = left;
-        Sent { names, armed, is_partial: !self.unsent.is_empty() }
+        let is_ending = self.list_everything(&mut names, is_first);
+        Sent { names, armed, is_partial: is_ending || !self.unsent.is_empty() }
+    }
+
+    /// Adds `*` to the names where it is needed. Returns whether it has to be taken back by the next request: an empty list
+    /// goes on meaning everything until something was named.
+    fn list_everything(&mut self, names: &mut Vec<String>, is_first: bool) -> bool {
+        let is_implied = names.is_empty() && (is_first || self.wildcard == Wildcard::Implied);
+        let is_ending = !self.everything && is_implied && self.wildcard == Wildcard::Implied;
+        self.wildcard = match (self.everything, is_implied) {
+            (true, true) => Wildcard::Implied,
+            (true, false) => Wildcard::Named,
+            (false, _) => Wildcard::Unsaid,
+        };
+        if is_ending || self.wildcard == Wildcard::Named {
+            names.insert(0, EVERYTHING.to_owned());
+        }
+        is_ending
     }
 
     fn list(&mut self) -> &Vec<String> {
-        self.list.get_or_insert_with(|| {
-            let mut list: Vec<String> = self.names.keys().map(ToString::to_string).collect();
-            list.sort_unstable();
-            list
-        })
+        self.list.get_or_insert_with(|| named(&self.names))
     }
+
+    // --- requests in delta ---
+
+    /// Takes what the server is to hear of in a request in delta that leaves now; none where there is nothing.
+    ///
+    /// What left and is wanted again before the server heard of it is subscribed to once more, which the protocol takes for a
+    /// wish to have it sent again.
+    pub(super) fn send_changes(&mut self, deadline: Instant) -> Option<Changes> {
+        if !self.asked && !self.may_begin() {
+            return None;
+        }
+        self.changed = false;
+        let is_first = !std::mem::replace(&mut self.asked, true);
+        let mut changes = Changes::default();
+        let unsent = std::mem::take(&mut self.unsent);
+        for name in &unsent {
+            let Some(wanted) = self.names.get_mut(name) else { continue };
+            if matches!(wanted.presence, Presence::Unsent | Presence::Returning) {
+                wanted.presence = Presence::Awaited { deadline, is_denied: false };
+                changes.armed.push(name.clone());
+            }
+        }
+        if is_first {
+            changes.subscribe = named(&self.names);
+            let held = self.names.iter().filter_map(|(name, wanted)| Some((name.to_string(), wanted.version.clone()?)));
+            changes.versions = held.collect();
+        } else {
+            changes.subscribe = unsent.iter().map(ToString::to_string).collect();
+        }
+        let withdrawn = std::mem::take(&mut self.withdrawn).into_iter();
+        let left = withdrawn.filter(|name| !self.names.get(name).is_some_and(|wanted| wanted.is_named));
+        changes.unsubscribe = left.map(|name| name.to_string()).collect();
+        self.change_everything(&mut changes, is_first);
+        let is_worth_sending = is_first || !changes.subscribe.is_empty() || !changes.unsubscribe.is_empty();
+        is_worth_sending.then_some(changes)
+    }
+
+    /// Adds `*` to what is subscribed to, or to what is not any longer.
+    fn change_everything(&mut self, changes: &mut Changes, is_first: bool) {
+        let has_names = !changes.subscribe.is_empty() || !changes.unsubscribe.is_empty();
+        let (is_wanted, believed) = (self.everything, self.wildcard);
+        self.wildcard = match (is_wanted, believed) {
+            (false, _) => Wildcard::Unsaid,
+            (true, Wildcard::Unsaid) if is_first && !has_names => Wildcard::Implied,
+            (true, Wildcard::Implied) if !has_names => Wildcard::Implied,
+            (true, _) => Wildcard::Named,
+        };
+        if self.wildcard == Wildcard::Named && believed != Wildcard::Named {
+            changes.subscribe.insert(0, EVERYTHING.to_owned());
+        }
+        if !is_wanted && believed != Wildcard::Unsaid {
+            changes.unsubscribe.insert(0, EVERYTHING.to_owned());
+        }
+    }
+
+    // --- what the server has said ---
 
     /// Another response is about to be gone through, name by name.
     pub(super) fn begin_answer(&mut self) {
@@ -205,27 +375,65 @@ impl Subscriptions {
     }
 
     /// `name` was delivered and is in use.
-    pub(super) fn hold(&mut self, name: &str) {
-        self.mention(name, |_| Presence::Held);
+    pub(super) fn hold(&mut self, name: &str, label: Label) {
+        let expires = label.expires;
+        let before = self.mention(name, |wanted| {
+            wanted.presence = Presence::Held;
+            wanted.version = label.version;
+            wanted.expires
+        });
+        if before.is_some_and(|before| before != expires) {
+            self.expire_at(name, expires);
+        }
     }
 
     /// `name` was delivered and cannot be used: it exists, and what is held of it stays.
     pub(super) fn refuse(&mut self, name: &str) {
-        self.mention(name, |before| if before == Presence::Held { before } else { Presence::Refused });
+        self.mention(name, |wanted| {
+            if wanted.presence != Presence::Held {
+                wanted.presence = Presence::Refused;
+            }
+        });
     }
 
-    /// `name` stands as it did.
-    pub(super) fn keep(&mut self, name: &str) {
-        self.mention(name, |before| before);
-    }
-
-    fn mention(&mut self, name: &str, becomes: impl FnOnce(Presence) -> Presence) {
-        let Some(wanted) = self.names.get_mut(name) else { return };
-        let before = wanted.presence;
-        wanted.presence = becomes(before);
+    /// `name` stands as it did. Returns whether that can be: what was told of another version than the one in use cannot.
+    pub(super) fn keep(&mut self, name: &str, label: Label) -> bool {
+        let Some(wanted) = self.names.get_mut(name) else { return true };
+        if label.version.is_some() && label.version != wanted.version {
+            return false;
+        }
         wanted.mentioned = self.answers;
-        if before != wanted.presence && matches!(before, Presence::Unsent | Presence::Returning) {
+        if wanted.presence == Presence::Held {
+            self.expire_at(name, label.expires);
+        }
+        true
+    }
+
+    fn mention<T>(&mut self, name: &str, change: impl FnOnce(&mut Wanted) -> T) -> Option<T> {
+        if self.everything && !self.names.contains_key(name) {
+            self.names.insert(name.into(), Wanted::new(Presence::Absent, false));
+        }
+        let wanted = self.names.get_mut(name)?;
+        if wanted.presence == Presence::Returning {
+            // The server has not heard that it left, and need not.
             self.unsent.remove(name);
+        }
+        wanted.mentioned = self.answers;
+        Some(change(wanted))
+    }
+
+    fn expire_at(&mut self, name: &str, expires: Option<Instant>) {
+        let Some(wanted) = self.names.get_mut(name) else { return };
+        let before = std::mem::replace(&mut wanted.expires, expires);
+        if before == expires {
+            return;
+        }
+        let name: Arc<str> = name.into();
+        if let Some(before) = before {
+            self.expiries.remove(&(before, name.clone()));
+        }
+        if let Some(expires) = expires {
+            self.expiries.insert((expires, name));
         }
     }
 
@@ -234,26 +442,67 @@ impl Subscriptions {
     ///
     /// A name never delivered is left to its timer: the server may not have heard of it yet.
     pub(super) fn remove_missing(&mut self) -> Vec<Arc<str>> {
-        let mut missing = Vec::new();
-        for (name, wanted) in &mut self.names {
-            let was_delivered = matches!(wanted.presence, Presence::Held | Presence::Refused);
-            if was_delivered && wanted.mentioned != self.answers {
-                wanted.presence = Presence::Absent;
-                missing.push(name.clone());
-            }
-        }
+        let answers = self.answers;
+        let is_missing = |wanted: &Wanted| wanted.was_delivered() && wanted.mentioned != answers;
+        let missing = self.names.iter().filter(|(_, wanted)| is_missing(wanted));
+        let mut missing: Vec<_> = missing.map(|(name, _)| name.clone()).collect();
         missing.sort_unstable();
+        missing.iter().for_each(|name| self.give_up(name));
         missing
     }
 
-    pub(super) fn is_awaited(&self, name: &str, until: Instant) -> bool {
-        self.names.get(name).is_some_and(|wanted| wanted.presence == Presence::Awaited { deadline: until })
+    /// Marks as absent, and returns, those of the names that were delivered before. Others wait for the end of their clock.
+    pub(super) fn remove_named(&mut self, names: &[String]) -> Vec<Arc<str>> {
+        let mut gone = Vec::new();
+        for name in names {
+            let Some((name, wanted)) = self.names.get_key_value(name.as_str()) else { continue };
+            let (name, was_delivered) = (name.clone(), wanted.was_delivered());
+            if was_delivered {
+                self.give_up(&name);
+                gone.push(name);
+            } else if let Some(Wanted { presence: Presence::Awaited { is_denied, .. }, .. }) = self.names.get_mut(&name)
+            {
+                *is_denied = true;
+            }
+        }
+        gone
     }
 
-    /// `name` was awaited long enough.
+    // --- what time brings ---
+
+    /// Whether `name` is awaited until then, and if so, whether the server has said that there is none.
+    pub(super) fn awaited(&self, name: &str, until: Instant) -> Option<IsDenied> {
+        match self.names.get(name)?.presence {
+            Presence::Awaited { deadline, is_denied } if deadline == until => Some(is_denied),
+            _ => None,
+        }
+    }
+
+    /// When the next resource expires.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first().map(|(expires, _)| *expires)
+    }
+
+    /// Marks as absent, and returns, the next resource that has expired.
+    pub(super) fn expire(&mut self, now: Instant) -> Option<Arc<str>> {
+        if self.next_expiry()? > now {
+            return None;
+        }
+        let (_, name) = self.expiries.pop_first()?;
+        self.give_up(&name);
+        // It is to come again on the next stream, whatever a server remembers of the version.
+        self.version.clear();
+        Some(name)
+    }
+
+    /// There is no `name`, as far as can be told. What nobody asked for by name is forgotten.
     pub(super) fn give_up(&mut self, name: &str) {
-        if let Some(wanted) = self.names.get_mut(name) {
-            wanted.presence = Presence::Absent;
+        self.expire_at(name, None);
+        let Some(wanted) = self.names.get_mut(name) else { return };
+        wanted.presence = Presence::Absent;
+        wanted.version = None;
+        if !wanted.is_named {
+            self.names.remove(name);
         }
     }
 
@@ -261,6 +510,7 @@ impl Subscriptions {
     pub(super) fn leave_stream(&mut self) {
         self.nonce.clear();
         self.asked = false;
+        self.wildcard = Wildcard::Unsaid;
         self.changed = false;
         self.owed = 0;
         self.withdrawn.clear();
@@ -270,6 +520,45 @@ impl Subscriptions {
                 wanted.presence = Presence::Unsent;
                 self.unsent.insert(name.clone());
             }
+        }
+    }
+
+    /// The next stream is to another server, to which the versions mean nothing.
+    pub(super) fn forget_versions(&mut self) {
+        self.version.clear();
+        self.names.values_mut().for_each(|wanted| wanted.version = None);
+    }
+}
+
+/// The names that are asked for by name, in order.
+fn named(names: &HashMap<Arc<str>, Wanted>) -> Vec<String> {
+    let named = names.iter().filter(|(_, wanted)| wanted.is_named);
+    let mut list: Vec<_> = named.map(|(name, _)| name.to_string()).collect();
+    list.sort_unstable();
+    list
+}
+
+// === impl Wanted ===
+
+impl Wanted {
+    fn new(presence: Presence, is_named: bool) -> Self {
+        Self { presence, is_named, mentioned: 0, version: None, expires: None }
+    }
+
+    fn was_delivered(&self) -> bool {
+        matches!(self.presence, Presence::Held | Presence::Refused)
+    }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    /// Keeps silent about one thing that is held, so that a server which has no news has something to say: without a response
+    /// nobody could tell that it is there. It is one that is asked for by name, since of others it would not say that they are
+    /// gone.
+    pub(super) fn leave_out_one_version(&mut self) {
+        if let Some(first) = self.subscribe.iter().find(|name| self.versions.contains_key(*name)) {
+            self.versions.remove(first);
         }
     }
 }

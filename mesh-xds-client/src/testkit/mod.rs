@@ -1,7 +1,8 @@
 //! An xDS control plane in your own process, to test what your service does when its configuration changes.
 //!
-//! A [`ControlPlane`] speaks state-of-the-world ADS as a real one does: over gRPC, with versions and nonces, to this crate's
-//! client as well as to Envoy or gRPC's own. It is a handle: cheap to clone, and the control plane ends with the last one.
+//! A [`ControlPlane`] speaks ADS as a real one does: over gRPC, in state of the world and in delta, whichever a client calls, with
+//! versions and nonces, to this crate's client as well as to Envoy or gRPC's own. It is a handle: cheap to clone, and the
+//! control plane ends with the last one.
 //!
 //! # A canary in ten lines
 //!
@@ -71,10 +72,15 @@
 //!
 //! # What clients see
 //!
-//! Listeners and clusters come whole, filtered by the names asked for, or all of them where a client asks for none; routes and
-//! endpoints come when they were set since they were last sent. Only kinds that changed are sent, clusters and
-//! endpoints before listeners and routes. A refused version is not sent again until something changes. A new stream gets
-//! everything, whatever version the client claims. Delta and load reporting are answered with `UNIMPLEMENTED`.
+//! Only kinds that changed are sent, clusters and endpoints before listeners and routes. A refused version is not sent again
+//! until something changes. Load reporting is answered with `UNIMPLEMENTED`.
+//!
+//! In state of the world listeners and clusters come whole, filtered by the names asked for, or all of them where a client asks
+//! for none; routes and endpoints come when they were set since they were last sent. A new stream gets everything, whatever
+//! version the client claims.
+//!
+//! In delta a client gets what it does not have, each resource with the version in which it was set, and hears of what is gone
+//! or was never there. On a new stream it is believed what it says it holds.
 //!
 //! All that clients say is kept until the control plane goes, to be looked at when a test is over.
 
@@ -84,7 +90,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::DiscoveryResponse;
 use envoy_types::pb::google::protobuf::Any;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, ToSocketAddrs};
@@ -93,11 +98,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
 
 use crate::ResourceKind;
+use crate::session::Response;
 
+mod delta;
 mod drip;
 mod record;
 pub mod resource;
 mod serve;
+mod state_of_the_world;
 mod store;
 mod stream;
 
@@ -382,8 +390,10 @@ impl ControlPlane {
         });
     }
 
-    /// Sends a response to every open stream exactly as it is: unsolicited, with a wrong nonce, of an unknown type.
-    pub fn send(&self, response: DiscoveryResponse) {
+    /// Sends a response to every open stream of its variant exactly as it is: unsolicited, with a wrong nonce, of an unknown
+    /// type.
+    pub fn send(&self, response: impl Into<Response>) {
+        let response = response.into();
         self.shared.with(|state| state.tell_streams(|| Command::Send(Box::new(response.clone()))));
     }
 }

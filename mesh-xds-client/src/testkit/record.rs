@@ -1,5 +1,6 @@
 //! What clients said to the control plane, kept in order.
 
+use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -40,14 +41,22 @@ pub struct Request {
     pub kind: Option<ResourceKind>,
     /// The type asked for.
     pub type_url: String,
-    /// `version_info`: what the client has in use.
+    /// `version_info`: what the client has in use. Empty in delta, where each resource has a version of its own.
     pub version: String,
     /// `response_nonce`.
     pub nonce: String,
     /// The version of the response that this request answers, if it answers one.
     pub answers: Option<String>,
-    /// The names that the client wants.
+    /// The names that the client wants, in delta those that it has subscribed to by now.
     pub names: Vec<String>,
+    /// Whether it came on a stream in delta. What follows is empty otherwise.
+    pub is_delta: bool,
+    /// `resource_names_subscribe`.
+    pub subscribes: Vec<String>,
+    /// `resource_names_unsubscribe`.
+    pub unsubscribes: Vec<String>,
+    /// `initial_resource_versions`: what the client says it holds.
+    pub holds: BTreeMap<String, String>,
     /// Why the response was refused.
     pub error: Option<String>,
 }
@@ -80,6 +89,17 @@ impl Event {
         match self {
             Self::Nacked(request) => Some(request),
             _ => None,
+        }
+    }
+}
+
+/// What the request did, by what it says.
+impl From<Request> for Event {
+    fn from(request: Request) -> Self {
+        match (&request.error, &request.answers) {
+            (Some(_), _) => Self::Nacked(request),
+            (None, Some(_)) => Self::Acked(request),
+            (None, None) => Self::Asked(request),
         }
     }
 }

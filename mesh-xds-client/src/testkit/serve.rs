@@ -18,12 +18,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
-use tokio_stream::Empty;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Response, Status, Streaming};
 
 use super::drip::Drip;
-use super::{Shared, State, stream};
+use super::stream::Watch;
+use super::{Shared, State, delta, state_of_the_world, stream};
 
 /// What connections come from: a TCP or a Unix listener.
 pub trait Accept: Send + 'static {
@@ -152,22 +152,28 @@ impl Accept for tokio::net::UnixListener {
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Discovery {
     type StreamAggregatedResourcesStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
-    type DeltaAggregatedResourcesStream = Empty<Result<DeltaDiscoveryResponse, Status>>;
+    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
 
     async fn stream_aggregated_resources(
         &self,
         requests: tonic::Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        let (sender, responses) = mpsc::channel(RESPONSES_AHEAD);
-        tokio::spawn(stream::serve(Arc::clone(&self.0), requests.into_inner(), sender));
-        Ok(Response::new(ReceiverStream::new(responses)))
+        Ok(Response::new(self.serve::<state_of_the_world::Watch>(requests.into_inner())))
     }
 
     async fn delta_aggregated_resources(
         &self,
-        _: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
+        requests: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Err(Status::unimplemented("this control plane speaks state of the world only"))
+        Ok(Response::new(self.serve::<delta::Watch>(requests.into_inner())))
+    }
+}
+
+impl Discovery {
+    fn serve<W: Watch>(&self, requests: Streaming<W::Request>) -> ReceiverStream<Result<W::Response, Status>> {
+        let (sender, responses) = mpsc::channel(RESPONSES_AHEAD);
+        tokio::spawn(stream::serve::<W>(Arc::clone(&self.0), requests, sender));
+        ReceiverStream::new(responses)
     }
 }
 

@@ -90,7 +90,8 @@ impl Transaction<'_> {
 
     /// Removes a resource. Nothing happens when there is none.
     ///
-    /// Clients hear of it for listeners and clusters only: the protocol has no removal of the other two.
+    /// In state of the world clients hear of it for listeners and clusters only: there the protocol has no removal of the other
+    /// two.
     pub fn remove(&mut self, kind: ResourceKind, name: &str) -> &mut Self {
         if self.store.shelf(kind).resources.contains_key(name) {
             self.touch(kind).resources.remove(name);

@@ -80,11 +80,6 @@ pub(crate) fn run(builder: Builder) -> Running {
     Running { snapshots: client.snapshots(), client, work }
 }
 
-/// A client of `plane` at work.
-pub(crate) fn running(plane: &ControlPlane) -> Running {
-    run(builder(plane, []))
-}
-
 /// An address by number.
 pub(crate) fn address(number: u8) -> SocketAddr {
     SocketAddr::from(([10, 0, 0, number], 80))

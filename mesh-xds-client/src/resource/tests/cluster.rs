@@ -27,7 +27,7 @@ use envoy_types::pb::{
     },
     google::protobuf::{Any, BoolValue},
 };
-use mesh_core::config::{Discovery, DnsName, HttpProtocol, LoadBalancing, Percent, TimeLimit};
+use mesh_core::config::{Discovery, DnsName, Endpoints, HttpProtocol, LoadBalancing, Percent, TimeLimit};
 
 use super::{
     samples::{HTTP_OPTIONS, address, any, file, group, http_options, lb_endpoint, seconds, unknown, wrap},

@@ -12,7 +12,8 @@ use envoy_types::pb::{
     },
     google::protobuf as wire,
 };
-use mesh_core::config::{Address, HealthStatus};
+use mesh_core::config::{Address, Endpoints, HealthStatus};
+use proptest::prelude::*;
 
 use super::{
     samples::{address, any, group, lb_endpoint, share, wrap},
@@ -20,8 +21,12 @@ use super::{
 };
 
 fn decoded(message: &ClusterLoadAssignment) -> Decoded<Endpoints> {
-    let Decoded { value, warnings } = decode_endpoints(&message.encode_to_vec()).expect("good endpoints");
-    Decoded { value: value.1, warnings }
+    let Decoded { value, warnings } = read(message, None);
+    Decoded { value: Arc::unwrap_or_clone(value.endpoints), warnings }
+}
+
+fn read(message: &ClusterLoadAssignment, former: Option<&Assignment>) -> Decoded<Assignment> {
+    decode_endpoints(message.encode_to_vec().into(), former).expect("good endpoints")
 }
 
 fn inner(message: &mut LbEndpoint) -> &mut Endpoint {
@@ -230,4 +235,70 @@ fn health_pipes_and_further_addresses_are_kept() {
 fn endpoint_resource_is_named_by_its_cluster() {
     let decoded = decode(&any(&samples::endpoints()), &Context::new()).expect("good");
     assert_eq!(&**decoded.value.name(), "service");
+}
+
+#[test]
+fn endpoints_that_did_not_change_are_those_of_the_version_before() {
+    let mut message = samples::endpoints();
+    let facts = message.endpoints[0].lb_endpoints[1].metadata.as_mut().expect("set");
+    facts.filter_metadata.insert("other".to_owned(), wire::Struct::default());
+    let before = read(&message, None).value;
+    let facts = |assignment: &Assignment, group: usize, endpoint: usize| {
+        let endpoint = &assignment.endpoints.groups()[group].endpoints[endpoint];
+        endpoint.metadata().expect("set").clone()
+    };
+
+    // One comes first, one changes its weight, and the others are the same in other places.
+    message.endpoints[0].lb_endpoints.insert(0, lb_endpoint("10.0.0.3", 80));
+    message.endpoints[1].lb_endpoints[0].load_balancing_weight = wrap(7);
+    let after = read(&message, Some(&before)).value;
+    assert!(Arc::ptr_eq(&facts(&before, 0, 1), &facts(&after, 0, 2)), "used again");
+    assert!(Arc::ptr_eq(&facts(&before, 0, 0), &facts(&after, 0, 0)), "new, with metadata that was known");
+    assert_eq!(after.endpoints.groups()[1].endpoints[0].weight().get(), 7);
+    assert_eq!(after, read(&message, None).value);
+}
+
+#[test]
+fn an_endpoint_that_was_warned_of_is_warned_of_again_at_its_present_place() {
+    let mut message = samples::endpoints();
+    message.endpoints[0].lb_endpoints[1].health_status = 77;
+    let before = read(&message, None);
+    message.endpoints[0].lb_endpoints.remove(0);
+    let after = read(&message, Some(&before.value));
+    assert_eq!(fields(&before.warnings), ["endpoints[0].lb_endpoints[1].health_status"]);
+    assert_eq!(fields(&after.warnings), ["endpoints[0].lb_endpoints[0].health_status"]);
+}
+
+#[test]
+fn an_endpoint_that_is_no_protobuf_is_refused_by_its_place() {
+    // A group of one endpoint, whose bytes end in the middle of a field.
+    let bytes = [0x0a, 1, b'a', 0x12, 6, 0x0a, 0, 0x12, 2, 0x0a, 9];
+    let bad = decode_endpoints(bytes.to_vec().into(), None).expect_err("cut off");
+    assert_eq!((bad.name.as_deref(), bad.error.field()), (Some("a"), "endpoints[0].lb_endpoints[0].value"));
+}
+
+proptest! {
+    /// Each number of a version is an endpoint: its port, and whether its health is one that is not known here.
+    #[test]
+    fn a_version_reads_the_same_whatever_came_before(
+        versions in proptest::collection::vec(proptest::collection::vec((1..8_u32, 0..9_u32), 0..8), 1..6),
+    ) {
+        let mut former: Option<Assignment> = None;
+        for version in versions {
+            let endpoint = |(port, odd): (u32, u32)| {
+                let health_status = if odd == 0 { 77 } else { 0 };
+                LbEndpoint { health_status, ..lb_endpoint("10.0.0.1", port) }
+            };
+            let (near, far) = version.split_at(version.len() / 2);
+            let groups = [near, far].map(|group| group.iter().copied().map(endpoint).collect());
+            let [near, far] = groups;
+            let message = ClusterLoadAssignment { endpoints: vec![group(0, near), group(1, far)], ..samples::endpoints() };
+            let bytes = Bytes::from(message.encode_to_vec());
+            let parts = |decoded: Decoded<Assignment>| (decoded.value, decoded.warnings);
+            let fresh = decode_endpoints(bytes.clone(), None).map(parts);
+            let after = decode_endpoints(bytes, former.as_ref()).map(parts);
+            prop_assert_eq!(&fresh, &after);
+            former = after.ok().map(|(value, _)| value).or(former);
+        }
+    }
 }

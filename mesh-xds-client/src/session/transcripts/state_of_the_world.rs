@@ -1,186 +1,6 @@
-//! Transcripts of the protocol: what the session says, line by line, to what it is told.
-//!
-//! A [`Script`] plays the task that owns the stream and the server at its other end, with a clock moved by hand. Requests and
-//! events are compared in short form: `CDS [a b] v1 n1`.
+//! Transcripts in state of the world.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::Duration;
-
-use envoy_types::pb::envoy::config::core::v3::Node;
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse, Resource};
-use envoy_types::pb::google::protobuf::Any;
-use prost::{Message, Name};
-use tokio::time::Instant;
-
-use super::{AbsenceReason, Batch, Config, Event, ResourceError, Session, Ticket, Verdict};
-use crate::ResourceKind::{self, Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
-
-struct Script {
-    session: Session,
-    now: Instant,
-    tickets: HashMap<String, Ticket>,
-}
-
-impl Script {
-    fn new() -> Self {
-        Self::seeded(1)
-    }
-
-    fn seeded(seed: u64) -> Self {
-        let node = Node { id: "node-1".to_owned(), ..Default::default() };
-        Self { session: Session::new(Config::default(), node, seed), now: Instant::now(), tickets: HashMap::new() }
-    }
-
-    /// A session that asks for `names` of `kind` on an open stream, with the first request sent.
-    fn asking(kind: ResourceKind, names: &[&str]) -> Self {
-        let mut script = Self::new();
-        script.open(kind, names);
-        script
-    }
-
-    fn open(&mut self, kind: ResourceKind, names: &[&str]) {
-        self.subscribe(kind, names);
-        self.session.stream_opened();
-        self.requests();
-        self.events();
-    }
-
-    fn subscribe(&mut self, kind: ResourceKind, names: &[&str]) {
-        for name in names {
-            self.session.subscribe(kind, name);
-        }
-    }
-
-    fn unsubscribe(&mut self, kind: ResourceKind, names: &[&str]) {
-        for name in names {
-            self.session.unsubscribe(kind, name);
-        }
-    }
-
-    fn respond(&mut self, kind: ResourceKind, version: &str, nonce: &str, names: &[&str]) {
-        let resources = names.iter().map(|name| wrapped(name, kind.type_url())).collect();
-        self.session.received(response(kind.type_url(), version, nonce, resources));
-    }
-
-    /// Takes the events, and keeps the tickets of batches by their nonce.
-    fn events(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.session.poll_event().map(|event| self.tell(event))).collect()
-    }
-
-    fn tell(&mut self, event: Event) -> String {
-        match event {
-            Event::Connect => "connect".to_owned(),
-            Event::Live => "live".to_owned(),
-            Event::Deliver(Batch { kind, version, resources, ticket }) => {
-                let names: Vec<_> = resources.iter().map(|one| one.name.as_deref().unwrap_or("?")).collect();
-                let line = format!("deliver {} {names:?} {version} {}", short(kind.type_url()), ticket.nonce());
-                self.tickets.insert(ticket.nonce().to_owned(), ticket);
-                line.replace(['"', ','], "")
-            }
-            Event::Absent { kind, name, reason } => {
-                let how = match reason {
-                    AbsenceReason::NotFoundTimer => "not found",
-                    AbsenceReason::RemovedFromFullState => "removed",
-                };
-                format!("absent {} {name}: {how}", short(kind.type_url()))
-            }
-            Event::Lost { cause, was_live, .. } => format!("lost {cause}, live {was_live}"),
-            Event::Ignored { type_url } => format!("ignored {type_url}"),
-        }
-    }
-
-    fn accept(&mut self, nonce: &str, names: &[&str]) {
-        self.answer(nonce, names, Vec::new());
-    }
-
-    fn reject(&mut self, nonce: &str, accepted: &[&str], rejected: &[&str]) {
-        let rejected = rejected.iter().map(|name| ResourceError {
-            name: Some((*name).to_owned()),
-            field: Some("lb_policy".to_owned()),
-            message: "unknown value 9".to_owned(),
-        });
-        self.answer(nonce, accepted, rejected.collect());
-    }
-
-    fn answer(&mut self, nonce: &str, accepted: &[&str], rejected: Vec<ResourceError>) {
-        let ticket = self.tickets.remove(nonce).expect("a batch with that nonce was delivered");
-        let accepted = accepted.iter().map(|name| Arc::from(*name)).collect();
-        self.session.answer(ticket, Verdict { accepted, rejected }, self.now);
-    }
-
-    /// A response that is delivered, accepted whole and answered.
-    fn exchange(&mut self, kind: ResourceKind, version: &str, nonce: &str, names: &[&str]) {
-        self.respond(kind, version, nonce, names);
-        self.events();
-        self.accept(nonce, names);
-        self.requests();
-    }
-
-    /// As [`exchange`](Self::exchange), leaving what follows from the verdict to be looked at.
-    fn exchange_quietly(&mut self, kind: ResourceKind, version: &str, nonce: &str, names: &[&str]) {
-        self.respond(kind, version, nonce, names);
-        self.events();
-        self.accept(nonce, names);
-    }
-
-    fn take_requests(&mut self) -> Vec<DiscoveryRequest> {
-        std::iter::from_fn(|| self.session.poll_request(self.now)).collect()
-    }
-
-    /// The requests sent now: kind, names, version and nonce (`-` when empty), and `NACK`.
-    fn requests(&mut self) -> Vec<String> {
-        self.take_requests().iter().map(line).collect()
-    }
-
-    fn advance(&mut self, seconds: f64) {
-        self.now += Duration::from_secs_f64(seconds);
-        self.session.timeout(self.now);
-    }
-
-    /// Ends the stream and waits until the session wants the next.
-    fn lose_stream(&mut self) {
-        self.session.stream_ended("reset", self.now);
-        self.now = self.session.next_timeout().expect("a reconnect is due");
-        self.session.timeout(self.now);
-        self.events();
-    }
-}
-
-fn line(request: &DiscoveryRequest) -> String {
-    let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
-    let (version, nonce) = (or_dash(&request.version_info), or_dash(&request.response_nonce));
-    let nack = if request.error_detail.is_some() { " NACK" } else { "" };
-    format!("{} [{}] {version} {nonce}{nack}", short(&request.type_url), request.resource_names.join(" "))
-}
-
-fn short(type_url: &str) -> &'static str {
-    match ResourceKind::from_type_url(type_url).expect("a known type") {
-        Cluster => "CDS",
-        ClusterLoadAssignment => "EDS",
-        Listener => "LDS",
-        RouteConfiguration => "RDS",
-    }
-}
-
-fn response(type_url: &str, version: &str, nonce: &str, resources: Vec<Any>) -> DiscoveryResponse {
-    DiscoveryResponse {
-        version_info: version.to_owned(),
-        nonce: nonce.to_owned(),
-        type_url: type_url.to_owned(),
-        resources,
-        ..Default::default()
-    }
-}
-
-fn wrapped(name: &str, type_url: &str) -> Any {
-    let body = Any { type_url: type_url.to_owned(), value: name.as_bytes().to_vec() };
-    wrapper(Resource { name: name.to_owned(), resource: Some(body), ..Default::default() })
-}
-
-fn wrapper(resource: Resource) -> Any {
-    Any { type_url: Resource::type_url(), value: resource.encode_to_vec() }
-}
+use super::*;
 
 // Requests
 
@@ -203,7 +23,7 @@ fn node_is_in_the_first_request_of_each_stream_only() {
     for _ in 0..2 {
         script.session.stream_opened();
         let requests = script.take_requests();
-        let nodes: Vec<_> = requests.iter().map(|one| one.node.as_ref().map(|node| node.id.as_str())).collect();
+        let nodes: Vec<_> = requests.iter().map(|one| one.node().map(|node| node.id.as_str())).collect();
         assert_eq!(nodes, [Some("node-1"), None]);
         script.lose_stream();
     }
@@ -307,8 +127,7 @@ fn nack_carries_the_last_accepted_version_and_the_refused_nonce() {
     script.reject("n2", &["a"], &["b"]);
     let requests = script.take_requests();
     assert_eq!(line(&requests[0]), "CDS [a b] v1 n2 NACK");
-    let detail = requests[0].error_detail.as_ref().expect("a refusal says why");
-    assert_eq!((detail.code, detail.message.as_str()), (3, r#"resource "b": lb_policy: unknown value 9"#));
+    assert_eq!(complaint(&requests[0]), (3, r#"resource "b": lb_policy: unknown value 9"#));
 }
 
 #[test]
@@ -545,7 +364,7 @@ fn a_refusal_that_waits_ends_with_its_stream() {
 fn unknown_type_is_neither_answered_nor_reported_twice() {
     let mut script = Script::asking(Cluster, &["a"]);
     for nonce in ["n1", "n2"] {
-        script.session.received(response("type.googleapis.com/other.Thing", "v1", nonce, Vec::new()));
+        script.receive(response("type.googleapis.com/other.Thing", "v1", nonce, Vec::new()));
     }
     assert_eq!(script.events(), ["live", "ignored type.googleapis.com/other.Thing"]);
     assert!(script.requests().is_empty());
@@ -563,7 +382,7 @@ fn a_kind_never_asked_for_is_not_answered_since_that_would_ask_for_everything() 
 fn memory_of_ignored_types_is_bounded() {
     let mut script = Script::asking(Cluster, &["a"]);
     for number in 0..1000 {
-        script.session.received(response(&format!("type/{number}"), "v1", "n1", Vec::new()));
+        script.receive(response(&format!("type/{number}"), "v1", "n1", Vec::new()));
     }
     assert!(script.events().len() < 50);
 }
@@ -572,12 +391,7 @@ fn memory_of_ignored_types_is_bounded() {
 fn wrapper_is_taken_off_and_bare_resources_stay_nameless() {
     let mut script = Script::asking(Cluster, &["a"]);
     let bare = Any { type_url: Cluster.type_url().to_owned(), value: vec![1] };
-    script.session.received(response(
-        Cluster.type_url(),
-        "v1",
-        "n1",
-        vec![wrapped("a", Cluster.type_url()), bare.clone()],
-    ));
+    script.receive(response(Cluster.type_url(), "v1", "n1", vec![wrapped("a", Cluster.type_url()), bare.clone()]));
     script.session.poll_event();
     let Some(Event::Deliver(batch)) = script.session.poll_event() else { panic!("a batch is due") };
     assert_eq!(batch.resources[0].name.as_deref(), Some("a"));
@@ -590,7 +404,7 @@ fn a_wrapper_that_is_not_protobuf_refuses_the_response_and_removes_nothing() {
     let mut script = Script::asking(Cluster, &["a", "b"]);
     script.exchange(Cluster, "v1", "n1", &["a", "b"]);
     let garbage = Any { type_url: Resource::type_url(), value: vec![0xff; 7] };
-    script.session.received(response(Cluster.type_url(), "v2", "n2", vec![wrapped("a", Cluster.type_url()), garbage]));
+    script.receive(response(Cluster.type_url(), "v2", "n2", vec![wrapped("a", Cluster.type_url()), garbage]));
     assert_eq!(script.events(), ["deliver CDS [a] v2 n2"]);
     script.accept("n2", &["a"]);
     assert_eq!(script.requests(), ["CDS [a b] v1 n2 NACK"]);
@@ -602,7 +416,7 @@ fn a_wrapper_without_body_says_that_the_resource_stands() {
     let mut script = Script::asking(Cluster, &["a"]);
     script.exchange(Cluster, "v1", "n1", &["a"]);
     let heartbeat = wrapper(Resource { name: "a".to_owned(), ..Default::default() });
-    script.session.received(response(Cluster.type_url(), "v2", "n2", vec![heartbeat]));
+    script.receive(response(Cluster.type_url(), "v2", "n2", vec![heartbeat]));
     assert_eq!(script.events(), ["deliver CDS [] v2 n2"]);
     script.accept("n2", &[]);
     assert!(script.events().is_empty());

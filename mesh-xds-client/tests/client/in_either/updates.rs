@@ -13,7 +13,8 @@ use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_con
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::Instant;
 
-use crate::support::{address, offer, reached, ready, routed, running, set};
+use super::{running};
+use crate::support::{address, offer, reached, ready, routed, set};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -214,7 +215,10 @@ async fn metrics_count_what_comes_and_show_what_is_there() {
     running.until_routed("echo", &["v1", "v2"]).await;
     let mut unusable = cluster("v1");
     unusable.eds_cluster_config = None;
-    plane.wait_acked(Cluster, &plane.set(unusable)).await.expect_err("it is refused");
+    plane.update(|tx| {
+        tx.set(unusable).set(cluster("v2"));
+    });
+    plane.wait_acked(Cluster, &plane.version(Cluster)).await.expect_err("it is refused");
     running.settle(SECOND).await;
 
     let mut lines = Vec::new();

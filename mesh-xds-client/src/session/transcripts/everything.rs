@@ -1,0 +1,150 @@
+//! Transcripts of asking for everything of a kind, besides what is asked for by name.
+
+use super::*;
+
+/// A session that asks for every cluster on an open stream, with the first request sent.
+fn asking_for_everything(variant: Variant) -> Script {
+    let mut script = Script::of(variant, 1);
+    script.session.subscribe_all(Cluster);
+    assert_eq!(script.events(), ["connect"]);
+    script.session.stream_opened();
+    script
+}
+
+fn reopened(script: &mut Script) -> Vec<String> {
+    script.lose_stream();
+    script.session.stream_opened();
+    script.requests()
+}
+
+// In state of the world
+
+#[test]
+fn alone_it_is_a_list_without_names() {
+    let mut script = asking_for_everything(Variant::StateOfTheWorld);
+    assert_eq!(script.requests(), ["CDS [] - -"]);
+    script.exchange_quietly(Cluster, "v1", "n1", &["a", "b"]);
+    assert_eq!(script.requests(), ["CDS [] v1 n1"]);
+    assert_eq!(reopened(&mut script), ["CDS [] v1 -"]);
+}
+
+#[test]
+fn names_beside_it_make_it_a_name_until_the_stream_ends() {
+    let mut script = asking_for_everything(Variant::StateOfTheWorld);
+    script.requests();
+    script.subscribe(Cluster, &["a"]);
+    assert_eq!(script.requests(), ["CDS [* a] - -"]);
+    script.unsubscribe(Cluster, &["a"]);
+    assert_eq!(script.requests(), ["CDS [*] - -"]);
+    assert_eq!(reopened(&mut script), ["CDS [] - -"]);
+}
+
+#[test]
+fn after_names_it_is_a_name() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.session.subscribe_all(Cluster);
+    script.unsubscribe(Cluster, &["a"]);
+    assert_eq!(script.requests(), ["CDS [*] - -"]);
+    script.session.unsubscribe_all(Cluster);
+    assert_eq!(script.requests(), ["CDS [] - -"]);
+}
+
+#[test]
+fn a_list_without_names_is_taken_back_by_way_of_a_name() {
+    let mut script = asking_for_everything(Variant::StateOfTheWorld);
+    script.requests();
+    script.session.unsubscribe_all(Cluster);
+    assert_eq!(script.requests(), ["CDS [*] - -", "CDS [] - -"], "or it would go on meaning everything");
+}
+
+#[test]
+fn what_a_full_state_no_longer_has_is_removed_though_nobody_named_it() {
+    let mut script = asking_for_everything(Variant::StateOfTheWorld);
+    script.requests();
+    script.exchange(Cluster, "v1", "n1", &["a", "b"]);
+    script.exchange_quietly(Cluster, "v2", "n2", &["b"]);
+    assert_eq!(script.events(), ["absent CDS a: removed"]);
+}
+
+// In delta
+
+#[test]
+fn alone_it_is_a_first_request_without_names() {
+    let mut script = asking_for_everything(Variant::Delta);
+    assert_eq!(script.requests(), ["CDS"]);
+    script.exchange_change(Cluster, "n1", &[("a", "1"), ("b", "2")]);
+    assert_eq!(reopened(&mut script), ["CDS {a=1 b=2}"], "what came of it is told of, and not subscribed to");
+}
+
+#[test]
+fn a_name_ends_what_was_implied_so_it_is_said_together_with_it() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.requests();
+    script.subscribe(Cluster, &["x"]);
+    assert_eq!(script.requests(), ["CDS +[* x]"]);
+    script.subscribe(Cluster, &["y"]);
+    assert_eq!(script.requests(), ["CDS +[y]"]);
+    script.session.unsubscribe_all(Cluster);
+    assert_eq!(script.requests(), ["CDS -[*]"]);
+}
+
+#[test]
+fn with_names_it_is_a_name_from_the_start() {
+    let mut script = Script::of(Variant::Delta, 1);
+    script.session.subscribe_all(Cluster);
+    script.subscribe(Cluster, &["x"]);
+    script.session.stream_opened();
+    assert_eq!(script.requests(), ["CDS +[* x]"]);
+}
+
+#[test]
+fn after_names_it_is_subscribed_to_and_unsubscribed_from() {
+    let mut script = Script::of(Variant::Delta, 1);
+    script.open(Cluster, &["x"]);
+    script.session.subscribe_all(Cluster);
+    assert_eq!(script.requests(), ["CDS +[*]"]);
+    script.session.unsubscribe_all(Cluster);
+    assert_eq!(script.requests(), ["CDS -[*]"]);
+}
+
+#[test]
+fn what_was_implied_is_unsubscribed_by_its_name() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("a", "1")]);
+    script.session.unsubscribe_all(Cluster);
+    assert_eq!(script.requests(), ["CDS -[*]"]);
+    script.session.stream_ended("reset", script.now);
+    script.events();
+    script.advance(500.0);
+    assert!(script.events().is_empty(), "nothing is wanted any more");
+}
+
+#[test]
+fn a_name_dropped_while_everything_is_wanted_stays_until_the_server_says_otherwise() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.subscribe(Cluster, &["x"]);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("x", "1"), ("y", "1"), ("z", "1")]);
+    script.unsubscribe(Cluster, &["x"]);
+    assert_eq!(script.requests(), ["CDS -[x]"]);
+    script.change(Cluster, "n2", &[], &["x"]);
+    script.events();
+    script.accept("n2", &[]);
+    assert_eq!(script.events(), ["absent CDS x: removed"]);
+    assert_eq!(reopened(&mut script), ["CDS {y=1 z=1}"]);
+}
+
+#[test]
+fn a_name_that_came_with_everything_can_be_asked_for() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("a", "1"), ("b", "1"), ("c", "1")]);
+    script.subscribe(Cluster, &["a", "b"]);
+    assert_eq!(script.requests(), ["CDS +[* a b]"]);
+    script.advance(60.0);
+    assert!(script.events().is_empty(), "it is held, and has no clock");
+    script.session.unsubscribe_all(Cluster);
+    script.requests();
+    assert_eq!(reopened(&mut script), ["CDS +[a b] {b=1}"]);
+}

@@ -1,0 +1,131 @@
+//! Transcripts of resources that come with a time to live, in both variants.
+
+use envoy_types::pb::google::protobuf as wire;
+
+use super::*;
+
+const BOTH: [Variant; 2] = [Variant::StateOfTheWorld, Variant::Delta];
+
+fn asking(variant: Variant) -> Script {
+    let mut script = Script::of(variant, 1);
+    script.open(Cluster, &["a", "b"]);
+    script
+}
+
+fn living(name: &str, version: &str, seconds: i64) -> Resource {
+    Resource { ttl: Some(wire::Duration { seconds, nanos: 0 }), ..versioned(Cluster, name, version) }
+}
+
+fn heartbeat(name: &str, version: &str, seconds: i64) -> Resource {
+    Resource { resource: None, ..living(name, version, seconds) }
+}
+
+impl Script {
+    /// These resources in the variant of the script, accepted as far as they have a body. What the session says to it.
+    fn offer(&mut self, variant: Variant, nonce: &str, resources: Vec<Resource>) -> Vec<String> {
+        let names: Vec<_> = resources.iter().filter(|one| one.resource.is_some()).map(|one| one.name.clone()).collect();
+        match variant {
+            Variant::Delta => self.receive(delta(Cluster, nonce, resources, &[])),
+            Variant::StateOfTheWorld => {
+                let resources = resources.into_iter().map(wrapper).collect();
+                self.receive(response(Cluster.type_url(), "v1", nonce, resources));
+            }
+        }
+        self.events();
+        self.accept(nonce, &names.iter().map(String::as_str).collect::<Vec<_>>());
+        self.requests()
+    }
+}
+
+#[test]
+fn a_resource_expires_and_its_neighbour_without_a_time_does_not() {
+    for variant in BOTH {
+        let mut script = asking(variant);
+        script.offer(variant, "n1", vec![living("a", "1", 10), versioned(Cluster, "b", "1")]);
+        script.advance(9.9);
+        assert!(script.events().is_empty());
+        script.advance(0.1);
+        assert_eq!(script.events(), ["absent CDS a: expired"]);
+        assert_eq!(script.session.next_timeout(), None);
+    }
+}
+
+#[test]
+fn a_heartbeat_gives_it_more_time() {
+    for variant in BOTH {
+        let mut script = asking(variant);
+        script.offer(variant, "n1", vec![living("a", "1", 10), versioned(Cluster, "b", "1")]);
+        for nonce in ["n2", "n3", "n4"] {
+            script.advance(9.0);
+            let still = versioned(Cluster, "b", "1");
+            let answer = script.offer(variant, nonce, vec![heartbeat("a", "1", 10), still]);
+            assert!(!answer[0].ends_with("NACK"), "{answer:?}");
+            assert!(script.events().is_empty());
+        }
+        script.advance(10.0);
+        assert_eq!(script.events(), ["absent CDS a: expired"]);
+    }
+}
+
+#[test]
+fn it_lives_on_when_it_comes_without_a_time() {
+    for variant in BOTH {
+        let mut script = asking(variant);
+        script.offer(variant, "n1", vec![living("a", "1", 10), versioned(Cluster, "b", "1")]);
+        script.offer(variant, "n2", vec![versioned(Cluster, "a", "2"), versioned(Cluster, "b", "1")]);
+        script.advance(60.0);
+        assert!(script.events().is_empty());
+    }
+}
+
+#[test]
+fn time_passes_without_a_stream_and_what_expired_is_asked_for_anew() {
+    for (variant, request) in BOTH.into_iter().zip(["CDS [a b c] - -", "CDS +[a b c] {c=1}"]) {
+        let mut script = asking(variant);
+        script.subscribe(Cluster, &["c"]);
+        script.requests();
+        let others = ["b", "c"].map(|name| versioned(Cluster, name, "1"));
+        script.offer(variant, "n1", [living("a", "1", 1000)].into_iter().chain(others).collect());
+        script.session.stream_ended("reset", script.now);
+        script.events();
+        script.advance(1000.0);
+        assert_eq!(script.events(), ["connect", "absent CDS a: expired"]);
+        script.session.stream_opened();
+        assert_eq!(script.requests(), [request]);
+    }
+}
+
+#[test]
+fn a_resource_that_is_dropped_does_not_expire() {
+    for variant in BOTH {
+        let mut script = asking(variant);
+        script.offer(variant, "n1", vec![living("a", "1", 10), versioned(Cluster, "b", "1")]);
+        script.unsubscribe(Cluster, &["a"]);
+        script.requests();
+        assert_eq!(script.session.next_timeout(), None);
+    }
+}
+
+#[test]
+fn a_time_that_is_none_is_refused() {
+    for variant in BOTH {
+        for seconds in [0, -1, i64::MIN] {
+            let mut script = asking(variant);
+            let answer = script.offer(variant, "n1", vec![living("a", "1", seconds)]);
+            assert!(answer[0].ends_with("n1 NACK"), "{answer:?}");
+        }
+        let mut script = asking(variant);
+        script.offer(variant, "n1", vec![living("a", "1", i64::MAX)]);
+        assert!(script.session.next_timeout().is_some(), "for ever is long, and no panic");
+    }
+}
+
+#[test]
+fn a_heartbeat_of_another_version_is_refused_in_delta() {
+    let mut script = asking(Variant::Delta);
+    script.offer(Variant::Delta, "n1", vec![living("a", "1", 10)]);
+    let answer = script.offer(Variant::Delta, "n2", vec![heartbeat("a", "2", 10), heartbeat("nobody's", "1", 10)]);
+    assert_eq!(answer, ["CDS n2 NACK"]);
+    script.advance(10.0);
+    assert_eq!(script.events(), ["absent CDS a: expired"]);
+}
