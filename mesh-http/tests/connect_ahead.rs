@@ -11,7 +11,7 @@ use std::{
 };
 
 use client_support::{Net, says, serve, text};
-use mesh_core::config::{CircuitBreakers, Thresholds};
+use mesh_core::config::{CircuitBreakers, LoadBalancing, Thresholds};
 use mesh_http::{Client, ClientBuilder, Mesh, protocol::Http};
 use tokio::time::sleep;
 
@@ -30,7 +30,9 @@ fn counting() -> (Net, Arc<Mutex<BTreeMap<SocketAddr, u32>>>) {
 
 fn client(net: &Net, say: impl FnOnce(ClientBuilder<Http>) -> ClientBuilder<Http>) -> Client {
     let mesh = Mesh::builder().connector(net.clone()).seed(1).build().unwrap();
-    say(Client::builder("reviews").mesh(&mesh).endpoints(ADDRESSES)).build().unwrap()
+    // By turns, so that three requests are one to each endpoint.
+    let builder = Client::builder("reviews").mesh(&mesh).endpoints(ADDRESSES).load_balancing(LoadBalancing::RoundRobin);
+    say(builder).build().unwrap()
 }
 
 async fn call(client: &Client) {
