@@ -10,12 +10,12 @@ use std::{
 use pin_project::pin_project;
 use tokio::time::Instant;
 
-use super::{AtEndpoint, NoEndpoint, Picked, Terms, TermsOf};
+use super::{NoEndpoint, Picked, Terms, TermsOf};
 use crate::{
     carry::PolicyOf,
     cluster::{Available, Cluster, Dispatch, Transport, Undelivered},
     config::RequestPriority,
-    endpoint::Tried,
+    endpoint::{AtEndpoint, Tried},
     hold::{Hold, Settle},
     limit::Resource,
     outcome::{BoxError, Class, Failure, Outcome, Sent},

@@ -12,7 +12,6 @@ use std::{error::Error as StdError, fmt};
 
 use crate::outcome::{Failure, FailureKind, Sent};
 
-mod error;
 mod future;
 mod index;
 mod layer;
@@ -25,13 +24,13 @@ mod wheel;
 
 pub(crate) use self::index::{Index, Rules};
 pub use self::{
-    error::AtEndpoint,
     future::ResponseFuture,
     layer::BalanceLayer,
     picked::Picked,
     service::{Balance, OverServices},
     terms::{Attempted, OwnDice, Terms, TermsOf},
 };
+pub use crate::endpoint::AtEndpoint;
 
 /// No endpoint could be picked, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use pin_project::pin_project;
 
 use super::{BodyLimits, Expiry, Timer};
 use crate::{
-    balance::AtEndpoint,
+    endpoint::AtEndpoint,
     hold::Hold,
     outcome::{BoxError, Sent},
 };

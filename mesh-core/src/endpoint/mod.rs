@@ -33,12 +33,13 @@ use crate::{
     limit::Limits,
 };
 
+mod error;
 mod home;
 mod live;
 mod set;
 mod tried;
 
-pub use self::{home::Detector, tried::Tried};
+pub use self::{error::AtEndpoint, home::Detector, tried::Tried};
 pub(crate) use self::{
     home::{Accusation, Home},
     live::{Live, Measure, Standing},

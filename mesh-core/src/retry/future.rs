@@ -33,8 +33,8 @@ use super::{
 };
 use crate::{
     Dice,
-    balance::AtEndpoint,
     deadline::{BodyLimits, Bound, Expiry, Timer},
+    endpoint::AtEndpoint,
     hold::Hold,
     limit::{Breaker, Permit},
     outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},

@@ -1,8 +1,9 @@
-//! How a balanced request fails: for want of an endpoint ([`NoEndpoint`](super::NoEndpoint)), or at one ([`AtEndpoint`]).
+//! The error that says at which endpoint a request failed; layers further out read it to go elsewhere or to lay blame.
 
 use std::{error::Error as StdError, fmt};
 
-use crate::{endpoint::EndpointId, outcome::BoxError};
+use super::EndpointId;
+use crate::outcome::BoxError;
 
 /// A request failed at this endpoint; what happened is the source.
 #[derive(Debug)]
