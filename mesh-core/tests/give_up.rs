@@ -17,10 +17,9 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use mesh_core::{
     balance::{AtEndpoint, BalanceLayer},
-    cluster::ClusterStatus,
+    cluster::{ClusterStatus, EndpointInfo},
     config::{ClusterPolicy, LoadBalancing, OutlierDetection, Percent, RetryOn, RetryPolicy},
     deadline::DeadlineLayer,
-    endpoint::EndpointInfo,
     hold::UntilEnd,
     outcome::{BoxError, Failure, FailureKind, HttpClassifier},
     retry::RetryLayer,

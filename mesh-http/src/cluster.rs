@@ -11,9 +11,9 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
-    cluster as core,
+    cluster::{self as core, EndpointInfo},
     config::{self, ClusterPolicy, ConnectionPolicy, HttpProtocol, Semantics, UpstreamTls},
-    endpoint::{EndpointId, EndpointInfo},
+    endpoint::EndpointId,
     identity::IdentityError,
     limit::Limits,
     outcome::BoxError,

@@ -5,9 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 use mesh_core::{
     Dice,
     balance::{Picked, Terms},
-    cluster::{Cluster, Transport},
+    cluster::{Cluster, EndpointInfo, Transport},
     config::{self, ClusterPolicy, Endpoint, Endpoints, LoadBalancing, Semantics, Weight},
-    endpoint::EndpointInfo,
 };
 use tokio::time::Instant;
 

@@ -25,8 +25,8 @@ use crate::{
 /// use http_body_util::Full;
 /// use mesh_core::{
 ///     balance::BalanceLayer,
+///     cluster::EndpointInfo,
 ///     config::{ClusterPolicy, Endpoint, Endpoints, LoadBalancing},
-///     endpoint::EndpointInfo,
 ///     hold::UntilEnd,
 ///     outcome::HttpClassifier,
 /// };

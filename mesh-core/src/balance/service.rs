@@ -42,8 +42,8 @@ use crate::{
 ///
 /// use mesh_core::{
 ///     balance::Balance,
+///     cluster::EndpointInfo,
 ///     config::{ClusterPolicy, Endpoint, Endpoints, Weight},
-///     endpoint::EndpointInfo,
 /// };
 /// use tower::{ServiceExt, service_fn};
 ///

@@ -9,11 +9,8 @@ use std::{
 use pin_project::pin_project;
 use tower_service::Service;
 
-use super::{Dispatch, Transport, Undelivered};
-use crate::{
-    endpoint::EndpointInfo,
-    outcome::{BoxError, Failed, Failure, FailureKind, Sent},
-};
+use super::{Dispatch, EndpointInfo, Transport, Undelivered};
+use crate::outcome::{BoxError, Failed, Failure, FailureKind, Sent};
 
 /// Makes the service of an endpoint at its first use, by a function of the endpoint.
 ///

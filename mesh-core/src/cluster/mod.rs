@@ -21,7 +21,7 @@ use crate::{
     balance::{NoEndpoint, Picked, Rules, Terms},
     config::{self, ClusterPolicy, HealthStatus, RequestPriority, Semantics},
     dice::mix,
-    endpoint::{EndpointInfo, EndpointSet, Home, Member, Roster, Seat},
+    endpoint::{EndpointSet, Home, Member, Roster, Seat},
     limit::Limits,
     outlier::Outlier,
 };
@@ -38,7 +38,7 @@ pub use self::{
     drops::Dropped,
     factory::{FromFactory, PerRequest, ServiceFuture},
     status::{ClusterStatus, EndpointStatus, PriorityStatus},
-    transport::{Dispatch, Transport, Undelivered},
+    transport::{Dispatch, EndpointInfo, Transport, Undelivered},
 };
 
 /// One cluster at work. Clients share it by `Arc`; the last one drops it, and its background ends.

@@ -1,8 +1,13 @@
 //! How a cluster reaches its endpoints: implemented by connection pools, by tests, and by a factory of tower services.
 
-use std::{fmt, future::Future};
+use std::{fmt, future::Future, sync::Arc};
 
-use crate::{endpoint::EndpointInfo, outcome::BoxError};
+use crate::{
+    config::{Address, ClusterPolicy, Metadata},
+    endpoint::EndpointId,
+    limit::Limits,
+    outcome::BoxError,
+};
 
 /// Makes, keeps and retires what carries requests to endpoints.
 pub trait Transport: Send + Sync + 'static {
@@ -20,6 +25,25 @@ pub trait Transport: Send + Sync + 'static {
     /// The endpoint has left its cluster: the handle finishes what it has. Called once. A request that was picked for the
     /// endpoint just before may still arrive and should be carried.
     fn retire(&self, handle: &Self::Handle);
+}
+
+/// What a transport is told of an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct EndpointInfo<'a> {
+    /// The name of its cluster.
+    pub cluster: &'a Arc<str>,
+    /// Its number within the cluster.
+    pub id: EndpointId,
+    /// Where it listens; at least one address, to be tried in order.
+    pub addresses: &'a [Address],
+    /// Its name, if it has one.
+    pub hostname: Option<&'a Arc<str>>,
+    /// Facts about it.
+    pub metadata: Option<&'a Arc<Metadata>>,
+    /// How its cluster is treated.
+    pub policy: &'a ClusterPolicy,
+    /// What its cluster may have under way.
+    pub limits: &'a Arc<Limits>,
 }
 
 /// Carries requests; `&self`, since an endpoint is shared by all who use its cluster.

@@ -28,10 +28,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{
-    config::{self, Address, ClusterPolicy, Metadata},
-    limit::Limits,
-};
+use crate::config::{self, Address};
 
 mod error;
 mod home;
@@ -69,25 +66,6 @@ pub(crate) struct Seat<H>(Arc<Endpoint<H>>);
 struct Used<H> {
     handle: H,
     home: Arc<Home>,
-}
-
-/// What a transport is told of an endpoint.
-#[derive(Clone, Copy, Debug)]
-pub struct EndpointInfo<'a> {
-    /// The name of its cluster.
-    pub cluster: &'a Arc<str>,
-    /// Its number within the cluster.
-    pub id: EndpointId,
-    /// Where it listens; at least one address, to be tried in order.
-    pub addresses: &'a [Address],
-    /// Its name, if it has one.
-    pub hostname: Option<&'a Arc<str>>,
-    /// Facts about it.
-    pub metadata: Option<&'a Arc<Metadata>>,
-    /// How its cluster is treated.
-    pub policy: &'a ClusterPolicy,
-    /// What its cluster may have under way.
-    pub limits: &'a Arc<Limits>,
 }
 
 /// Who an endpoint is. Nearly all of them are one address and nothing else, and that takes no second allocation.

@@ -9,12 +9,11 @@ use std::{
 use mesh_core::{
     Dice,
     balance::{NoEndpoint, Picked, Terms},
-    cluster::{Cluster, Transport},
+    cluster::{Cluster, EndpointInfo, Transport},
     config::{
         self, ClusterPolicy, Endpoint, Endpoints, HealthStatus, LoadBalancing, Locality, LocalityEndpoints, Semantics,
         Weight,
     },
-    endpoint::EndpointInfo,
     hold::Settle,
     outcome::{Class, Failure, FailureKind, Outcome, Sent},
 };
