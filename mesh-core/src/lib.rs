@@ -15,6 +15,7 @@ pub mod limit;
 mod macros;
 pub mod outcome;
 pub mod outlier;
+pub mod pick;
 pub mod retry;
 pub mod route;
 pub mod source;

@@ -9,7 +9,7 @@ use std::{error::Error as StdError, fmt, ops::BitOr};
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use crate::{balance::NoEndpoint, cluster::Dropped, deadline::Elapsed, limit::Overloaded};
+use crate::{cluster::Dropped, deadline::Elapsed, limit::Overloaded, pick::NoEndpoint};
 
 /// A boxed error, as tower has it.
 pub type BoxError = Box<dyn StdError + Send + Sync>;

@@ -18,12 +18,12 @@ use arc_swap::ArcSwap;
 use tokio::time::Instant;
 
 use crate::{
-    balance::{NoEndpoint, Picked, Rules, Terms},
     config::{self, ClusterPolicy, HealthStatus, RequestPriority, Semantics},
     dice::mix,
-    endpoint::{EndpointSet, Home, Member, Roster, Seat},
+    endpoint::{Home, Member, Roster, Seat},
     limit::Limits,
     outlier::Outlier,
+    pick::{EndpointSet, NoEndpoint, Picked, Rules, Terms},
 };
 
 mod available;
@@ -149,7 +149,7 @@ impl<T: Transport> Cluster<T> {
         members.iter().for_each(|member| self.tell_changed(member));
     }
 
-    /// The endpoint for a request of these terms; see [`balance`](crate::balance). The breaker is not asked.
+    /// The endpoint for a request of these terms; see [`pick`](crate::pick). The breaker is not asked.
     ///
     /// # Errors
     ///

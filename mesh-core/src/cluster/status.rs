@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::{Cluster, Transport};
 use crate::{
     config::{Address, HealthStatus, Locality},
-    endpoint::{EndpointId, EndpointSet, Group, Member},
+    endpoint::{EndpointId, Group, Member},
+    pick::EndpointSet,
 };
 
 /// What a cluster looks like at one moment. The figures are read one after the other and may not add up under traffic.

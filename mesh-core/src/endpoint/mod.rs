@@ -1,4 +1,4 @@
-//! Endpoints while they are in use: who they are, what is known of them, and the sets that they are picked from.
+//! Endpoints while they are in use: who they are, what is known of them, and who is in a cluster at a time.
 //!
 //! An [`Endpoint`] is one record per identity, which is its addresses and hostname within a cluster. Sets come and go with
 //! every update; the record stays as long as some set holds its identity, and with it what was learnt: requests in flight,
@@ -9,7 +9,7 @@
 //! first 40 bytes, and it is two cache lines long, so no two endpoints write to the same line.
 //!
 //! The reference count of a record is its count of requests: a request in flight holds a reference
-//! ([`Picked`](crate::balance::Picked)), each set that it is in holds one, and those are counted apart. That saves every request
+//! ([`Picked`](crate::pick::Picked)), each set that it is in holds one, and those are counted apart. That saves every request
 //! two atomic writes, where threads contend for the same few endpoints.
 
 use std::{
@@ -33,14 +33,14 @@ use crate::config::{self, Address};
 mod error;
 mod home;
 mod live;
-mod set;
+mod roster;
 mod tried;
 
 pub use self::{error::AtEndpoint, home::Detector, tried::Tried};
 pub(crate) use self::{
     home::{Accusation, Home},
     live::{Live, Measure, Standing},
-    set::{EndpointSet, Group, Member, Roster},
+    roster::{Group, Member, Roster},
 };
 
 /// The number of an endpoint within its cluster: the same as long as the identity stays in the cluster, never given again.

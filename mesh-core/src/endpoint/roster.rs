@@ -1,19 +1,9 @@
-//! The endpoints of a cluster at one moment: who they are, and the index that picks from them.
+//! Who is in a cluster at one moment: the endpoints by group, each known by what it was before.
 
 use std::{collections::HashMap, num::NonZeroU64, ops::Range, sync::Arc};
 
 use super::{EndpointId, Seat};
-use crate::{
-    balance::{Index, Rules},
-    config::{self, Address, DropOverload, HealthStatus, Locality, Metadata},
-};
-
-/// The endpoints of a cluster at one moment, immutable. An ejection makes a new index over the same roster.
-pub(crate) struct EndpointSet<H> {
-    pub(crate) roster: Arc<Roster<H>>,
-    pub(crate) index: Index,
-    pub(crate) rules: Rules,
-}
+use crate::config::{self, Address, DropOverload, HealthStatus, Locality, Metadata};
 
 /// Who is there: members by group, groups by priority.
 pub(crate) struct Roster<H> {
@@ -51,16 +41,6 @@ struct Finder<'a, H> {
 }
 
 type Key<'a> = (&'a [Address], Option<&'a str>);
-
-// === impl EndpointSet ===
-
-impl<H> EndpointSet<H> {
-    /// The set of `roster`, under `rules`, with ejections as they are now. `turn` is where taking turns starts.
-    pub(crate) fn new(roster: Arc<Roster<H>>, rules: Rules, turn: u64) -> Self {
-        let index = Index::new(&roster, &rules, turn);
-        Self { roster, index, rules }
-    }
-}
 
 // === impl Roster ===
 

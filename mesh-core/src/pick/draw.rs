@@ -1,12 +1,12 @@
 //! One pick: priority, then locality, then the policy among those who are left; no lock, no allocation.
 
 use super::{
-    NoEndpoint, Terms,
+    EndpointSet, NoEndpoint, Terms,
     index::{Pool, Slice, Tier},
 };
 use crate::{
     config::LoadBalancing,
-    endpoint::{EndpointSet, Home, Member, Standing},
+    endpoint::{Home, Member, Standing},
 };
 
 /// How often a draw that came to nothing is repeated before the pool is searched. While half of it is available, one pick

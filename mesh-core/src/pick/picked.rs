@@ -33,7 +33,7 @@ impl<H> Picked<H> {
     }
 
     /// Counts against the request breaker no longer: that is for whoever takes this.
-    pub(super) fn take_counted(&mut self) -> Option<RequestPriority> {
+    pub(crate) fn take_counted(&mut self) -> Option<RequestPriority> {
         self.counted.take()
     }
 
