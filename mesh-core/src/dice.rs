@@ -4,6 +4,8 @@
 //! that a run under a paused clock decides the same twice. This is SplitMix64: one addition and two multiplications a roll,
 //! which is all that balancing, jitter and sampling need. It is not for secrets.
 
+use std::hash::{BuildHasher, RandomState};
+
 /// A seeded generator of one call; copying it copies its future.
 ///
 /// # Examples
@@ -23,6 +25,13 @@ pub struct Dice {
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Dice {
+    /// A seed that nobody can foretell, for whoever has not been given one: processes that start together must not decide
+    /// alike.
+    pub fn random_seed() -> u64 {
+        // The hasher's keys are the one source of chance that the standard library has.
+        RandomState::new().hash_one(0_u8)
+    }
+
     /// Dice that start at `seed`.
     pub const fn new(seed: u64) -> Self {
         Self { state: seed }

@@ -1,10 +1,9 @@
 //! The client: a cheap handle that is a [`ConfigSource`], and the builder that puts its parts together.
 
-use std::{
-    collections::hash_map::RandomState, error::Error as StdError, fmt, hash::BuildHasher, sync::Arc, time::Duration,
-};
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use mesh_core::{
+    Dice,
     config::{IdentityName, Snapshot},
     identity::{Background, Identities, IdentitySource},
     source::{ConfigSource, Interest, SourceStatus, Work},
@@ -133,7 +132,7 @@ impl XdsClient {
             provider: Provider::compiled_in(),
             identities: Identities::new(),
             context: Context::new(),
-            seed: RandomState::new().hash_one(0_u8),
+            seed: Dice::random_seed(),
             session: session::Config::default(),
             limits: Limits::default(),
         }

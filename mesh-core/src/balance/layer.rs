@@ -1,11 +1,12 @@
 //! The balancer as a tower layer, over a factory of services.
 
-use std::{collections::hash_map::RandomState, hash::BuildHasher, sync::Arc};
+use std::sync::Arc;
 
 use tower_layer::Layer;
 
 use super::{Balance, OverServices, OwnDice};
 use crate::{
+    Dice,
     carry::Fixed,
     cluster::{Cluster, FromFactory, Transport},
     config::{self, ClusterPolicy, Endpoints, Semantics},
@@ -64,8 +65,7 @@ pub struct BalanceLayer<K = AtOnce> {
 impl BalanceLayer {
     /// A balancer over `endpoints`, treated by `policy`, seeded at random.
     pub fn new(endpoints: Endpoints, policy: ClusterPolicy) -> Self {
-        // The hasher's keys are the one source of chance that the standard library has.
-        Self { endpoints, policy, seed: RandomState::new().hash_one(0), hold: AtOnce }
+        Self { endpoints, policy, seed: Dice::random_seed(), hold: AtOnce }
     }
 }
 

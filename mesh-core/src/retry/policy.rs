@@ -1,8 +1,6 @@
 //! What the driver must know of a request, and where a retry layer that stands alone has it from.
 
 use std::{
-    collections::hash_map::RandomState,
-    hash::{BuildHasher, Hasher},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -107,8 +105,7 @@ impl Standalone {
             timeout: None,
             per_try: None,
             per_try_idle: None,
-            // Chance without a dependency: processes that start together must not retry together.
-            seed: RandomState::new().build_hasher().finish(),
+            seed: Dice::random_seed(),
             calls: Arc::default(),
         }
     }

@@ -13,6 +13,7 @@ use std::{
 };
 
 use mesh_core::{
+    Dice,
     cluster::ClusterStatus,
     config::{self, ClusterPolicy, ConfigError, IdentityName, Snapshot, Trust},
     identity::{Identities, IdentitySource, IdentityStatus},
@@ -284,7 +285,7 @@ impl MeshBuilder {
             resolver: self.resolver,
             poke: Arc::default(),
             identities,
-            seed: self.seed.unwrap_or_else(random_seed),
+            seed: self.seed.unwrap_or_else(Dice::random_seed),
             numbers: AtomicU64::new(0),
         };
         for (name, source) in self.identities {
@@ -305,12 +306,6 @@ impl fmt::Debug for MeshBuilder {
 fn twice(identities: &[(Arc<str>, Arc<dyn IdentitySource>)]) -> Option<&str> {
     let mut seen = std::collections::HashSet::new();
     identities.iter().find(|(name, _)| !seen.insert(name)).map(|(name, _)| &**name)
-}
-
-/// Chance without a dependency: what the standard library seeds its hash maps with.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher, RandomState};
-    RandomState::new().build_hasher().finish()
 }
 
 // === impl Shared ===
