@@ -13,17 +13,24 @@
 
 use std::{
     collections::BTreeMap,
-    error::Error as StdError,
     fmt,
     future::{self, Future},
     pin::Pin,
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
-use arc_swap::ArcSwap;
+use crate::config::SpiffeId;
 
-use crate::config::{IdentityName, SpiffeId};
+mod error;
+mod registry;
+mod utc;
+
+pub use self::{
+    error::{IdentityError, IdentityErrorKind},
+    registry::Identities,
+    utc::Utc,
+};
 
 /// One certificate or key in DER.
 pub type Der = Box<[u8]>;
@@ -85,15 +92,6 @@ pub struct FixedIdentity {
     since: SystemTime,
 }
 
-/// The sources of a process by name: what [`UpstreamTls`](crate::config::UpstreamTls) means by an identity's name.
-///
-/// A cheap handle; clones share the registry. A name is looked up at handshake time, so that a source may come after the
-/// configuration that mentions it. Whoever inserts a source spawns its [background work](IdentitySource::background).
-#[derive(Clone, Debug, Default)]
-pub struct Identities {
-    by_name: Arc<ArcSwap<BTreeMap<IdentityName, Arc<dyn IdentitySource>>>>,
-}
-
 /// How a source is doing.
 #[derive(Clone, Debug, Default)]
 pub struct IdentityStatus {
@@ -104,34 +102,6 @@ pub struct IdentityStatus {
     /// Why the last attempt to renew it failed; unset once one has succeeded.
     pub last_error: Option<IdentityError>,
 }
-
-/// There is no usable identity: which file or field, what is wrong with it, and what to do.
-#[derive(Clone, Debug)]
-pub struct IdentityError {
-    kind: IdentityErrorKind,
-    subject: String,
-    problem: String,
-    remedy: &'static str,
-    source: Option<Arc<dyn StdError + Send + Sync>>,
-}
-
-/// What an [`IdentityError`] is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum IdentityErrorKind {
-    /// Nothing has been delivered or registered, or what was asked for is not in it.
-    Absent,
-    /// It could not be read: a missing file, a permission.
-    Unreadable,
-    /// It was read and is not what it should be.
-    Invalid,
-    /// The private key is not that of the certificate.
-    Mismatched,
-}
-
-/// A wall-clock time, printed as RFC 3339 in UTC, to the second.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Utc(pub SystemTime);
 
 // === impl Identity ===
 
@@ -329,66 +299,6 @@ impl IdentitySource for FixedIdentity {
     }
 }
 
-// === impl Identities ===
-
-impl Identities {
-    /// An empty registry.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Registers `source` under `name` and returns the one that it replaces.
-    pub fn insert(
-        &self,
-        name: impl Into<IdentityName>,
-        source: Arc<dyn IdentitySource>,
-    ) -> Option<Arc<dyn IdentitySource>> {
-        let name = name.into();
-        let before = self.by_name.rcu(|sources| {
-            let mut sources = BTreeMap::clone(sources);
-            sources.insert(name.clone(), source.clone());
-            sources
-        });
-        before.get(&name).cloned()
-    }
-
-    /// Forgets the source of this name and returns it.
-    pub fn remove(&self, name: &str) -> Option<Arc<dyn IdentitySource>> {
-        let before = self.by_name.rcu(|sources| {
-            let mut sources = BTreeMap::clone(sources);
-            sources.remove(name);
-            sources
-        });
-        before.get(name).cloned()
-    }
-
-    /// The source of this name.
-    pub fn get(&self, name: &str) -> Option<Arc<dyn IdentitySource>> {
-        self.by_name.load().get(name).cloned()
-    }
-
-    /// The current identity of this name.
-    ///
-    /// # Errors
-    ///
-    /// Says that no source has the name, or what its source says.
-    pub fn current(&self, name: &str) -> Result<Arc<Identity>, IdentityError> {
-        match self.by_name.load().get(name) {
-            Some(source) => source.current(),
-            None => Err(IdentityError::absent(
-                format!("identity `{name}`"),
-                "no source is registered under this name",
-                "register one, or name one that is",
-            )),
-        }
-    }
-
-    /// How each source is doing, by name.
-    pub fn statuses(&self) -> Vec<(IdentityName, IdentityStatus)> {
-        self.by_name.load().iter().map(|(name, source)| (name.clone(), source.status())).collect()
-    }
-}
-
 // === impl IdentityStatus ===
 
 impl fmt::Display for IdentityStatus {
@@ -405,93 +315,6 @@ impl fmt::Display for IdentityStatus {
             None => Ok(()),
         }
     }
-}
-
-// === impl IdentityError ===
-
-impl IdentityError {
-    /// An error about `subject`, a file or a field.
-    pub fn new(
-        kind: IdentityErrorKind,
-        subject: impl Into<String>,
-        problem: impl Into<String>,
-        remedy: &'static str,
-    ) -> Self {
-        Self { kind, subject: subject.into(), problem: problem.into(), remedy, source: None }
-    }
-
-    /// `subject` is not there.
-    pub fn absent(subject: impl Into<String>, problem: impl Into<String>, remedy: &'static str) -> Self {
-        Self::new(IdentityErrorKind::Absent, subject, problem, remedy)
-    }
-
-    /// `subject` is not what it should be.
-    pub fn invalid(subject: impl Into<String>, problem: impl Into<String>, remedy: &'static str) -> Self {
-        Self::new(IdentityErrorKind::Invalid, subject, problem, remedy)
-    }
-
-    /// The same error with what brought it about.
-    #[must_use]
-    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.source = Some(Arc::new(source));
-        self
-    }
-
-    /// What it is about.
-    pub fn kind(&self) -> IdentityErrorKind {
-        self.kind
-    }
-
-    /// The file or field.
-    pub fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// What to do about it.
-    pub fn remedy(&self) -> &str {
-        self.remedy
-    }
-}
-
-impl fmt::Display for IdentityError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}; {}", self.subject, self.problem, self.remedy)
-    }
-}
-
-impl StdError for IdentityError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
-    }
-}
-
-// === impl Utc ===
-
-impl fmt::Display for Utc {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const DAY: u64 = 24 * 60 * 60;
-        let seconds = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let (year, month, day) = civil_date(seconds / DAY);
-        let (hour, minute, second) = (seconds % DAY / 3600, seconds % 3600 / 60, seconds % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-    }
-}
-
-/// Year, month and day of the proleptic Gregorian calendar, from days since 1970-01-01.
-///
-/// Years are counted from March, which puts the leap day last, in cycles of 400 years.
-fn civil_date(days: u64) -> (u64, u64, u64) {
-    const DAYS_TO_1970: u64 = 719_468;
-    const CYCLE: u64 = 146_097;
-    let days = days + DAYS_TO_1970;
-    let of_cycle = days % CYCLE;
-    let year_of_cycle = (of_cycle - of_cycle / 1460 + of_cycle / 36_524 - of_cycle / 146_096) / 365;
-    let of_year = of_cycle - (365 * year_of_cycle + year_of_cycle / 4 - year_of_cycle / 100);
-    let month_from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = days / CYCLE * 400 + year_of_cycle + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]
@@ -537,28 +360,5 @@ mod tests {
         assert_eq!(named.bundle_for(Some("td")).map(Bundle::roots), Some(&[Der::from(&b"td"[..])][..]));
         assert_eq!(named.bundle_for(Some("other")), None);
         assert_eq!(named.bundle_for(None), named.default_bundle());
-    }
-
-    #[test]
-    fn an_unregistered_name_says_so() {
-        let identities = Identities::new();
-        identities.insert("a", Arc::new(FixedIdentity::new(shown())));
-        assert!(identities.current("a").is_ok());
-        assert!(identities.remove("a").is_some());
-        let error = identities.current("a").expect_err("refused");
-        assert_eq!(error.kind(), IdentityErrorKind::Absent);
-        assert!(error.to_string().contains("identity `a`"));
-    }
-
-    #[test]
-    fn times_are_printed_as_utc() {
-        for (seconds, text) in [
-            (0, "1970-01-01T00:00:00Z"),
-            (951_782_400, "2000-02-29T00:00:00Z"),
-            (4_107_542_399, "2100-02-28T23:59:59Z"),
-            (4_107_542_400, "2100-03-01T00:00:00Z"),
-        ] {
-            assert_eq!(Utc(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).to_string(), text);
-        }
     }
 }
