@@ -8,6 +8,7 @@
 //! A field means what Envoy's field of that name means, because that is what control planes assume. Where gRPC's rules
 //! differ, [`Semantics`] decides when the configuration is compiled; the data does not depend on who reads it.
 
+mod action;
 mod cluster;
 mod endpoint;
 mod error;
@@ -23,6 +24,10 @@ mod tls;
 mod value;
 
 pub use self::{
+    action::{
+        Action, ClusterChoice, DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath,
+        WeightedCluster, WeightedClusters,
+    },
     cluster::{
         CircuitBreakers, Cluster, Discovery, DnsName, HttpProtocol, LoadBalancing, OutlierDetection, RequestPriority,
         RetryBudget, Thresholds,
@@ -38,10 +43,7 @@ pub use self::{
     },
     policy::{ClusterPolicy, ConnectionPolicy, Policy, RoutePolicy, Timeouts},
     retry::{Backoff, RetryAfter, RetryOn, RetryPolicy},
-    route::{
-        Action, ClusterChoice, DirectResponse, Domain, Forward, HostRewrite, PathMatch, PathRewrite, Redirect,
-        RedirectPath, Route, RouteConfig, RouteMatch, VirtualHost, WeightedCluster, WeightedClusters,
-    },
+    route::{Domain, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost},
     snapshot::{ClusterEntry, Snapshot, TargetState},
     tls::{IdentityName, SanKind, SanMatcher, Sni, SpiffeId, Trust, UpstreamTls},
     value::{Fraction, Percent, TimeLimit, Weight},
