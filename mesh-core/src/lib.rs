@@ -9,6 +9,7 @@ pub mod config;
 pub mod deadline;
 mod dice;
 pub mod endpoint;
+mod head;
 pub mod hold;
 pub mod identity;
 pub mod limit;
@@ -20,4 +21,4 @@ pub mod retry;
 pub mod route;
 pub mod source;
 
-pub use self::dice::Dice;
+pub use self::{dice::Dice, head::RequestHead};

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use mesh_core::{
+    RequestHead,
     config::{
-        Action, Domain, Fraction, HeaderKey, HeaderMatcher, HeaderTest, PathMatch, QueryMatcher, QueryTest,
-        RequestHead, Route, RouteConfig, RouteMatch, StringMatcher, VirtualHost,
+        Action, Domain, Fraction, HeaderKey, HeaderMatcher, HeaderTest, PathMatch, QueryMatcher, QueryTest, Route,
+        RouteConfig, RouteMatch, StringMatcher, VirtualHost,
     },
     route::{NoRoute, RouteTable},
 };

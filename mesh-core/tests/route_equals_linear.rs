@@ -8,9 +8,10 @@ use std::sync::{Arc, LazyLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use mesh_core::{
+    RequestHead,
     config::{
-        Action, Domain, Fraction, HeaderKey, HeaderMatcher, HeaderTest, PathMatch, QueryMatcher, QueryTest,
-        RequestHead, Route, RouteConfig, RouteMatch, StringMatcher, VirtualHost,
+        Action, Domain, Fraction, HeaderKey, HeaderMatcher, HeaderTest, PathMatch, QueryMatcher, QueryTest, Route,
+        RouteConfig, RouteMatch, StringMatcher, VirtualHost,
     },
     route::{Explanation, NoRoute, Refusal, RouteTable},
 };

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use http::{HeaderName, Method, Request, StatusCode, header::LOCATION};
 use mesh_core::{
+    RequestHead,
     config::{
         Action, ClusterChoice, Domain, Forward, Fraction, HeaderKey, HeaderMatcher, HeaderTest, PathMatch,
-        QueryMatcher, QueryTest, Redirect, RequestHead, Route, RouteConfig, RouteMatch, StringMatcher, VirtualHost,
-        WeightedCluster, WeightedClusters,
+        QueryMatcher, QueryTest, Redirect, Route, RouteConfig, RouteMatch, StringMatcher, VirtualHost, WeightedCluster,
+        WeightedClusters,
     },
     route::{NoRoute, Refusal, RouteTable, redirect},
 };

@@ -25,7 +25,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use mesh_core::{
-    config::RequestHead,
+    RequestHead,
     hold::Settle,
     outcome::{Class, Outcome},
 };

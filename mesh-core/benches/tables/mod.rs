@@ -4,11 +4,8 @@ use std::{iter, sync::Arc};
 
 use http::{HeaderMap, HeaderName, Method, Uri};
 use mesh_core::{
-    Dice,
-    config::{
-        Action, Domain, HeaderMatcher, PathMatch, RequestHead, Route, RouteConfig, RouteMatch, StringMatcher,
-        VirtualHost,
-    },
+    Dice, RequestHead,
+    config::{Action, Domain, HeaderMatcher, PathMatch, Route, RouteConfig, RouteMatch, StringMatcher, VirtualHost},
     route::RouteTable,
 };
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{ConfigError, HeaderKey, RequestHead};
+use super::{ConfigError, HeaderKey};
+use crate::RequestHead;
 
 /// Changes to one header map, in Envoy's order: removals first, then additions in list order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -38,9 +38,7 @@ pub use self::{
     error::{ConfigError, Decoded, Warning},
     header::{HeaderAppend, HeaderMutations, HeaderTemplate, RenderedMutations, TemplateScope},
     listener::{AbortStatus, FaultAbort, FaultDelay, FaultInjection, FilterKind, HttpFilter, Listener},
-    matcher::{
-        HeaderKey, HeaderMatcher, HeaderTest, Pattern, QueryMatcher, QueryTest, Regex, RequestHead, StringMatcher,
-    },
+    matcher::{HeaderKey, HeaderMatcher, HeaderTest, Pattern, QueryMatcher, QueryTest, Regex, StringMatcher},
     policy::{ClusterPolicy, ConnectionPolicy, Policy, RoutePolicy, Timeouts},
     retry::{Backoff, RetryAfter, RetryOn, RetryPolicy},
     route::{Domain, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost},

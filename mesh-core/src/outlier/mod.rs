@@ -12,8 +12,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-pub use crate::endpoint::Detector;
-use crate::{Dice, config::OutlierDetection, endpoint::EndpointId};
+use crate::{
+    Dice,
+    config::OutlierDetection,
+    endpoint::{Detector, EndpointId},
+};
 
 /// Decides who is ejected and when that ends.
 #[derive(Debug)]

@@ -3,9 +3,12 @@
 use std::{fmt, sync::Arc};
 
 use super::{NoRoute, Refusal};
-use crate::config::{
-    Domain, HeaderKey, HeaderMatcher, HeaderTest, PathMatch, Pattern, QueryMatcher, QueryTest, RequestHead, Route,
-    RouteMatch, StringMatcher,
+use crate::{
+    RequestHead,
+    config::{
+        Domain, HeaderKey, HeaderMatcher, HeaderTest, PathMatch, Pattern, QueryMatcher, QueryTest, Route, RouteMatch,
+        StringMatcher,
+    },
 };
 
 /// How a request was routed: the virtual host and the domain that took its authority, and every route tried in it.

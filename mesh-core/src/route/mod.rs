@@ -19,7 +19,8 @@
 //!
 //! ```
 //! use mesh_core::{
-//!     config::{Action, ClusterChoice, Forward, PathMatch, RequestHead, Route, RouteConfig, RouteMatch, VirtualHost},
+//!     RequestHead,
+//!     config::{Action, ClusterChoice, Forward, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost},
 //!     route::RouteTable,
 //! };
 //!
@@ -40,7 +41,10 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::config::{RequestHead, Route, RouteConfig, VirtualHost};
+use crate::{
+    RequestHead,
+    config::{Route, RouteConfig, VirtualHost},
+};
 
 mod explain;
 mod hash;

@@ -2,7 +2,10 @@
 
 use http::{HeaderValue, Response, StatusCode, header::LOCATION, uri::Scheme};
 
-use crate::config::{PathMatch, Redirect, RedirectPath, RequestHead};
+use crate::{
+    RequestHead,
+    config::{PathMatch, Redirect, RedirectPath},
+};
 
 /// The response of `redirect` to a request that a route with the path matcher `matches` took.
 ///
@@ -16,7 +19,7 @@ use crate::config::{PathMatch, Redirect, RedirectPath, RequestHead};
 ///
 /// ```
 /// use http::{StatusCode, header::LOCATION};
-/// use mesh_core::{config::{PathMatch, Redirect, RequestHead}, route::redirect};
+/// use mesh_core::{RequestHead, config::{PathMatch, Redirect}, route::redirect};
 ///
 /// let to_https = Redirect::new(StatusCode::MOVED_PERMANENTLY)?.to_scheme("https")?;
 /// let request = http::Request::get("http://shop:80/cart?id=7").body(()).expect("a legal request");

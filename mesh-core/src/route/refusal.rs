@@ -2,7 +2,10 @@
 //!
 //! Envoy leaves the order of the conditions open. Here the cheap ones come before those that look through headers.
 
-use crate::config::{PathMatch, RequestHead, RouteMatch};
+use crate::{
+    RequestHead,
+    config::{PathMatch, RouteMatch},
+};
 
 /// The first condition of a route that a request does not meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

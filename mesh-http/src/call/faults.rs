@@ -9,10 +9,7 @@ use std::{
 };
 
 use http::Response;
-use mesh_core::{
-    Dice,
-    config::{AbortStatus, RequestHead},
-};
+use mesh_core::{Dice, RequestHead, config::AbortStatus};
 
 use crate::{body::Body, plan::Fault, protocol::Protocol};
 

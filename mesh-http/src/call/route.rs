@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, Uri, header, uri::PathAndQuery};
 use mesh_core::{
-    Dice,
-    config::{HeaderMutations, HostRewrite, RenderedMutations, RequestHead, TemplateScope},
+    Dice, RequestHead,
+    config::{HeaderMutations, HostRewrite, RenderedMutations, TemplateScope},
     deadline::Expiry,
     outcome::FailureKind,
     route::redirect,

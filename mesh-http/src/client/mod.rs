@@ -18,7 +18,7 @@ use http::{Request, Uri};
 use http_body::Body as HttpBody;
 use http_body_util::Empty;
 use mesh_core::{
-    config::RequestHead,
+    RequestHead,
     outcome::{BoxError, FailureKind},
     route::Explanation,
 };

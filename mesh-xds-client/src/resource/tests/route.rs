@@ -202,11 +202,8 @@ fn deprecated_append_decides_between_adding_and_replacing() {
         message.request_headers_to_add = vec![addition];
         let config = decoded(&message).value;
         let request = http::Request::builder().uri("/").body(()).expect("legal");
-        let scope = mesh_core::config::TemplateScope {
-            request: mesh_core::config::RequestHead::of(&request),
-            route: "",
-            cluster: "",
-        };
+        let scope =
+            mesh_core::config::TemplateScope { request: mesh_core::RequestHead::of(&request), route: "", cluster: "" };
         let mut headers = http::HeaderMap::new();
         headers.insert("x-a", http::HeaderValue::from_static("old"));
         config.request_headers.render(&scope).apply(&mut headers);
