@@ -15,7 +15,7 @@ pub mod identity;
 pub mod limit;
 mod macros;
 pub mod outcome;
-pub mod outlier;
+mod outlier;
 pub mod pick;
 pub mod retry;
 pub mod route;

@@ -49,7 +49,7 @@ pub(crate) struct Accusation {
 
 /// What an endpoint is accused of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Detector {
+pub(crate) enum Detector {
     /// Server errors in a row (`consecutive_5xx`).
     ConsecutiveErrors,
     /// 502, 503 and 504 in a row (`consecutive_gateway_failure`).

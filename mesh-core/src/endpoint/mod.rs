@@ -1,6 +1,6 @@
 //! Endpoints while they are in use: who they are, what is known of them, and who is in a cluster at a time.
 //!
-//! An [`Endpoint`] is one record per identity, which is its addresses and hostname within a cluster. Sets come and go with
+//! An `Endpoint` is one record per identity, which is its addresses and hostname within a cluster. Sets come and go with
 //! every update; the record stays as long as some set holds its identity, and with it what was learnt: requests in flight,
 //! latency, failures in a row, ejection, connections. Weight, health, metadata, locality and priority may change from one
 //! update to the next, so they are of the set and not of the record.
@@ -36,9 +36,9 @@ mod live;
 mod roster;
 mod tried;
 
-pub use self::{error::AtEndpoint, home::Detector, tried::Tried};
+pub use self::{error::AtEndpoint, tried::Tried};
 pub(crate) use self::{
-    home::{Accusation, Home},
+    home::{Accusation, Detector, Home},
     live::{Live, Measure, Standing},
     roster::{Group, Member, Roster},
 };
@@ -49,7 +49,7 @@ pub struct EndpointId(NonZeroU64);
 
 /// One live endpoint, with what the transport keeps for it (`H`).
 #[repr(C)]
-pub struct Endpoint<H> {
+pub(crate) struct Endpoint<H> {
     live: Live,
     /// How many references are seats.
     seats: AtomicU32,
@@ -104,33 +104,28 @@ impl fmt::Display for EndpointId {
 
 impl<H> Endpoint<H> {
     /// Its number.
-    pub fn id(&self) -> EndpointId {
+    pub(crate) fn id(&self) -> EndpointId {
         self.id
     }
 
     /// Where it listens; at least one address.
-    pub fn addresses(&self) -> &[Address] {
+    pub(crate) fn addresses(&self) -> &[Address] {
         self.identity.addresses()
     }
 
     /// Its name, if it has one.
-    pub fn hostname(&self) -> Option<&Arc<str>> {
+    pub(crate) fn hostname(&self) -> Option<&Arc<str>> {
         self.identity.hostname()
     }
 
     /// What the transport keeps for it; none before its first pick.
-    pub fn handle(&self) -> Option<&H> {
+    pub(crate) fn handle(&self) -> Option<&H> {
         self.used.get().map(|used| &used.handle)
     }
 
     /// Whether it is left out because its answers were bad.
-    pub fn is_ejected(&self) -> bool {
+    pub(crate) fn is_ejected(&self) -> bool {
         self.live.standing().is_ejected()
-    }
-
-    /// Whether it has left its cluster: it finishes what it has and gets nothing new.
-    pub fn is_retired(&self) -> bool {
-        self.live.standing().is_retired()
     }
 
     pub(crate) fn live(&self) -> &Live {

@@ -39,16 +39,6 @@ impl Identities {
         before.get(&name).cloned()
     }
 
-    /// Forgets the source of this name and returns it.
-    pub fn remove(&self, name: &str) -> Option<Arc<dyn IdentitySource>> {
-        let before = self.by_name.rcu(|sources| {
-            let mut sources = BTreeMap::clone(sources);
-            sources.remove(name);
-            sources
-        });
-        before.get(name).cloned()
-    }
-
     /// The source of this name.
     pub fn get(&self, name: &str) -> Option<Arc<dyn IdentitySource>> {
         self.by_name.load().get(name).cloned()
@@ -87,9 +77,8 @@ mod tests {
         let identity = Identity::new([&b"der"[..]], &b"der"[..]).expect("legal");
         identities.insert("a", Arc::new(FixedIdentity::new(identity)));
         assert!(identities.current("a").is_ok());
-        assert!(identities.remove("a").is_some());
-        let error = identities.current("a").expect_err("refused");
+        let error = identities.current("b").expect_err("refused");
         assert_eq!(error.kind(), IdentityErrorKind::Absent);
-        assert!(error.to_string().contains("identity `a`"));
+        assert!(error.to_string().contains("identity `b`"));
     }
 }

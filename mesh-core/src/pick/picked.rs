@@ -37,11 +37,6 @@ impl<H> Picked<H> {
         self.counted.take()
     }
 
-    /// The endpoint.
-    pub fn endpoint(&self) -> &Endpoint<H> {
-        &self.endpoint
-    }
-
     /// The endpoint's number.
     pub fn id(&self) -> EndpointId {
         self.endpoint.id()

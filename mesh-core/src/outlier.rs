@@ -20,7 +20,7 @@ use crate::{
 
 /// Decides who is ejected and when that ends.
 #[derive(Debug)]
-pub struct Outlier {
+pub(crate) struct Outlier {
     policy: Arc<OutlierDetection>,
     /// Intervals are counted from here.
     start: Instant,
@@ -41,7 +41,7 @@ struct Record {
 
 /// What comes of an accusation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Ejected for this long, and until the next interval after that.
     Ejected(Duration),
     /// It is ejected already.
@@ -54,22 +54,22 @@ pub enum Verdict {
 
 impl Outlier {
     /// A judge without records, who counts intervals from `start`.
-    pub fn new(policy: Arc<OutlierDetection>, start: Instant, seed: u64) -> Self {
+    pub(crate) fn new(policy: Arc<OutlierDetection>, start: Instant, seed: u64) -> Self {
         Self { policy, start, seed, records: BTreeMap::new() }
     }
 
     /// Judges by `policy` from now on. Ejections that are under way keep their length.
-    pub fn update(&mut self, policy: Arc<OutlierDetection>) {
+    pub(crate) fn update(&mut self, policy: Arc<OutlierDetection>) {
         self.policy = policy;
     }
 
     /// How many are ejected.
-    pub fn ejected(&self) -> usize {
+    pub(crate) fn ejected(&self) -> usize {
         self.records.values().filter(|record| record.until.is_some()).count()
     }
 
     /// `endpoint`, one of `hosts` in all priorities, has failed too often in a row.
-    pub fn accuse(&mut self, endpoint: EndpointId, detector: Detector, hosts: usize, now: Instant) -> Verdict {
+    pub(crate) fn accuse(&mut self, endpoint: EndpointId, detector: Detector, hosts: usize, now: Instant) -> Verdict {
         let ejected = self.ejected();
         let policy = &*self.policy;
         let record = self.records.entry(endpoint).or_insert(Record { times: 0, total: 0, until: None });
@@ -88,7 +88,7 @@ impl Outlier {
     }
 
     /// Reviews all ejections at an interval: who may come back, and who is forgiven. Gives those who come back.
-    pub fn sweep(&mut self, now: Instant) -> Vec<EndpointId> {
+    pub(crate) fn sweep(&mut self, now: Instant) -> Vec<EndpointId> {
         let mut back = Vec::new();
         for (id, record) in &mut self.records {
             match record.until {
@@ -105,7 +105,7 @@ impl Outlier {
     }
 
     /// When the next interval ends; none while there is nothing to review.
-    pub fn next_sweep(&self, now: Instant) -> Option<Instant> {
+    pub(crate) fn next_sweep(&self, now: Instant) -> Option<Instant> {
         if self.records.is_empty() {
             return None;
         }
@@ -116,7 +116,7 @@ impl Outlier {
     }
 
     /// `endpoint` has left; it no longer counts among the ejected.
-    pub fn forget(&mut self, endpoint: EndpointId) {
+    pub(crate) fn forget(&mut self, endpoint: EndpointId) {
         self.records.remove(&endpoint);
     }
 
