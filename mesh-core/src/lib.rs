@@ -20,5 +20,6 @@ pub mod pick;
 pub mod retry;
 pub mod route;
 pub mod source;
+mod work;
 
-pub use self::{dice::Dice, head::RequestHead};
+pub use self::{dice::Dice, head::RequestHead, work::Work};

@@ -1,6 +1,6 @@
 //! Where configuration comes from, as clients see it: a control plane, or anything else that publishes snapshots.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::SystemTime};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use tokio::sync::watch;
 
@@ -8,6 +8,8 @@ use crate::{
     config::{Snapshot, Warning},
     identity::Identities,
 };
+
+pub use crate::Work;
 
 /// A source of configuration.
 ///
@@ -35,9 +37,6 @@ pub trait ConfigSource: Send + Sync + 'static {
         None
     }
 }
-
-/// Background work, to be spawned by the mesh.
-pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Somebody's interest in a target; it ends when this is dropped.
 #[must_use = "the interest ends when this is dropped"]

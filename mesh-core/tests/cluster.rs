@@ -127,13 +127,13 @@ async fn change_of_limits_keeps_what_is_under_way_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropped_cluster_retires_its_endpoints_and_ends_its_background() {
+async fn dropped_cluster_retires_its_endpoints_and_ends_its_work() {
     let mut scene = Scene::with(ejecting(), Semantics::Envoy, &flat([1]));
-    let background = tokio::spawn(scene.cluster.background());
+    let work = tokio::spawn(scene.cluster.work());
     let held = scene.pick();
     yield_now().await;
     drop(scene.cluster);
-    background.await.expect("no panic");
+    work.await.expect("no panic");
     assert_eq!(scene.notes.take(), ["open 1", "retire 1"]);
     drop(held);
 }
@@ -141,7 +141,7 @@ async fn dropped_cluster_retires_its_endpoints_and_ends_its_background() {
 #[tokio::test(start_paused = true)]
 async fn failures_in_a_row_eject_until_a_sweep_after_the_time() {
     let mut scene = Scene::with(ejecting(), Semantics::Envoy, &flat([1, 2, 3, 4]));
-    tokio::spawn(scene.cluster.background());
+    tokio::spawn(scene.cluster.work());
     yield_now().await;
     end_like(&mut scene, 1, 3, &server_error());
     yield_now().await;
@@ -160,7 +160,7 @@ async fn failures_in_a_row_eject_until_a_sweep_after_the_time() {
 #[tokio::test(start_paused = true)]
 async fn success_in_between_resets_the_row() {
     let mut scene = Scene::with(ejecting(), Semantics::Envoy, &flat([1, 2, 3, 4]));
-    tokio::spawn(scene.cluster.background());
+    tokio::spawn(scene.cluster.work());
     yield_now().await;
     for _ in 0..5 {
         end_like(&mut scene, 1, 2, &server_error());
@@ -173,7 +173,7 @@ async fn success_in_between_resets_the_row() {
 #[tokio::test(start_paused = true)]
 async fn refusals_of_our_own_and_callers_who_leave_are_not_held_against_an_endpoint() {
     let mut scene = Scene::with(ejecting(), Semantics::Envoy, &flat([1, 2]));
-    tokio::spawn(scene.cluster.background());
+    tokio::spawn(scene.cluster.work());
     yield_now().await;
     end_like(&mut scene, 1, 10, &failure(FailureKind::Overflow, Sent::No));
     end_like(&mut scene, 1, 10, &Outcome::cancelled(Instant::now()));
@@ -186,7 +186,7 @@ async fn refusals_of_our_own_and_callers_who_leave_are_not_held_against_an_endpo
 async fn nobody_is_ejected_where_nobody_reviews() {
     let mut scene = Scene::with(ejecting(), Semantics::Envoy, &flat([1, 2, 3, 4]));
     end_like(&mut scene, 1, 10, &server_error());
-    tokio::spawn(scene.cluster.background());
+    tokio::spawn(scene.cluster.work());
     yield_now().await;
     assert_eq!(ejected(&scene.cluster), Vec::<u16>::new());
 }
@@ -195,7 +195,7 @@ async fn nobody_is_ejected_where_nobody_reviews() {
 #[tokio::test(start_paused = true)]
 async fn ejected_endpoint_is_picked_before_one_out_of_reach() {
     let mut scene = Scene::with(ejecting(), Semantics::Envoy, &flat([1, 2]));
-    tokio::spawn(scene.cluster.background());
+    tokio::spawn(scene.cluster.work());
     yield_now().await;
     end_like(&mut scene, 1, 3, &server_error());
     yield_now().await;
@@ -216,7 +216,7 @@ async fn ejections_shift_traffic_to_the_next_priority() {
         group(1, "a", 1, vec![endpoint(3), endpoint(4)]),
     ]);
     let mut scene = Scene::with(ejecting(), Semantics::Envoy, &endpoints);
-    tokio::spawn(scene.cluster.background());
+    tokio::spawn(scene.cluster.work());
     yield_now().await;
     end_like(&mut scene, 1, 3, &server_error());
     yield_now().await;
@@ -227,7 +227,7 @@ async fn ejections_shift_traffic_to_the_next_priority() {
 #[tokio::test(start_paused = true)]
 async fn policy_without_detection_ends_all_ejections() {
     let mut scene = Scene::with(ejecting(), Semantics::Envoy, &flat([1, 2, 3, 4]));
-    tokio::spawn(scene.cluster.background());
+    tokio::spawn(scene.cluster.work());
     yield_now().await;
     end_like(&mut scene, 1, 3, &server_error());
     yield_now().await;

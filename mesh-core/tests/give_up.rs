@@ -117,7 +117,7 @@ fn scene(
     };
     let balance = BalanceLayer::new(flat([1, 2]), policy).seed(1).held_by(UntilEnd(HttpClassifier)).layer(factory);
     let cluster = balance.cluster().clone();
-    tokio::spawn(cluster.background());
+    tokio::spawn(cluster.work());
     // A layer of somebody else's stands in between, and knows of nothing.
     let balance = balance.map_future(|call| Box::pin(call) as Pin<Box<dyn Future<Output = _> + Send>>);
     Scene { balance, seen, status: Box::new(move || cluster.status()) }

@@ -55,7 +55,7 @@ impl Folder {
 
 fn watched(files: FileIdentityBuilder) -> Arc<FileIdentity> {
     let source = Arc::new(files.build(&provider()).expect("legal"));
-    tokio::spawn(source.clone().background());
+    tokio::spawn(source.clone().work());
     source
 }
 

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 use mesh_core::{
     Dice,
     config::{IdentityName, Snapshot},
-    identity::{Background, Identities, IdentitySource},
+    identity::{Identities, IdentitySource},
     source::{ConfigSource, Interest, SourceStatus, Work},
 };
 use mesh_http::{
@@ -183,7 +183,7 @@ impl fmt::Debug for XdsClient {
 }
 
 /// Runs all of these, for ever.
-async fn all(mut running: Vec<Background>) {
+async fn all(mut running: Vec<Work>) {
     std::future::poll_fn(|cx| {
         running.retain_mut(|background| background.as_mut().poll(cx).is_pending());
         std::task::Poll::Pending
@@ -354,8 +354,8 @@ impl StdError for BuildError {
 // === impl Engine ===
 
 impl Engine {
-    fn backgrounds(&self) -> Vec<Background> {
+    fn backgrounds(&self) -> Vec<Work> {
         let servers = self.servers.iter().filter_map(|server| server.background());
-        servers.chain(self.certificates.iter().map(|identity| identity.clone().background())).collect()
+        servers.chain(self.certificates.iter().map(|identity| identity.clone().work())).collect()
     }
 }

@@ -20,7 +20,7 @@ use futures_core::Stream;
 use http::{HeaderValue, Request, Response, Uri, header::USER_AGENT};
 use mesh_core::{
     config::{Address, IdentityName, Trust, UpstreamTls},
-    identity::{Background, Identities, IdentityError, IdentitySource},
+    identity::{Identities, IdentityError, IdentitySource, Work},
     outcome::BoxError,
 };
 use mesh_http::{
@@ -191,9 +191,9 @@ impl Transport {
     }
 
     /// Keeps the certificates current, where there are any.
-    pub(crate) fn background(&self) -> Option<Background> {
+    pub(crate) fn background(&self) -> Option<Work> {
         let files = self.tls.as_ref()?.files.clone()?;
-        Some(files.background())
+        Some(files.work())
     }
 
     /// Opens a stream. It is there when requests can be given to it, which may be before the control plane has said a word.

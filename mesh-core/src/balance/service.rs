@@ -113,7 +113,7 @@ where
     FromFactory<F>: Transport,
 {
     /// The cluster: for new endpoints, another policy, a look at its status, and its
-    /// [background](Cluster::background), which must run if endpoints are to be ejected.
+    /// [work](Cluster::work), which must run if endpoints are to be ejected.
     pub fn cluster(&self) -> &Arc<Cluster<FromFactory<F>>> {
         &self.clusters.0
     }

@@ -3,7 +3,7 @@
 //! Readers never wait. The endpoint set is immutable and swapped whole; a pick loads it once. Everything that changes the
 //! set (new endpoints, another policy, ejections) goes through one short mutex, the writer's, which no request takes.
 //!
-//! A cluster spawns nothing. [`Cluster::background`] is what it would like to have run.
+//! A cluster spawns nothing. [`Cluster::work`] is what it would like to have run.
 
 use std::{
     collections::HashMap,
@@ -27,11 +27,11 @@ use crate::{
 };
 
 mod available;
-mod background;
 mod drops;
 mod factory;
 mod status;
 mod transport;
+mod work;
 
 pub use self::{
     available::Available,
@@ -41,7 +41,7 @@ pub use self::{
     transport::{Dispatch, EndpointInfo, Transport, Undelivered},
 };
 
-/// One cluster at work. Clients share it by `Arc`; the last one drops it, and its background ends.
+/// One cluster at work. Clients share it by `Arc`; the last one drops it, and its work ends.
 pub struct Cluster<T: Transport> {
     name: Arc<str>,
     semantics: Semantics,

@@ -33,7 +33,7 @@ pub(crate) struct Home {
     accusations: Mutex<Vec<Accusation>>,
     /// What the cluster has under way and may have.
     pub(crate) limits: Arc<Limits>,
-    /// Rung for the cluster's background.
+    /// Rung for the cluster's work.
     pub(crate) bell: Notify,
     /// Rung for those who wait for an endpoint.
     pub(crate) news: Arc<Notify>,

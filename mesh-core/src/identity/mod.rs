@@ -11,14 +11,7 @@
 //! judged by the bundle of *its* trust domain alone, so the authority of one domain cannot vouch for another
 //! ([`Identity::bundle_for`] holds the rule).
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    future::{self, Future},
-    pin::Pin,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, fmt, future, sync::Arc, time::SystemTime};
 
 use crate::config::SpiffeId;
 
@@ -31,12 +24,10 @@ pub use self::{
     registry::Identities,
     utc::Utc,
 };
+pub use crate::Work;
 
 /// One certificate or key in DER.
 pub type Der = Box<[u8]>;
-
-/// The work that keeps a source current; whoever owns the source spawns it, and stops it by dropping it.
-pub type Background = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A certificate to show, and the roots to believe; either may be missing, but not both.
 ///
@@ -80,7 +71,7 @@ pub trait IdentitySource: fmt::Debug + Send + Sync + 'static {
     fn status(&self) -> IdentityStatus;
 
     /// The work that keeps the source current, to be spawned once; empty unless the source says otherwise.
-    fn background(self: Arc<Self>) -> Background {
+    fn work(self: Arc<Self>) -> Work {
         Box::pin(future::ready(()))
     }
 }

@@ -10,7 +10,7 @@ use crate::config::IdentityName;
 /// The sources of a process by name: what [`UpstreamTls`](crate::config::UpstreamTls) means by an identity's name.
 ///
 /// A cheap handle; clones share the registry. A name is looked up at handshake time, so that a source may come after the
-/// configuration that mentions it. Whoever inserts a source spawns its [background work](IdentitySource::background).
+/// configuration that mentions it. Whoever inserts a source spawns its [work](IdentitySource::work).
 #[derive(Clone, Debug, Default)]
 pub struct Identities {
     by_name: Arc<ArcSwap<BTreeMap<IdentityName, Arc<dyn IdentitySource>>>>,

@@ -373,16 +373,16 @@ impl Parts {
         mesh_core::Dice::of_call(self.seed, u64::MAX, self.next_number()).roll()
     }
 
-    /// A cluster without endpoints, whose background work is under way.
+    /// A cluster without endpoints, whose work is under way.
     pub(crate) fn new_cluster(&self, profile: &Profile, said: &Arc<config::Cluster>) -> Arc<Cluster> {
         let policy = profile.cluster_policy(&said.policy);
         let cluster = Cluster::new(&self.environment, said, policy, profile.rules(), self.next_seed());
-        self.tasks.work(cluster.balanced().background());
+        self.tasks.work(cluster.balanced().work());
         cluster
     }
 
     fn add_identity(&self, name: Arc<str>, source: Arc<dyn IdentitySource>) {
-        self.tasks.work(source.clone().background());
+        self.tasks.work(source.clone().work());
         self.identities.insert(name, source);
     }
 }

@@ -16,9 +16,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use mesh_core::identity::{
-    Background, Der, Identity, IdentityError, IdentityErrorKind, IdentitySource, IdentityStatus,
-};
+use mesh_core::identity::{Der, Identity, IdentityError, IdentityErrorKind, IdentitySource, IdentityStatus, Work};
 use tokio::{task, time};
 
 use super::{
@@ -209,7 +207,7 @@ impl IdentitySource for FileIdentity {
         self.lock().status.clone()
     }
 
-    fn background(self: Arc<Self>) -> Background {
+    fn work(self: Arc<Self>) -> Work {
         Box::pin(self.watch())
     }
 }

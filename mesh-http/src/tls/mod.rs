@@ -19,7 +19,7 @@
 //! let provider = Provider::aws_lc();
 //! let files = FileIdentity::builder("chain.pem", "key.pem").bundle("cluster.local", "roots.pem").build(&provider)?;
 //! let files = Arc::new(files);
-//! tokio::spawn(files.clone().background());
+//! tokio::spawn(files.clone().work());
 //! let identities = Identities::new();
 //! identities.insert("default", files);
 //!

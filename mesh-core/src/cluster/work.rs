@@ -1,4 +1,4 @@
-//! What a cluster would like to have run beside the requests: ejections, and their end.
+//! The work of a cluster beside its requests: it ejects the endpoints that were accused, and lets them back in time.
 
 use std::{
     future::Future,
@@ -19,7 +19,7 @@ struct Reviewing(Arc<Home>);
 impl<T: Transport> Cluster<T> {
     /// Ejects endpoints that were accused and lets them back in time; sleeps while there is nothing to do, and ends when
     /// the cluster is dropped. Run it once. While nobody runs it nobody is ejected, since nobody would come back.
-    pub fn background(self: &Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
+    pub fn work(self: &Arc<Self>) -> impl Future<Output = ()> + Send + 'static {
         run(Arc::downgrade(self), self.home.clone())
     }
 
