@@ -1,4 +1,4 @@
-//! Waiting for an endpoint.
+//! Waiting until the cluster may have an endpoint again, for requests that would rather wait than fail.
 
 use std::{
     future::Future,

@@ -1,4 +1,4 @@
-//! What all endpoints of a cluster share: its clock, how answers are judged, and the bells that wake who waits.
+//! The cluster as its endpoints see it: clock, limits, how answers are judged, and the bells that wake who waits.
 
 use std::sync::{
     Arc, Mutex, PoisonError,
