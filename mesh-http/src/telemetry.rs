@@ -8,26 +8,31 @@
 //! | `mesh_requests_total` | counter | `cluster`, `outcome` | requests that ended: `success`, `server_error`, `gateway_error`, `cancelled`, `local` |
 //! | `mesh_request_duration_seconds` | histogram | `cluster` | from the call to the end of the response |
 //! | `mesh_requests_active` | gauge | `cluster` | requests under way |
+//! | `mesh_failures_total` | counter | `cluster`, `flags` | requests that ended in an error, by Envoy's response flags: `UO`, `UF,URX` |
 //! | `mesh_unrouted_requests_total` | counter | `target`, `outcome` | requests that ended before they had a cluster: redirects, direct responses, and what had no configuration, route or cluster |
 //! | `mesh_unrouted_request_duration_seconds` | histogram | `target` | from the call to that end |
 //! | `mesh_unrouted_requests_active` | gauge | `target` | requests that wait for their configuration, or their cluster |
+//! | `mesh_unrouted_failures_total` | counter | `target`, `flags` | those of them that ended in an error |
 //! | `mesh_attempts_total` | counter | `cluster` | attempts; what exceeds the requests are retries |
 //!
-//! Every request is counted once, in one of the two families. It is a [`tracing`] span called `request`, of level `INFO` and target `mesh_http`, with the fields that
-//! OpenTelemetry's conventions name (`otel.kind`, `http.request.method`, `server.address`, `url.path`,
-//! `http.response.status_code`, `rpc.grpc.status_code`, `error.type`) and `mesh.cluster`. It lasts until the response has
-//! ended. Where no subscriber wants it, it costs one look at a static.
+//! Every request is counted once, in one of the two families. It is a [`tracing`] span called `request`, of level `INFO` and
+//! target `mesh_http`, with the fields that OpenTelemetry's conventions name (`otel.kind`, `http.request.method`,
+//! `server.address`, `url.path`, `http.response.status_code`, `rpc.grpc.status_code`, `error.type`) and `mesh.cluster`. It
+//! lasts until the response has ended. Where no subscriber wants it, it costs one look at a static.
 //!
 //! The context of that span goes with the request, as W3C Trace Context; where there is none, the context that is current on
 //! the caller's task.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use mesh_core::{
     RequestHead,
     hold::Settle,
-    outcome::{Class, Outcome},
+    outcome::{Class, Flags, Outcome},
 };
 use metrics::{Counter, Gauge, Histogram};
 use opentelemetry::{
@@ -43,6 +48,15 @@ pub(crate) struct CallMetrics {
     requests: [Counter; 5],
     duration: Histogram,
     active: Gauge,
+    failures: Failures,
+}
+
+/// Failures by their flags, of which there are too many to have a counter for each in advance.
+struct Failures {
+    name: &'static str,
+    label: &'static str,
+    of: String,
+    seen: Mutex<Vec<(Flags, Counter)>>,
 }
 
 /// The metrics of one cluster.
@@ -74,6 +88,7 @@ impl CallMetrics {
             requests,
             duration: metrics::histogram!("mesh_request_duration_seconds", "cluster" => cluster.to_owned()),
             active: metrics::gauge!("mesh_requests_active", "cluster" => cluster.to_owned()),
+            failures: Failures::new("mesh_failures_total", "cluster", cluster),
         }
     }
 
@@ -86,6 +101,7 @@ impl CallMetrics {
             requests,
             duration: metrics::histogram!("mesh_unrouted_request_duration_seconds", "target" => target.to_owned()),
             active: metrics::gauge!("mesh_unrouted_requests_active", "target" => target.to_owned()),
+            failures: Failures::new("mesh_unrouted_failures_total", "target", target),
         }
     }
 
@@ -106,6 +122,24 @@ impl CallMetrics {
 impl std::fmt::Debug for CallMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CallMetrics").finish_non_exhaustive()
+    }
+}
+
+// === impl Failures ===
+
+impl Failures {
+    fn new(name: &'static str, label: &'static str, of: &str) -> Self {
+        Self { name, label, of: of.to_owned(), seen: Mutex::default() }
+    }
+
+    fn count(&self, flags: Flags) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = seen.iter().position(|(known, _)| *known == flags).unwrap_or_else(|| {
+            let labels = [(self.label, self.of.clone()), ("flags", flags.to_string())];
+            seen.push((flags, metrics::counter!(self.name, &labels)));
+            seen.len() - 1
+        });
+        seen[at].1.increment(1);
     }
 }
 
@@ -161,6 +195,9 @@ impl CallRecord {
 impl Settle for CallRecord {
     fn settle(&mut self, outcome: &Outcome) {
         self.end(outcome.class, outcome.at.saturating_duration_since(self.start));
+        if let Some(failure) = outcome.failure {
+            self.metrics.failures.count(failure.flags);
+        }
         if !self.span.is_none() {
             describe(&self.span, outcome);
         }

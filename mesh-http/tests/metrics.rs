@@ -9,7 +9,8 @@ use client_support::{Net, says, text};
 use http::StatusCode;
 use mesh_core::{
     config::{
-        Action, DirectResponse, PathMatch, Redirect, RetryPolicy, Route, RouteConfig, RouteMatch, Snapshot, VirtualHost,
+        Action, CircuitBreakers, DirectResponse, PathMatch, Redirect, RetryPolicy, Route, RouteConfig, RouteMatch,
+        Snapshot, Thresholds, VirtualHost,
     },
     source::{ConfigSource, Interest, SourceStatus, Work},
 };
@@ -75,6 +76,7 @@ async fn requests_attempts_and_durations_are_counted_by_cluster_and_outcome() {
         ("mesh_attempts_total{cluster=reviews}", MetricKind::Counter, 8.0),
         // What goes elsewhere has no route, and so no cluster; what is no request is not counted.
         ("mesh_unrouted_requests_total{target=reviews,outcome=local}", MetricKind::Counter, 1.0),
+        ("mesh_unrouted_failures_total{target=reviews,flags=NR}", MetricKind::Counter, 1.0),
         ("mesh_unrouted_request_duration_seconds{target=reviews}", MetricKind::Histogram, 1.0),
         ("mesh_unrouted_requests_active{target=reviews}", MetricKind::Gauge, 0.0),
     ];
@@ -97,6 +99,26 @@ async fn request_is_active_until_its_response_has_been_read_or_dropped() {
     text(one).await;
     drop(two);
     assert_eq!(recorded(&snapshotter)[ACTIVE].1, -2.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_counted_by_their_flags_and_shown_beside_their_limit() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let one = Thresholds { max_requests: Some(1), ..Thresholds::default() };
+    let mesh = Mesh::builder().connector(Net::serving(|_, _| says("ok"))).seed(1).build().unwrap();
+    let builder = Client::builder("reviews").mesh(&mesh).endpoints(["10.0.0.1:80"]);
+    let client = builder.circuit_breakers(CircuitBreakers { default: one, ..Default::default() }).build().unwrap();
+    let held = client.get("http://reviews/").await.unwrap();
+    for _ in 0..3 {
+        assert!(client.get("http://reviews/").await.unwrap_err().is_overloaded());
+    }
+
+    let recorded = recorded(&recorder.snapshotter());
+    assert_eq!(recorded["mesh_failures_total{cluster=reviews,flags=UO}"], (MetricKind::Counter, 3.0));
+    let requests = client.status().clusters[0].limits.requests;
+    assert_eq!((requests.active, requests.limit, requests.refused), (1, 1, 3));
+    drop(held);
 }
 
 #[tokio::test(start_paused = true)]

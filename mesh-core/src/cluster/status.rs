@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::{Cluster, Transport};
 use crate::{
-    config::{Address, HealthStatus, Locality},
+    config::{Address, HealthStatus, Locality, RequestPriority},
     endpoint::{EndpointId, Group, Member},
+    limit::Figures,
     pick::EndpointSet,
 };
 
@@ -14,6 +15,10 @@ use crate::{
 pub struct ClusterStatus {
     /// The cluster's name.
     pub name: Arc<str>,
+    /// What requests of default priority have under way and may have, and how much was refused them.
+    pub limits: Figures,
+    /// The same of requests of high priority.
+    pub high_limits: Figures,
     /// By priority, the preferred first.
     pub priorities: Vec<PriorityStatus>,
     /// In the order of their source, by priority.
@@ -66,7 +71,13 @@ impl<T: Transport> Cluster<T> {
             let members = &set.roster.members[group.members.start as usize..group.members.end as usize];
             members.iter().map(|member| EndpointStatus::of(member, group))
         });
-        ClusterStatus { name: self.name.clone(), priorities: priorities(&set), endpoints: endpoints.collect() }
+        ClusterStatus {
+            name: self.name.clone(),
+            limits: self.limits().figures(RequestPriority::Default),
+            high_limits: self.limits().figures(RequestPriority::High),
+            priorities: priorities(&set),
+            endpoints: endpoints.collect(),
+        }
     }
 }
 

@@ -108,9 +108,10 @@ impl Regex {
     /// Refuses what is not a regular expression, uses back-references or look-around, or compiles past
     /// [`SIZE_LIMIT`](Self::SIZE_LIMIT).
     pub fn new(pattern: &str) -> Result<Self, ConfigError> {
+        let spelled = spell_out(pattern);
         // Compiled alone first: `a)(b` would otherwise become legal inside the anchoring group.
-        build(pattern)
-            .and_then(|_| build(&format!(r"\A(?:{pattern})\z")))
+        build(&spelled)
+            .and_then(|_| build(&format!(r"\A(?:{spelled})\z")))
             .map(|compiled| Self { pattern: pattern.into(), compiled, unanchored: OnceLock::new() })
             .map_err(|error| match error {
                 regex::Error::CompiledTooBig(_) => {
@@ -132,12 +133,40 @@ impl Regex {
 
     /// The pattern compiled without anchors, for replacing inside a text.
     pub(crate) fn unanchored(&self) -> &regex::Regex {
-        self.unanchored.get_or_init(|| build(&self.pattern).expect("the pattern compiled when this value was made"))
+        let build = || build(&spell_out(&self.pattern)).expect("the pattern compiled when this value was made");
+        self.unanchored.get_or_init(build)
     }
 }
 
 fn build(pattern: &str) -> Result<regex::Regex, regex::Error> {
     regex::RegexBuilder::new(pattern).size_limit(Regex::SIZE_LIMIT).build()
+}
+
+/// RE2 has a quotation, `\Q..\E` or to the end, in which every character stands for itself; the regex crate does not, and
+/// gets it character by character.
+fn spell_out(pattern: &str) -> Cow<'_, str> {
+    if !pattern.contains(r"\Q") {
+        return pattern.into();
+    }
+    let (mut spelled, mut rest) = (String::new(), pattern);
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        spelled.push_str(before);
+        rest = match escape.strip_prefix(r"\Q") {
+            Some(quoted) => {
+                let (quoted, after) = quoted.split_once(r"\E").unwrap_or((quoted, ""));
+                spelled.push_str(&regex::escape(quoted));
+                after
+            }
+            None => {
+                let end = escape.char_indices().nth(2).map_or(escape.len(), |(end, _)| end);
+                spelled.push_str(&escape[..end]);
+                &escape[end..]
+            }
+        };
+    }
+    spelled.push_str(rest);
+    spelled.into()
 }
 
 fn first_line(error: &regex::Error) -> String {
@@ -485,6 +514,15 @@ mod tests {
         assert!(regex.is_match("a") && regex.is_match("b"));
         assert!(!regex.is_match("ab"));
         assert!(Regex::new("a)(b").is_err());
+    }
+
+    #[test]
+    fn regex_takes_a_quotation_literally() {
+        let matches = |pattern, text| Regex::new(pattern).expect("legal").is_match(text);
+        assert!(matches(r"/\Qa.b(\E.*", "/a.b(c") && !matches(r"/\Qa.b(\E.*", "/axb(c"));
+        assert!(matches(r"\Q*", "*"), "to the end, where it is not closed");
+        assert!(matches(r"\\Q+", r"\QQ"), "a backslash of its own opens none");
+        assert!(Regex::new(r"\Qa\E(").is_err());
     }
 
     #[test]
