@@ -20,7 +20,8 @@ use super::{
     context::Span,
     error::ConnectError,
     overhear::{Overheard, TlsEnd},
-    shared::{Opening, Shared, Slot, Version},
+    shared::{Opening, Shared, Slot},
+    state::Version,
 };
 use crate::{
     conn::{self, h1, h2},

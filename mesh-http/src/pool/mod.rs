@@ -33,9 +33,11 @@ mod body;
 mod connection;
 mod context;
 mod error;
+mod lane;
 mod overhear;
 mod send;
 mod shared;
+mod state;
 mod target;
 
 use std::{fmt, sync::Arc};

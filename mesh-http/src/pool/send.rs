@@ -21,7 +21,8 @@ use super::{
     body::PoolBody,
     connection::{Lease, Line, lock},
     error::{self, ConnectError, SendFailed},
-    shared::{Acquired, News, Shared, Ticket},
+    lane::News,
+    shared::{Acquired, Shared, Ticket},
     target::{self, Undo},
 };
 use crate::conn::{ErrorKind, SendError};
