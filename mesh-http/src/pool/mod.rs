@@ -15,7 +15,7 @@
 //!
 //! A pool holds no connection, no task and no memory to speak of until a request comes, or somebody who expects one says
 //! [`connect_ahead`](Pool::connect_ahead). Opening a connection and driving it
-//! is one task, spawned through the injected [`Spawn`], so handshakes never run on the task of a request. A failed attempt
+//! is one task, spawned through the injected [`Spawn`], so handshakes never run on the task of a request. A failure
 //! is told to all who wait; nothing tries again until a request asks.
 //!
 //! # Whom a connection is for
@@ -28,12 +28,13 @@
 //! Dropping a [`Sending`], or a [`PoolBody`] before its end, resets the stream or closes the connection, and makes room at
 //! once. Dropping the pool retires it: what is in flight finishes.
 
-mod attempt;
 mod body;
 mod connection;
 mod context;
+mod drive;
 mod error;
 mod lane;
+mod open;
 mod overhear;
 mod send;
 mod shared;
@@ -80,7 +81,7 @@ where
 {
     /// A pool for the endpoint that listens at `addresses`, tried in order (happy eyeballs), and bears `hostname`.
     pub fn new(context: Arc<PoolContext>, addresses: impl Into<Box<[Address]>>, hostname: Option<Arc<str>>) -> Self {
-        Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, attempt::launch)) }
+        Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, open::launch)) }
     }
 
     /// Sends `request` over a connection that is ready, or waits for one in turn.

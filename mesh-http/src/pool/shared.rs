@@ -98,7 +98,7 @@ pub(super) struct Opening<B> {
 
 /// What is left to do when the lock is free again.
 struct After<B> {
-    attempts: Vec<Opening<B>>,
+    openings: Vec<Opening<B>>,
     leases: Vec<Lease<B>>,
 }
 
@@ -195,7 +195,7 @@ impl<B> Shared<B> {
             let has_many = |open: &Arc<Connection<B>>| open.streams() >= mark(open.max_streams()) || !open.is_usable();
             let is_short = lane.open.iter().all(has_many);
             if is_short && lane.connecting == 0 && !state.is_retired {
-                self.attempt(state, at, RequestPriority::Default, after);
+                self.connect(state, at, RequestPriority::Default, after);
             }
         });
     }
@@ -315,12 +315,12 @@ impl<B> Shared<B> {
     }
 
     fn with<T>(self: &Arc<Self>, change: impl FnOnce(&mut State<B>, &mut After<B>) -> T) -> T {
-        let mut after = After { attempts: Vec::new(), leases: Vec::new() };
+        let mut after = After { openings: Vec::new(), leases: Vec::new() };
         let mut state = lock(&self.state);
         let result = change(&mut state, &mut after);
         state.lanes.retain(|lane| !lane.is_empty());
         drop(state);
-        after.attempts.into_iter().for_each(self.launch);
+        after.openings.into_iter().for_each(self.launch);
         result
     }
 
@@ -336,7 +336,7 @@ impl<B> Shared<B> {
         }
         for _ in 0..state.demand(at) {
             let priority = state.lanes[at].waiting.front().map_or(RequestPriority::Default, |first| first.priority);
-            if !self.attempt(state, at, priority, after) {
+            if !self.connect(state, at, priority, after) {
                 break;
             }
         }
@@ -355,7 +355,7 @@ impl<B> Shared<B> {
 
     /// Starts to connect if the limits permit it. A lane without a connection is given one in any case (Envoy): those who
     /// wait there would wait for connections that others hold.
-    fn attempt(
+    fn connect(
         self: &Arc<Self>,
         state: &mut State<B>,
         at: usize,
@@ -381,7 +381,7 @@ impl<B> Shared<B> {
         let lane = &mut state.lanes[at];
         lane.connecting += 1;
         let slot = Slot { shared: self.clone(), permit: Some(permit) };
-        after.attempts.push(Opening {
+        after.openings.push(Opening {
             shared: self.clone(),
             context: state.context.clone(),
             id,
