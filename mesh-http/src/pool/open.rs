@@ -12,7 +12,7 @@ use super::{
     drive::{Driver, Watch},
     error::ConnectError,
     overhear::{Overheard, TlsEnd},
-    shared::{Opening, Slot},
+    shared::{Opening, SocketPermit},
     state::Version,
 };
 use crate::{
@@ -47,9 +47,9 @@ where
                 return self.fail(&error);
             }
         };
-        let (watch, slot) = self.open(line, tls_end, &driver);
+        let (watch, socket) = self.open(line, tls_end, &driver);
         watch.drive(driver).await;
-        drop(slot);
+        drop(socket);
     }
 
     async fn connect(&self, tls_end: &TlsEnd) -> Result<(Line<B>, Driver<B>), ConnectError> {
@@ -86,13 +86,13 @@ where
         Ok((Box::new(Overheard::new(stream, tls_end.clone())), version))
     }
 
-    /// Makes the connection known. It counts as a socket until the slot is dropped.
-    fn open(self, line: Line<B>, tls_end: TlsEnd, driver: &Driver<B>) -> (Watch<B>, Option<Slot<B>>) {
+    /// Makes the connection known. It counts as a socket until the permit is dropped.
+    fn open(self, line: Line<B>, tls_end: TlsEnd, driver: &Driver<B>) -> (Watch<B>, Option<SocketPermit<B>>) {
         let (shared, span) = (self.shared.clone(), self.context.span(self.id));
         let place = (self.id, self.lane);
         let connection = Arc::new(Connection::new(place, shared.clone(), line, tls_end, &self.context));
-        let slot = self.succeed(&connection);
-        (Watch::new(shared, &connection, span, driver), slot)
+        let socket = self.succeed(&connection);
+        (Watch::new(shared, &connection, span, driver), socket)
     }
 }
 

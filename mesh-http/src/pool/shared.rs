@@ -78,7 +78,7 @@ pub(super) enum Acquired<B> {
 }
 
 /// A socket that counts until dropped.
-pub(super) struct Slot<B> {
+pub(super) struct SocketPermit<B> {
     shared: Arc<Shared<B>>,
     permit: Option<Permit>,
 }
@@ -92,7 +92,7 @@ pub(super) struct Opening<B> {
     /// Who the peer has to be.
     pub(super) name: Option<PeerName>,
     /// Taken with the connection when it is ready, and dropped when there is none.
-    slot: Option<Slot<B>>,
+    socket: Option<SocketPermit<B>>,
     is_over: bool,
 }
 
@@ -380,14 +380,14 @@ impl<B> Shared<B> {
         let id = state.next_id();
         let lane = &mut state.lanes[at];
         lane.connecting += 1;
-        let slot = Slot { shared: self.clone(), permit: Some(permit) };
+        let socket = SocketPermit { shared: self.clone(), permit: Some(permit) };
         after.openings.push(Opening {
             shared: self.clone(),
             context: state.context.clone(),
             id,
             lane: lane.id,
             name: lane.name.clone(),
-            slot: Some(slot),
+            socket: Some(socket),
             is_over: false,
         });
     }
@@ -484,17 +484,17 @@ impl<B> Drop for Ticket<B> {
 
 impl<B> Opening<B> {
     /// The connection is ready. What is returned is dropped when it is closed.
-    pub(super) fn succeed(mut self, connection: &Arc<Connection<B>>) -> Option<Slot<B>> {
+    pub(super) fn succeed(mut self, connection: &Arc<Connection<B>>) -> Option<SocketPermit<B>> {
         self.is_over = true;
         self.shared.opened(connection);
-        self.slot.take()
+        self.socket.take()
     }
 
     /// There will be no connection.
     pub(super) fn fail(&mut self, error: &ConnectError) {
         self.is_over = true;
         // The room that it took may be somebody else's by the time that they are told.
-        self.slot = None;
+        self.socket = None;
         self.shared.not_opened(self.lane, error);
     }
 }
@@ -507,9 +507,9 @@ impl<B> Drop for Opening<B> {
     }
 }
 
-// === impl Slot ===
+// === impl SocketPermit ===
 
-impl<B> Drop for Slot<B> {
+impl<B> Drop for SocketPermit<B> {
     fn drop(&mut self) {
         drop(self.permit.take());
         self.shared.socket_closed();
