@@ -8,7 +8,7 @@ use mesh_core::{config::HttpProtocol, outcome::BoxError};
 use tokio::time::timeout;
 
 use super::{
-    connection::{Connection, Line},
+    connection::{Connection, Sender},
     drive::{Driver, Watch},
     error::ConnectError,
     overhear::{Overheard, TlsEnd},
@@ -39,7 +39,7 @@ where
         let tls_end = TlsEnd::default();
         let limit = self.context.connect_timeout;
         let connected = timeout(limit, self.connect(&tls_end)).await.unwrap_or(Err(ConnectError::Elapsed(limit)));
-        let (line, driver) = match connected {
+        let (sender, driver) = match connected {
             Ok(connected) => connected,
             Err(error) => {
                 let error = tls_end.get().cloned().map_or(error, ConnectError::Tls);
@@ -47,12 +47,12 @@ where
                 return self.fail(&error);
             }
         };
-        let (watch, socket) = self.open(line, tls_end, &driver);
+        let (watch, socket) = self.open(sender, tls_end, &driver);
         watch.drive(driver).await;
         drop(socket);
     }
 
-    async fn connect(&self, tls_end: &TlsEnd) -> Result<(Line<B>, Driver<B>), ConnectError> {
+    async fn connect(&self, tls_end: &TlsEnd) -> Result<(Sender<B>, Driver<B>), ConnectError> {
         let Self { context, shared, .. } = self;
         let io = connect_any(&context.connector, &shared.addresses).await;
         let io = io.map_err(|error| ConnectError::Io(Arc::new(error)))?;
@@ -62,13 +62,13 @@ where
                 let (sender, driver) = h1::handshake(io, &context.http1).await.map_err(http)?;
                 let mut driver = Driver::H1(Box::new(driver));
                 begin(&mut driver, |_| sender.is_ready()).await?;
-                Ok((Line::H1(sender.into()), driver))
+                Ok((Sender::H1(sender.into()), driver))
             }
             Version::H2 => {
                 let (sender, driver) = h2::handshake(io, &context.http2).await.map_err(http)?;
                 let mut driver = Driver::H2(Box::new(driver));
                 begin(&mut driver, Driver::has_heard).await?;
-                Ok((Line::H2(sender), driver))
+                Ok((Sender::H2(sender), driver))
             }
         }
     }
@@ -87,10 +87,10 @@ where
     }
 
     /// Makes the connection known. It counts as a socket until the permit is dropped.
-    fn open(self, line: Line<B>, tls_end: TlsEnd, driver: &Driver<B>) -> (Watch<B>, Option<SocketPermit<B>>) {
+    fn open(self, sender: Sender<B>, tls_end: TlsEnd, driver: &Driver<B>) -> (Watch<B>, Option<SocketPermit<B>>) {
         let (shared, span) = (self.shared.clone(), self.context.span(self.id));
         let place = (self.id, self.lane);
-        let connection = Arc::new(Connection::new(place, shared.clone(), line, tls_end, &self.context));
+        let connection = Arc::new(Connection::new(place, shared.clone(), sender, tls_end, &self.context));
         let socket = self.succeed(&connection);
         (Watch::new(shared, &connection, span, driver), socket)
     }

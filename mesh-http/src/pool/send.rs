@@ -19,7 +19,7 @@ use mesh_core::{
 
 use super::{
     body::PoolBody,
-    connection::{Lease, Line, lock},
+    connection::{Lease, Sender, lock},
     error::{self, ConnectError, SendFailed},
     lane::News,
     shared::{Acquired, Shared, Ticket},
@@ -209,12 +209,12 @@ where
     /// Hands the request to the connection.
     fn start(mut lease: Lease<B>, mut request: Request<B>) -> Self {
         let connection = lease.connection();
-        let (answer, undo): (Answer<B>, Undo) = match &connection.line {
-            Line::H1(sender) => {
+        let (answer, undo): (Answer<B>, Undo) = match &connection.sender {
+            Sender::H1(sender) => {
                 let undo = target::to_http1(&mut request, &connection.host);
                 (Box::pin(lock(sender).send(request)), undo)
             }
-            Line::H2(sender) => {
+            Sender::H2(sender) => {
                 let undo = target::to_http2(&mut request, connection.is_secure);
                 (Box::pin(sender.clone().send(request)), undo)
             }
