@@ -195,7 +195,7 @@ async fn reset_body_is_a_failure_of_the_body() {
     let bench = Bench::h2(&net);
     let failure = match bench.send(get("/")).await {
         Ok(response) => Failure::of(&response.into_body().collect().await.unwrap_err()),
-        Err(failed) => failed.error.failure(),
+        Err(failed) => Failure::of(&*failed.error),
     };
     assert_eq!((failure.kind, failure.sent), (FailureKind::Reset, Sent::Yes));
     assert_eq!(bench.figures().streams, 0);

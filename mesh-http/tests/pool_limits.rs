@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mesh_core::{
     config::{CircuitBreakers, ConnectionPolicy, RequestPriority},
-    outcome::{FailureKind, Flags, Sent},
+    outcome::{Failure, FailureKind, Flags, Sent},
 };
 use mesh_http::pool::{Ask, ConnectError};
 use pool_support::{Backend, Bench, Net, Outcome, blame, get, h2, settle, text};
@@ -30,7 +30,7 @@ async fn full_queue_refuses_at_once_and_gives_the_request_back() {
     settle().await;
     let refused = bench.send(get("/refused")).await.unwrap_err();
     assert_eq!(refused.request.as_ref().unwrap().uri(), "http://peer/refused");
-    assert_eq!(refused.error.failure().flags, Flags::UO);
+    assert_eq!(Failure::of(&*refused.error).flags, Flags::UO);
     assert_eq!(blame(Err::<(), _>(refused)), (FailureKind::Overflow, Sent::No, true));
     backend.gate.add_permits(3);
     for call in calls {
@@ -130,7 +130,7 @@ async fn failed_attempt_gives_all_requests_back_and_is_not_repeated() {
     let calls: Vec<_> = (0..10).map(|_| bench.start("/")).collect();
     for call in calls {
         let failed = call.await.unwrap().unwrap_err();
-        let cause = std::error::Error::source(&failed.error).unwrap().downcast_ref::<ConnectError>();
+        let cause = failed.error.source().unwrap().downcast_ref::<ConnectError>();
         assert!(matches!(cause, Some(ConnectError::Io(_))));
         assert_eq!(blame(Err::<(), _>(failed)), (FailureKind::Connect, Sent::No, true));
     }

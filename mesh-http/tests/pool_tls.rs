@@ -17,7 +17,7 @@ use mesh_core::{
     config::{Address, CircuitBreakers, ConnectionPolicy, HttpProtocol, Sni, UpstreamTls},
     identity::Identities,
     limit::Limits,
-    outcome::{FailureKind, Sent},
+    outcome::{Failure, FailureKind, Sent},
 };
 use mesh_http::{
     pool::{Ask, Pool, PoolContext, Task},
@@ -123,8 +123,8 @@ async fn authority_that_no_peer_could_prove_is_the_requests_fault() {
     let pool = pool(&context(&serving(config, &[]), &UpstreamTls::new(authority.trust()), HttpProtocol::Http1));
     let request = Request::get("/").body(whole("")).unwrap();
     let failed = pool.send(request, Ask::default()).await.unwrap_err();
-    assert!(matches!(TlsError::find(&failed.error), Some(TlsError::Name { .. })));
-    assert!(!failed.error.failure().class().is_failure());
+    assert!(matches!(TlsError::find(&*failed.error), Some(TlsError::Name { .. })));
+    assert!(!Failure::of(&*failed.error).class().is_failure());
     assert_eq!(pool.figures().connections, 0);
 }
 
@@ -145,7 +145,7 @@ async fn nothing_is_said_in_plaintext() {
     let (authority, _) = authority();
     let pool = pool(&context(&net, &UpstreamTls::new(authority.trust()), HttpProtocol::Auto));
     let failed = pool.send(get("/secret"), Ask::default()).await.unwrap_err();
-    assert!(matches!(TlsError::find(&failed.error), Some(TlsError::Plaintext)));
+    assert!(matches!(TlsError::find(&*failed.error), Some(TlsError::Plaintext)));
     assert_eq!(blame(Err::<(), _>(failed)), (FailureKind::Tls, Sent::No, true));
     settle().await;
     let heard = heard.lock().unwrap();

@@ -17,7 +17,7 @@ use super::attempt::{Attempt, AttemptParts};
 use crate::{
     body::Outgoing,
     cluster::{EndpointBody, Handle},
-    pool::{Ask, SendFailed, Sending},
+    pool::{Ask, Sending},
 };
 
 /// A request on its way to an endpoint.
@@ -53,10 +53,10 @@ impl Future for Delivery {
         let this = self.project();
         Poll::Ready(match ready!(this.sending.poll(cx)) {
             Ok(response) => Ok(response.map(|body| EndpointBody::new(body, *this.endpoint))),
-            Err(SendFailed { request, error }) => {
+            Err(Undelivered { request, error }) => {
                 let request = request.zip(this.parts.take());
                 let request = request.map(|(request, parts)| Attempt::from_parts(request, parts));
-                Err(Undelivered { request, error: error.into() })
+                Err(Undelivered { request, error })
             }
         })
     }

@@ -55,7 +55,7 @@ use self::shared::Shared;
 pub use self::{
     body::PoolBody,
     context::{PoolContext, Spawn, Task},
-    error::{ConnectError, SendFailed},
+    error::ConnectError,
     send::Sending,
     shared::PoolFigures,
 };
@@ -91,7 +91,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`SendFailed`], with the request where none of it was sent. What a closing connection gives back goes on over
+    /// [`Undelivered`](mesh_core::cluster::Undelivered), with the request where none of it was sent; its error is a
+    /// [`Failed`](mesh_core::outcome::Failed). What a closing connection gives back goes on over
     /// another one by itself; nothing else is repeated.
     pub fn send(&self, request: Request<B>, ask: Ask) -> Sending<B> {
         Sending::new(&self.shared, request, ask.priority)

@@ -13,6 +13,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use mesh_core::{
+    cluster::Undelivered,
     config::RequestPriority,
     outcome::{BoxError, Failed},
 };
@@ -20,7 +21,7 @@ use mesh_core::{
 use super::{
     body::PoolBody,
     connection::{Lease, Sender, lock},
-    error::{self, ConnectError, SendFailed},
+    error::{self, ConnectError},
     lane::News,
     shared::{Acquired, Shared, Ticket},
     target::{self, Undo},
@@ -44,7 +45,7 @@ enum Stage<B> {
     /// Boxed, since most requests never are in it.
     Waiting(Box<Waiting<B>>),
     Calling(Call<B>),
-    Failed(Box<SendFailed<B>>),
+    Failed(Box<Undelivered<Request<B>>>),
     Over,
 }
 
@@ -81,7 +82,7 @@ where
 
     /// From calling: the call has failed, or the request came back and goes on elsewhere.
     #[cold]
-    fn failed(&mut self, call: Call<B>, mut failed: SendError<B>) -> Option<SendFailed<B>> {
+    fn failed(&mut self, call: Call<B>, mut failed: SendError<B>) -> Option<Undelivered<Request<B>>> {
         let Call { mut lease, undo, .. } = call;
         let request = failed.take_request().map(|mut request| {
             undo.restore(&mut request);
@@ -107,7 +108,7 @@ where
                     None if is_first => error::failed(failed.into_error(), sent),
                     None => error::severed(failed.into_error(), sent),
                 };
-                Some(SendFailed { request, error })
+                Some(Undelivered { request, error: error.into() })
             }
         }
     }
@@ -117,7 +118,7 @@ impl<B> Future for Sending<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    type Output = Result<Response<PoolBody>, SendFailed<B>>;
+    type Output = Result<Response<PoolBody>, Undelivered<Request<B>>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -179,7 +180,7 @@ where
     }
 
     fn failed(request: Request<B>, error: Failed) -> Self {
-        Self::Failed(Box::new(SendFailed { request: Some(request), error }))
+        Self::Failed(Box::new(Undelivered { request: Some(request), error: error.into() }))
     }
 }
 
