@@ -10,7 +10,7 @@ use mesh_core::{
     config::{CircuitBreakers, ConnectionPolicy, RequestPriority},
     outcome::{Failure, FailureKind, Flags, Sent},
 };
-use mesh_http::pool::{Ask, ConnectError};
+use mesh_http::pool::ConnectError;
 use pool_support::{Backend, Bench, Net, Outcome, blame, get, h2, settle, text};
 use tokio::time::Instant;
 
@@ -171,7 +171,7 @@ async fn runtime_that_drops_the_task_fails_who_waits() {
         mesh_http::pool::PoolContext::new(std::sync::Arc::new(pool_support::Pipes(net)), spawn, limits.clone());
     let address = mesh_core::config::Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
     let pool = mesh_http::pool::Pool::new(std::sync::Arc::new(context), [address], None);
-    assert_eq!(blame(pool.send(get("/"), Ask::default()).await), (FailureKind::Shutdown, Sent::No, true));
+    assert_eq!(blame(pool.send(get("/"), RequestPriority::Default).await), (FailureKind::Shutdown, Sent::No, true));
     assert_eq!(limits.figures(RequestPriority::Default).connections.active, 0);
 }
 
@@ -180,7 +180,7 @@ async fn priorities_are_counted_apart() {
     let backend = Backend::new();
     let bench = Bench::limited(&backend.h1(), &breakers(1, 0), |context| context);
     assert_eq!(blame(bench.send(get("/")).await).0, FailureKind::Overflow);
-    let answer = bench.pool.send(get("/"), Ask::new(RequestPriority::High)).await;
+    let answer = bench.pool.send(get("/"), RequestPriority::High).await;
     assert_eq!(text(answer).await, "0");
 }
 

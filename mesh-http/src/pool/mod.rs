@@ -65,14 +65,6 @@ pub struct Pool<B> {
     shared: Arc<Shared<B>>,
 }
 
-/// What a pool needs to know of a request beyond the request.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct Ask {
-    /// Whose limits count.
-    pub priority: RequestPriority,
-}
-
 // === impl Pool ===
 
 impl<B> Pool<B>
@@ -84,7 +76,7 @@ where
         Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, open::launch)) }
     }
 
-    /// Sends `request` over a connection that is ready, or waits for one in turn.
+    /// Sends `request` over a connection that is ready, or waits for one in turn, under the limits of `priority`.
     ///
     /// The target may be in the form of either version of HTTP. The first steps are taken at once, before the future is
     /// polled.
@@ -92,10 +84,10 @@ where
     /// # Errors
     ///
     /// [`Undelivered`](mesh_core::cluster::Undelivered), with the request where none of it was sent; its error is a
-    /// [`Failed`](mesh_core::outcome::Failed). What a closing connection gives back goes on over
-    /// another one by itself; nothing else is repeated.
-    pub fn send(&self, request: Request<B>, ask: Ask) -> Sending<B> {
-        Sending::new(&self.shared, request, ask.priority)
+    /// [`Failed`](mesh_core::outcome::Failed). What a closing connection gives back goes on over another one by itself;
+    /// nothing else is repeated.
+    pub fn send(&self, request: Request<B>, priority: RequestPriority) -> Sending<B> {
+        Sending::new(&self.shared, request, priority)
     }
 }
 
@@ -135,15 +127,5 @@ impl<B> Drop for Pool<B> {
 impl<B> fmt::Debug for Pool<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("shared", &self.shared).field("figures", &self.figures()).finish()
-    }
-}
-
-// === impl Ask ===
-
-impl Ask {
-    /// A request of this priority.
-    #[must_use]
-    pub const fn new(priority: RequestPriority) -> Self {
-        Self { priority }
     }
 }

@@ -28,7 +28,7 @@ use mesh_core::{
 };
 use mesh_http::{
     connect::{Connect, Connecting, Stream},
-    pool::{Ask, Pool, PoolBody, PoolContext, PoolFigures, Task},
+    pool::{Pool, PoolBody, PoolContext, PoolFigures, Task},
 };
 use tokio::{
     io::{DuplexStream, duplex},
@@ -242,7 +242,7 @@ impl Bench {
     }
 
     pub(crate) fn send(&self, request: Request<TestBody>) -> mesh_http::pool::Sending<TestBody> {
-        self.pool.send(request, Ask::default())
+        self.pool.send(request, RequestPriority::Default)
     }
 
     /// Which connection served it.
