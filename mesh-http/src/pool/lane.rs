@@ -1,4 +1,4 @@
-//! The queue of one lane: connections that are interchangeable, and who waits for one of them.
+//! One lane of a pool: the connections that are interchangeable, and the queue of those who wait for one of them.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use super::connection::{Connection, Lease, Rest};
 use crate::tls::PeerName;
 
-/// The connections that are interchangeable.
+/// Connections that any request of the lane may have, and those who wait.
 pub(super) struct Lane<B> {
     pub(super) id: u64,
     pub(super) key: Key,
@@ -29,6 +29,7 @@ pub(super) struct Lane<B> {
 /// Whom the connections of a lane are for: the host of an authority, where that is what the peer must prove.
 pub(super) type Key = Option<Box<str>>;
 
+/// A request in the queue, as the lane sees it.
 pub(super) struct Waiter<B> {
     pub(super) id: u64,
     pub(super) priority: RequestPriority,

@@ -27,6 +27,20 @@
 //!
 //! Dropping a [`Sending`], or a [`PoolBody`] before its end, resets the stream or closes the connection, and makes room at
 //! once. Dropping the pool retires it: what is in flight finishes.
+//!
+//! # The files
+//!
+//! Each leans on those above it.
+//!
+//! | | |
+//! |---|---|
+//! | connection.rs | one connection, and the lease of it to a request |
+//! | lane.rs | connections that are interchangeable, and their queue |
+//! | state.rs | all lanes: what the lock guards |
+//! | shared.rs | the lock, the view that is read without it, and everything that happens to a pool |
+//! | drive.rs | the task of a connection that is ready |
+//! | open.rs | what that task does before: connecting, TLS, the first frame |
+//! | send.rs | a request on its way through |
 
 mod body;
 mod connection;

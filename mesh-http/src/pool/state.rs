@@ -30,6 +30,7 @@ pub(super) struct View<B> {
     lanes: Vec<(Key, Vec<Arc<Connection<B>>>)>,
 }
 
+/// The HTTP that a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Version {
     H1,
