@@ -49,11 +49,11 @@ pub(crate) struct Transport {
     environment: Environment,
     seed: u64,
     /// What pools were last made with. Looked at when an endpoint is opened or told of a change, never by requests.
-    terms: Mutex<Option<Terms>>,
+    cached: Mutex<Option<CachedContext>>,
 }
 
-/// What pools are made with, and what it was made from.
-struct Terms {
+/// What pools are made with, and the policy that it was made from.
+struct CachedContext {
     connections: ConnectionPolicy,
     connect_timeout: Option<Duration>,
     tls: Option<Arc<UpstreamTls>>,
@@ -87,7 +87,7 @@ impl Cluster {
         semantics: Semantics,
         seed: u64,
     ) -> Arc<Self> {
-        let transport = Transport { environment: environment.clone(), seed, terms: Mutex::default() };
+        let transport = Transport { environment: environment.clone(), seed, cached: Mutex::default() };
         let balanced = core::Cluster::new(config, policy, semantics, transport, seed);
         Arc::new(Self { balanced, metrics: Arc::new(ClusterMetrics::of(config.name())) })
     }
@@ -143,15 +143,16 @@ impl fmt::Debug for Cluster {
 impl Transport {
     /// What a pool of `endpoint` is made with: one context for all endpoints of a cluster, made anew when the policy is another.
     /// Connections of another protocol or under other TLS are of another generation, and drain.
-    fn terms(&self, endpoint: &EndpointInfo<'_>) -> Arc<PoolContext> {
+    fn context(&self, endpoint: &EndpointInfo<'_>) -> Arc<PoolContext> {
         let policy = endpoint.policy;
-        let mut terms = self.terms.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(terms) = terms.as_ref().filter(|terms| terms.is_of(policy)) {
-            return terms.context.clone();
+        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cached) = cached.as_ref().filter(|cached| cached.is_of(policy)) {
+            return cached.context.clone();
         }
-        let generation = terms.as_ref().map_or(0, |before| before.generation + u64::from(before.is_other_kind(policy)));
-        let context = Arc::new(self.context(endpoint, generation));
-        *terms = Some(Terms {
+        let generation =
+            cached.as_ref().map_or(0, |before| before.generation + u64::from(before.is_other_kind(policy)));
+        let context = Arc::new(self.new_context(endpoint, generation));
+        *cached = Some(CachedContext {
             connections: policy.connections,
             connect_timeout: policy.connect_timeout,
             tls: policy.tls.clone(),
@@ -161,7 +162,7 @@ impl Transport {
         context
     }
 
-    fn context(&self, endpoint: &EndpointInfo<'_>, generation: u64) -> PoolContext {
+    fn new_context(&self, endpoint: &EndpointInfo<'_>, generation: u64) -> PoolContext {
         let Environment { connector, tasks, .. } = &self.environment;
         let policy = endpoint.policy;
         let context = PoolContext::new(connector.clone(), Arc::new(tasks.clone()), endpoint.limits.clone())
@@ -198,12 +199,12 @@ impl core::Transport for Transport {
     type Handle = Handle;
 
     fn open(&self, endpoint: &EndpointInfo<'_>) -> Handle {
-        let pool = Pool::new(self.terms(endpoint), endpoint.addresses.to_vec(), endpoint.hostname.cloned());
+        let pool = Pool::new(self.context(endpoint), endpoint.addresses.to_vec(), endpoint.hostname.cloned());
         Handle { id: endpoint.id, hostname: endpoint.hostname.cloned(), pool }
     }
 
     fn update(&self, handle: &Handle, endpoint: &EndpointInfo<'_>) {
-        handle.pool.update(self.terms(endpoint));
+        handle.pool.update(self.context(endpoint));
     }
 
     fn retire(&self, handle: &Handle) {
@@ -211,9 +212,9 @@ impl core::Transport for Transport {
     }
 }
 
-// === impl Terms ===
+// === impl CachedContext ===
 
-impl Terms {
+impl CachedContext {
     fn is_of(&self, policy: &ClusterPolicy) -> bool {
         self.connections == policy.connections
             && self.connect_timeout == policy.connect_timeout

@@ -16,13 +16,13 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::{
     Dice,
-    config::{Address, CircuitBreakers, ConnectionPolicy, TimeLimit},
+    config::{Address, CircuitBreakers, ConnectionPolicy, RequestPriority, TimeLimit},
     limit::Limits,
     outcome::{Failure, FailureKind, Sent},
 };
 use mesh_http::{
     connect::SocketConnector,
-    pool::{Ask, Pool, PoolContext, Sending, Task},
+    pool::{Pool, PoolContext, Sending, Task},
 };
 use pool_support::{Backend, Bench, Net, TestBody, blame, get, h2, post, settle, text, whole};
 use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
@@ -195,7 +195,7 @@ async fn reset_body_is_a_failure_of_the_body() {
     let bench = Bench::h2(&net);
     let failure = match bench.send(get("/")).await {
         Ok(response) => Failure::of(&response.into_body().collect().await.unwrap_err()),
-        Err(failed) => failed.error.failure(),
+        Err(failed) => Failure::of(&*failed.error),
     };
     assert_eq!((failure.kind, failure.sent), (FailureKind::Reset, Sent::Yes));
     assert_eq!(bench.figures().streams, 0);
@@ -454,7 +454,7 @@ async fn real_sockets_carry_concurrent_requests() {
     let pool = Arc::new(Pool::new(Arc::new(context), [refusing, address], None));
     let calls: Vec<_> = (0..64)
         .map(|number| {
-            let sending = pool.send(post("/", whole(format!("{number}"))), Ask::default());
+            let sending = pool.send(post("/", whole(format!("{number}"))), RequestPriority::Default);
             tokio::spawn(async move { (number, text(sending.await).await) })
         })
         .collect();

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use mesh_core::{
     config::{CircuitBreakers, ConnectionPolicy, RequestPriority},
-    outcome::{FailureKind, Flags, Sent},
+    outcome::{Failure, FailureKind, Flags, Sent},
 };
-use mesh_http::pool::{Ask, ConnectError};
+use mesh_http::pool::ConnectError;
 use pool_support::{Backend, Bench, Net, Outcome, blame, get, h2, settle, text};
 use tokio::time::Instant;
 
@@ -30,7 +30,7 @@ async fn full_queue_refuses_at_once_and_gives_the_request_back() {
     settle().await;
     let refused = bench.send(get("/refused")).await.unwrap_err();
     assert_eq!(refused.request.as_ref().unwrap().uri(), "http://peer/refused");
-    assert_eq!(refused.error.failure().flags, Flags::UO);
+    assert_eq!(Failure::of(&*refused.error).flags, Flags::UO);
     assert_eq!(blame(Err::<(), _>(refused)), (FailureKind::Overflow, Sent::No, true));
     backend.gate.add_permits(3);
     for call in calls {
@@ -130,7 +130,7 @@ async fn failed_attempt_gives_all_requests_back_and_is_not_repeated() {
     let calls: Vec<_> = (0..10).map(|_| bench.start("/")).collect();
     for call in calls {
         let failed = call.await.unwrap().unwrap_err();
-        let cause = std::error::Error::source(&failed.error).unwrap().downcast_ref::<ConnectError>();
+        let cause = failed.error.source().unwrap().downcast_ref::<ConnectError>();
         assert!(matches!(cause, Some(ConnectError::Io(_))));
         assert_eq!(blame(Err::<(), _>(failed)), (FailureKind::Connect, Sent::No, true));
     }
@@ -171,7 +171,7 @@ async fn runtime_that_drops_the_task_fails_who_waits() {
         mesh_http::pool::PoolContext::new(std::sync::Arc::new(pool_support::Pipes(net)), spawn, limits.clone());
     let address = mesh_core::config::Address::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
     let pool = mesh_http::pool::Pool::new(std::sync::Arc::new(context), [address], None);
-    assert_eq!(blame(pool.send(get("/"), Ask::default()).await), (FailureKind::Shutdown, Sent::No, true));
+    assert_eq!(blame(pool.send(get("/"), RequestPriority::Default).await), (FailureKind::Shutdown, Sent::No, true));
     assert_eq!(limits.figures(RequestPriority::Default).connections.active, 0);
 }
 
@@ -180,7 +180,7 @@ async fn priorities_are_counted_apart() {
     let backend = Backend::new();
     let bench = Bench::limited(&backend.h1(), &breakers(1, 0), |context| context);
     assert_eq!(blame(bench.send(get("/")).await).0, FailureKind::Overflow);
-    let answer = bench.pool.send(get("/"), Ask::new(RequestPriority::High)).await;
+    let answer = bench.pool.send(get("/"), RequestPriority::High).await;
     assert_eq!(text(answer).await, "0");
 }
 

@@ -14,13 +14,13 @@ use std::{
 
 use http::Request;
 use mesh_core::{
-    config::{Address, CircuitBreakers, ConnectionPolicy, HttpProtocol, Sni, UpstreamTls},
+    config::{Address, CircuitBreakers, ConnectionPolicy, HttpProtocol, RequestPriority, Sni, UpstreamTls},
     identity::Identities,
     limit::Limits,
-    outcome::{FailureKind, Sent},
+    outcome::{Failure, FailureKind, Sent},
 };
 use mesh_http::{
-    pool::{Ask, Pool, PoolContext, Task},
+    pool::{Pool, PoolContext, Task},
     tls::TlsError,
 };
 use pool_support::{Net, Pipes, TestBody, blame, get, settle, text, whole};
@@ -66,7 +66,7 @@ fn request_to(authority: &str) -> Request<TestBody> {
 }
 
 async fn ask(pool: &Pool<TestBody>, authority: &str) -> String {
-    text(pool.send(request_to(authority), Ask::default()).await).await
+    text(pool.send(request_to(authority), RequestPriority::Default).await).await
 }
 
 fn authority() -> (Authority, ServerConfig) {
@@ -102,7 +102,7 @@ async fn connection_is_not_shared_with_an_authority_that_it_was_not_verified_for
     assert_eq!(ask(&pool, "peer").await, "0 HTTP/2.0");
     assert_eq!(ask(&pool, "other").await, "1 HTTP/2.0");
     assert_eq!(ask(&pool, "PEER:8443").await, "0 HTTP/2.0");
-    let stranger = pool.send(request_to("stranger"), Ask::default()).await;
+    let stranger = pool.send(request_to("stranger"), RequestPriority::Default).await;
     assert_eq!(blame(stranger), (FailureKind::Tls, Sent::No, true));
 }
 
@@ -122,9 +122,9 @@ async fn authority_that_no_peer_could_prove_is_the_requests_fault() {
     let (authority, config) = authority();
     let pool = pool(&context(&serving(config, &[]), &UpstreamTls::new(authority.trust()), HttpProtocol::Http1));
     let request = Request::get("/").body(whole("")).unwrap();
-    let failed = pool.send(request, Ask::default()).await.unwrap_err();
-    assert!(matches!(TlsError::find(&failed.error), Some(TlsError::Name { .. })));
-    assert!(!failed.error.failure().class().is_failure());
+    let failed = pool.send(request, RequestPriority::Default).await.unwrap_err();
+    assert!(matches!(TlsError::find(&*failed.error), Some(TlsError::Name { .. })));
+    assert!(!Failure::of(&*failed.error).class().is_failure());
     assert_eq!(pool.figures().connections, 0);
 }
 
@@ -144,8 +144,8 @@ async fn nothing_is_said_in_plaintext() {
     });
     let (authority, _) = authority();
     let pool = pool(&context(&net, &UpstreamTls::new(authority.trust()), HttpProtocol::Auto));
-    let failed = pool.send(get("/secret"), Ask::default()).await.unwrap_err();
-    assert!(matches!(TlsError::find(&failed.error), Some(TlsError::Plaintext)));
+    let failed = pool.send(get("/secret"), RequestPriority::Default).await.unwrap_err();
+    assert!(matches!(TlsError::find(&*failed.error), Some(TlsError::Plaintext)));
     assert_eq!(blame(Err::<(), _>(failed)), (FailureKind::Tls, Sent::No, true));
     settle().await;
     let heard = heard.lock().unwrap();
@@ -164,7 +164,7 @@ async fn peer_that_never_speaks_tls_is_a_connect_timeout() {
     let (authority, _) = authority();
     let context = context(&net, &UpstreamTls::new(authority.trust()), HttpProtocol::Auto);
     let pool = pool(&context.connect_timeout(Duration::from_secs(2)));
-    let answer = pool.send(get("/"), Ask::default()).await;
+    let answer = pool.send(get("/"), RequestPriority::Default).await;
     assert_eq!(blame(answer), (FailureKind::ConnectTimeout, Sent::No, true));
 }
 
@@ -175,7 +175,7 @@ async fn refusal_of_our_certificate_is_a_tls_failure_in_both_versions() {
         let config = authority.issue(["peer"]).server_demanding(&authority);
         let net = serving(config, PoolContext::alpn(protocol));
         let pool = pool(&context(&net, &UpstreamTls::new(authority.trust()), protocol));
-        let answer = pool.send(get("/"), Ask::default()).await;
+        let answer = pool.send(get("/"), RequestPriority::Default).await;
         assert_eq!(blame(answer).0, FailureKind::Tls, "{protocol:?}");
     }
 }

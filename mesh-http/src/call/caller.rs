@@ -1,4 +1,4 @@
-//! Who calls: what the clones of a client share, and what each call takes from it.
+//! The beginning of every call: what the clones of a client share, and what a call takes from it.
 
 use std::{
     future::Future,

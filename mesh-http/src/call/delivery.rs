@@ -17,7 +17,7 @@ use super::attempt::{Attempt, AttemptParts};
 use crate::{
     body::Outgoing,
     cluster::{EndpointBody, Handle},
-    pool::{Ask, SendFailed, Sending},
+    pool::Sending,
 };
 
 /// A request on its way to an endpoint.
@@ -39,8 +39,8 @@ impl Dispatch<Attempt> for Handle {
     fn dispatch(&self, mut attempt: Attempt) -> Delivery {
         attempt.meets(self.hostname());
         let (request, parts) = attempt.into_parts();
-        let ask = Ask::new(parts.priority());
-        Delivery { sending: self.pool().send(request, ask), endpoint: self.id(), parts: Some(parts) }
+        let sending = self.pool().send(request, parts.priority());
+        Delivery { sending, endpoint: self.id(), parts: Some(parts) }
     }
 }
 
@@ -53,10 +53,10 @@ impl Future for Delivery {
         let this = self.project();
         Poll::Ready(match ready!(this.sending.poll(cx)) {
             Ok(response) => Ok(response.map(|body| EndpointBody::new(body, *this.endpoint))),
-            Err(SendFailed { request, error }) => {
+            Err(Undelivered { request, error }) => {
                 let request = request.zip(this.parts.take());
                 let request = request.map(|(request, parts)| Attempt::from_parts(request, parts));
-                Err(Undelivered { request, error: error.into() })
+                Err(Undelivered { request, error })
             }
         })
     }

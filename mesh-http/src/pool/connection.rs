@@ -20,7 +20,7 @@ pub(super) struct Connection<B> {
     /// The number of its lane.
     pub(super) lane: u64,
     home: Arc<dyn Home<B>>,
-    pub(super) line: Line<B>,
+    pub(super) sender: Sender<B>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) host: HostCache,
     pub(super) is_secure: bool,
@@ -47,8 +47,8 @@ pub(super) trait Home<B>: Send + Sync {
     fn stream_freed(self: Arc<Self>, lane: u64);
 }
 
-/// Its sender.
-pub(super) enum Line<B> {
+/// A sender of either version.
+pub(super) enum Sender<B> {
     H1(Mutex<h1::Sender<B>>),
     H2(h2::Sender<B>),
 }
@@ -104,7 +104,7 @@ impl<B> Connection<B> {
     pub(super) fn new(
         (id, lane): (u64, u64),
         home: Arc<dyn Home<B>>,
-        line: Line<B>,
+        sender: Sender<B>,
         tls_end: TlsEnd,
         context: &PoolContext,
     ) -> Self {
@@ -112,7 +112,7 @@ impl<B> Connection<B> {
             id,
             lane,
             home,
-            line,
+            sender,
             pulse: Arc::default(),
             host: HostCache::default(),
             is_secure: context.tls.is_some(),
@@ -123,14 +123,14 @@ impl<B> Connection<B> {
     }
 
     pub(super) fn is_h2(&self) -> bool {
-        matches!(self.line, Line::H2(_))
+        matches!(self.sender, Sender::H2(_))
     }
 
     /// Whether it takes new requests, as far as is known.
     pub(super) fn is_usable(&self) -> bool {
-        let is_open = match &self.line {
-            Line::H1(sender) => !lock(sender).is_closed(),
-            Line::H2(sender) => sender.is_open(),
+        let is_open = match &self.sender {
+            Sender::H1(sender) => !lock(sender).is_closed(),
+            Sender::H2(sender) => sender.is_open(),
         };
         is_open && !self.is_retired() && !self.is_spent()
     }
@@ -149,30 +149,30 @@ impl<B> Connection<B> {
 
     /// Streams in flight, of HTTP/2.
     pub(super) fn streams(&self) -> usize {
-        match &self.line {
-            Line::H1(_) => 0,
-            Line::H2(sender) => sender.in_flight(),
+        match &self.sender {
+            Sender::H1(_) => 0,
+            Sender::H2(sender) => sender.in_flight(),
         }
     }
 
     pub(super) fn max_streams(&self) -> usize {
-        match &self.line {
-            Line::H1(_) => 1,
-            Line::H2(sender) => sender.max_streams(),
+        match &self.sender {
+            Sender::H1(_) => 1,
+            Sender::H2(sender) => sender.max_streams(),
         }
     }
 
     pub(super) fn is_h1_ready(&self) -> bool {
-        match &self.line {
-            Line::H1(sender) => lock(sender).is_ready(),
-            Line::H2(_) => false,
+        match &self.sender {
+            Sender::H1(sender) => lock(sender).is_ready(),
+            Sender::H2(_) => false,
         }
     }
 
     /// A stream of HTTP/2 for one request, if there is one.
     pub(super) fn lease_stream(self: &Arc<Self>) -> Option<Lease<B>> {
-        match &self.line {
-            Line::H2(sender) if !self.is_retired() => {
+        match &self.sender {
+            Sender::H2(sender) if !self.is_retired() => {
                 let claim = sender.claim()?;
                 self.count_use().map(|uses| Lease::new(self.clone(), Some(claim), uses))
             }
@@ -214,13 +214,13 @@ impl<B: Send + 'static> Release for Connection<B> {
 
 impl<B> Connection<B> {
     fn give_up(self: Arc<Self>, is_clean: bool) {
-        match &self.line {
+        match &self.sender {
             // Its last use went to somebody who did not take it.
-            Line::H2(_) if self.is_spent() => self.retire_at_home(),
-            Line::H2(_) if self.home.is_awaited() => self.home.clone().stream_freed(self.lane),
-            Line::H2(_) => {}
-            Line::H1(_) if is_clean => self.home.clone().give_back(self),
-            Line::H1(_) => self.retire_at_home(),
+            Sender::H2(_) if self.is_spent() => self.retire_at_home(),
+            Sender::H2(_) if self.home.is_awaited() => self.home.clone().stream_freed(self.lane),
+            Sender::H2(_) => {}
+            Sender::H1(_) if is_clean => self.home.clone().give_back(self),
+            Sender::H1(_) => self.retire_at_home(),
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
-use http::Request;
 use mesh_core::{
     limit::Overloaded,
     outcome::{Failed, Failure, FailureKind, Sent},
@@ -12,14 +11,6 @@ use crate::{
     conn::{self, ErrorKind},
     tls::TlsError,
 };
-
-/// A request that was not answered, and the request itself where none of it has left.
-pub struct SendFailed<B> {
-    /// The request as it was given, where it never left: another endpoint can have it.
-    pub request: Option<Request<B>>,
-    /// What happened.
-    pub error: Failed,
-}
 
 /// Why there is no connection; told to everyone who waited for it.
 #[derive(Clone, Debug)]
@@ -37,26 +28,6 @@ pub enum ConnectError {
     Elapsed(Duration),
     /// The task that opened it was ended.
     Cancelled,
-}
-
-// === impl SendFailed ===
-
-impl<B> fmt::Debug for SendFailed<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendFailed").field("is_returned", &self.request.is_some()).field("error", &self.error).finish()
-    }
-}
-
-impl<B> fmt::Display for SendFailed<B> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("request was not answered")
-    }
-}
-
-impl<B> StdError for SendFailed<B> {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.error)
-    }
 }
 
 // === impl ConnectError ===

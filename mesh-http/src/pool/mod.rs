@@ -15,7 +15,7 @@
 //!
 //! A pool holds no connection, no task and no memory to speak of until a request comes, or somebody who expects one says
 //! [`connect_ahead`](Pool::connect_ahead). Opening a connection and driving it
-//! is one task, spawned through the injected [`Spawn`], so handshakes never run on the task of a request. A failed attempt
+//! is one task, spawned through the injected [`Spawn`], so handshakes never run on the task of a request. A failure
 //! is told to all who wait; nothing tries again until a request asks.
 //!
 //! # Whom a connection is for
@@ -27,15 +27,32 @@
 //!
 //! Dropping a [`Sending`], or a [`PoolBody`] before its end, resets the stream or closes the connection, and makes room at
 //! once. Dropping the pool retires it: what is in flight finishes.
+//!
+//! # The files
+//!
+//! Each leans on those above it.
+//!
+//! | | |
+//! |---|---|
+//! | connection.rs | one connection, and the lease of it to a request |
+//! | lane.rs | connections that are interchangeable, and their queue |
+//! | state.rs | all lanes: what the lock guards |
+//! | shared.rs | the lock, the view that is read without it, and everything that happens to a pool |
+//! | drive.rs | the task of a connection that is ready |
+//! | open.rs | what that task does before: connecting, TLS, the first frame |
+//! | send.rs | a request on its way through |
 
-mod attempt;
 mod body;
 mod connection;
 mod context;
+mod drive;
 mod error;
+mod lane;
+mod open;
 mod overhear;
 mod send;
 mod shared;
+mod state;
 mod target;
 
 use std::{fmt, sync::Arc};
@@ -52,7 +69,7 @@ use self::shared::Shared;
 pub use self::{
     body::PoolBody,
     context::{PoolContext, Spawn, Task},
-    error::{ConnectError, SendFailed},
+    error::ConnectError,
     send::Sending,
     shared::PoolFigures,
 };
@@ -60,14 +77,6 @@ pub use self::{
 /// The connections to one endpoint. `B` is the one type of request bodies that they carry.
 pub struct Pool<B> {
     shared: Arc<Shared<B>>,
-}
-
-/// What a pool needs to know of a request beyond the request.
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct Ask {
-    /// Whose limits count.
-    pub priority: RequestPriority,
 }
 
 // === impl Pool ===
@@ -78,20 +87,21 @@ where
 {
     /// A pool for the endpoint that listens at `addresses`, tried in order (happy eyeballs), and bears `hostname`.
     pub fn new(context: Arc<PoolContext>, addresses: impl Into<Box<[Address]>>, hostname: Option<Arc<str>>) -> Self {
-        Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, attempt::launch)) }
+        Self { shared: Arc::new(Shared::new(context, addresses.into(), hostname, open::launch)) }
     }
 
-    /// Sends `request` over a connection that is ready, or waits for one in turn.
+    /// Sends `request` over a connection that is ready, or waits for one in turn, under the limits of `priority`.
     ///
     /// The target may be in the form of either version of HTTP. The first steps are taken at once, before the future is
     /// polled.
     ///
     /// # Errors
     ///
-    /// [`SendFailed`], with the request where none of it was sent. What a closing connection gives back goes on over
-    /// another one by itself; nothing else is repeated.
-    pub fn send(&self, request: Request<B>, ask: Ask) -> Sending<B> {
-        Sending::new(&self.shared, request, ask.priority)
+    /// [`Undelivered`](mesh_core::cluster::Undelivered), with the request where none of it was sent; its error is a
+    /// [`Failed`](mesh_core::outcome::Failed). What a closing connection gives back goes on over another one by itself;
+    /// nothing else is repeated.
+    pub fn send(&self, request: Request<B>, priority: RequestPriority) -> Sending<B> {
+        Sending::new(&self.shared, request, priority)
     }
 }
 
@@ -131,15 +141,5 @@ impl<B> Drop for Pool<B> {
 impl<B> fmt::Debug for Pool<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("shared", &self.shared).field("figures", &self.figures()).finish()
-    }
-}
-
-// === impl Ask ===
-
-impl Ask {
-    /// A request of this priority.
-    #[must_use]
-    pub const fn new(priority: RequestPriority) -> Self {
-        Self { priority }
     }
 }

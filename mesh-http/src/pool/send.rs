@@ -13,15 +13,17 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 use mesh_core::{
+    cluster::Undelivered,
     config::RequestPriority,
     outcome::{BoxError, Failed},
 };
 
 use super::{
     body::PoolBody,
-    connection::{Lease, Line, lock},
-    error::{self, ConnectError, SendFailed},
-    shared::{Acquired, News, Shared, Ticket},
+    connection::{Lease, Sender, lock},
+    error::{self, ConnectError},
+    lane::News,
+    shared::{Acquired, Shared, Ticket},
     target::{self, Undo},
 };
 use crate::conn::{ErrorKind, SendError};
@@ -43,7 +45,7 @@ enum Stage<B> {
     /// Boxed, since most requests never are in it.
     Waiting(Box<Waiting<B>>),
     Calling(Call<B>),
-    Failed(Box<SendFailed<B>>),
+    Failed(Box<Undelivered<Request<B>>>),
     Over,
 }
 
@@ -80,7 +82,7 @@ where
 
     /// From calling: the call has failed, or the request came back and goes on elsewhere.
     #[cold]
-    fn failed(&mut self, call: Call<B>, mut failed: SendError<B>) -> Option<SendFailed<B>> {
+    fn failed(&mut self, call: Call<B>, mut failed: SendError<B>) -> Option<Undelivered<Request<B>>> {
         let Call { mut lease, undo, .. } = call;
         let request = failed.take_request().map(|mut request| {
             undo.restore(&mut request);
@@ -106,7 +108,7 @@ where
                     None if is_first => error::failed(failed.into_error(), sent),
                     None => error::severed(failed.into_error(), sent),
                 };
-                Some(SendFailed { request, error })
+                Some(Undelivered { request, error: error.into() })
             }
         }
     }
@@ -116,7 +118,7 @@ impl<B> Future for Sending<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    type Output = Result<Response<PoolBody>, SendFailed<B>>;
+    type Output = Result<Response<PoolBody>, Undelivered<Request<B>>>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -178,7 +180,7 @@ where
     }
 
     fn failed(request: Request<B>, error: Failed) -> Self {
-        Self::Failed(Box::new(SendFailed { request: Some(request), error }))
+        Self::Failed(Box::new(Undelivered { request: Some(request), error: error.into() }))
     }
 }
 
@@ -208,12 +210,12 @@ where
     /// Hands the request to the connection.
     fn start(mut lease: Lease<B>, mut request: Request<B>) -> Self {
         let connection = lease.connection();
-        let (answer, undo): (Answer<B>, Undo) = match &connection.line {
-            Line::H1(sender) => {
+        let (answer, undo): (Answer<B>, Undo) = match &connection.sender {
+            Sender::H1(sender) => {
                 let undo = target::to_http1(&mut request, &connection.host);
                 (Box::pin(lock(sender).send(request)), undo)
             }
-            Line::H2(sender) => {
+            Sender::H2(sender) => {
                 let undo = target::to_http2(&mut request, connection.is_secure);
                 (Box::pin(sender.clone().send(request)), undo)
             }

@@ -1,11 +1,10 @@
-//! The state of a pool: its connections by the name that their peer has proven, and who waits for one.
+//! What the handles, requests and tasks of one pool share, and everything that happens to it.
 //!
-//! All of it is under one short lock, but for the one thing that nearly every HTTP/2 request needs: a [`View`] of the open
+//! Its [`State`] is under one short lock, but for the one thing that nearly every HTTP/2 request needs: a [`View`] of the open
 //! connections, replaced whole when they change. No code of others runs under the lock: what there is to spawn, wake or drop
 //! is gathered and done after it.
 
 use std::{
-    collections::VecDeque,
     fmt,
     sync::{
         Arc, Mutex,
@@ -15,7 +14,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    config::{Address, HttpProtocol, RequestPriority},
+    config::{Address, RequestPriority},
     limit::Permit,
     outcome::Failed,
 };
@@ -25,6 +24,8 @@ use super::{
     connection::{Connection, Home, Lease, Rest, lock, mark},
     context::PoolContext,
     error::{self, ConnectError},
+    lane::{Lane, News, Waiter, is_for, least_loaded},
+    state::{State, Version, View, is_keyed},
 };
 use crate::tls::PeerName;
 
@@ -62,73 +63,12 @@ pub struct PoolFigures {
     pub failed: u64,
 }
 
-/// What a request reads without a lock: the HTTP/2 connections that take requests.
-pub(super) struct View<B> {
-    /// Whether connections are for one authority each.
-    is_keyed: bool,
-    lanes: Vec<(Key, Vec<Arc<Connection<B>>>)>,
-}
-
-/// Whom the connections of a lane are for: the host of an authority, where that is what the peer must prove.
-type Key = Option<Box<str>>;
-
-struct State<B> {
-    context: Arc<PoolContext>,
-    lanes: Vec<Lane<B>>,
-    /// What the endpoint was found to speak, where the configuration leaves it open.
-    learned: Option<Version>,
-    /// Sockets open or about to be.
-    sockets: usize,
-    is_retired: bool,
-    last_id: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
-    H1,
-    H2,
-}
-
-/// The connections that are interchangeable.
-struct Lane<B> {
-    id: u64,
-    key: Key,
-    name: Option<PeerName>,
-    /// Those that take requests, now or once they have ended one.
-    open: Vec<Arc<Connection<B>>>,
-    /// Those of HTTP/1 that are ready; the last was used last.
-    idle: Vec<Arc<Connection<B>>>,
-    /// How many have [`Rest::Short`].
-    resting: usize,
-    connecting: usize,
-    /// In the order of their numbers.
-    waiting: VecDeque<Waiter<B>>,
-    /// Streams that one more HTTP/2 connection is taken to permit.
-    streams: usize,
-}
-
-struct Waiter<B> {
-    id: u64,
-    priority: RequestPriority,
-    tell: oneshot::Sender<News<B>>,
-    /// Held for its drop.
-    _permit: Permit,
-}
-
 /// A place among those who wait; dropping it leaves.
 pub(super) struct Ticket<B> {
     pub(super) told: oneshot::Receiver<News<B>>,
     pub(super) id: u64,
     lane: u64,
     pub(super) shared: Arc<Shared<B>>,
-}
-
-/// What one who waits is told.
-pub(super) enum News<B> {
-    Lease(Lease<B>),
-    Failed(Failed),
-    /// The pool has changed so much that the request has to ask again, at its place.
-    Again,
 }
 
 /// What a request gets.
@@ -138,7 +78,7 @@ pub(super) enum Acquired<B> {
 }
 
 /// A socket that counts until dropped.
-pub(super) struct Slot<B> {
+pub(super) struct SocketPermit<B> {
     shared: Arc<Shared<B>>,
     permit: Option<Permit>,
 }
@@ -152,13 +92,13 @@ pub(super) struct Opening<B> {
     /// Who the peer has to be.
     pub(super) name: Option<PeerName>,
     /// Taken with the connection when it is ready, and dropped when there is none.
-    slot: Option<Slot<B>>,
+    socket: Option<SocketPermit<B>>,
     is_over: bool,
 }
 
 /// What is left to do when the lock is free again.
 struct After<B> {
-    attempts: Vec<Opening<B>>,
+    openings: Vec<Opening<B>>,
     leases: Vec<Lease<B>>,
 }
 
@@ -171,12 +111,11 @@ impl<B> Shared<B> {
         hostname: Option<Arc<str>>,
         launch: fn(Opening<B>),
     ) -> Self {
-        let is_keyed = is_keyed(&context, hostname.as_deref());
-        let state = State { context, lanes: Vec::new(), learned: None, sockets: 0, is_retired: false, last_id: 0 };
+        let state = State::new(context);
         Self {
             addresses,
+            view: ArcSwap::from_pointee(state.view(hostname.as_deref())),
             hostname,
-            view: ArcSwap::from_pointee(View { is_keyed, lanes: Vec::new() }),
             waiting: AtomicUsize::new(0),
             opened: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -207,18 +146,18 @@ impl<B> Shared<B> {
         place: Option<u64>,
     ) -> Result<Acquired<B>, Failed> {
         self.with(|state, after| {
-            let at = state.lane(self, host)?;
+            let at = state.lane(self.hostname.as_deref(), host)?;
             let lane = &mut state.lanes[at];
             let is_next = lane.waiting.front().is_none_or(|first| place.is_some_and(|place| place < first.id));
             if is_next && let Some(lease) = lane.check_out() {
                 return Ok(Acquired::Lease(lease));
             }
             let permit = state.context.limits.pending(priority).map_err(error::overflow)?;
-            let (tell, told) = oneshot::channel();
             let id = place.unwrap_or_else(|| state.next_id());
+            let (waiter, told) = Waiter::new(id, priority, permit);
             let lane = &mut state.lanes[at];
             let position = lane.waiting.partition_point(|waiter| waiter.id < id);
-            lane.waiting.insert(position, Waiter { id, priority, tell, _permit: permit });
+            lane.waiting.insert(position, waiter);
             let lane_id = lane.id;
             // Announced before the connections are looked at again: a stream that ends now either is found there, or
             // finds this.
@@ -235,7 +174,7 @@ impl<B> Shared<B> {
                 return;
             }
             // What is wrong with the configuration fails the requests.
-            let Ok(at) = state.lane(self, || None) else { return };
+            let Ok(at) = state.lane(self.hostname.as_deref(), || None) else { return };
             let lane = &state.lanes[at];
             if lane.connecting > 0 || lane.has_usable() {
                 return;
@@ -256,7 +195,7 @@ impl<B> Shared<B> {
             let has_many = |open: &Arc<Connection<B>>| open.streams() >= mark(open.max_streams()) || !open.is_usable();
             let is_short = lane.open.iter().all(has_many);
             if is_short && lane.connecting == 0 && !state.is_retired {
-                self.attempt(state, at, RequestPriority::Default, after);
+                self.connect(state, at, RequestPriority::Default, after);
             }
         });
     }
@@ -376,12 +315,12 @@ impl<B> Shared<B> {
     }
 
     fn with<T>(self: &Arc<Self>, change: impl FnOnce(&mut State<B>, &mut After<B>) -> T) -> T {
-        let mut after = After { attempts: Vec::new(), leases: Vec::new() };
+        let mut after = After { openings: Vec::new(), leases: Vec::new() };
         let mut state = lock(&self.state);
         let result = change(&mut state, &mut after);
         state.lanes.retain(|lane| !lane.is_empty());
         drop(state);
-        after.attempts.into_iter().for_each(self.launch);
+        after.openings.into_iter().for_each(self.launch);
         result
     }
 
@@ -397,7 +336,7 @@ impl<B> Shared<B> {
         }
         for _ in 0..state.demand(at) {
             let priority = state.lanes[at].waiting.front().map_or(RequestPriority::Default, |first| first.priority);
-            if !self.attempt(state, at, priority, after) {
+            if !self.connect(state, at, priority, after) {
                 break;
             }
         }
@@ -416,7 +355,7 @@ impl<B> Shared<B> {
 
     /// Starts to connect if the limits permit it. A lane without a connection is given one in any case (Envoy): those who
     /// wait there would wait for connections that others hold.
-    fn attempt(
+    fn connect(
         self: &Arc<Self>,
         state: &mut State<B>,
         at: usize,
@@ -441,14 +380,14 @@ impl<B> Shared<B> {
         let id = state.next_id();
         let lane = &mut state.lanes[at];
         lane.connecting += 1;
-        let slot = Slot { shared: self.clone(), permit: Some(permit) };
-        after.attempts.push(Opening {
+        let socket = SocketPermit { shared: self.clone(), permit: Some(permit) };
+        after.openings.push(Opening {
             shared: self.clone(),
             context: state.context.clone(),
             id,
             lane: lane.id,
             name: lane.name.clone(),
-            slot: Some(slot),
+            socket: Some(socket),
             is_over: false,
         });
     }
@@ -463,13 +402,7 @@ impl<B> Shared<B> {
 
     /// Lets requests see the connections as they are now.
     fn publish(&self, state: &State<B>) {
-        let is_keyed = is_keyed(&state.context, self.hostname.as_deref());
-        let open_streams = |lane: &Lane<B>| {
-            let open: Vec<_> = lane.open.iter().filter(|open| open.is_h2()).cloned().collect();
-            (!open.is_empty()).then(|| (lane.key.clone(), open))
-        };
-        let lanes = state.lanes.iter().filter_map(open_streams).collect();
-        self.view.store(Arc::new(View { is_keyed, lanes }));
+        self.view.store(Arc::new(state.view(self.hostname.as_deref())));
     }
 
     fn socket_closed(self: &Arc<Self>) {
@@ -532,166 +465,9 @@ impl<B: Send + 'static> Home<B> for Shared<B> {
     }
 }
 
-/// Whether connections are for one authority each. Elsewhere they are interchangeable.
-fn is_keyed(context: &PoolContext, hostname: Option<&str>) -> bool {
-    matches!(&context.tls, Some(Ok(tls)) if tls.asks_for_authority(hostname))
-}
-
-fn is_for(key: &Key, host: Option<&str>) -> bool {
-    match (key, host) {
-        (Some(key), Some(host)) => key.eq_ignore_ascii_case(host),
-        (key, host) => key.is_none() && host.is_none(),
-    }
-}
-
-/// A stream of the connection that has the fewest in flight. There are few connections; a scan costs less than an order.
-fn least_loaded<B>(open: &[Arc<Connection<B>>]) -> Option<Lease<B>> {
-    match open {
-        [only] => only.lease_stream(),
-        _ => {
-            let least = open.iter().filter(|open| open.is_usable()).min_by_key(|open| open.streams())?;
-            // Somebody may have been faster; then any will do.
-            least.lease_stream().or_else(|| open.iter().find_map(Connection::lease_stream))
-        }
-    }
-}
-
 impl<B> fmt::Debug for Shared<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("addresses", &self.addresses).finish_non_exhaustive()
-    }
-}
-
-// === impl View ===
-
-impl<B> View<B> {
-    fn find(&self, host: Option<&str>) -> Option<&[Arc<Connection<B>>]> {
-        self.lanes.iter().find(|(key, _)| is_for(key, host)).map(|(_, open)| &**open)
-    }
-}
-
-// === impl State ===
-
-impl<B> State<B> {
-    fn next_id(&mut self) -> u64 {
-        self.last_id += 1;
-        self.last_id
-    }
-
-    /// The lane for requests to `host`.
-    fn lane<'h>(&mut self, shared: &Shared<B>, host: impl FnOnce() -> Option<&'h str>) -> Result<usize, Failed> {
-        let tls = match &self.context.tls {
-            Some(Err(error)) => return Err(ConnectError::Tls(error.clone()).failed()),
-            Some(Ok(tls)) => Some(tls),
-            None => None,
-        };
-        let hostname = shared.hostname.as_deref();
-        let key = if is_keyed(&self.context, hostname) { host() } else { None };
-        if let Some(at) = self.lanes.iter().position(|lane| is_for(&lane.key, key)) {
-            return Ok(at);
-        }
-        let name = tls.map(|tls| tls.peer_name(key.unwrap_or_default(), hostname));
-        let name = name.transpose().map_err(error::unsendable)?;
-        let id = self.next_id();
-        let streams = self.context.http2.initial_streams.max(1);
-        self.lanes.push(Lane::new(id, key.map(Into::into), name, streams));
-        Ok(self.lanes.len() - 1)
-    }
-
-    fn position(&self, lane: u64) -> Option<usize> {
-        self.lanes.iter().position(|known| known.id == lane)
-    }
-
-    fn version(&self) -> Option<Version> {
-        match self.context.protocol {
-            HttpProtocol::Http2 => Some(Version::H2),
-            HttpProtocol::Auto if self.context.tls.is_some() => self.learned,
-            _ => Some(Version::H1),
-        }
-    }
-
-    /// How many connections would have to be opened for those who wait.
-    fn demand(&self, at: usize) -> usize {
-        let lane = &self.lanes[at];
-        if self.version() == Some(Version::H1) {
-            return lane.waiting.len().saturating_sub(lane.connecting + lane.resting);
-        }
-        // One that has no stream in flight, and none to give, permits none: another would not either.
-        if lane.open.iter().any(|open| open.is_h2() && open.streams() == 0 && open.is_usable()) {
-            return 0;
-        }
-        let unmet = lane.waiting.len().saturating_sub(lane.connecting * lane.streams);
-        unmet.div_ceil(lane.streams)
-    }
-}
-
-// === impl Lane ===
-
-impl<B> Lane<B> {
-    fn new(id: u64, key: Key, name: Option<PeerName>, streams: usize) -> Self {
-        Self {
-            id,
-            key,
-            name,
-            open: Vec::new(),
-            idle: Vec::new(),
-            resting: 0,
-            connecting: 0,
-            waiting: VecDeque::new(),
-            streams,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.open.is_empty() && self.connecting == 0 && self.waiting.is_empty()
-    }
-
-    /// A connection for one request: of HTTP/1 the one that was used last, of HTTP/2 the one that has the least to do.
-    fn check_out(&mut self) -> Option<Lease<B>> {
-        while let Some(idle) = self.idle.pop() {
-            if let Some(lease) = idle.clone().lease_whole() {
-                return Some(lease);
-            }
-            self.remove(&idle);
-        }
-        if self.open.iter().any(|open| open.is_h2()) { least_loaded(&self.open) } else { None }
-    }
-
-    /// Forgets a connection; says whether it was known.
-    fn remove(&mut self, connection: &Arc<Connection<B>>) -> bool {
-        let Some(at) = self.open.iter().position(|open| Arc::ptr_eq(open, connection)) else { return false };
-        self.open.remove(at);
-        self.idle.retain(|idle| !Arc::ptr_eq(idle, connection));
-        if connection.pulse.rest() == Rest::Short {
-            self.resting -= 1;
-        }
-        connection.pulse.set_rest(Rest::No);
-        true
-    }
-
-    fn has_usable(&self) -> bool {
-        self.open.iter().any(|open| open.is_usable())
-    }
-
-    fn retire(&mut self) {
-        for open in self.open.drain(..) {
-            open.retire();
-            open.pulse.set_rest(Rest::No);
-        }
-        self.idle.clear();
-        self.resting = 0;
-    }
-}
-
-// === impl Waiter ===
-
-impl<B> Waiter<B> {
-    /// Tells it; what it no longer takes comes back, to be dropped without the lock.
-    fn tell(self, news: News<B>) -> Option<Lease<B>> {
-        match self.tell.send(news) {
-            Err(News::Lease(lease)) => Some(lease),
-            _ => None,
-        }
     }
 }
 
@@ -708,17 +484,17 @@ impl<B> Drop for Ticket<B> {
 
 impl<B> Opening<B> {
     /// The connection is ready. What is returned is dropped when it is closed.
-    pub(super) fn succeed(mut self, connection: &Arc<Connection<B>>) -> Option<Slot<B>> {
+    pub(super) fn succeed(mut self, connection: &Arc<Connection<B>>) -> Option<SocketPermit<B>> {
         self.is_over = true;
         self.shared.opened(connection);
-        self.slot.take()
+        self.socket.take()
     }
 
     /// There will be no connection.
     pub(super) fn fail(&mut self, error: &ConnectError) {
         self.is_over = true;
         // The room that it took may be somebody else's by the time that they are told.
-        self.slot = None;
+        self.socket = None;
         self.shared.not_opened(self.lane, error);
     }
 }
@@ -731,9 +507,9 @@ impl<B> Drop for Opening<B> {
     }
 }
 
-// === impl Slot ===
+// === impl SocketPermit ===
 
-impl<B> Drop for Slot<B> {
+impl<B> Drop for SocketPermit<B> {
     fn drop(&mut self) {
         drop(self.permit.take());
         self.shared.socket_closed();

@@ -21,13 +21,14 @@ use http_body_util::{BodyExt, Empty, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::{
+    cluster::Undelivered,
     config::{Address, CircuitBreakers, ConnectionPolicy, HttpProtocol, RequestPriority},
     limit::{Figures, Limits},
-    outcome::{FailureKind, Sent},
+    outcome::{Failure, FailureKind, Sent},
 };
 use mesh_http::{
     connect::{Connect, Connecting, Stream},
-    pool::{Ask, Pool, PoolBody, PoolContext, PoolFigures, SendFailed, Task},
+    pool::{Pool, PoolBody, PoolContext, PoolFigures, Task},
 };
 use tokio::{
     io::{DuplexStream, duplex},
@@ -35,7 +36,7 @@ use tokio::{
 };
 
 pub(crate) type TestBody = UnsyncBoxBody<Bytes, io::Error>;
-pub(crate) type Answer = Result<Response<PoolBody>, SendFailed<TestBody>>;
+pub(crate) type Answer = Result<Response<PoolBody>, Undelivered<Request<TestBody>>>;
 
 /// What connecting comes to, by the number of the connection, from 0.
 type Script = Box<dyn Fn(usize) -> Outcome + Send + Sync>;
@@ -87,9 +88,10 @@ pub(crate) async fn text(answer: Answer) -> String {
 }
 
 /// Kind, whether it was sent, and whether the request came back.
-pub(crate) fn blame<T>(answer: Result<T, SendFailed<TestBody>>) -> (FailureKind, Sent, bool) {
-    let Err(SendFailed { request, error, .. }) = answer else { panic!("it should fail") };
-    (error.failure().kind, error.failure().sent, request.is_some())
+pub(crate) fn blame<T>(answer: Result<T, Undelivered<Request<TestBody>>>) -> (FailureKind, Sent, bool) {
+    let Err(Undelivered { request, error }) = answer else { panic!("it should fail") };
+    let failure = Failure::of(&*error);
+    (failure.kind, failure.sent, request.is_some())
 }
 
 /// Lets every task run until it waits for something.
@@ -240,7 +242,7 @@ impl Bench {
     }
 
     pub(crate) fn send(&self, request: Request<TestBody>) -> mesh_http::pool::Sending<TestBody> {
-        self.pool.send(request, Ask::default())
+        self.pool.send(request, RequestPriority::Default)
     }
 
     /// Which connection served it.

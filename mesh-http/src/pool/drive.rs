@@ -1,8 +1,7 @@
-//! The one task of a connection: it connects, then drives, and keeps the connection's time.
+//! The life of a connection that is ready: its task drives it to its end, and keeps its time.
 
 use std::{
     future::poll_fn,
-    io,
     pin::{Pin, pin},
     sync::{Arc, Weak, atomic::Ordering},
     task::{Context, Poll, Waker},
@@ -11,39 +10,22 @@ use std::{
 
 use bytes::Bytes;
 use http_body::Body;
-use mesh_core::{config::HttpProtocol, outcome::BoxError};
+use mesh_core::outcome::BoxError;
 use pin_project::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    connection::{Connection, Home, Line, Pulse, Rest},
+    connection::{Connection, Home, Pulse, Rest},
     context::Span,
-    error::ConnectError,
-    overhear::{Overheard, TlsEnd},
-    shared::{Opening, Shared, Slot, Version},
+    shared::Shared,
 };
 use crate::{
     conn::{self, h1, h2},
-    connect::{Stream, connect_any},
+    connect::Stream,
 };
 
-/// Makes the connection that `opening` asks for, on a task of its own.
-pub(super) fn launch<B>(opening: Opening<B>)
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
-{
-    let spawn = opening.context.spawn.clone();
-    spawn.spawn(Box::pin(Attempt { opening, tls_end: TlsEnd::default() }.run()));
-}
-
-/// A connection that is being opened.
-struct Attempt<B> {
-    opening: Opening<B>,
-    tls_end: TlsEnd,
-}
-
 /// A driver of either version.
-enum Driver<B>
+pub(super) enum Driver<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
@@ -52,7 +34,7 @@ where
 }
 
 /// What a driver sees of its connection, and when it looks at the clock.
-struct Watch<B> {
+pub(super) struct Watch<B> {
     connection: Weak<Connection<B>>,
     shared: Arc<Shared<B>>,
     lane: u64,
@@ -88,117 +70,20 @@ struct Idle {
 
 const TICKS: u32 = 8;
 
-// === impl Attempt ===
-
-impl<B> Attempt<B>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
-{
-    async fn run(mut self) {
-        let limit = self.opening.context.connect_timeout;
-        let connected = timeout(limit, self.connect()).await.unwrap_or(Err(ConnectError::Elapsed(limit)));
-        let (line, driver) = match connected {
-            Ok(connected) => connected,
-            Err(error) => {
-                let error = self.tls_end.get().cloned().map_or(error, ConnectError::Tls);
-                tracing::debug!(endpoint.addr = ?self.opening.shared.addresses.first(), %error, "no connection");
-                return self.opening.fail(&error);
-            }
-        };
-        let (watch, slot) = self.open(line, &driver);
-        watch.drive(driver).await;
-        drop(slot);
-    }
-
-    async fn connect(&self) -> Result<(Line<B>, Driver<B>), ConnectError> {
-        let Opening { context, shared, .. } = &self.opening;
-        let io = connect_any(&context.connector, &shared.addresses).await;
-        let io = io.map_err(|error| ConnectError::Io(Arc::new(error)))?;
-        let (io, version) = self.encrypt(io).await?;
-        match version {
-            Version::H1 => {
-                let (sender, driver) = h1::handshake(io, &context.http1).await.map_err(http)?;
-                let mut driver = Driver::H1(Box::new(driver));
-                begin(&mut driver, |_| sender.is_ready()).await?;
-                Ok((Line::H1(sender.into()), driver))
-            }
-            Version::H2 => {
-                let (sender, driver) = h2::handshake(io, &context.http2).await.map_err(http)?;
-                let mut driver = Driver::H2(Box::new(driver));
-                begin(&mut driver, Driver::has_heard).await?;
-                Ok((Line::H2(sender), driver))
-            }
-        }
-    }
-
-    /// Shakes hands where TLS is configured, and finds out what to speak.
-    async fn encrypt(&self, io: Stream) -> Result<(Stream, Version), ConnectError> {
-        let Opening { context, name, .. } = &self.opening;
-        let protocol = context.protocol;
-        let (Some(Ok(tls)), Some(name)) = (&context.tls, name) else {
-            let version = if protocol == HttpProtocol::Http2 { Version::H2 } else { Version::H1 };
-            return Ok((io, version));
-        };
-        let stream = tls.connect(io, name).await.map_err(ConnectError::Tls)?;
-        let version = choose(protocol, stream.alpn())?;
-        Ok((Box::new(Overheard::new(stream, self.tls_end.clone())), version))
-    }
-
-    /// Makes the connection known. It counts as a socket until the slot is dropped.
-    fn open(self, line: Line<B>, driver: &Driver<B>) -> (Watch<B>, Option<Slot<B>>) {
-        let Self { opening, tls_end } = self;
-        let (shared, span) = (opening.shared.clone(), opening.context.span(opening.id));
-        let place = (opening.id, opening.lane);
-        let connection = Arc::new(Connection::new(place, shared.clone(), line, tls_end, &opening.context));
-        let slot = opening.succeed(&connection);
-        (Watch::new(shared, &connection, span, driver), slot)
-    }
-}
-
-fn http(error: conn::Error) -> ConnectError {
-    ConnectError::Http(Arc::new(error))
-}
-
-/// Which HTTP to speak with a peer that chose `alpn`. One that ignores ALPN is taken to speak what is configured.
-fn choose(protocol: HttpProtocol, alpn: Option<&[u8]>) -> Result<Version, ConnectError> {
-    let refuse = |alpn: &[u8]| Err(ConnectError::Alpn(String::from_utf8_lossy(alpn).into()));
-    match (protocol, alpn) {
-        (HttpProtocol::Http2, Some(chosen @ (b"http/1.1" | b"http/1.0"))) => refuse(chosen),
-        (HttpProtocol::Http2, _) | (HttpProtocol::Auto, Some(b"h2")) => Ok(Version::H2),
-        (HttpProtocol::Http1, Some(chosen @ b"h2")) => refuse(chosen),
-        _ => Ok(Version::H1),
-    }
-}
-
-/// Drives a new connection until it takes requests. One of HTTP/1 does at once. One of HTTP/2 is given time for the peer's
-/// first frame: only then is it certain that somebody is there who speaks HTTP/2, and known how many streams it permits.
-async fn begin<B>(driver: &mut Driver<B>, is_ready: impl Fn(&Driver<B>) -> bool) -> Result<(), ConnectError>
-where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
-{
-    poll_fn(|cx| match driver.poll(cx) {
-        Poll::Ready(Err(error)) => Poll::Ready(Err(http(error))),
-        Poll::Ready(Ok(())) => Poll::Ready(Err(ConnectError::Io(Arc::new(io::ErrorKind::UnexpectedEof.into())))),
-        Poll::Pending if is_ready(driver) => Poll::Ready(Ok(())),
-        Poll::Pending => Poll::Pending,
-    })
-    .await
-}
-
 // === impl Driver ===
 
 impl<B> Driver<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), conn::Error>> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), conn::Error>> {
         match self {
             Self::H1(driver) => Pin::new(driver).poll(cx),
             Self::H2(driver) => Pin::new(driver).poll(cx),
         }
     }
 
-    fn has_heard(&self) -> bool {
+    pub(super) fn has_heard(&self) -> bool {
         match self {
             Self::H1(_) => false,
             Self::H2(driver) => driver.has_heard(),
@@ -219,7 +104,7 @@ impl<B> Watch<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    fn new(shared: Arc<Shared<B>>, connection: &Arc<Connection<B>>, span: Span, driver: &Driver<B>) -> Self {
+    pub(super) fn new(shared: Arc<Shared<B>>, connection: &Arc<Connection<B>>, span: Span, driver: &Driver<B>) -> Self {
         let now = Instant::now();
         let idle = |limit: Duration| {
             let tick = limit / TICKS;
@@ -238,7 +123,7 @@ where
     }
 
     /// Runs the connection to its end.
-    async fn drive(mut self, mut driver: Driver<B>) {
+    pub(super) async fn drive(mut self, mut driver: Driver<B>) {
         let mut alarm = pin!(Alarm::at(self.next_look()));
         let ended = poll_fn(|cx| {
             if let Driver::H1(_) = driver {
