@@ -70,7 +70,7 @@ mod transport;
 mod worker;
 
 pub use self::{
-    client::{BuildError, Builder, XdsClient},
+    client::{BuildError, XdsClient, XdsClientBuilder},
     kind::ResourceKind,
     transport::SetupError,
 };

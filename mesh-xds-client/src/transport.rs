@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// How to reach one control plane.
-pub(crate) struct Transport {
+pub(crate) struct Dialer {
     connector: Arc<dyn Connect>,
     resolver: Arc<dyn Resolve>,
     uri: ServerUri,
@@ -167,9 +167,9 @@ impl Default for Limits {
     }
 }
 
-// === impl Transport ===
+// === impl Dialer ===
 
-impl Transport {
+impl Dialer {
     /// Reads certificates with blocking I/O.
     pub(crate) fn new(server: &Server, parts: &Parts) -> Result<Self, SetupError> {
         let tls = match server.credentials() {

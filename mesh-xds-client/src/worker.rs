@@ -3,7 +3,7 @@
 //! ```text
 //! handles -> commands (never full) -> Worker: Session, AdsStream, Assembly -> snapshots (the latest only)
 //!                                       |
-//!                                     Held: Store, link; locked for moments, read by `status`
+//!                                     Held: Store, server; locked for moments, read by `status`
 //! ```
 //!
 //! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read the
@@ -36,7 +36,7 @@ use crate::{
     resource::Context,
     session::{AbsenceReason, Batch, Event, RawResource, Session, Ticket, Verdict},
     store::{Refused, Store, Taken},
-    transport::{AdsStream, Heard, StreamError, Transport},
+    transport::{AdsStream, Dialer, Heard, StreamError},
 };
 
 /// Keeps the snapshots current while it is polled. See the [module](self).
@@ -48,7 +48,7 @@ pub(crate) struct Worker {
     session: Session,
     assembly: Assembly,
     /// In the order of preference.
-    servers: Vec<Arc<Transport>>,
+    servers: Vec<Arc<Dialer>>,
     /// The server that is spoken to, or will be.
     server: usize,
     /// The response that is being decoded. None is read until it is done.
@@ -91,7 +91,7 @@ struct Decoding {
     findings: Findings,
 }
 
-enum Link {
+enum StreamState {
     Down,
     Opening(Opening),
     Up(Box<AdsStream>),
@@ -99,7 +99,7 @@ enum Link {
 
 type Opening = Pin<Box<dyn Future<Output = Result<Box<AdsStream>, StreamError>> + Send>>;
 
-/// What a link has to say.
+/// What the stream has to say.
 enum News {
     Opened(Result<Box<AdsStream>, StreamError>),
     Heard(Heard),
@@ -159,7 +159,7 @@ impl Worker {
         bootstrap: Bootstrap,
         context: Context,
         session: Session,
-        servers: Vec<Arc<Transport>>,
+        servers: Vec<Arc<Dialer>>,
     ) -> Self {
         let assembly = Assembly::new(&bootstrap.node().id);
         Self {
@@ -181,13 +181,13 @@ impl Worker {
     pub(crate) async fn run(&mut self) {
         self.session.stream_ended("the work on it was dropped", Instant::now());
         let _online = Online { shared: self.shared.clone(), gauge: self.meters.connected.clone() };
-        let mut link = Link::Down;
+        let mut state = StreamState::Down;
         loop {
-            self.settle(&mut link);
+            self.settle(&mut state);
             let due = self.session.next_timeout();
             tokio::select! {
                 biased;
-                news = link.next(self.decoding.is_none()) => self.hear(&mut link, news),
+                news = state.next(self.decoding.is_none()) => self.hear(&mut state, news),
                 Some(command) = self.commands.recv() => self.obey(command),
                 () = yield_now(), if self.decoding.is_some() => self.decode(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -198,16 +198,16 @@ impl Worker {
     }
 
     /// Does all that can be done without waiting.
-    fn settle(&mut self, link: &mut Link) {
+    fn settle(&mut self, state: &mut StreamState) {
         loop {
             while let Some(event) = self.session.poll_event() {
-                self.act(link, event);
+                self.act(state, event);
             }
             if !self.assemble() {
                 break;
             }
         }
-        let Link::Up(stream) = link else { return };
+        let StreamState::Up(stream) = state else { return };
         while let Some(room) = stream.room() {
             let Some(request) = self.session.poll_request(Instant::now()) else { break };
             room.send(request);
@@ -216,26 +216,26 @@ impl Worker {
 
     // --- the stream ---
 
-    fn hear(&mut self, link: &mut Link, news: News) {
+    fn hear(&mut self, state: &mut StreamState, news: News) {
         match news {
             News::Opened(Ok(stream)) => {
-                *link = Link::Up(stream);
+                *state = StreamState::Up(stream);
                 self.session.stream_opened();
             }
             News::Heard(Heard::Response(response)) => self.session.received(*response, Instant::now()),
             News::Heard(Heard::Room) => {}
             News::Opened(Err(error)) | News::Heard(Heard::Ended(error)) => {
-                *link = Link::Down;
+                *state = StreamState::Down;
                 self.session.stream_ended(in_one_line(&error), Instant::now());
             }
         }
     }
 
-    fn act(&mut self, link: &mut Link, event: Event) {
+    fn act(&mut self, state: &mut StreamState, event: Event) {
         match event {
             Event::Connect => {
                 let server = self.servers[self.server].clone();
-                *link = Link::Opening(Box::pin(async move { server.open().await }));
+                *state = StreamState::Opening(Box::pin(async move { server.open().await }));
             }
             Event::Live => self.connected(),
             Event::Deliver(batch) => self.decoding = Some(Decoding::new(*batch)),
@@ -476,9 +476,9 @@ impl Decoding {
     }
 }
 
-// === impl Link ===
+// === impl StreamState ===
 
-impl Link {
+impl StreamState {
     /// Waits for ever where there is nothing to wait for. Cancel safe.
     async fn next(&mut self, listen: bool) -> News {
         match self {

@@ -54,7 +54,7 @@ pub struct Bootstrap {
 /// Collects a [`Bootstrap`]. At least one server is needed; everything else has a default.
 #[derive(Debug, Clone, Default)]
 #[must_use]
-pub struct Builder {
+pub struct BootstrapBuilder {
     servers: Vec<(String, ChannelCredentials, Vec<ServerFeature>)>,
     node: Node,
     certificate_providers: BTreeMap<String, CertificateProvider>,
@@ -191,8 +191,8 @@ const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 
 impl Bootstrap {
     /// A bootstrap from code.
-    pub fn builder() -> Builder {
-        Builder::default()
+    pub fn builder() -> BootstrapBuilder {
+        BootstrapBuilder::default()
     }
 
     /// The bootstrap that the environment gives: the file that `GRPC_XDS_BOOTSTRAP` names, or else the JSON in
@@ -223,7 +223,7 @@ impl Bootstrap {
     /// When it is not JSON, or not a valid bootstrap.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, BootstrapError> {
         let document = serde_json::from_slice(json.as_ref()).map_err(BootstrapError::Syntax)?;
-        let bootstrap = json::read(&document).and_then(Builder::build);
+        let bootstrap = json::read(&document).and_then(BootstrapBuilder::build);
         bootstrap.map_err(BootstrapError::Invalid)
     }
 
@@ -279,9 +279,9 @@ fn fill(template: &str, name: &str) -> String {
     }
 }
 
-// === impl Builder ===
+// === impl BootstrapBuilder ===
 
-impl Builder {
+impl BootstrapBuilder {
     /// Adds a control plane, to be used when those before it cannot. See [`ServerUri::parse`] for what `uri` can be.
     pub fn server(self, uri: impl Into<String>, credentials: ChannelCredentials) -> Self {
         self.server_with_features(uri, credentials, [])
