@@ -21,7 +21,7 @@ use mesh_core::{
 
 use crate::{
     ResourceKind,
-    resource::{self, Bad, Context, ListenerResource, Resource},
+    resource::{self, Context, ListenerResource, Resource},
     session::{AbsenceReason, RawResource, ResourceError},
 };
 
@@ -285,7 +285,7 @@ impl Store {
 /// A resource whose name cannot be read.
 fn nameless(raw: &RawResource, context: &Context) -> ResourceError {
     match resource::decode(&raw.body, context) {
-        Err(bad) => told(bad, None),
+        Err(error) => error,
         Ok(_) => ResourceError { name: None, field: None, message: "it has no name".to_owned() },
     }
 }
@@ -300,15 +300,6 @@ fn misnamed(outer: &str, inner: &str) -> ResourceError {
 fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
     let message = format!("it is of type `{}` in a response of type `{}`", raw.body.type_url, kind.type_url());
     ResourceError { name: raw.name.clone(), field: Some("type_url".to_owned()), message }
-}
-
-fn told(bad: Bad, name: Option<&str>) -> ResourceError {
-    let Bad { name: own, error } = bad;
-    ResourceError {
-        name: own.as_deref().or(name).map(str::to_owned),
-        field: Some(error.field().to_owned()).filter(|field| !field.is_empty()),
-        message: format!("it is refused with value `{}`: {}", error.value(), error.remedy()),
-    }
 }
 
 // === impl Entry ===
@@ -346,8 +337,9 @@ impl Entry {
                 self.replace(decoded, fingerprint, version, changes);
                 Ok(Taken { name, is_decoded: true, has_new_warnings })
             }
-            Err(bad) => {
-                let error = told(bad, Some(&name));
+            Err(mut error) => {
+                // It may stand on the wrapper alone.
+                error.name.get_or_insert_with(|| name.to_string());
                 self.refuse(fingerprint, &error, changes);
                 Err(Refused { error, is_repeated: false })
             }
@@ -355,7 +347,7 @@ impl Entry {
     }
 
     /// A set of endpoints shares with the one before whatever has not changed.
-    fn decode(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
+    fn decode(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
         match self.good.as_ref().map(|good| &good.resource) {
             Some(Resource::Endpoints(former)) => resource::decode_endpoints(body.value.into(), Some(former))
                 .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
