@@ -62,6 +62,7 @@ pub mod testkit;
 
 mod assemble;
 mod client;
+mod fingerprint;
 mod kind;
 mod meters;
 mod report;

@@ -8,7 +8,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hasher},
     sync::Arc,
     time::SystemTime,
 };
@@ -21,6 +20,7 @@ use mesh_core::{
 
 use crate::{
     ResourceKind,
+    fingerprint::Fingerprint,
     resource::{self, Context, ListenerResource, Resource},
     session::{AbsenceReason, RawResource, ResourceError},
 };
@@ -53,16 +53,6 @@ struct Good {
     version: Arc<str>,
     updated: SystemTime,
     warnings: Vec<Warning>,
-}
-
-/// Stands for the bytes of a resource, which are not kept: they would cost as much again as what was made of them.
-///
-/// Sixty-four bits of SipHash and the length. The control plane is trusted to steer every request, so there is nobody who
-/// would gain by a collision, and by chance none is met in the life of a mesh. Envoy tells versions apart in the same way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fingerprint {
-    hash: u64,
-    length: usize,
 }
 
 /// How many resources of each kind are in each state.
@@ -323,7 +313,7 @@ impl Entry {
         context: &Context,
         changes: &mut Changes,
     ) -> Result<Taken, Refused> {
-        let fingerprint = Fingerprint::of(&raw.body.value);
+        let fingerprint = Fingerprint::of([&raw.body]);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
             self.confirm(version);
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
@@ -415,16 +405,6 @@ impl Entry {
             status.warnings.clone_from(&good.warnings);
         }
         status
-    }
-}
-
-// === impl Fingerprint ===
-
-impl Fingerprint {
-    fn of(bytes: &[u8]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(bytes);
-        Self { hash: hasher.finish(), length: bytes.len() }
     }
 }
 
