@@ -224,8 +224,8 @@ impl XdsClientBuilder {
         self
     }
 
-    /// Also honours the SDS secret `secret` in resources, with the identity `name` of the registry. See
-    /// [`Context::with_secret`].
+    /// Also honours the SDS secret `secret` in resources, with the identity `name` of the registry.
+    /// Istio calls the roots of the identity `default` `ROOTCA`.
     pub fn secret(mut self, secret: impl Into<Arc<str>>, name: impl Into<IdentityName>) -> Self {
         self.context = self.context.with_secret(secret, name);
         self

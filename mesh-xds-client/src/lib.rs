@@ -11,7 +11,6 @@
 //! - [`XdsClient`] is the handle, and the source that a mesh takes its configuration from; its work is one task;
 //! - [`bootstrap`]: which control plane to ask, and as whom;
 //! - [`session`]: the protocol of one stream, as a state machine without I/O;
-//! - [`resource`]: from the bytes of a resource to mesh-core's configuration;
 //! - `testkit` (with the feature of that name): a control plane in process, for tests of one's own.
 //!
 //! # What a reader of snapshots may rely on
@@ -55,7 +54,6 @@
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;
-pub mod resource;
 pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -66,6 +64,7 @@ mod fingerprint;
 mod kind;
 mod meters;
 mod report;
+mod resource;
 mod store;
 mod transport;
 mod worker;

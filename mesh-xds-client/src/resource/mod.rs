@@ -52,7 +52,7 @@ use mesh_core::{
 };
 use prost::{DecodeError, Message};
 
-pub use self::{
+pub(crate) use self::{
     assignment::Assignment,
     listener::{ListenerResource, RouteSource},
 };
@@ -64,7 +64,7 @@ use crate::{ResourceKind, session::ResourceError};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Resource {
+pub(crate) enum Resource {
     /// The filters of a target, and its routes or their name.
     Listener(Arc<ListenerResource>),
     /// The routes of a target.
@@ -77,7 +77,7 @@ pub enum Resource {
 
 /// What this process can honour, so that a resource which refers to anything else is refused.
 #[derive(Clone, Debug, Default)]
-pub struct Context {
+pub(crate) struct Context {
     identities: BTreeSet<IdentityName>,
     registry: Identities,
     secrets: BTreeMap<Arc<str>, IdentityName>,
@@ -95,7 +95,7 @@ struct NameOnly {
 /// # Errors
 ///
 /// Refuses a type that is not a [`ResourceKind`], bytes that are not of their type, and what breaks a rule of the type.
-pub fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
+pub(crate) fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
     let bytes = resource.value.as_slice();
     match ResourceKind::from_type_url(&resource.type_url) {
         Some(ResourceKind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
@@ -121,7 +121,7 @@ fn map<T>(decoded: Decoded<T>, into: impl FnOnce(Arc<T>) -> Resource) -> Decoded
 /// # Errors
 ///
 /// Refuses what the module's rules refuse, with the name if that could be read.
-pub fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, ResourceError> {
+pub(crate) fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, ResourceError> {
     read::<listener_pb::Listener, _>(bytes, listener::decode)
 }
 
@@ -130,7 +130,7 @@ pub fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, Resour
 /// # Errors
 ///
 /// As [`decode_listener`].
-pub fn decode_routes(bytes: &[u8]) -> Result<Decoded<RouteConfig>, ResourceError> {
+pub(crate) fn decode_routes(bytes: &[u8]) -> Result<Decoded<RouteConfig>, ResourceError> {
     read(bytes, |message: route_pb::RouteConfiguration, notes| {
         // Inside a listener a route configuration needs no name, as a resource it does.
         filled("name", message.name.clone(), "name the route configuration")?;
@@ -143,7 +143,7 @@ pub fn decode_routes(bytes: &[u8]) -> Result<Decoded<RouteConfig>, ResourceError
 /// # Errors
 ///
 /// As [`decode_listener`]; refuses identities that `context` does not know.
-pub fn decode_cluster(bytes: &[u8], context: &Context) -> Result<Decoded<Cluster>, ResourceError> {
+pub(crate) fn decode_cluster(bytes: &[u8], context: &Context) -> Result<Decoded<Cluster>, ResourceError> {
     read(bytes, |message: cluster_pb::Cluster, notes| cluster::decode(message, context, notes))
 }
 
@@ -153,7 +153,10 @@ pub fn decode_cluster(bytes: &[u8], context: &Context) -> Result<Decoded<Cluster
 /// # Errors
 ///
 /// As [`decode_listener`].
-pub fn decode_endpoints(bytes: Bytes, former: Option<&Assignment>) -> Result<Decoded<Assignment>, ResourceError> {
+pub(crate) fn decode_endpoints(
+    bytes: Bytes,
+    former: Option<&Assignment>,
+) -> Result<Decoded<Assignment>, ResourceError> {
     let sealed = assignment::Sealed::decode(bytes.clone());
     validated(sealed, &bytes, |message, notes| assignment::decode(message, former, notes))
 }
@@ -194,42 +197,17 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
     (!found.name.is_empty()).then(|| found.name.into())
 }
 
-// === impl Resource ===
-
-impl Resource {
-    /// Its kind.
-    pub fn kind(&self) -> ResourceKind {
-        match self {
-            Self::Listener(_) => ResourceKind::Listener,
-            Self::RouteConfiguration(_) => ResourceKind::RouteConfiguration,
-            Self::Cluster(_) => ResourceKind::Cluster,
-            Self::Endpoints(_) => ResourceKind::ClusterLoadAssignment,
-        }
-    }
-
-    /// Its name, under which it is asked for.
-    pub fn name(&self) -> &Arc<str> {
-        match self {
-            Self::Listener(listener) => &listener.name,
-            Self::RouteConfiguration(routes) => routes.name(),
-            Self::Cluster(cluster) => cluster.name(),
-            Self::Endpoints(assignment) => &assignment.cluster,
-        }
-    }
-}
-
 // === impl Context ===
 
 impl Context {
     /// A process without identities.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Also honours certificate provider instances and SDS secrets of this name, with the identity of this name: both its
-    /// certificate and its roots.
-    #[must_use]
-    pub fn with_identity(mut self, name: impl Into<IdentityName>) -> Self {
+    /// As [`with_registry`](Self::with_registry) with this identity.
+    #[cfg(test)]
+    fn with_identity(mut self, name: impl Into<IdentityName>) -> Self {
         self.identities.insert(name.into());
         self
     }
@@ -237,17 +215,17 @@ impl Context {
     /// Also honours the SDS secret `secret` with the identity `name`. Istio calls the roots of the identity `default`
     /// `ROOTCA`.
     #[must_use]
-    pub fn with_secret(mut self, secret: impl Into<Arc<str>>, name: impl Into<IdentityName>) -> Self {
+    pub(crate) fn with_secret(mut self, secret: impl Into<Arc<str>>, name: impl Into<IdentityName>) -> Self {
         let name = name.into();
         self.identities.insert(name.clone());
         self.secrets.insert(secret.into(), name);
         self
     }
 
-    /// Also honours every identity that is in `registry` when a resource is decoded, as [`with_identity`](Self::with_identity)
-    /// does.
+    /// Also honours certificate provider instances and SDS secrets that go by the name of an identity which is in `registry`
+    /// when a resource is decoded: both its certificate and its roots.
     #[must_use]
-    pub fn with_registry(mut self, registry: Identities) -> Self {
+    pub(crate) fn with_registry(mut self, registry: Identities) -> Self {
         self.registry = registry;
         self
     }

@@ -234,7 +234,8 @@ fn health_pipes_and_further_addresses_are_kept() {
 #[test]
 fn endpoint_resource_is_named_by_its_cluster() {
     let decoded = decode(&any(&samples::endpoints()), &Context::new()).expect("good");
-    assert_eq!(&**decoded.value.name(), "service");
+    let Resource::Endpoints(assignment) = &decoded.value else { panic!("endpoints") };
+    assert_eq!(&*assignment.cluster, "service");
 }
 
 #[test]
