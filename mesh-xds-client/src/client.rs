@@ -21,8 +21,9 @@ use crate::{
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Server, ServerFeature},
     resource::Context,
     session::{self, Session},
+    status::Shared,
     transport::{self, Dialer, Limits, Parts, SetupError},
-    worker::{Command, Shared, Worker},
+    worker::{Command, Worker},
 };
 
 /// A client of an xDS control plane, and the source of configuration for a mesh.

@@ -3,9 +3,13 @@
 //! It refuses the data path: no request ever passes through it. An update takes this way:
 //!
 //! ```text
-//! socket -> transport -> session -> resource -> store -> assemble -> Snapshot
-//!           one stream   protocol   decode,     last     whole and
-//!           a process    no I/O     validate    good     warm, or not yet
+//!                           session    who is told what, without I/O
+//!                              |
+//! socket -> transport -----> worker -----> assemble -> Snapshot
+//!           one stream         |           whole and warm, or not yet
+//!           a process        store      the last good version
+//!                              |
+//!                           resource    decoded and validated
 //! ```
 //!
 //! - [`XdsClient`] is the handle, and the source that a mesh takes its configuration from; its work is one task;
@@ -65,6 +69,7 @@ mod kind;
 mod meters;
 mod report;
 mod resource;
+mod status;
 mod store;
 mod transport;
 mod worker;

@@ -27,6 +27,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::config::ConfigError;
@@ -263,6 +264,27 @@ impl Bootstrap {
     /// The service is percent-encoded where the template is an `xdstp:` name (gRFC A47).
     pub fn client_listener_name(&self, service: &str) -> String {
         fill(&self.client_listener_template, service)
+    }
+
+    /// The listener of a target: of `host:port`, or of what stands in `xds:///host:port` (gRFC A27). The error says what to
+    /// write.
+    pub(crate) fn listener_of(&self, target: &str) -> Result<Arc<str>, Arc<str>> {
+        let service = match target.strip_prefix("xds:") {
+            None => target,
+            Some(rest) => match rest.strip_prefix("//").map(|rest| rest.split_once('/')) {
+                None => rest,
+                Some(Some(("", service))) => service,
+                Some(_) => {
+                    let reason =
+                        format!("target `{target}` names an authority, which is not supported: write `xds:///name`");
+                    return Err(reason.into());
+                }
+            },
+        };
+        if service.is_empty() {
+            return Err(format!("target `{target}` names nothing: write `host:port` or `xds:///name`").into());
+        }
+        Ok(self.client_listener_name(service).into())
     }
 
     /// The listener that a server on `address` (`ip:port`) asks for, if the bootstrap says how it is called.
