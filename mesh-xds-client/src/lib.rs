@@ -33,7 +33,8 @@
 //!
 //! A server is spoken to in state of the world, which all know, unless its bootstrap has the feature
 //! [`mesh.delta`](bootstrap::ServerFeature::Delta). What reaches a mesh is the same; what a change costs is not: in delta it is
-//! what has changed, in state of the world every name is listed with each answer, and full states are sent and compared.
+//! what has changed, in state of the world every name is listed with each answer, and full states are sent and compared. A
+//! server that does not know delta is not asked in state of the world instead: the status says why there is nothing.
 //!
 //! # Metrics
 //!

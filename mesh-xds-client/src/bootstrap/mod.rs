@@ -98,8 +98,10 @@ pub enum ServerFeature {
     /// `mesh.delta`: is spoken to in delta (incremental xDS) rather than in state of the world. The key is this crate's own;
     /// gRPC, which has no delta, passes over it.
     ///
-    /// Delta suits large meshes: a change costs what has changed, on the wire and here. Not every server knows it; one that
-    /// does not ends each stream at once, and the status says so. From istiod take it as a sidecar only: with the node's
+    /// Delta suits large meshes: a change costs what has changed, on the wire and here. Not every server knows it. One that
+    /// does not ends each stream with `UNIMPLEMENTED`, and the status says so; nothing falls back to state of the world by
+    /// itself, since a proxy on the way may answer so too, and the choice would then depend on the moment. Who wants that
+    /// names the server once more without the feature, as the next in the list. From istiod take it as a sidecar only: with the node's
     /// metadata `GENERATOR=grpc` a listener or cluster that is asked for later replaces the earlier ones, which then are not
     /// kept current, and nobody is told.
     Delta,
