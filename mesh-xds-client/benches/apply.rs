@@ -20,9 +20,8 @@ use envoy_types::pb::{
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use mesh_xds_client::{
     ResourceKind,
-    resource::{Assignment, decode_endpoints},
     session::{Config, Event, Request, Session, Variant, Verdict},
-    testkit::resource,
+    testkit::{measured::DecodedEndpoints, resource},
 };
 use prost::Message;
 use tokio::time::Instant;
@@ -36,16 +35,16 @@ fn endpoints(weight: u32) -> Bytes {
     resource::endpoints("cluster", (0..10_000).map(|host| (address(host), weight(host)))).encode_to_vec().into()
 }
 
-fn decoded(bytes: Bytes, former: Option<&Assignment>) -> Assignment {
-    decode_endpoints(bytes, former).expect("good endpoints").value
+fn decoded(bytes: Bytes, former: Option<&DecodedEndpoints>) -> DecodedEndpoints {
+    DecodedEndpoints::new(bytes, former).expect("good endpoints")
 }
 
 /// The next version, and the one before.
-fn after_another() -> (Bytes, Option<Assignment>) {
+fn after_another() -> (Bytes, Option<DecodedEndpoints>) {
     (endpoints(2), Some(decoded(endpoints(1), None)))
 }
 
-fn at_first() -> (Bytes, Option<Assignment>) {
+fn at_first() -> (Bytes, Option<DecodedEndpoints>) {
     (endpoints(2), None)
 }
 
@@ -53,7 +52,7 @@ fn at_first() -> (Bytes, Option<Assignment>) {
 #[library_benchmark]
 #[bench::at_first(at_first())]
 #[bench::one_of_10000_differs(after_another())]
-fn decode((bytes, former): (Bytes, Option<Assignment>)) -> (Assignment, Option<Assignment>) {
+fn decode((bytes, former): (Bytes, Option<DecodedEndpoints>)) -> (DecodedEndpoints, Option<DecodedEndpoints>) {
     (decoded(bytes, former.as_ref()), former)
 }
 

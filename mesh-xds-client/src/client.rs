@@ -20,8 +20,9 @@ use crate::{
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Server, ServerFeature},
     resource::Context,
     session::{self, Session},
-    transport::{self, Limits, Parts, SetupError, Transport},
-    worker::{Command, Shared, Worker},
+    status::Shared,
+    transport::{self, Dialer, Limits, Parts, SetupError},
+    worker::{Command, Worker},
 };
 
 /// A client of an xDS control plane, and the source of configuration for a mesh.
@@ -60,7 +61,7 @@ pub struct XdsClient {
 
 /// Puts an [`XdsClient`] together. Every part has a default.
 #[must_use = "a builder does nothing until it builds"]
-pub struct Builder {
+pub struct XdsClientBuilder {
     bootstrap: Bootstrap,
     connector: Arc<dyn Connect>,
     resolver: Arc<dyn Resolve>,
@@ -97,7 +98,7 @@ pub enum BuildError {
 /// What works. Locked by whoever polls the work.
 struct Engine {
     worker: Mutex<Worker>,
-    servers: Vec<Arc<Transport>>,
+    servers: Vec<Arc<Dialer>>,
     certificates: Vec<Arc<FileIdentity>>,
     identities: Identities,
 }
@@ -124,8 +125,8 @@ impl XdsClient {
     }
 
     /// A client by this bootstrap, part by part.
-    pub fn builder(bootstrap: Bootstrap) -> Builder {
-        Builder {
+    pub fn builder(bootstrap: Bootstrap) -> XdsClientBuilder {
+        XdsClientBuilder {
             bootstrap,
             connector: Arc::new(SocketConnector),
             resolver: Arc::new(SystemResolver::default()),
@@ -191,9 +192,9 @@ async fn all(mut running: Vec<Work>) {
     .await
 }
 
-// === impl Builder ===
+// === impl XdsClientBuilder ===
 
-impl Builder {
+impl XdsClientBuilder {
     /// Opens connections to the control plane. Default: sockets.
     pub fn connector(mut self, connector: impl Connect) -> Self {
         self.connector = Arc::new(connector);
@@ -223,8 +224,8 @@ impl Builder {
         self
     }
 
-    /// Also honours the SDS secret `secret` in resources, with the identity `name` of the registry. See
-    /// [`Context::with_secret`].
+    /// Also honours the SDS secret `secret` in resources, with the identity `name` of the registry.
+    /// Istio calls the roots of the identity `default` `ROOTCA`.
     pub fn secret(mut self, secret: impl Into<Arc<str>>, name: impl Into<IdentityName>) -> Self {
         self.context = self.context.with_secret(secret, name);
         self
@@ -282,7 +283,7 @@ impl Builder {
         let parts = Parts { connector, resolver, provider, limits };
         let servers = bootstrap.servers().iter().map(|server| {
             let failed = |source| BuildError::Server { server: server.uri().to_string(), source };
-            Transport::new(server, &parts).map(Arc::new).map_err(failed)
+            Dialer::new(server, &parts).map(Arc::new).map_err(failed)
         });
         let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
         let is_patient = |server: &Server| server.has_feature(ServerFeature::ResourceTimerIsTransientError);
@@ -324,9 +325,9 @@ fn certificates(
     Ok((context.with_registry(identities.clone()), certificates))
 }
 
-impl fmt::Debug for Builder {
+impl fmt::Debug for XdsClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("bootstrap", &self.bootstrap).finish_non_exhaustive()
+        f.debug_struct("XdsClientBuilder").field("bootstrap", &self.bootstrap).finish_non_exhaustive()
     }
 }
 

@@ -3,15 +3,18 @@
 //! It refuses the data path: no request ever passes through it. An update takes this way:
 //!
 //! ```text
-//! socket -> transport -> session -> resource -> store -> assemble -> Snapshot
-//!           one stream   protocol   decode,     last     whole and
-//!           a process    no I/O     validate    good     warm, or not yet
+//!                           session    who is told what, without I/O
+//!                              |
+//! socket -> transport -----> worker -----> assemble -> Snapshot
+//!           one stream         |           whole and warm, or not yet
+//!           a process        store      the last good version
+//!                              |
+//!                           resource    decoded and validated
 //! ```
 //!
 //! - [`XdsClient`] is the handle, and the source that a mesh takes its configuration from; its work is one task;
 //! - [`bootstrap`]: which control plane to ask, and as whom;
 //! - [`session`]: the protocol of one stream, as a state machine without I/O;
-//! - [`resource`]: from the bytes of a resource to mesh-core's configuration;
 //! - `testkit` (with the feature of that name): a control plane in process, for tests of one's own.
 //!
 //! # What a reader of snapshots may rely on
@@ -30,7 +33,8 @@
 //!
 //! A server is spoken to in state of the world, which all know, unless its bootstrap has the feature
 //! [`mesh.delta`](bootstrap::ServerFeature::Delta). What reaches a mesh is the same; what a change costs is not: in delta it is
-//! what has changed, in state of the world every name is listed with each answer, and full states are sent and compared.
+//! what has changed, in state of the world every name is listed with each answer, and full states are sent and compared. A
+//! server that does not know delta is not asked in state of the world instead: the status says why there is nothing.
 //!
 //! # Metrics
 //!
@@ -55,22 +59,24 @@
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;
-pub mod resource;
 pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
 mod assemble;
 mod client;
+mod fingerprint;
 mod kind;
 mod meters;
 mod report;
+mod resource;
+mod status;
 mod store;
 mod transport;
 mod worker;
 
 pub use self::{
-    client::{BuildError, Builder, XdsClient},
+    client::{BuildError, XdsClient, XdsClientBuilder},
     kind::ResourceKind,
     transport::SetupError,
 };

@@ -8,7 +8,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{DefaultHasher, Hasher},
     sync::Arc,
     time::SystemTime,
 };
@@ -21,7 +20,8 @@ use mesh_core::{
 
 use crate::{
     ResourceKind,
-    resource::{self, Bad, Context, ListenerResource, Resource},
+    fingerprint::Fingerprint,
+    resource::{self, Context, ListenerResource, Resource},
     session::{AbsenceReason, RawResource, ResourceError},
 };
 
@@ -53,16 +53,6 @@ struct Good {
     version: Arc<str>,
     updated: SystemTime,
     warnings: Vec<Warning>,
-}
-
-/// Stands for the bytes of a resource, which are not kept: they would cost as much again as what was made of them.
-///
-/// Sixty-four bits of SipHash and the length. The control plane is trusted to steer every request, so there is nobody who
-/// would gain by a collision, and by chance none is met in the life of a mesh. Envoy tells versions apart in the same way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Fingerprint {
-    hash: u64,
-    length: usize,
 }
 
 /// How many resources of each kind are in each state.
@@ -285,7 +275,7 @@ impl Store {
 /// A resource whose name cannot be read.
 fn nameless(raw: &RawResource, context: &Context) -> ResourceError {
     match resource::decode(&raw.body, context) {
-        Err(bad) => told(bad, None),
+        Err(error) => error,
         Ok(_) => ResourceError { name: None, field: None, message: "it has no name".to_owned() },
     }
 }
@@ -300,15 +290,6 @@ fn misnamed(outer: &str, inner: &str) -> ResourceError {
 fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
     let message = format!("it is of type `{}` in a response of type `{}`", raw.body.type_url, kind.type_url());
     ResourceError { name: raw.name.clone(), field: Some("type_url".to_owned()), message }
-}
-
-fn told(bad: Bad, name: Option<&str>) -> ResourceError {
-    let Bad { name: own, error } = bad;
-    ResourceError {
-        name: own.as_deref().or(name).map(str::to_owned),
-        field: Some(error.field().to_owned()).filter(|field| !field.is_empty()),
-        message: format!("it is refused with value `{}`: {}", error.value(), error.remedy()),
-    }
 }
 
 // === impl Entry ===
@@ -332,7 +313,7 @@ impl Entry {
         context: &Context,
         changes: &mut Changes,
     ) -> Result<Taken, Refused> {
-        let fingerprint = Fingerprint::of(&raw.body.value);
+        let fingerprint = Fingerprint::of([&raw.body]);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
             self.confirm(version);
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
@@ -346,8 +327,9 @@ impl Entry {
                 self.replace(decoded, fingerprint, version, changes);
                 Ok(Taken { name, is_decoded: true, has_new_warnings })
             }
-            Err(bad) => {
-                let error = told(bad, Some(&name));
+            Err(mut error) => {
+                // It may stand on the wrapper alone.
+                error.name.get_or_insert_with(|| name.to_string());
                 self.refuse(fingerprint, &error, changes);
                 Err(Refused { error, is_repeated: false })
             }
@@ -355,7 +337,7 @@ impl Entry {
     }
 
     /// A set of endpoints shares with the one before whatever has not changed.
-    fn decode(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
+    fn decode(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
         match self.good.as_ref().map(|good| &good.resource) {
             Some(Resource::Endpoints(former)) => resource::decode_endpoints(body.value.into(), Some(former))
                 .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
@@ -423,16 +405,6 @@ impl Entry {
             status.warnings.clone_from(&good.warnings);
         }
         status
-    }
-}
-
-// === impl Fingerprint ===
-
-impl Fingerprint {
-    fn of(bytes: &[u8]) -> Self {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(bytes);
-        Self { hash: hasher.finish(), length: bytes.len() }
     }
 }
 

@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// How to reach one control plane.
-pub(crate) struct Transport {
+pub(crate) struct Dialer {
     connector: Arc<dyn Connect>,
     resolver: Arc<dyn Resolve>,
     uri: ServerUri,
@@ -86,6 +86,7 @@ pub(crate) struct AdsStream {
     failure: Option<conn::Error>,
     /// Whether a request found no room. Set by [`room`](Self::room), cleared when there is room again.
     is_full: bool,
+    variant: Variant,
     limit: usize,
 }
 
@@ -135,6 +136,8 @@ pub(crate) enum StreamError {
         /// The limit, in bytes.
         limit: usize,
     },
+    /// The control plane has no incremental xDS.
+    NoDelta(Box<Status>),
     /// The control plane ended the stream with this status.
     Status(Box<Status>),
     /// The control plane ended the stream without trouble.
@@ -167,9 +170,9 @@ impl Default for Limits {
     }
 }
 
-// === impl Transport ===
+// === impl Dialer ===
 
-impl Transport {
+impl Dialer {
     /// Reads certificates with blocking I/O.
     pub(crate) fn new(server: &Server, parts: &Parts) -> Result<Self, SetupError> {
         let tls = match server.credentials() {
@@ -214,8 +217,8 @@ impl Transport {
                 Ok(Box::pin(Responses(streaming.into_inner())) as Incoming)
             }),
         });
-        let (driver, limit) = (Some(driver), self.limits.message);
-        Ok(Box::new(AdsStream { requests, answers, driver, failure: None, is_full: false, limit }))
+        let (driver, variant, limit) = (Some(driver), self.variant, self.limits.message);
+        Ok(Box::new(AdsStream { requests, answers, driver, failure: None, is_full: false, variant, limit }))
     }
 
     async fn connect(&self) -> Result<(h2::Sender<Body>, h2::Driver<connect::Stream, Body>), StreamError> {
@@ -360,6 +363,9 @@ impl AdsStream {
         }
         match self.failure.take() {
             Some(failure) if status.source().is_some() => StreamError::Connection(failure),
+            _ if self.variant == Variant::Delta && status.code() == Code::Unimplemented => {
+                StreamError::NoDelta(Box::new(status))
+            }
             _ => StreamError::Status(Box::new(status)),
         }
     }
@@ -436,6 +442,13 @@ impl fmt::Display for StreamError {
             Self::ConnectTimeout(limit) => write!(f, "the control plane was not connected within {limit:?}"),
             Self::Connection(_) => f.write_str("the connection to the control plane failed"),
             Self::TooLarge { limit } => write!(f, "the control plane sent a response of more than {limit} bytes"),
+            Self::NoDelta(status) => write!(
+                f,
+                "the control plane does not speak delta, and is not asked in state of the world instead: take `mesh.delta` \
+                 out of its server_features ({:?}: {})",
+                status.code(),
+                status.message()
+            ),
             Self::Status(status) => {
                 write!(f, "the control plane ended the stream with {:?}: {}", status.code(), status.message())
             }
@@ -451,7 +464,7 @@ impl StdError for StreamError {
             Self::Connect(source) => Some(source),
             Self::Tls(source) => Some(source),
             Self::Connection(source) => Some(source),
-            Self::Status(status) => status.source(),
+            Self::NoDelta(status) | Self::Status(status) => status.source(),
             Self::ConnectTimeout(_) | Self::TooLarge { .. } | Self::Ended => None,
         }
     }

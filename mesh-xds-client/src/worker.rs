@@ -3,26 +3,18 @@
 //! ```text
 //! handles -> commands (never full) -> Worker: Session, AdsStream, Assembly -> snapshots (the latest only)
 //!                                       |
-//!                                     Held: Store, link; locked for moments, read by `status`
+//!                                     status: Store, server; locked for moments, read by `status`
 //! ```
 //!
 //! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read the
 //! snapshots, and a snapshot replaces the one before it. The next response is not read until the last one is decoded,
 //! which is the only back-pressure that ADS has.
 
-use std::{
-    error::Error as StdError,
-    fmt::Write as _,
-    pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-    vec,
-};
+use std::{error::Error as StdError, fmt::Write as _, pin::Pin, sync::Arc, time::Duration, vec};
 
-use mesh_core::{config::Snapshot, source::SourceStatus};
 use metrics::Gauge;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::yield_now,
     time::{Instant, sleep_until},
 };
@@ -35,8 +27,9 @@ use crate::{
     report::{Findings, Reporter},
     resource::Context,
     session::{AbsenceReason, Batch, Event, RawResource, Session, Ticket, Verdict},
+    status::Shared,
     store::{Refused, Store, Taken},
-    transport::{AdsStream, Heard, StreamError, Transport},
+    transport::{AdsStream, Dialer, Heard, StreamError},
 };
 
 /// Keeps the snapshots current while it is polled. See the [module](self).
@@ -48,7 +41,7 @@ pub(crate) struct Worker {
     session: Session,
     assembly: Assembly,
     /// In the order of preference.
-    servers: Vec<Arc<Transport>>,
+    servers: Vec<Arc<Dialer>>,
     /// The server that is spoken to, or will be.
     server: usize,
     /// The response that is being decoded. None is read until it is done.
@@ -65,22 +58,6 @@ pub(crate) enum Command {
     Release(Arc<str>),
 }
 
-/// What the worker shares with the handles.
-pub(crate) struct Shared {
-    /// In every error that people read, as the key to the control plane's own logs.
-    node_id: String,
-    held: Mutex<Held>,
-    pub(crate) snapshots: watch::Sender<Arc<Snapshot>>,
-}
-
-/// What is known, for the worker to change and for anybody to look at.
-struct Held {
-    store: Store,
-    server: String,
-    is_connected: bool,
-    last_error: Option<String>,
-}
-
 /// A response on its way through the decoders.
 struct Decoding {
     kind: ResourceKind,
@@ -91,7 +68,7 @@ struct Decoding {
     findings: Findings,
 }
 
-enum Link {
+enum StreamState {
     Down,
     Opening(Opening),
     Up(Box<AdsStream>),
@@ -99,7 +76,7 @@ enum Link {
 
 type Opening = Pin<Box<dyn Future<Output = Result<Box<AdsStream>, StreamError>> + Send>>;
 
-/// What a link has to say.
+/// What the stream has to say.
 enum News {
     Opened(Result<Box<AdsStream>, StreamError>),
     Heard(Heard),
@@ -121,35 +98,6 @@ const SLICE: usize = 128 * 1024;
 const COMPARING: usize = 16;
 const LEAST: usize = 64;
 
-// === impl Shared ===
-
-impl Shared {
-    pub(crate) fn new(bootstrap: &Bootstrap) -> Self {
-        let server = bootstrap.servers()[0].uri().to_string();
-        let held = Held { store: Store::default(), server, is_connected: false, last_error: None };
-        Self { node_id: bootstrap.node().id.clone(), held: Mutex::new(held), snapshots: watch::Sender::default() }
-    }
-
-    pub(crate) fn status(&self) -> SourceStatus {
-        let held = self.held();
-        let mut status = SourceStatus::new(held.server.clone());
-        status.connected = held.is_connected;
-        status.last_error.clone_from(&held.last_error);
-        status.resources = held.store.status();
-        drop(held);
-        let errors = status.resources.iter_mut().filter_map(|resource| resource.error.as_mut());
-        for error in errors.chain(&mut status.last_error) {
-            let _ = write!(error, " (node id `{}`)", self.node_id);
-        }
-        status
-    }
-
-    /// The decoders do not panic, and should they, what was stored before is whole.
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 // === impl Worker ===
 
 impl Worker {
@@ -159,7 +107,7 @@ impl Worker {
         bootstrap: Bootstrap,
         context: Context,
         session: Session,
-        servers: Vec<Arc<Transport>>,
+        servers: Vec<Arc<Dialer>>,
     ) -> Self {
         let assembly = Assembly::new(&bootstrap.node().id);
         Self {
@@ -181,13 +129,13 @@ impl Worker {
     pub(crate) async fn run(&mut self) {
         self.session.stream_ended("the work on it was dropped", Instant::now());
         let _online = Online { shared: self.shared.clone(), gauge: self.meters.connected.clone() };
-        let mut link = Link::Down;
+        let mut state = StreamState::Down;
         loop {
-            self.settle(&mut link);
+            self.settle(&mut state);
             let due = self.session.next_timeout();
             tokio::select! {
                 biased;
-                news = link.next(self.decoding.is_none()) => self.hear(&mut link, news),
+                news = state.next(self.decoding.is_none()) => self.hear(&mut state, news),
                 Some(command) = self.commands.recv() => self.obey(command),
                 () = yield_now(), if self.decoding.is_some() => self.decode(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
@@ -198,16 +146,16 @@ impl Worker {
     }
 
     /// Does all that can be done without waiting.
-    fn settle(&mut self, link: &mut Link) {
+    fn settle(&mut self, state: &mut StreamState) {
         loop {
             while let Some(event) = self.session.poll_event() {
-                self.act(link, event);
+                self.act(state, event);
             }
             if !self.assemble() {
                 break;
             }
         }
-        let Link::Up(stream) = link else { return };
+        let StreamState::Up(stream) = state else { return };
         while let Some(room) = stream.room() {
             let Some(request) = self.session.poll_request(Instant::now()) else { break };
             room.send(request);
@@ -216,26 +164,26 @@ impl Worker {
 
     // --- the stream ---
 
-    fn hear(&mut self, link: &mut Link, news: News) {
+    fn hear(&mut self, state: &mut StreamState, news: News) {
         match news {
             News::Opened(Ok(stream)) => {
-                *link = Link::Up(stream);
+                *state = StreamState::Up(stream);
                 self.session.stream_opened();
             }
             News::Heard(Heard::Response(response)) => self.session.received(*response, Instant::now()),
             News::Heard(Heard::Room) => {}
             News::Opened(Err(error)) | News::Heard(Heard::Ended(error)) => {
-                *link = Link::Down;
+                *state = StreamState::Down;
                 self.session.stream_ended(in_one_line(&error), Instant::now());
             }
         }
     }
 
-    fn act(&mut self, link: &mut Link, event: Event) {
+    fn act(&mut self, state: &mut StreamState, event: Event) {
         match event {
             Event::Connect => {
                 let server = self.servers[self.server].clone();
-                *link = Link::Opening(Box::pin(async move { server.open().await }));
+                *state = StreamState::Opening(Box::pin(async move { server.open().await }));
             }
             Event::Live => self.connected(),
             Event::Deliver(batch) => self.decoding = Some(Decoding::new(*batch)),
@@ -324,7 +272,7 @@ impl Worker {
     fn follow(&mut self, command: Command) {
         match command {
             Command::Watch(target) => {
-                let listener = || listener_name(&self.bootstrap, &target);
+                let listener = || self.bootstrap.listener_of(&target);
                 self.assembly.watch(target.clone(), listener);
             }
             Command::Release(target) => self.assembly.release(&target),
@@ -429,26 +377,6 @@ fn reconcile(wanted: &Wanted, store: &mut Store, session: &mut Session) {
     }
 }
 
-/// The listener of a target: of `host:port`, or of what stands in `xds:///host:port` (gRFC A27), by the bootstrap's template.
-fn listener_name(bootstrap: &Bootstrap, target: &str) -> Result<Arc<str>, Arc<str>> {
-    let service = match target.strip_prefix("xds:") {
-        None => target,
-        Some(rest) => match rest.strip_prefix("//").map(|rest| rest.split_once('/')) {
-            None => rest,
-            Some(Some(("", service))) => service,
-            Some(_) => {
-                let reason =
-                    format!("target `{target}` names an authority, which is not supported: write `xds:///name`");
-                return Err(reason.into());
-            }
-        },
-    };
-    if service.is_empty() {
-        return Err(format!("target `{target}` names nothing: write `host:port` or `xds:///name`").into());
-    }
-    Ok(bootstrap.client_listener_name(service).into())
-}
-
 /// An error and its causes.
 fn in_one_line(error: &dyn StdError) -> String {
     let mut line = error.to_string();
@@ -476,9 +404,9 @@ impl Decoding {
     }
 }
 
-// === impl Link ===
+// === impl StreamState ===
 
-impl Link {
+impl StreamState {
     /// Waits for ever where there is nothing to wait for. Cancel safe.
     async fn next(&mut self, listen: bool) -> News {
         match self {
@@ -518,19 +446,11 @@ mod tests {
         garbage: String,
     }
 
-    fn bootstrap(template: Option<&str>) -> Bootstrap {
-        let builder = Bootstrap::builder().server("plane:80", ChannelCredentials::Insecure);
-        let builder = match template {
-            Some(template) => builder.client_listener_template(template),
-            None => builder,
-        };
-        builder.build().expect("a valid bootstrap")
-    }
-
     /// What slices are for cannot be seen by a test, which has no other thread to be held up; that there are some can.
     #[test]
     fn large_response_is_decoded_in_slices_and_published_as_one() {
-        let bootstrap = bootstrap(None);
+        let bootstrap = Bootstrap::builder().server("plane:80", ChannelCredentials::Insecure);
+        let bootstrap = bootstrap.build().expect("a valid bootstrap");
         let shared = Arc::new(Shared::new(&bootstrap));
         let (commands, orders) = mpsc::unbounded_channel();
         let session = Session::new(session::Config::default(), Node::default(), 1);
@@ -570,25 +490,5 @@ mod tests {
         assert!(worker.assemble());
         assert_eq!(shared.snapshots.borrow().targets.len(), 1000);
         assert_eq!(shared.snapshots.borrow().generation, 1);
-    }
-
-    #[test]
-    fn target_becomes_a_listener_name_by_the_template() {
-        let plain = bootstrap(None);
-        for target in ["echo.shop:7070", "xds:///echo.shop:7070", "xds:echo.shop:7070"] {
-            assert_eq!(listener_name(&plain, target), Ok("echo.shop:7070".into()), "{target}");
-        }
-        let federated = bootstrap(Some("xdstp://a/envoy.config.listener.v3.Listener/%s"));
-        let expected = "xdstp://a/envoy.config.listener.v3.Listener/a%20b";
-        assert_eq!(listener_name(&federated, "xds:///a b"), Ok(expected.into()));
-    }
-
-    #[test]
-    fn target_that_cannot_be_named_says_what_to_write() {
-        let plain = bootstrap(None);
-        for target in ["", "xds:", "xds:///", "xds://authority/echo", "xds://authority"] {
-            let reason = listener_name(&plain, target).expect_err(target);
-            assert!(reason.contains("xds:///name"), "{reason}");
-        }
     }
 }

@@ -1,8 +1,11 @@
-//! go-control-plane steers: weights shifted and endpoints changed under load, killed and restarted in between.
+//! go-control-plane steers, in state of the world and in delta: weights shifted and endpoints changed under load, killed and
+//! restarted in between.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 #![allow(clippy::print_stdout, reason = "the figures are what is asked for")]
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -10,7 +13,7 @@ use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service
 use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryRequest, DiscoveryResponse};
 use envoy_types::pb::google::rpc::Status;
 use http_body_util::BodyExt as _;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -20,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use mesh_core::source::ConfigSource as _;
+use mesh_core::source::{ConfigSource as _, ResourceStatus};
 use mesh_http::{Client, Mesh};
 use mesh_tests::pair::{Pair, assert_by_chance};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
@@ -118,6 +121,15 @@ async fn c_core_follows_ten_shifts_and_a_restart_without_a_failed_call() {
 
 #[tokio::test]
 async fn our_clients_follow_ten_shifts_and_a_restart_without_a_failed_call() {
+    follow_ten_shifts_and_a_restart(&[]).await;
+}
+
+#[tokio::test]
+async fn our_clients_follow_ten_shifts_and_a_restart_in_delta_without_a_failed_call() {
+    follow_ten_shifts_and_a_restart(&["mesh.delta"]).await;
+}
+
+async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
     let (Some(program), Some(core)) = (GoControlPlane::find(), GrpcCore::find()) else { return };
     let mut servers = core.servers(&["g1", "g2", "g3"]).await;
     let mut web = [Web::start("w1").await, Web::start("w2").await, Web::start("w3").await];
@@ -135,7 +147,8 @@ async fn our_clients_follow_ten_shifts_and_a_restart_without_a_failed_call() {
     let first =
         Snapshot::new(NODE, 0).target(TARGET, &[("g-v1", 1, &grpc[..1])]).target(WEB, &[("w-v1", 1, &http[..1])]);
     control_plane.set(&first).await;
-    let ours = pair(control_plane.addr()).await;
+    let client = xds_client(control_plane.addr(), features);
+    let ours = pair(&client).await;
 
     let (lines, tally) = ours
         .under_load(async || {
@@ -148,8 +161,9 @@ async fn our_clients_follow_ten_shifts_and_a_restart_without_a_failed_call() {
                     control_plane = killed.restart().await;
                 }
                 let weight = version * 9;
+                let before = shifting(&client);
                 control_plane.set(&shift(version, weight)).await;
-                control_plane.accepted(version).await;
+                shifted(&client, before).await;
                 let shares = ours.sample().await;
                 for tally in &shares {
                     assert_by_chance(tally, "1", f64::from(100 - weight) / 100.0);
@@ -160,6 +174,8 @@ async fn our_clients_follow_ten_shifts_and_a_restart_without_a_failed_call() {
             servers.drain("g3", 0.0).await;
             web[2].stop().await;
             ours.sample().await;
+            let report = control_plane.report().await;
+            assert!(report.rejected.is_empty(), "{report:?}");
             lines
         })
         .await;
@@ -181,7 +197,7 @@ async fn cluster_dropped_together_with_its_last_route_loses_no_call() {
     };
     let mut control_plane = program.start().await;
     control_plane.set(&only(0)).await;
-    let ours = pair(control_plane.addr()).await;
+    let ours = pair(&xds_client(control_plane.addr(), &[])).await;
 
     let ((), tally) = ours
         .under_load(async || {
@@ -208,7 +224,7 @@ async fn refused_version_that_is_offered_again_at_once_is_refused_ever_more_seld
     let to = |version: u32| Snapshot::new(NODE, version).target(WEB, &[("w", 1, &[web.addr])]);
     let mut control_plane = program.start().await;
     control_plane.set(&to(1)).await;
-    let client = xds_client(control_plane.addr());
+    let client = xds_client(control_plane.addr(), &[]);
     let mesh = Mesh::builder().source(client.clone()).build().unwrap();
     let http = Client::builder(WEB).mesh(&mesh).build().unwrap();
     http.ready().await.unwrap();
@@ -227,7 +243,7 @@ async fn refused_version_that_is_offered_again_at_once_is_refused_ever_more_seld
     assert_eq!(get(&http).await.unwrap(), "w1");
     control_plane.set(&to(3)).await;
     let mended = async {
-        let is_mended = |status: &mesh_core::source::ResourceStatus| status.version.as_deref() == Some("3");
+        let is_mended = |status: &ResourceStatus| status.version.as_deref() == Some("3");
         while !client.status().resources.iter().all(is_mended) {
             sleep(Duration::from_millis(5)).await;
         }
@@ -284,14 +300,48 @@ async fn get(client: &Client) -> Result<String, Error> {
 }
 
 /// Both clients, and their configuration there.
-async fn pair(control_plane: SocketAddr) -> Pair {
-    let mesh = Mesh::builder().source(xds_client(control_plane)).build().unwrap();
+async fn pair(source: &XdsClient) -> Pair {
+    let mesh = Mesh::builder().source(source.clone()).build().unwrap();
     Pair::of(&mesh, WEB, TARGET).await
 }
 
-fn xds_client(control_plane: SocketAddr) -> XdsClient {
-    let bootstrap = Bootstrap::from_json(bootstrap(control_plane, NODE)).unwrap();
+fn xds_client(control_plane: SocketAddr, features: &[&str]) -> XdsClient {
+    let mut document: Value = serde_json::from_str(&bootstrap(control_plane, NODE)).unwrap();
+    let known = document["xds_servers"][0]["server_features"].as_array_mut().unwrap();
+    known.extend(features.iter().map(|feature| json!(feature)));
+    let bootstrap = Bootstrap::from_json(document.to_string()).unwrap();
     XdsClient::builder(bootstrap).build().unwrap()
+}
+
+/// The versions in use of what every shift changes: routes, and the endpoints of the second versions.
+///
+/// In delta the control plane does not say which of its snapshots a client has; each resource has a version of its own.
+fn shifting(client: &XdsClient) -> BTreeMap<Arc<str>, Option<Arc<str>>> {
+    let status = client.status();
+    let shifts = |one: &&ResourceStatus| match one.kind {
+        "RouteConfiguration" => true,
+        "ClusterLoadAssignment" => one.name.ends_with("-v2"),
+        _ => false,
+    };
+    status.resources.iter().filter(shifts).map(|one| (one.name.clone(), one.version.clone())).collect()
+}
+
+/// Waits until all that a shift changes is in use in another version than it was.
+async fn shifted(client: &XdsClient, before: BTreeMap<Arc<str>, Option<Arc<str>>>) {
+    let is_new = |(name, version): (&Arc<str>, &Option<Arc<str>>)| {
+        version.is_some() && before.get(name).is_none_or(|before| before != version)
+    };
+    let shifting_on = async {
+        loop {
+            let now = shifting(client);
+            if now.len() == 4 && now.iter().all(is_new) {
+                return;
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let outcome = timeout(PATIENCE, shifting_on).await;
+    assert!(outcome.is_ok(), "the shift is not in use: {:#?}", client.status());
 }
 
 fn snapshot(version: u32) -> Snapshot {

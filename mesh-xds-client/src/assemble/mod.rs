@@ -74,16 +74,16 @@ struct Target {
     /// The name of its listener, or why it has none.
     listener: Result<Arc<str>, Arc<str>>,
     /// The routes that serve.
-    serving: Option<Plan>,
+    serving: Option<Candidate>,
     /// The routes that will serve once they are warm.
-    warming: Option<Plan>,
+    warming: Option<Candidate>,
     /// What is published. None until there is anything to say.
     state: Option<TargetState>,
 }
 
 /// A listener whose routes are known.
 #[derive(Debug)]
-struct Plan {
+struct Candidate {
     source: Arc<ListenerResource>,
     listener: Arc<Listener>,
     clusters: Vec<Arc<str>>,
@@ -171,7 +171,7 @@ impl Assembly {
     /// The clusters of all routes that serve.
     fn clusters(&self, store: &Store) -> BTreeMap<Arc<str>, ClusterEntry> {
         let serving = self.targets.values().filter_map(|target| target.serving.as_ref());
-        let names: BTreeSet<_> = serving.flat_map(|plan| &plan.clusters).collect();
+        let names: BTreeSet<_> = serving.flat_map(|candidate| &candidate.clusters).collect();
         names.into_iter().filter_map(|name| Some((name.clone(), self.entry(store, name)?))).collect()
     }
 
@@ -289,18 +289,18 @@ impl Target {
 
     /// Follows these routes, as soon as they are warm.
     fn follow(&mut self, store: &Store, source: &Arc<ListenerResource>, routes: &Arc<RouteConfig>) {
-        let is_this = |plan: &Plan| plan.is_of(source, routes);
+        let is_this = |candidate: &Candidate| candidate.is_of(source, routes);
         if self.serving.as_ref().is_some_and(is_this) {
             self.warming = None;
             return;
         }
-        let plan = self.warming.take().filter(is_this).unwrap_or_else(|| Plan::new(source, routes));
-        if !plan.clusters.iter().all(|cluster| is_warm(store, cluster)) {
-            self.warming = Some(plan);
+        let candidate = self.warming.take().filter(is_this).unwrap_or_else(|| Candidate::new(source, routes));
+        if !candidate.clusters.iter().all(|cluster| is_warm(store, cluster)) {
+            self.warming = Some(candidate);
             return;
         }
-        self.state = Some(TargetState::Ready(plan.listener.clone()));
-        self.serving = Some(plan);
+        self.state = Some(TargetState::Ready(candidate.listener.clone()));
+        self.serving = Some(candidate);
     }
 
     fn fail(&mut self, store: &Store, kind: ResourceKind, name: &str, node_id: &str) {
@@ -318,7 +318,7 @@ impl Target {
         {
             wanted.add(ResourceKind::RouteConfiguration, routes);
         }
-        for cluster in self.serving.iter().chain(&self.warming).flat_map(|plan| &plan.clusters) {
+        for cluster in self.serving.iter().chain(&self.warming).flat_map(|candidate| &candidate.clusters) {
             wanted.add(ResourceKind::Cluster, cluster);
         }
     }
@@ -351,9 +351,9 @@ fn is_warm(store: &Store, cluster: &str) -> bool {
     }
 }
 
-// === impl Plan ===
+// === impl Candidate ===
 
-impl Plan {
+impl Candidate {
     fn new(source: &Arc<ListenerResource>, routes: &Arc<RouteConfig>) -> Self {
         let mut listener = Listener::new(source.name.clone(), routes.clone());
         listener.filters.clone_from(&source.filters);

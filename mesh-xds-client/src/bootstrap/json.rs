@@ -1,4 +1,4 @@
-//! From a JSON document to a [`Builder`], with the path of whatever is wrong.
+//! From a JSON document to a [`BootstrapBuilder`], with the path of whatever is wrong.
 //!
 //! Read by hand rather than derived: gRPC ignores what it does not know at every level, picks the first credentials that it
 //! supports, and an operator needs the path and the value of a mistake, which serde does not give.
@@ -11,15 +11,15 @@ use mesh_core::config::{ConfigError, Locality};
 use serde_json::{Map, Value};
 
 use super::{
-    Builder, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node, REFRESH_INTERVAL,
+    BootstrapBuilder, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node, REFRESH_INTERVAL,
     ServerFeature,
 };
 
 type Result<T> = std::result::Result<T, ConfigError>;
 
-pub(super) fn read(document: &Value) -> Result<Builder> {
+pub(super) fn read(document: &Value) -> Result<BootstrapBuilder> {
     let document = Object::of("", document).map_err(|error| error.within("$"))?;
-    let mut builder = Builder::default();
+    let mut builder = BootstrapBuilder::default();
     for (path, server) in document.array("xds_servers")? {
         builder = read_server(builder, server).map_err(|error| error.within(path))?;
     }
@@ -42,7 +42,7 @@ pub(super) fn read(document: &Value) -> Result<Builder> {
     Ok(builder)
 }
 
-fn read_server(builder: Builder, server: &Value) -> Result<Builder> {
+fn read_server(builder: BootstrapBuilder, server: &Value) -> Result<BootstrapBuilder> {
     let server = Object::of("", server)?;
     let uri = server.string("server_uri")?;
     let uri = uri.ok_or_else(|| ConfigError::new("server_uri", "unset", "name the control plane's address"))?;

@@ -27,6 +27,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::config::ConfigError;
@@ -54,7 +55,7 @@ pub struct Bootstrap {
 /// Collects a [`Bootstrap`]. At least one server is needed; everything else has a default.
 #[derive(Debug, Clone, Default)]
 #[must_use]
-pub struct Builder {
+pub struct BootstrapBuilder {
     servers: Vec<(String, ChannelCredentials, Vec<ServerFeature>)>,
     node: Node,
     certificate_providers: BTreeMap<String, CertificateProvider>,
@@ -97,8 +98,10 @@ pub enum ServerFeature {
     /// `mesh.delta`: is spoken to in delta (incremental xDS) rather than in state of the world. The key is this crate's own;
     /// gRPC, which has no delta, passes over it.
     ///
-    /// Delta suits large meshes: a change costs what has changed, on the wire and here. Not every server knows it; one that
-    /// does not ends each stream at once, and the status says so. From istiod take it as a sidecar only: with the node's
+    /// Delta suits large meshes: a change costs what has changed, on the wire and here. Not every server knows it. One that
+    /// does not ends each stream with `UNIMPLEMENTED`, and the status says so; nothing falls back to state of the world by
+    /// itself, since a proxy on the way may answer so too, and the choice would then depend on the moment. Who wants that
+    /// names the server once more without the feature, as the next in the list. From istiod take it as a sidecar only: with the node's
     /// metadata `GENERATOR=grpc` a listener or cluster that is asked for later replaces the earlier ones, which then are not
     /// kept current, and nobody is told.
     Delta,
@@ -191,8 +194,8 @@ const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
 
 impl Bootstrap {
     /// A bootstrap from code.
-    pub fn builder() -> Builder {
-        Builder::default()
+    pub fn builder() -> BootstrapBuilder {
+        BootstrapBuilder::default()
     }
 
     /// The bootstrap that the environment gives: the file that `GRPC_XDS_BOOTSTRAP` names, or else the JSON in
@@ -223,7 +226,7 @@ impl Bootstrap {
     /// When it is not JSON, or not a valid bootstrap.
     pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, BootstrapError> {
         let document = serde_json::from_slice(json.as_ref()).map_err(BootstrapError::Syntax)?;
-        let bootstrap = json::read(&document).and_then(Builder::build);
+        let bootstrap = json::read(&document).and_then(BootstrapBuilder::build);
         bootstrap.map_err(BootstrapError::Invalid)
     }
 
@@ -265,6 +268,27 @@ impl Bootstrap {
         fill(&self.client_listener_template, service)
     }
 
+    /// The listener of a target: of `host:port`, or of what stands in `xds:///host:port` (gRFC A27). The error says what to
+    /// write.
+    pub(crate) fn listener_of(&self, target: &str) -> Result<Arc<str>, Arc<str>> {
+        let service = match target.strip_prefix("xds:") {
+            None => target,
+            Some(rest) => match rest.strip_prefix("//").map(|rest| rest.split_once('/')) {
+                None => rest,
+                Some(Some(("", service))) => service,
+                Some(_) => {
+                    let reason =
+                        format!("target `{target}` names an authority, which is not supported: write `xds:///name`");
+                    return Err(reason.into());
+                }
+            },
+        };
+        if service.is_empty() {
+            return Err(format!("target `{target}` names nothing: write `host:port` or `xds:///name`").into());
+        }
+        Ok(self.client_listener_name(service).into())
+    }
+
     /// The listener that a server on `address` (`ip:port`) asks for, if the bootstrap says how it is called.
     pub fn server_listener_name(&self, address: &str) -> Option<String> {
         self.server_listener_template.as_deref().map(|template| fill(template, address))
@@ -279,9 +303,9 @@ fn fill(template: &str, name: &str) -> String {
     }
 }
 
-// === impl Builder ===
+// === impl BootstrapBuilder ===
 
-impl Builder {
+impl BootstrapBuilder {
     /// Adds a control plane, to be used when those before it cannot. See [`ServerUri::parse`] for what `uri` can be.
     pub fn server(self, uri: impl Into<String>, credentials: ChannelCredentials) -> Self {
         self.server_with_features(uri, credentials, [])

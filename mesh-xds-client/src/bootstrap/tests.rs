@@ -1,3 +1,5 @@
+//! What a bootstrap says, from JSON, from code and from the environment, and what is refused of it.
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -254,4 +256,26 @@ fn a_server_is_spoken_to_in_delta_where_the_bootstrap_says_so() {
     };
     assert_eq!(server("mesh.delta"), Variant::Delta);
     assert_eq!(server("xds_v3"), Variant::StateOfTheWorld);
+}
+
+#[test]
+fn target_becomes_a_listener_name_by_the_template() {
+    let builder = || Bootstrap::builder().server("plane:1", ChannelCredentials::Insecure);
+    let plain = builder().build().expect("valid");
+    for target in ["echo.shop:7070", "xds:///echo.shop:7070", "xds:echo.shop:7070"] {
+        assert_eq!(plain.listener_of(target), Ok("echo.shop:7070".into()), "{target}");
+    }
+    let template = "xdstp://a/envoy.config.listener.v3.Listener/%s";
+    let federated = builder().client_listener_template(template).build().expect("valid");
+    let expected = "xdstp://a/envoy.config.listener.v3.Listener/a%20b";
+    assert_eq!(federated.listener_of("xds:///a b"), Ok(expected.into()));
+}
+
+#[test]
+fn target_that_cannot_be_named_says_what_to_write() {
+    let plain = Bootstrap::builder().server("plane:1", ChannelCredentials::Insecure).build().expect("valid");
+    for target in ["", "xds:", "xds:///", "xds://authority/echo", "xds://authority"] {
+        let reason = plain.listener_of(target).expect_err(target);
+        assert!(reason.contains("xds:///name"), "{reason}");
+    }
 }

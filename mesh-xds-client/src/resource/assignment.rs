@@ -31,11 +31,11 @@ use super::{
 
 /// The endpoints of a cluster as one version of their resource gives them.
 #[derive(Clone, Debug)]
-pub struct Assignment {
+pub(crate) struct Assignment {
     /// The name under which they are asked for.
-    pub cluster: Arc<str>,
+    pub(crate) cluster: Arc<str>,
     /// The endpoints.
-    pub endpoints: Arc<Endpoints>,
+    pub(crate) endpoints: Arc<Endpoints>,
     /// Of each endpoint in order, or empty where one was left out and the places do not tell.
     prints: Box<[Print]>,
 }

@@ -23,21 +23,21 @@ use super::{
 /// A listener for clients (`api_listener`), which becomes a [`Listener`](mesh_core::config::Listener) once its routes are
 /// known.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ListenerResource {
+pub(crate) struct ListenerResource {
     /// The name of the target.
-    pub name: Arc<str>,
+    pub(crate) name: Arc<str>,
     /// What requests pass before they are routed on, in order; the router itself is not listed.
-    pub filters: Vec<HttpFilter>,
+    pub(crate) filters: Vec<HttpFilter>,
     /// Where its routes are.
-    pub routes: RouteSource,
+    pub(crate) routes: RouteSource,
     /// What holds for every route that does not say otherwise: `stream_idle_timeout` and
     /// `common_http_protocol_options.max_stream_duration`.
-    pub policy: RoutePolicy,
+    pub(crate) policy: RoutePolicy,
 }
 
 /// Where the routes of a listener are.
 #[derive(Clone, Debug, PartialEq)]
-pub enum RouteSource {
+pub(crate) enum RouteSource {
     /// In the listener itself.
     Inline(Arc<RouteConfig>),
     /// In the route configuration of this name, from the same control plane.

@@ -1,7 +1,7 @@
 //! Resources: from the bytes of a control plane to validated configuration, in two steps.
 //!
 //! First a resource is read far enough to know its name, then as a whole. What is refused is refused by itself, as
-//! [`Bad`], under its name, so that its neighbours in the same response still apply. What is understood but cannot be
+//! [`ResourceError`], under its name, so that its neighbours in the same response still apply. What is understood but cannot be
 //! honoured comes back as a warning with the path of the field, in protobuf's names.
 //!
 //! Both dialects are read by the same code: that of proxyless gRPC (gRFC A27 and its successors) and that of Envoy's
@@ -38,17 +38,12 @@ mod transport;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error as StdError,
-    fmt,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use envoy_types::pb::{
-    envoy::{
-        config::{cluster::v3 as cluster_pb, listener::v3 as listener_pb, route::v3 as route_pb},
-        service::discovery::v3::Resource as Wrapper,
-    },
+    envoy::config::{cluster::v3 as cluster_pb, listener::v3 as listener_pb, route::v3 as route_pb},
     google::protobuf::Any,
 };
 use mesh_core::{
@@ -57,19 +52,19 @@ use mesh_core::{
 };
 use prost::{DecodeError, Message};
 
-pub use self::{
+pub(crate) use self::{
     assignment::Assignment,
     listener::{ListenerResource, RouteSource},
 };
 use self::{
-    common::{filled, is, undecodable},
+    common::{filled, undecodable},
     notes::Notes,
 };
-use crate::ResourceKind;
+use crate::{ResourceKind, session::ResourceError};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Resource {
+pub(crate) enum Resource {
     /// The filters of a target, and its routes or their name.
     Listener(Arc<ListenerResource>),
     /// The routes of a target.
@@ -80,18 +75,9 @@ pub enum Resource {
     Endpoints(Assignment),
 }
 
-/// A resource that is refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Bad {
-    /// Its name, where that could be read.
-    pub name: Option<Arc<str>>,
-    /// Why.
-    pub error: ConfigError,
-}
-
 /// What this process can honour, so that a resource which refers to anything else is refused.
 #[derive(Clone, Debug, Default)]
-pub struct Context {
+pub(crate) struct Context {
     identities: BTreeSet<IdentityName>,
     registry: Identities,
     secrets: BTreeMap<Arc<str>, IdentityName>,
@@ -104,28 +90,12 @@ struct NameOnly {
     name: String,
 }
 
-/// Reads a resource as it stands in a response, alone or in the `Resource` that names it.
+/// Reads a resource, out of its wrapper.
 ///
 /// # Errors
 ///
 /// Refuses a type that is not a [`ResourceKind`], bytes that are not of their type, and what breaks a rule of the type.
-pub fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
-    if !is::<Wrapper>(resource) {
-        return decode_bare(resource, context);
-    }
-    let mut wrapper = Wrapper::default();
-    let outcome = wrapper.merge(resource.value.as_slice());
-    let name = (!wrapper.name.is_empty()).then(|| Arc::from(wrapper.name));
-    if let Err(error) = outcome {
-        return Err(Bad { name, error: undecodable(&error, resource.value.len()) });
-    }
-    match wrapper.resource {
-        Some(inner) => decode_bare(&inner, context).map_err(|bad| Bad { name: bad.name.or(name), error: bad.error }),
-        None => Err(Bad { name, error: ConfigError::new("resource", "", "set this field") }),
-    }
-}
-
-fn decode_bare(resource: &Any, context: &Context) -> Result<Decoded<Resource>, Bad> {
+pub(crate) fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
     let bytes = resource.value.as_slice();
     match ResourceKind::from_type_url(&resource.type_url) {
         Some(ResourceKind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
@@ -137,7 +107,7 @@ fn decode_bare(resource: &Any, context: &Context) -> Result<Decoded<Resource>, B
             .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
         None => {
             let error = ConfigError::new("type_url", &resource.type_url, "send a type that was asked for");
-            Err(Bad { name: None, error })
+            Err(refusal(None, &error))
         }
     }
 }
@@ -151,7 +121,7 @@ fn map<T>(decoded: Decoded<T>, into: impl FnOnce(Arc<T>) -> Resource) -> Decoded
 /// # Errors
 ///
 /// Refuses what the module's rules refuse, with the name if that could be read.
-pub fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, Bad> {
+pub(crate) fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, ResourceError> {
     read::<listener_pb::Listener, _>(bytes, listener::decode)
 }
 
@@ -160,7 +130,7 @@ pub fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, Bad> {
 /// # Errors
 ///
 /// As [`decode_listener`].
-pub fn decode_routes(bytes: &[u8]) -> Result<Decoded<RouteConfig>, Bad> {
+pub(crate) fn decode_routes(bytes: &[u8]) -> Result<Decoded<RouteConfig>, ResourceError> {
     read(bytes, |message: route_pb::RouteConfiguration, notes| {
         // Inside a listener a route configuration needs no name, as a resource it does.
         filled("name", message.name.clone(), "name the route configuration")?;
@@ -173,7 +143,7 @@ pub fn decode_routes(bytes: &[u8]) -> Result<Decoded<RouteConfig>, Bad> {
 /// # Errors
 ///
 /// As [`decode_listener`]; refuses identities that `context` does not know.
-pub fn decode_cluster(bytes: &[u8], context: &Context) -> Result<Decoded<Cluster>, Bad> {
+pub(crate) fn decode_cluster(bytes: &[u8], context: &Context) -> Result<Decoded<Cluster>, ResourceError> {
     read(bytes, |message: cluster_pb::Cluster, notes| cluster::decode(message, context, notes))
 }
 
@@ -183,7 +153,10 @@ pub fn decode_cluster(bytes: &[u8], context: &Context) -> Result<Decoded<Cluster
 /// # Errors
 ///
 /// As [`decode_listener`].
-pub fn decode_endpoints(bytes: Bytes, former: Option<&Assignment>) -> Result<Decoded<Assignment>, Bad> {
+pub(crate) fn decode_endpoints(
+    bytes: Bytes,
+    former: Option<&Assignment>,
+) -> Result<Decoded<Assignment>, ResourceError> {
     let sealed = assignment::Sealed::decode(bytes.clone());
     validated(sealed, &bytes, |message, notes| assignment::decode(message, former, notes))
 }
@@ -191,7 +164,7 @@ pub fn decode_endpoints(bytes: Bytes, former: Option<&Assignment>) -> Result<Dec
 fn read<M: Message + Default, T>(
     bytes: &[u8],
     validate: impl FnOnce(M, &mut Notes) -> Result<T, ConfigError>,
-) -> Result<Decoded<T>, Bad> {
+) -> Result<Decoded<T>, ResourceError> {
     validated(M::decode(bytes), bytes, validate)
 }
 
@@ -199,13 +172,21 @@ fn validated<M, T>(
     message: Result<M, DecodeError>,
     bytes: &[u8],
     validate: impl FnOnce(M, &mut Notes) -> Result<T, ConfigError>,
-) -> Result<Decoded<T>, Bad> {
+) -> Result<Decoded<T>, ResourceError> {
     let mut notes = Notes::default();
     message
         .map_err(|error| undecodable(&error, bytes.len()))
         .and_then(|message| validate(message, &mut notes))
         .map(|value| Decoded { value, warnings: notes.finish() })
-        .map_err(|error| Bad { name: name_of(bytes), error })
+        .map_err(|error| refusal(name_of(bytes).as_deref(), &error))
+}
+
+fn refusal(name: Option<&str>, error: &ConfigError) -> ResourceError {
+    ResourceError {
+        name: name.map(str::to_owned),
+        field: Some(error.field().to_owned()).filter(|field| !field.is_empty()),
+        message: format!("it is refused with value `{}`: {}", error.value(), error.remedy()),
+    }
 }
 
 /// The name of a resource, even of one that cannot be read to its end.
@@ -216,59 +197,17 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
     (!found.name.is_empty()).then(|| found.name.into())
 }
 
-// === impl Resource ===
-
-impl Resource {
-    /// Its kind.
-    pub fn kind(&self) -> ResourceKind {
-        match self {
-            Self::Listener(_) => ResourceKind::Listener,
-            Self::RouteConfiguration(_) => ResourceKind::RouteConfiguration,
-            Self::Cluster(_) => ResourceKind::Cluster,
-            Self::Endpoints(_) => ResourceKind::ClusterLoadAssignment,
-        }
-    }
-
-    /// Its name, under which it is asked for.
-    pub fn name(&self) -> &Arc<str> {
-        match self {
-            Self::Listener(listener) => &listener.name,
-            Self::RouteConfiguration(routes) => routes.name(),
-            Self::Cluster(cluster) => cluster.name(),
-            Self::Endpoints(assignment) => &assignment.cluster,
-        }
-    }
-}
-
-// === impl Bad ===
-
-impl fmt::Display for Bad {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
-            Some(name) => write!(f, "resource `{name}` is refused"),
-            None => f.write_str("a resource without a readable name is refused"),
-        }
-    }
-}
-
-impl StdError for Bad {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        Some(&self.error)
-    }
-}
-
 // === impl Context ===
 
 impl Context {
     /// A process without identities.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    /// Also honours certificate provider instances and SDS secrets of this name, with the identity of this name: both its
-    /// certificate and its roots.
-    #[must_use]
-    pub fn with_identity(mut self, name: impl Into<IdentityName>) -> Self {
+    /// As [`with_registry`](Self::with_registry) with this identity.
+    #[cfg(test)]
+    fn with_identity(mut self, name: impl Into<IdentityName>) -> Self {
         self.identities.insert(name.into());
         self
     }
@@ -276,17 +215,17 @@ impl Context {
     /// Also honours the SDS secret `secret` with the identity `name`. Istio calls the roots of the identity `default`
     /// `ROOTCA`.
     #[must_use]
-    pub fn with_secret(mut self, secret: impl Into<Arc<str>>, name: impl Into<IdentityName>) -> Self {
+    pub(crate) fn with_secret(mut self, secret: impl Into<Arc<str>>, name: impl Into<IdentityName>) -> Self {
         let name = name.into();
         self.identities.insert(name.clone());
         self.secrets.insert(secret.into(), name);
         self
     }
 
-    /// Also honours every identity that is in `registry` when a resource is decoded, as [`with_identity`](Self::with_identity)
-    /// does.
+    /// Also honours certificate provider instances and SDS secrets that go by the name of an identity which is in `registry`
+    /// when a resource is decoded: both its certificate and its roots.
     #[must_use]
-    pub fn with_registry(mut self, registry: Identities) -> Self {
+    pub(crate) fn with_registry(mut self, registry: Identities) -> Self {
         self.registry = registry;
         self
     }

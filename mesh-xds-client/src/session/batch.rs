@@ -9,10 +9,10 @@ use envoy_types::pb::google::protobuf::{self as wire, Any};
 use prost::{Message, Name};
 use tokio::time::Instant;
 
-use super::refusals::Fingerprint;
 use super::wire::Response;
 use super::{FOREVER, ResourceError};
 use crate::ResourceKind;
+use crate::fingerprint::Fingerprint;
 
 /// The resources of one response, to be decoded and answered.
 #[derive(Debug)]

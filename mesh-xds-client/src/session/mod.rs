@@ -57,6 +57,7 @@ use envoy_types::pb::google::rpc;
 use tokio::time::Instant;
 
 use crate::ResourceKind;
+use crate::fingerprint::Fingerprint;
 
 mod backoff;
 mod batch;
@@ -77,7 +78,7 @@ pub use self::wire::{Request, Response, Variant};
 
 use self::backoff::Backoff;
 use self::batch::Gone;
-use self::refusals::{Fingerprint, Refusals};
+use self::refusals::Refusals;
 use self::subscriptions::Subscriptions;
 
 /// How a [`Session`] speaks, and how patient it is.

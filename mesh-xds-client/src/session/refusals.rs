@@ -11,12 +11,10 @@
 //! once, and a later response settles the earlier one with its own answer, as it does in Envoy and in gRPC. In delta, where
 //! every response is answered by itself, what is accepted leaves the refusal of something else waiting.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-
-use envoy_types::pb::google::protobuf::Any;
 use tokio::time::Instant;
 
 use super::{Reply, backoff::Backoff};
+use crate::fingerprint::Fingerprint;
 
 /// The refusals of one kind on the current stream, since a response was last accepted whole.
 #[derive(Debug)]
@@ -35,10 +33,6 @@ enum State {
     /// The last response was refused, and the server is to be told at `until`.
     Held { refused: Option<Fingerprint>, until: Instant, reply: Reply },
 }
-
-/// Stands for the bytes of all resources of a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Fingerprint(u64);
 
 // === impl Refusals ===
 
@@ -93,18 +87,5 @@ impl Refusals {
                 None
             }
         }
-    }
-}
-
-// === impl Fingerprint ===
-
-impl Fingerprint {
-    pub(super) fn of<'a>(resources: impl IntoIterator<Item = &'a Any>) -> Self {
-        let mut hasher = DefaultHasher::new();
-        for resource in resources {
-            resource.type_url.hash(&mut hasher);
-            resource.value.hash(&mut hasher);
-        }
-        Self(hasher.finish())
     }
 }

@@ -102,6 +102,8 @@ use crate::session::Response;
 
 mod delta;
 mod drip;
+#[doc(hidden)]
+pub mod measured;
 mod record;
 pub mod resource;
 mod serve;

@@ -13,7 +13,7 @@ macro_rules! variants {
             #[allow(clippy::duplicate_mod, reason = "the same claims of another client")]
             #[path = "in_either"]
             mod $variant {
-                use mesh_xds_client::Builder;
+                use mesh_xds_client::XdsClientBuilder;
                 use mesh_xds_client::bootstrap::ServerFeature;
                 use mesh_xds_client::testkit::ControlPlane;
 
@@ -24,7 +24,7 @@ macro_rules! variants {
                 mod updates;
 
                 /// A client of `plane`, to be built.
-                fn builder(plane: &ControlPlane, features: impl IntoIterator<Item = ServerFeature>) -> Builder {
+                fn builder(plane: &ControlPlane, features: impl IntoIterator<Item = ServerFeature>) -> XdsClientBuilder {
                     let of_variant: [ServerFeature; _] = $features;
                     support::builder(plane, features.into_iter().chain(of_variant))
                 }

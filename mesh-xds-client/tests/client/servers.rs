@@ -13,7 +13,7 @@ use mesh_xds_client::bootstrap::{
     Bootstrap, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node,
 };
 use mesh_xds_client::testkit::{ControlPlane, Event};
-use mesh_xds_client::{Builder, XdsClient};
+use mesh_xds_client::{XdsClient, XdsClientBuilder};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -24,7 +24,7 @@ use crate::support::{Pipes, offer, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn client_of(uri: &str, credentials: ChannelCredentials) -> Builder {
+fn client_of(uri: &str, credentials: ChannelCredentials) -> XdsClientBuilder {
     let bootstrap = Bootstrap::builder().server(uri, credentials).node(Node::new("test-node")).build();
     XdsClient::builder(bootstrap.expect("a valid bootstrap"))
 }
@@ -100,7 +100,7 @@ impl Connect for Planes {
 }
 
 /// Two control planes under the same names, and the pipes to the first.
-fn two(first: &ControlPlane, second: &ControlPlane) -> (Pipes, Builder) {
+fn two(first: &ControlPlane, second: &ControlPlane) -> (Pipes, XdsClientBuilder) {
     let bootstrap = Bootstrap::builder()
         .server("10.0.0.1:1", ChannelCredentials::Insecure)
         .server("10.0.0.1:2", ChannelCredentials::Insecure)

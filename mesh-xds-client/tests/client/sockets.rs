@@ -7,14 +7,14 @@ use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment, RouteConfigu
 use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use mesh_xds_client::testkit::resource::{cluster, endpoints, route_config};
 use mesh_xds_client::testkit::{ControlPlane, Request};
-use mesh_xds_client::{Builder, XdsClient};
+use mesh_xds_client::{XdsClient, XdsClientBuilder};
 use tokio::time::timeout;
 
 use crate::support::{address, offer, reached, routed, run, set};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn client_of(server: &str, features: &[ServerFeature]) -> Builder {
+fn client_of(server: &str, features: &[ServerFeature]) -> XdsClientBuilder {
     let bootstrap = Bootstrap::builder()
         .server_with_features(server, ChannelCredentials::Insecure, features.iter().copied())
         .node(Node::new("socket-node"))

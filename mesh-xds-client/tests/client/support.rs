@@ -13,7 +13,7 @@ use mesh_http::connect::{Connect, Connecting, Stream};
 use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
-use mesh_xds_client::{Builder, ResourceKind, XdsClient};
+use mesh_xds_client::{ResourceKind, XdsClient, XdsClientBuilder};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -65,7 +65,7 @@ impl Connect for Pipes {
 }
 
 /// A client of `plane`, to be built.
-pub(crate) fn builder(plane: &ControlPlane, features: impl IntoIterator<Item = ServerFeature>) -> Builder {
+pub(crate) fn builder(plane: &ControlPlane, features: impl IntoIterator<Item = ServerFeature>) -> XdsClientBuilder {
     let bootstrap = Bootstrap::builder()
         .server_with_features("10.0.0.1:15010", ChannelCredentials::Insecure, features)
         .node(Node::new("test-node"))
@@ -74,7 +74,7 @@ pub(crate) fn builder(plane: &ControlPlane, features: impl IntoIterator<Item = S
     XdsClient::builder(bootstrap).connector(Pipes::to(plane)).seed(7)
 }
 
-pub(crate) fn run(builder: Builder) -> Running {
+pub(crate) fn run(builder: XdsClientBuilder) -> Running {
     let client = builder.build().expect("a valid client");
     let work = tokio::spawn(client.work());
     Running { snapshots: client.snapshots(), client, work }

@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use mesh_core::config::Address;
 use mesh_http::{Mesh, MeshBuilder, connect::Connect, connect::Connecting};
 use mesh_xds_client::{
-    Builder, XdsClient,
+    XdsClient, XdsClientBuilder,
     bootstrap::{Bootstrap, ChannelCredentials, Node},
     testkit::ControlPlane,
 };
@@ -95,7 +95,7 @@ impl World {
     }
 
     /// A client of the control plane, to be built. The seed decides its reconnects, of which there are several a second.
-    pub fn source(&self, seed: u64) -> Builder {
+    pub fn source(&self, seed: u64) -> XdsClientBuilder {
         let bootstrap = Bootstrap::builder()
             .server(PLANE.to_string(), ChannelCredentials::Insecure)
             .node(Node::new("simulated"))

@@ -354,11 +354,11 @@ fn plaintext_has_to_be_named_where_endpoints_have_transports_of_their_own() {
     for message in [by_endpoint(&[unknown()], None), by_endpoint(&[any(&samples::tls_context()), raw()], None)] {
         let context = Context::new();
         let refused = decode_message(&message, &context).expect_err("plaintext would be a fall-back");
-        assert!(refused.error.field().starts_with("transport_socket_matches"), "{}", refused.error);
+        assert!(refused.blamed().starts_with("transport_socket_matches"), "{}", refused);
     }
     let matcher = Wire { transport_socket_matcher: Some(Default::default()), ..by_endpoint(&[], Some(raw())) };
     let refused = decode_message(&matcher, &samples::context()).expect_err("it may ask for TLS");
-    assert_eq!(refused.error.field(), "transport_socket_matcher");
+    assert_eq!(refused.blamed(), "transport_socket_matcher");
 }
 
 #[test]
@@ -419,10 +419,10 @@ fn lb_policy_is_read_with_its_choices() {
     assert_eq!(decoded(&message).value.policy.load_balancing, Some(LoadBalancing::LeastRequest { choices: 5 }));
     message.lb_config = choices(1);
     let bad = decode_message(&message, &samples::context()).expect_err("one is no choice");
-    assert_eq!(bad.error.field(), "least_request_lb_config.choice_count");
+    assert_eq!(bad.blamed(), "least_request_lb_config.choice_count");
     for (wire, field) in [(LbPolicy::LoadBalancingPolicyConfig as i32, "lb_policy"), (99, "lb_policy")] {
         message.lb_policy = wire;
-        assert_eq!(decode_message(&message, &samples::context()).expect_err("bad").error.field(), field);
+        assert_eq!(decode_message(&message, &samples::context()).expect_err("bad").blamed(), field);
     }
 }
 
@@ -450,8 +450,7 @@ fn wrr_locality_weighs_localities() {
 
 #[test]
 fn policy_lists_are_refused_when_nothing_is_known_or_they_nest_too_deep() {
-    let refused =
-        |message: Wire| decode_message(&message, &samples::context()).expect_err("bad").error.field().to_owned();
+    let refused = |message: Wire| decode_message(&message, &samples::context()).expect_err("bad").blamed().to_owned();
     assert_eq!(refused(balanced_by(Vec::new())), "load_balancing_policy.policies");
     assert_eq!(refused(balanced_by(vec![unknown()])), "load_balancing_policy.policies");
     let one_choice = any(&LeastRequest { choice_count: wrap(1), ..Default::default() });
@@ -536,12 +535,12 @@ fn http_options_are_refused_for_each_field_that_breaks_a_rule() {
     ];
     for (path, spoil) in cases {
         let bad = decode_message(&with_options(spoil), &samples::context()).expect_err(path);
-        assert_eq!(bad.error.field(), format!("typed_extension_protocol_options[{HTTP_OPTIONS}].{path}"));
+        assert_eq!(bad.blamed(), format!("typed_extension_protocol_options[{HTTP_OPTIONS}].{path}"));
     }
     let mut message = samples::cluster();
     message.typed_extension_protocol_options.insert(HTTP_OPTIONS.to_owned(), unknown());
     let bad = decode_message(&message, &samples::context()).expect_err("wrong type");
-    assert_eq!(bad.error.field(), format!("typed_extension_protocol_options[{HTTP_OPTIONS}].type_url"));
+    assert_eq!(bad.blamed(), format!("typed_extension_protocol_options[{HTTP_OPTIONS}].type_url"));
 }
 
 #[test]

@@ -234,7 +234,8 @@ fn health_pipes_and_further_addresses_are_kept() {
 #[test]
 fn endpoint_resource_is_named_by_its_cluster() {
     let decoded = decode(&any(&samples::endpoints()), &Context::new()).expect("good");
-    assert_eq!(&**decoded.value.name(), "service");
+    let Resource::Endpoints(assignment) = &decoded.value else { panic!("endpoints") };
+    assert_eq!(&*assignment.cluster, "service");
 }
 
 #[test]
@@ -274,7 +275,7 @@ fn an_endpoint_that_is_no_protobuf_is_refused_by_its_place() {
     // A group of one endpoint, whose bytes end in the middle of a field.
     let bytes = [0x0a, 1, b'a', 0x12, 6, 0x0a, 0, 0x12, 2, 0x0a, 9];
     let bad = decode_endpoints(bytes.to_vec().into(), None).expect_err("cut off");
-    assert_eq!((bad.name.as_deref(), bad.error.field()), (Some("a"), "endpoints[0].lb_endpoints[0].value"));
+    assert_eq!((bad.name.as_deref(), bad.blamed()), (Some("a"), "endpoints[0].lb_endpoints[0].value"));
 }
 
 proptest! {

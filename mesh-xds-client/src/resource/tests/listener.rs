@@ -32,7 +32,7 @@ fn assert_manager_refused(cases: &[Case<HttpConnectionManager>]) {
         let mut message = samples::connection_manager();
         spoil(&mut message);
         let bad = decode_message(&listener_of(&message), &Context::new()).expect_err(path);
-        assert_eq!(bad.error.field(), format!("{HCM}.{path}"), "{}", bad.error);
+        assert_eq!(bad.blamed(), format!("{HCM}.{path}"), "{}", bad);
     }
 }
 
@@ -160,7 +160,7 @@ fn inline_routes_need_no_name() {
 
 fn with_faults(
     change: impl FnOnce(&mut envoy_types::pb::envoy::extensions::filters::http::fault::v3::HttpFault),
-) -> Result<Decoded<ListenerResource>, Bad> {
+) -> Result<Decoded<ListenerResource>, ResourceError> {
     let mut faults = samples::faults(100);
     change(&mut faults);
     let mut message = samples::connection_manager();
@@ -171,7 +171,8 @@ fn with_faults(
 #[test]
 fn faults_are_refused_for_each_field_that_breaks_a_rule() {
     let at = |field: &str| format!("{HCM}.http_filters[0].typed_config.{field}");
-    let refused = |outcome: Result<Decoded<ListenerResource>, Bad>| outcome.expect_err("bad").error.field().to_owned();
+    let refused =
+        |outcome: Result<Decoded<ListenerResource>, ResourceError>| outcome.expect_err("bad").blamed().to_owned();
     assert_eq!(refused(with_faults(|m| m.delay = Some(FaultDelay::default()))), at("delay.fixed_delay"));
     let status = |code| {
         move |m: &mut envoy_types::pb::envoy::extensions::filters::http::fault::v3::HttpFault| {

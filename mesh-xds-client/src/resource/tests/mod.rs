@@ -15,8 +15,18 @@ use super::*;
 /// The path of a field, and what is done to it.
 type Case<M> = (&'static str, fn(&mut M));
 
+impl ResourceError {
+    /// The path of the field to blame, empty where it is the whole resource.
+    fn blamed(&self) -> &str {
+        self.field.as_deref().unwrap_or_default()
+    }
+}
+
 /// Reads a message as a resource of its kind.
-fn decode_message<M: Message + prost::Name>(message: &M, context: &Context) -> Result<Decoded<Resource>, Bad> {
+fn decode_message<M: Message + prost::Name>(
+    message: &M,
+    context: &Context,
+) -> Result<Decoded<Resource>, ResourceError> {
     decode(&samples::any(message), context)
 }
 
@@ -28,7 +38,7 @@ fn assert_refused<M: Message + prost::Name + Clone>(good: M, context: &Context, 
         let mut message = good.clone();
         spoil(&mut message);
         match decode_message(&message, context) {
-            Err(bad) => assert_eq!(bad.error.field(), *path, "{}", bad.error),
+            Err(bad) => assert_eq!(bad.blamed(), *path, "{}", bad),
             Ok(_) => panic!("{path} was accepted"),
         }
     }
@@ -44,7 +54,7 @@ fn assert_warned<M: Message + prost::Name + Clone>(good: M, context: &Context, c
         change(&mut message);
         match decode_message(&message, context) {
             Ok(decoded) => assert!(fields(&decoded.warnings).contains(path), "{path}: {:?}", decoded.warnings),
-            Err(bad) => panic!("{path} was refused: {}", bad.error),
+            Err(bad) => panic!("{path} was refused: {}", bad),
         }
     }
 }
@@ -59,7 +69,6 @@ fn samples_are_good_and_honoured_whole() {
     for sample in samples::all() {
         let decoded = decode(&sample, &context).expect("good");
         assert_eq!(fields(&decoded.warnings), Vec::<&str>::new(), "{}", sample.type_url);
-        assert_eq!(Some(decoded.value.kind()), ResourceKind::from_type_url(&sample.type_url));
     }
 }
 
@@ -78,8 +87,7 @@ fn a_bad_resource_is_refused_under_its_name() {
     routes.virtual_hosts[0].domains.clear();
     let bad = decode_message(&routes, &Context::new()).expect_err("no domains");
     assert_eq!(bad.name.as_deref(), Some("routes"));
-    assert_eq!(bad.to_string(), "resource `routes` is refused");
-    assert!(bad.source().expect("the reason").to_string().contains("virtual_hosts[0].domains"));
+    assert!(bad.to_string().starts_with(r#"resource "routes": virtual_hosts[0].domains: "#), "{bad}");
 }
 
 #[test]
@@ -88,27 +96,11 @@ fn the_name_is_known_though_the_rest_is_cut_off() {
     let mut cut = whole.clone();
     cut.value.truncate(cut.value.len() - 1);
     let bad = decode(&cut, &samples::context()).expect_err("cut off");
-    assert_eq!((bad.name.as_deref(), bad.error.field()), (Some("cluster"), "value"));
-}
-
-#[test]
-fn the_wrapper_names_what_has_no_name_of_its_own() {
-    let context = samples::context();
-    let wrapped =
-        |inner: Option<Any>| samples::any(&Wrapper { name: "outer".to_owned(), resource: inner, ..Wrapper::default() });
-    let good = decode(&wrapped(Some(samples::any(&samples::cluster()))), &context).expect("unwrapped");
-    assert_eq!(&**good.value.name(), "cluster");
-
-    let mut nameless = samples::cluster();
-    nameless.name.clear();
-    let bad = decode(&wrapped(Some(samples::any(&nameless))), &context).expect_err("no name");
-    assert_eq!(bad.name.as_deref(), Some("outer"));
-    let bad = decode(&wrapped(None), &context).expect_err("nothing inside");
-    assert_eq!((bad.name.as_deref(), bad.error.field()), (Some("outer"), "resource"));
+    assert_eq!((bad.name.as_deref(), bad.blamed()), (Some("cluster"), "value"));
 }
 
 #[test]
 fn a_type_that_nobody_asked_for_is_refused() {
     let any = Any { type_url: "type.googleapis.com/google.protobuf.Duration".to_owned(), value: Vec::new() };
-    assert_eq!(decode(&any, &Context::new()).expect_err("unknown").error.field(), "type_url");
+    assert_eq!(decode(&any, &Context::new()).expect_err("unknown").blamed(), "type_url");
 }

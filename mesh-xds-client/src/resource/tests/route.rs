@@ -295,10 +295,10 @@ fn unknown_override_is_refused_unless_optional() {
         decode_routes(&message.encode_to_vec())
     };
     for config in [unknown(), wrapped(Some(unknown()), false, false)] {
-        assert_eq!(decode_with(config).expect_err("unknown").error.field(), format!("{path}.type_url"));
+        assert_eq!(decode_with(config).expect_err("unknown").blamed(), format!("{path}.type_url"));
     }
     let empty = decode_with(wrapped(None, false, false)).expect_err("nothing to apply");
-    assert_eq!(empty.error.field(), format!("{path}.config"));
+    assert_eq!(empty.blamed(), format!("{path}.config"));
     let optional = decode_with(wrapped(Some(unknown()), true, false)).expect("optional");
     assert_eq!(fields(&optional.warnings), [format!("{path}.type_url")]);
 }

@@ -1,0 +1,29 @@
+//! Stands for the bytes of resources, which are not kept: they would cost as much again as what was made of them.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use envoy_types::pb::google::protobuf::Any;
+
+/// Tells versions of a resource, or of all resources of a response, apart.
+///
+/// Sixty-four bits of SipHash and the length. The control plane is trusted to steer every request, so there is nobody who
+/// would gain by a collision, and by chance none is met in the life of a mesh. Envoy tells versions apart in the same way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fingerprint {
+    hash: u64,
+    length: usize,
+}
+
+// === impl Fingerprint ===
+
+impl Fingerprint {
+    pub(crate) fn of<'a>(resources: impl IntoIterator<Item = &'a Any>) -> Self {
+        let (mut hasher, mut length) = (DefaultHasher::new(), 0);
+        for resource in resources {
+            resource.type_url.hash(&mut hasher);
+            resource.value.hash(&mut hasher);
+            length += resource.value.len();
+        }
+        Self { hash: hasher.finish(), length }
+    }
+}
