@@ -88,10 +88,20 @@ pub struct Replay {
 
 /// A request kept by [`Replay`].
 pub struct Replayed<B> {
-    /// None once the only attempt has it.
+    /// Of the next attempt, which takes it: there is one path to an attempt, on which the head moves once.
     head: Option<Parts>,
+    origin: Origin,
     body: Recording<B>,
-    repeatable: bool,
+}
+
+/// What further heads are copied from.
+#[derive(Debug)]
+enum Origin {
+    /// There will be one attempt only.
+    Unkept,
+    /// To be copied before the first attempt takes the head.
+    Wanted,
+    Kept(Parts),
 }
 
 // === impl ByClone ===
@@ -164,7 +174,8 @@ where
     #[inline]
     fn keep(&self, request: Request<B>, repeatable: bool) -> Replayed<B> {
         let (head, body) = request.into_parts();
-        Replayed { head: Some(head), body: Recording::new(body, self.limit, self.sized), repeatable }
+        let origin = if repeatable { Origin::Wanted } else { Origin::Unkept };
+        Replayed { head: Some(head), origin, body: Recording::new(body, self.limit, self.sized) }
     }
 }
 
@@ -175,24 +186,29 @@ where
 {
     type Attempt = Request<ReplayBody>;
 
+    #[inline]
     fn gather(&mut self, cx: &mut Context<'_>) {
+        if let (Origin::Wanted, Some(head)) = (&self.origin, &self.head) {
+            self.origin = Origin::Kept(head.clone());
+        }
         // A body that knows its size is mostly all there, and then goes without a box even where nothing is kept.
-        if self.repeatable || self.body.knows_its_size() {
+        if self.is_repeatable() || self.body.knows_its_size() {
             self.body.gather(cx);
         }
     }
 
     #[inline]
     fn attempt(&mut self, this: Try) -> Option<Self::Attempt> {
-        let body = self.body.attempt(this.id)?;
-        if self.repeatable {
-            return self.head.clone().map(|head| Request::from_parts(head, body));
+        if self.head.is_none() {
+            self.copy_head();
         }
-        self.head.take().map(|head| Request::from_parts(head, body))
+        let body = self.body.attempt(this.id)?;
+        let head = self.head.take()?;
+        Some(Request::from_parts(head, body))
     }
 
     fn retire(&mut self, this: Try) -> bool {
-        self.repeatable && self.body.retire(this.id)
+        self.is_repeatable() && self.body.retire(this.id)
     }
 
     #[inline]
@@ -207,17 +223,29 @@ where
     /// Without its head, a request is not repeated anyway.
     #[inline]
     fn is_idempotent(&self) -> bool {
-        self.head.as_ref().is_some_and(|head| head.method.is_idempotent())
+        matches!(&self.origin, Origin::Kept(head) if head.method.is_idempotent())
     }
 }
 
 impl<B, Res> Observe<Res> for Replayed<B> {}
 
+impl<B> Replayed<B> {
+    /// For an attempt beyond the first.
+    #[cold]
+    fn copy_head(&mut self) {
+        if let Origin::Kept(head) = &self.origin {
+            self.head = Some(head.clone());
+        }
+    }
+
+    #[inline]
+    const fn is_repeatable(&self) -> bool {
+        !matches!(self.origin, Origin::Unkept)
+    }
+}
+
 impl<B> fmt::Debug for Replayed<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Replayed")
-            .field("head", &self.head)
-            .field("repeatable", &self.repeatable)
-            .finish_non_exhaustive()
+        f.debug_struct("Replayed").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
