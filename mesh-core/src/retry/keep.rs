@@ -95,6 +95,7 @@ pub struct Replayed<B> {
 }
 
 /// What further heads are copied from.
+#[expect(clippy::large_enum_variant, reason = "boxed, each request that is kept would allocate")]
 #[derive(Debug)]
 enum Origin {
     /// There will be one attempt only.
