@@ -23,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 
-use mesh_core::source::{ConfigSource as _, ResourceStatus};
+use mesh_core::source::{ConfigSource as _, ResourceState, ResourceStatus};
 use mesh_http::{Client, Mesh};
 use mesh_tests::pair::{Pair, assert_by_chance};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
@@ -163,7 +163,7 @@ async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
                 let weight = version * 9;
                 let before = shifting(&client);
                 control_plane.set(&shift(version, weight)).await;
-                shifted(&client, before).await;
+                shifted(&client, before, 4).await;
                 let shares = ours.sample().await;
                 for tally in &shares {
                     assert_by_chance(tally, "1", f64::from(100 - weight) / 100.0);
@@ -186,6 +186,15 @@ async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
 
 #[tokio::test]
 async fn cluster_dropped_together_with_its_last_route_loses_no_call() {
+    drop_clusters_with_their_routes(&[]).await;
+}
+
+#[tokio::test]
+async fn cluster_dropped_together_with_its_last_route_in_delta_loses_no_call() {
+    drop_clusters_with_their_routes(&["mesh.delta"]).await;
+}
+
+async fn drop_clusters_with_their_routes(features: &[&str]) {
     let (Some(program), Some(core)) = (GoControlPlane::find(), GrpcCore::find()) else { return };
     let servers = core.servers(&["g0", "g1"]).await;
     let web = [Web::start("w0").await, Web::start("w1").await];
@@ -197,18 +206,22 @@ async fn cluster_dropped_together_with_its_last_route_loses_no_call() {
     };
     let mut control_plane = program.start().await;
     control_plane.set(&only(0)).await;
-    let ours = pair(&xds_client(control_plane.addr(), &[])).await;
+    let client = xds_client(control_plane.addr(), features);
+    let ours = pair(&client).await;
 
     let ((), tally) = ours
         .under_load(async || {
             for version in 1..=10 {
+                let before = shifting(&client);
                 control_plane.set(&only(version)).await;
-                control_plane.accepted(version).await;
+                shifted(&client, before, 2).await;
                 for tally in ours.sample().await {
                     let name = format!("{}", version % 2);
                     assert!(tally.keys().all(|backend| backend.ends_with(&name)), "{version}: {tally:?}");
                 }
             }
+            let report = control_plane.report().await;
+            assert!(report.rejected.is_empty(), "{report:?}");
         })
         .await;
 
@@ -326,15 +339,16 @@ fn shifting(client: &XdsClient) -> BTreeMap<Arc<str>, Option<Arc<str>>> {
     status.resources.iter().filter(shifts).map(|one| (one.name.clone(), one.version.clone())).collect()
 }
 
-/// Waits until all that a shift changes is in use in another version than it was.
-async fn shifted(client: &XdsClient, before: BTreeMap<Arc<str>, Option<Arc<str>>>) {
+/// Waits until all that a shift changes, so many resources, is in use in another version than it was, and nothing is lacking.
+async fn shifted(client: &XdsClient, before: BTreeMap<Arc<str>, Option<Arc<str>>>, count: usize) {
     let is_new = |(name, version): (&Arc<str>, &Option<Arc<str>>)| {
         version.is_some() && before.get(name).is_none_or(|before| before != version)
     };
     let shifting_on = async {
         loop {
             let now = shifting(client);
-            if now.len() == 4 && now.iter().all(is_new) {
+            let is_there = |one: &ResourceStatus| one.state == ResourceState::Synced;
+            if now.len() == count && now.iter().all(is_new) && client.status().resources.iter().all(is_there) {
                 return;
             }
             sleep(Duration::from_millis(5)).await;
