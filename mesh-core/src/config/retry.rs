@@ -19,7 +19,6 @@ pub struct RetryPolicy {
     backoff: Backoff,
     retry_after: Option<RetryAfter>,
     avoid_previous: bool,
-    selection_attempts: u32,
 }
 
 /// The conditions of a retry, as a set (`retry_on`).
@@ -55,7 +54,6 @@ impl RetryPolicy {
             backoff: Backoff::default(),
             retry_after: None,
             avoid_previous: true,
-            selection_attempts: 3,
         }
     }
 
@@ -108,11 +106,10 @@ impl RetryPolicy {
     }
 
     /// Whether a retry avoids the endpoints that were tried before, while others are available (default: it does;
-    /// Envoy's `previous_hosts` predicate), and how many draws that may take (`host_selection_retry_max_attempts`).
+    /// Envoy's `previous_hosts` predicate).
     #[must_use]
-    pub fn avoid_previous(mut self, avoid: bool, draws: u32) -> Self {
+    pub fn avoid_previous(mut self, avoid: bool) -> Self {
         self.avoid_previous = avoid;
-        self.selection_attempts = draws.max(1);
         self
     }
 
@@ -149,11 +146,6 @@ impl RetryPolicy {
     /// Whether earlier endpoints are avoided.
     pub fn avoids_previous(&self) -> bool {
         self.avoid_previous
-    }
-
-    /// Draws that a pick may take to avoid earlier endpoints.
-    pub fn draws(&self) -> u32 {
-        self.selection_attempts
     }
 }
 

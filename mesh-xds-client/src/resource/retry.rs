@@ -35,9 +35,9 @@ fn retries(message: Message, notes: &mut Notes) -> Result<RetryPolicy, ConfigErr
     warn_if_set!(notes, message, "retries do as without it", [retry_priority, retry_options_predicates]);
     let on = conditions(&message.retry_on, notes);
     let avoid_previous = avoids_previous(&message.retry_host_predicate, notes);
-    // Envoy's default is one draw besides the first.
-    let draws = u32::try_from(message.host_selection_retry_max_attempts.max(1)).unwrap_or(u32::MAX);
-    let mut policy = RetryPolicy::on(on).avoid_previous(avoid_previous, draws);
+    // How often Envoy draws again (`host_selection_retry_max_attempts`) need not be told: a pick here sees at once who else
+    // there is.
+    let mut policy = RetryPolicy::on(on).avoid_previous(avoid_previous);
     if let Some(wait) = notes.opt("retry_back_off", message.retry_back_off, backoff)? {
         policy = policy.backoff(wait);
     }

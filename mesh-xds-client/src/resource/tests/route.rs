@@ -100,7 +100,7 @@ fn routes_keep_what_their_source_says() {
     assert_eq!(forward.host_rewrite, Some(HostRewrite::literal("h").expect("legal")));
     let retry = forward.policy.retry.as_ref().expect("set");
     assert!(retry.conditions().intersects(RetryOn::GRPC_UNAVAILABLE), "tokens are trimmed, in any case");
-    assert_eq!((retry.retries(), retry.draws(), retry.avoids_previous()), (2, 5, true));
+    assert_eq!((retry.retries(), retry.avoids_previous()), (2, true));
     assert_eq!(retry.retriable_statuses(), [StatusCode::TOO_MANY_REQUESTS]);
     assert_eq!(retry.wait().window(9), Duration::from_secs(3));
 }
