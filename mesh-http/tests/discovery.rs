@@ -6,41 +6,16 @@ mod client_support;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use client_support::{TTL, Zone, answering, named};
-use mesh_core::{
-    config::{
-        Cluster, ClusterEntry, Discovery, DnsName, Endpoint, Endpoints, Listener, RouteConfig, Snapshot, TargetState,
-    },
-    source::{ConfigSource, Interest, SourceStatus, Work},
+use client_support::{Said, TTL, Zone, answering, named};
+use mesh_core::config::{
+    Cluster, ClusterEntry, Discovery, DnsName, Endpoint, Endpoints, Listener, RouteConfig, Snapshot, TargetState,
 };
 use mesh_http::{Client, Mesh};
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 
 const SECOND: Duration = Duration::from_secs(1);
 const ONE: &str = "one.example";
 const TWO: &str = "two.example";
-
-/// A source that says what the test says.
-#[derive(Clone, Default)]
-struct Said(watch::Sender<Arc<Snapshot>>);
-
-impl ConfigSource for Said {
-    fn watch(&self, _: &str) -> Interest {
-        Interest::new(|| {})
-    }
-
-    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.0.subscribe()
-    }
-
-    fn work(&self) -> Work {
-        Box::pin(std::future::pending())
-    }
-
-    fn status(&self) -> SourceStatus {
-        SourceStatus::new("the test")
-    }
-}
 
 /// A client of one cluster, and what it is told.
 struct Shop {

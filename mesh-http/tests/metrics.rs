@@ -3,23 +3,20 @@
 
 mod client_support;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use client_support::{Net, says, text};
+use client_support::{Net, Said, says, text};
 use http::StatusCode;
-use mesh_core::{
-    config::{
-        Action, CircuitBreakers, DirectResponse, PathMatch, Redirect, RetryPolicy, Route, RouteConfig, RouteMatch,
-        Snapshot, Thresholds, VirtualHost,
-    },
-    source::{ConfigSource, Interest, SourceStatus, Work},
+use mesh_core::config::{
+    Action, CircuitBreakers, DirectResponse, PathMatch, Redirect, RetryPolicy, Route, RouteConfig, RouteMatch,
+    Thresholds, VirtualHost,
 };
 use mesh_http::{Client, Mesh};
 use metrics_util::{
     MetricKind,
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::time::sleep;
 
 /// What was recorded since the last look, by name and labels.
 fn recorded(snapshotter: &Snapshotter) -> BTreeMap<String, (MetricKind, f64)> {
@@ -155,7 +152,8 @@ async fn call_that_waits_for_its_configuration_is_active_and_then_counted() {
     let _installed = metrics::set_default_local_recorder(&recorder);
     let snapshotter = recorder.snapshotter();
     let net = Net::serving(|_, _| says("ok"));
-    let client = Client::builder("reviews").mesh(&Mesh::builder().source(Silent).connector(net).build().unwrap());
+    let client =
+        Client::builder("reviews").mesh(&Mesh::builder().source(Said::default()).connector(net).build().unwrap());
     let client = client.build().unwrap();
     let mut waiting = Box::pin(client.get("http://reviews/"));
     assert!(futures_util::poll!(&mut waiting).is_pending());
@@ -167,26 +165,5 @@ async fn call_that_waits_for_its_configuration_is_active_and_then_counted() {
     for outcome in ["local", "cancelled"] {
         let name = format!("mesh_unrouted_requests_total{{target=reviews,outcome={outcome}}}");
         assert_eq!(recorded[&name].1, 1.0, "{outcome}");
-    }
-}
-
-/// Never says anything.
-struct Silent;
-
-impl ConfigSource for Silent {
-    fn watch(&self, _: &str) -> Interest {
-        Interest::new(|| {})
-    }
-
-    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        watch::channel(Arc::default()).1
-    }
-
-    fn work(&self) -> Work {
-        Box::pin(std::future::pending())
-    }
-
-    fn status(&self) -> SourceStatus {
-        SourceStatus::new("nobody")
     }
 }

@@ -7,7 +7,7 @@ mod client_support;
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use client_support::{Net, says, serve, text};
+use client_support::{Net, Said, says, serve, text};
 use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::Full;
 use mesh_core::{
@@ -19,14 +19,9 @@ use mesh_core::{
         VirtualHost, WeightedCluster, WeightedClusters,
     },
     outcome::{FailureKind, Flags, Sent},
-    source::{ConfigSource, Interest, SourceStatus, Work},
 };
 use mesh_http::{Body, CallOptions, Client, ClientBuilder, Error, Mesh, protocol::Http};
-use tokio::{sync::watch, task::JoinSet, time::Instant};
-
-/// A source that says what the test says.
-#[derive(Clone, Default)]
-struct Source(watch::Sender<Arc<Snapshot>>);
+use tokio::{task::JoinSet, time::Instant};
 
 /// What a source says of the target `shop`: the clusters `one` and `two`, of an endpoint each, and `mute`, whose two never
 /// answer.
@@ -37,30 +32,9 @@ struct World {
 
 type Answered = Result<Response<Body>, Error>;
 
-// === impl Source ===
+// === impl Said ===
 
-impl ConfigSource for Source {
-    fn watch(&self, _: &str) -> Interest {
-        Interest::new(|| {})
-    }
-
-    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        let mut snapshots = self.0.subscribe();
-        // What was said before counts as news.
-        snapshots.mark_changed();
-        snapshots
-    }
-
-    fn work(&self) -> Work {
-        Box::pin(std::future::pending())
-    }
-
-    fn status(&self) -> SourceStatus {
-        SourceStatus::new("a test")
-    }
-}
-
-impl Source {
+impl Said {
     fn says(&self, target: TargetState, clusters: &BTreeMap<Arc<str>, ClusterEntry>) {
         let generation = self.0.borrow().generation + 1;
         let targets = [("shop".into(), target)].into();
@@ -120,7 +94,7 @@ impl World {
         self
     }
 
-    fn tell(&self, source: &Source) {
+    fn tell(&self, source: &Said) {
         source.says(TargetState::Ready(Arc::new(self.listener.clone())), &self.clusters);
     }
 
@@ -130,13 +104,13 @@ impl World {
     }
 
     async fn client_with(&self, say: impl FnOnce(ClientBuilder<Http>) -> ClientBuilder<Http>) -> Client {
-        let source = Source::default();
+        let source = Said::default();
         self.tell(&source);
         client_of(&source, say).await
     }
 }
 
-async fn client_of(source: &Source, say: impl FnOnce(ClientBuilder<Http>) -> ClientBuilder<Http>) -> Client {
+async fn client_of(source: &Said, say: impl FnOnce(ClientBuilder<Http>) -> ClientBuilder<Http>) -> Client {
     let client = say(Client::builder("shop").mesh(&source.mesh())).build().unwrap();
     client.ready().await.unwrap();
     client
@@ -416,7 +390,7 @@ async fn active_faults_are_counted_by_filter_across_routes_and_updates() {
         let route = forward(Forward::to(ClusterChoice::Weighted(weights.clone())));
         World::of(VirtualHost::any("all", vec![route; count])).faults(limited())
     };
-    let source = Source::default();
+    let source = Said::default();
     routes(1).tell(&source);
     let client = client_of(&source, |builder| builder).await;
     let mut held = JoinSet::new();
@@ -479,7 +453,7 @@ async fn source_that_sheds_load_has_its_share_of_requests_refused_unsent() {
 
 #[tokio::test(start_paused = true)]
 async fn drops_end_with_the_next_endpoints() {
-    let source = Source::default();
+    let source = Said::default();
     World::new(one(|_| {})).drops(100).tell(&source);
     let client = client_of(&source, |builder| builder).await;
     assert_eq!(flags(&client.get("http://shop/").await), Flags::UDO);
@@ -490,7 +464,7 @@ async fn drops_end_with_the_next_endpoints() {
 
 #[tokio::test(start_paused = true)]
 async fn call_that_waits_for_ready_outlasts_want_of_configuration_and_of_its_cluster() {
-    let (world, source) = (World::new(one(|_| {})), Source::default());
+    let (world, source) = (World::new(one(|_| {})), Said::default());
     let nothing = BTreeMap::new();
     source.says(TargetState::Unavailable("not there".into()), &nothing);
     let client = Client::builder("shop").mesh(&source.mesh()).no_timeout().build().unwrap();
@@ -521,7 +495,7 @@ async fn call_that_waits_for_ready_outlasts_want_of_configuration_and_of_its_clu
 
 #[tokio::test(start_paused = true)]
 async fn call_that_waits_for_its_cluster_has_its_routes_time() {
-    let source = Source::default();
+    let source = Said::default();
     let world = World::new(one(|to| to.policy.timeouts.request = limit(4)));
     source.says(TargetState::Ready(Arc::new(world.listener.clone())), &BTreeMap::new());
     let client = client_of(&source, |builder| builder).await;
@@ -532,7 +506,7 @@ async fn call_that_waits_for_its_cluster_has_its_routes_time() {
 
 #[tokio::test(start_paused = true)]
 async fn shutdown_ends_calls_that_wait_for_ready() {
-    let source = Source::default();
+    let source = Said::default();
     source.says(TargetState::Unavailable("not there".into()), &BTreeMap::new());
     let client = Client::builder("shop").mesh(&source.mesh()).build().unwrap();
     let call = tokio::spawn(client.request(with(CallOptions::new().wait_for_ready())));

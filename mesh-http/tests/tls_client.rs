@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use client_support::{Net, says, serve, text};
+use client_support::{Net, Said, says, serve, text};
 use mesh_core::{
     config::{
         Action, Cluster, ClusterChoice, ClusterEntry, Domain, Endpoint, Endpoints, Forward, Listener, Route,
@@ -23,7 +23,6 @@ use mesh_core::{
     },
     identity::{FixedIdentity, Identity, IdentityError, IdentitySource, IdentityStatus},
     outcome::{FailureKind, Flags, Sent},
-    source::{ConfigSource, Interest, SourceStatus, Work},
 };
 use mesh_http::{Client, Mesh, tls::FileIdentity};
 use rustls::ServerConfig;
@@ -204,29 +203,6 @@ async fn identity_that_comes_late_serves_the_next_request() {
     assert_eq!(text(client.get("http://reviews/").await.unwrap()).await, "secret");
 }
 
-/// A control plane that says what it is told to say.
-struct Steering(watch::Sender<Arc<Snapshot>>);
-
-impl ConfigSource for Steering {
-    fn watch(&self, _: &str) -> Interest {
-        Interest::new(|| {})
-    }
-
-    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        let mut receiver = self.0.subscribe();
-        receiver.mark_changed();
-        receiver
-    }
-
-    fn work(&self) -> Work {
-        Box::pin(std::future::pending())
-    }
-
-    fn status(&self) -> SourceStatus {
-        SourceStatus::default()
-    }
-}
-
 /// Everything to one cluster with these endpoints, under TLS that trusts these roots.
 fn steering(endpoints: &Arc<Endpoints>, roots: Trust) -> Arc<Snapshot> {
     let name: Arc<str> = "reviews".into();
@@ -253,7 +229,7 @@ async fn roots_that_are_mended_serve_the_endpoints_that_were_refused_before() {
     let endpoints = Arc::new(endpoints.unwrap());
     let broken = || Trust::Roots([Box::from(&b"no certificate"[..])].into());
     let say = watch::channel(steering(&endpoints, broken())).0;
-    let mesh = Mesh::builder().source(Steering(say.clone())).connector(net).crypto(provider()).seed(1).build().unwrap();
+    let mesh = Mesh::builder().source(Said(say.clone())).connector(net).crypto(provider()).seed(1).build().unwrap();
     let client = Client::builder("reviews").mesh(&mesh).build().unwrap();
     refused(&client, "roots that are none").await;
 

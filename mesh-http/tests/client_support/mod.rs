@@ -1,8 +1,10 @@
 //! Clients over pipes in memory: an HTTP/1 server of hyper's at every address, plain or under TLS.
 
 // Each test program uses its part.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
+mod said;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,6 +30,8 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, duplex},
     time::sleep,
 };
+
+pub(crate) use self::said::Said;
 
 /// Takes connections, and knows which addresses are dead.
 #[derive(Clone)]

@@ -11,12 +11,6 @@ fn asking(kind: ResourceKind, names: &[&str]) -> Script {
     script
 }
 
-fn reopened(script: &mut Script) -> Vec<String> {
-    script.lose_stream();
-    script.session.stream_opened();
-    script.requests()
-}
-
 // Requests
 
 #[test]
@@ -80,7 +74,7 @@ fn last_name_dropped_is_unsubscribed_and_a_new_stream_is_not_told_of_the_kind() 
     script.requests();
     script.unsubscribe(Cluster, &["a"]);
     assert_eq!(script.requests(), ["CDS -[a]"]);
-    assert_eq!(reopened(&mut script), ["LDS +[l]"]);
+    assert_eq!(script.reopen(), ["LDS +[l]"]);
 }
 
 #[test]
@@ -91,7 +85,7 @@ fn a_new_stream_is_told_what_is_held_and_in_which_version() {
     script.events();
     script.reject("n2", &[], &["c"]);
     script.requests();
-    assert_eq!(reopened(&mut script), ["CDS +[a b c d] {b=7}"], "all but one, so that there is something to say");
+    assert_eq!(script.reopen(), ["CDS +[a b c d] {b=7}"], "all but one, so that there is something to say");
 }
 
 #[test]
@@ -101,7 +95,7 @@ fn a_new_stream_leaves_one_version_out_and_not_one_of_each_kind() {
     script.requests();
     script.exchange_change(Cluster, "n1", &[("a", "1")]);
     script.exchange_change(Listener, "n2", &[("l", "1")]);
-    assert_eq!(reopened(&mut script), ["CDS +[a]", "LDS +[l] {l=1}"]);
+    assert_eq!(script.reopen(), ["CDS +[a]", "LDS +[l] {l=1}"]);
 }
 
 #[test]
@@ -109,7 +103,7 @@ fn another_server_is_told_of_no_version() {
     let mut script = asking(Cluster, &["a"]);
     script.exchange_change(Cluster, "n1", &[("a", "1")]);
     script.session.change_server(Variant::Delta);
-    assert_eq!(reopened(&mut script), ["CDS +[a]"]);
+    assert_eq!(script.reopen(), ["CDS +[a]"]);
 }
 
 #[test]
@@ -117,12 +111,12 @@ fn the_next_server_may_speak_the_other_variant() {
     let mut script = asking(Cluster, &["a"]);
     script.exchange_change(Cluster, "n1", &[("a", "1")]);
     script.session.change_server(Variant::StateOfTheWorld);
-    assert_eq!(reopened(&mut script), ["CDS [a] - -"]);
+    assert_eq!(script.reopen(), ["CDS [a] - -"]);
     script.change(Cluster, "n2", &[("a", "2")], &[]);
     assert!(script.events().is_empty(), "what the server cannot have said is dropped");
     script.exchange(Cluster, "v1", "n3", &["a"]);
     script.session.change_server(Variant::Delta);
-    assert_eq!(reopened(&mut script), ["CDS +[a]"]);
+    assert_eq!(script.reopen(), ["CDS +[a]"]);
 }
 
 // Answers
@@ -149,7 +143,7 @@ fn a_refusal_names_the_bad_and_the_good_beside_it_is_in_use() {
     let requests = script.take_requests();
     assert_eq!(line(&requests[0]), "CDS n2 NACK");
     assert_eq!(complaint(&requests[0]), (3, r#"resource "b": lb_policy: unknown value 9"#));
-    assert_eq!(reopened(&mut script), ["CDS +[a b] {b=1}"], "the bad one has its last good version");
+    assert_eq!(script.reopen(), ["CDS +[a b] {b=1}"], "the bad one has its last good version");
 }
 
 #[test]
@@ -280,7 +274,7 @@ fn silence_about_a_name_is_absence_after_a_while() {
 fn what_is_held_has_no_clock_on_a_new_stream() {
     let mut script = asking(Cluster, &["a"]);
     script.exchange_change(Cluster, "n1", &[("a", "1")]);
-    reopened(&mut script);
+    script.reopen();
     script.advance(60.0);
     assert!(script.events().is_empty(), "the server need not send what it is told is held");
 }
@@ -291,7 +285,7 @@ fn what_is_held_has_no_clock_on_a_new_stream() {
 fn what_nobody_asked_for_is_accepted_and_not_held() {
     let mut script = asking(Cluster, &["a", "c"]);
     script.exchange_change(Cluster, "n1", &[("a", "1"), ("b", "1"), ("c", "1")]);
-    assert_eq!(reopened(&mut script), ["CDS +[a c] {c=1}"]);
+    assert_eq!(script.reopen(), ["CDS +[a c] {c=1}"]);
 }
 
 #[test]
@@ -322,7 +316,7 @@ fn a_name_listed_twice_is_refused_and_its_neighbour_used() {
         let requests = script.take_requests();
         assert_eq!(complaint(&requests[0]).1, r#"resource "a": it is listed twice in one response"#);
         script.exchange_change(Cluster, "n2", &[("b", "1")]);
-        assert_eq!(reopened(&mut script), ["CDS +[a b c] {c=2}"]);
+        assert_eq!(script.reopen(), ["CDS +[a b c] {c=2}"]);
     }
 }
 

@@ -11,12 +11,6 @@ fn asking_for_everything(variant: Variant) -> Script {
     script
 }
 
-fn reopened(script: &mut Script) -> Vec<String> {
-    script.lose_stream();
-    script.session.stream_opened();
-    script.requests()
-}
-
 // In state of the world
 
 #[test]
@@ -25,7 +19,7 @@ fn alone_it_is_a_list_without_names() {
     assert_eq!(script.requests(), ["CDS [] - -"]);
     script.exchange_quietly(Cluster, "v1", "n1", &["a", "b"]);
     assert_eq!(script.requests(), ["CDS [] v1 n1"]);
-    assert_eq!(reopened(&mut script), ["CDS [] v1 -"]);
+    assert_eq!(script.reopen(), ["CDS [] v1 -"]);
 }
 
 #[test]
@@ -36,7 +30,7 @@ fn names_beside_it_make_it_a_name_until_the_stream_ends() {
     assert_eq!(script.requests(), ["CDS [* a] - -"]);
     script.unsubscribe(Cluster, &["a"]);
     assert_eq!(script.requests(), ["CDS [*] - -"]);
-    assert_eq!(reopened(&mut script), ["CDS [] - -"]);
+    assert_eq!(script.reopen(), ["CDS [] - -"]);
 }
 
 #[test]
@@ -73,7 +67,7 @@ fn alone_it_is_a_first_request_without_names() {
     let mut script = asking_for_everything(Variant::Delta);
     assert_eq!(script.requests(), ["CDS"]);
     script.exchange_change(Cluster, "n1", &[("a", "1"), ("b", "2")]);
-    assert_eq!(reopened(&mut script), ["CDS {a=1 b=2}"], "what came of it is told of, and not subscribed to");
+    assert_eq!(script.reopen(), ["CDS {a=1 b=2}"], "what came of it is told of, and not subscribed to");
 }
 
 #[test]
@@ -132,7 +126,7 @@ fn a_name_dropped_while_everything_is_wanted_stays_until_the_server_says_otherwi
     script.events();
     script.accept("n2", &[]);
     assert_eq!(script.events(), ["absent CDS x: removed"]);
-    assert_eq!(reopened(&mut script), ["CDS {y=1 z=1}"]);
+    assert_eq!(script.reopen(), ["CDS {y=1 z=1}"]);
 }
 
 #[test]
@@ -146,5 +140,5 @@ fn a_name_that_came_with_everything_can_be_asked_for() {
     assert!(script.events().is_empty(), "it is held, and has no clock");
     script.session.unsubscribe_all(Cluster);
     script.requests();
-    assert_eq!(reopened(&mut script), ["CDS +[a b] {b=1}"]);
+    assert_eq!(script.reopen(), ["CDS +[a b] {b=1}"]);
 }

@@ -177,6 +177,13 @@ impl Script {
         self.session.timeout(self.now);
         self.events();
     }
+
+    /// Loses the stream and opens the next; what is asked for on it.
+    fn reopen(&mut self) -> Vec<String> {
+        self.lose_stream();
+        self.session.stream_opened();
+        self.requests()
+    }
 }
 
 fn line(request: &Request) -> String {
