@@ -10,7 +10,7 @@
 //! snapshots, and a snapshot replaces the one before it. The next response is not read until the last one is decoded,
 //! which is the only back-pressure that ADS has.
 
-use std::{error::Error as StdError, fmt::Write as _, pin::Pin, sync::Arc, time::Duration, vec};
+use std::{error::Error as StdError, fmt::Write as _, sync::Arc, time::Duration};
 
 use metrics::Gauge;
 use tokio::{
@@ -24,12 +24,20 @@ use crate::{
     assemble::{Assembled, Assembly, Wanted},
     bootstrap::{Bootstrap, ServerFeature},
     meters::Meters,
-    report::{Findings, Reporter},
+    report::Reporter,
     resource::Context,
-    session::{AbsenceReason, Batch, Event, RawResource, Session, Ticket, Verdict},
+    session::{AbsenceReason, Event, Session},
     status::Shared,
-    store::{Refused, Store, Taken},
-    transport::{AdsStream, Dialer, Heard, StreamError},
+    store::Store,
+    transport::{Dialer, Heard},
+};
+
+mod decoding;
+mod streams;
+
+use self::{
+    decoding::Decoding,
+    streams::{News, StreamState},
 };
 
 /// Keeps the snapshots current while it is polled. See the [module](self).
@@ -58,45 +66,11 @@ pub(crate) enum Command {
     Release(Arc<str>),
 }
 
-/// A response on its way through the decoders.
-struct Decoding {
-    kind: ResourceKind,
-    version: Arc<str>,
-    resources: vec::IntoIter<RawResource>,
-    ticket: Ticket,
-    verdict: Verdict,
-    findings: Findings,
-}
-
-enum StreamState {
-    Down,
-    Opening(Opening),
-    Up(Box<AdsStream>),
-}
-
-type Opening = Pin<Box<dyn Future<Output = Result<Box<AdsStream>, StreamError>> + Send>>;
-
-/// What the stream has to say.
-enum News {
-    Opened(Result<Box<AdsStream>, StreamError>),
-    Heard(Heard),
-}
-
 /// Marks the client as not connected when the worker's future is dropped.
 struct Online {
     shared: Arc<Shared>,
     gauge: Gauge,
 }
-
-/// How much is decoded before others have their turn: some two milliseconds' worth.
-///
-/// In bytes rather than in time, so that a run under a paused clock takes the same steps twice. One resource is never
-/// divided.
-const SLICE: usize = 128 * 1024;
-
-/// How much less comparing costs than decoding, and a resource of no bytes at all.
-const COMPARING: usize = 16;
-const LEAST: usize = 64;
 
 // === impl Worker ===
 
@@ -284,40 +258,10 @@ impl Worker {
     /// Decodes a slice of the response at hand, and answers it when that was the last.
     fn decode(&mut self) {
         let Some(mut decoding) = self.decoding.take() else { return };
-        let mut held = self.shared.held();
-        let mut left = SLICE;
-        while left > 0 {
-            let Some(raw) = decoding.resources.next() else {
-                drop(held);
-                return self.answer(decoding);
-            };
-            let size = raw.body.value.len();
-            let is_decoded = self.offer(&mut held.store, raw, &mut decoding);
-            left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
-        }
-        drop(held);
-        self.decoding = Some(decoding);
-    }
-
-    /// Returns whether the resource had to be decoded.
-    fn offer(&self, store: &mut Store, raw: RawResource, decoding: &mut Decoding) -> bool {
-        let Decoding { kind, version, verdict, findings, .. } = decoding;
-        let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
-        match store.offer(*kind, raw, own.as_ref().unwrap_or(version), &self.context) {
-            Ok(Taken { name, is_decoded, has_new_warnings }) => {
-                if has_new_warnings && let Some(entry) = store.get(*kind, &name) {
-                    findings.warned.push((name.clone(), entry.warnings().to_vec()));
-                }
-                verdict.accepted.push(name);
-                is_decoded
-            }
-            Err(Refused { error, is_repeated }) => {
-                if !is_repeated {
-                    findings.refused.push(error.clone());
-                }
-                verdict.rejected.push(error);
-                !is_repeated
-            }
+        if decoding.advance(&mut self.shared.held().store, &self.context) {
+            self.answer(decoding);
+        } else {
+            self.decoding = Some(decoding);
         }
     }
 
@@ -388,35 +332,6 @@ fn in_one_line(error: &dyn StdError) -> String {
     line
 }
 
-// === impl Decoding ===
-
-impl Decoding {
-    fn new(batch: Batch) -> Self {
-        let Batch { kind, version, resources, ticket } = batch;
-        Self {
-            kind,
-            version: version.into(),
-            resources: resources.into_iter(),
-            ticket,
-            verdict: Verdict::default(),
-            findings: Findings::default(),
-        }
-    }
-}
-
-// === impl StreamState ===
-
-impl StreamState {
-    /// Waits for ever where there is nothing to wait for. Cancel safe.
-    async fn next(&mut self, listen: bool) -> News {
-        match self {
-            Self::Down => std::future::pending().await,
-            Self::Opening(opening) => News::Opened(opening.as_mut().await),
-            Self::Up(stream) => News::Heard(stream.next(listen).await),
-        }
-    }
-}
-
 // === impl Online ===
 
 impl Drop for Online {
@@ -434,6 +349,7 @@ mod tests {
     };
     use prost::Message;
 
+    use super::decoding::{LEAST, SLICE};
     use super::*;
     use crate::{bootstrap::ChannelCredentials, session};
 
