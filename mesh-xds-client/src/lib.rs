@@ -68,6 +68,7 @@ mod client;
 mod fingerprint;
 mod kind;
 mod meters;
+mod name;
 mod report;
 mod resource;
 mod status;
