@@ -302,19 +302,15 @@ pub(crate) fn identity(
 // === impl AdsStream ===
 
 impl AdsStream {
-    /// Room for a request. Where there is none, [`next`](Self::next) tells of it.
+    /// Room for a request. Where there is none, [`poll_next`](Self::poll_next) tells of it.
     pub(crate) fn room(&mut self) -> Option<mpsc::Permit<'_, Asked>> {
         let room = self.requests.try_reserve();
         self.is_full = matches!(room, Err(TrySendError::Full(())));
         room.ok()
     }
 
-    /// Does the work of the connection until something happens. Responses are taken only where `listen` says so. Cancel safe.
-    pub(crate) async fn next(&mut self, listen: bool) -> Heard {
-        std::future::poll_fn(|cx| self.poll_next(cx, listen)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Heard> {
+    /// Does the work of the connection until something happens. Responses are taken only where `listen` says so.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Heard> {
         if let Some(driver) = &mut self.driver
             && let Poll::Ready(outcome) = Pin::new(driver).poll(cx)
         {

@@ -5,13 +5,14 @@ use std::{sync::Arc, vec};
 use crate::{
     ResourceKind,
     report::Findings,
-    resource::Context,
     session::{Batch, RawResource, Ticket, Verdict},
-    store::{Refused, Store, Taken},
+    store::{Origin, Refused, Store, Taken},
 };
 
 /// A response whose resources are being decoded.
 pub(super) struct Decoding {
+    /// The place of the control plane that sent it.
+    pub(super) place: usize,
     pub(super) kind: ResourceKind,
     pub(super) version: Arc<str>,
     resources: vec::IntoIter<RawResource>,
@@ -33,9 +34,10 @@ pub(super) const LEAST: usize = 64;
 // === impl Decoding ===
 
 impl Decoding {
-    pub(super) fn new(batch: Batch) -> Self {
+    pub(super) fn new(place: usize, batch: Batch) -> Self {
         let Batch { kind, version, resources, ticket } = batch;
         Self {
+            place,
             kind,
             version: version.into(),
             resources: resources.into_iter(),
@@ -46,21 +48,21 @@ impl Decoding {
     }
 
     /// Decodes a slice. Returns whether that was the last.
-    pub(super) fn advance(&mut self, store: &mut Store, context: &Context) -> bool {
+    pub(super) fn advance(&mut self, store: &mut Store, origin: &Origin<'_>) -> bool {
         let mut left = SLICE;
         while left > 0 {
             let Some(raw) = self.resources.next() else { return true };
             let size = raw.body.value.len();
-            let is_decoded = self.offer(store, raw, context);
+            let is_decoded = self.offer(store, raw, origin);
             left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
         }
         false
     }
 
     /// Returns whether the resource had to be decoded.
-    fn offer(&mut self, store: &mut Store, raw: RawResource, context: &Context) -> bool {
+    fn offer(&mut self, store: &mut Store, raw: RawResource, origin: &Origin<'_>) -> bool {
         let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
-        match store.offer(self.kind, raw, own.as_ref().unwrap_or(&self.version), context) {
+        match store.offer(self.kind, raw, own.as_ref().unwrap_or(&self.version), origin) {
             Ok(Taken { name, is_decoded, has_new_warnings }) => {
                 if has_new_warnings && let Some(entry) = store.get(self.kind, &name) {
                     self.findings.warned.push((name.clone(), entry.warnings().to_vec()));

@@ -1,14 +1,18 @@
-//! The one task of a client: it owns the stream, the timers and the session, and turns what they say into snapshots.
+//! The one task of a client: it owns the streams, the timers and the sessions, and turns what they say into snapshots.
 //!
 //! ```text
-//! handles -> commands (never full) -> Worker: Session, AdsStream, Assembly -> snapshots (the latest only)
+//! handles -> commands (never full) -> Worker: Federation, Streams, Assembly -> snapshots (the latest only)
 //!                                       |
-//!                                     status: Store, server; locked for moments, read by `status`
+//!                                     status: Store, servers; locked for moments, read by `status`
 //! ```
 //!
+//! - `federation`: who is asked for what; `upstream`: one control plane and its session;
+//! - `fallback`: which of an authority's control planes are in use, as a state machine without I/O;
+//! - `streams`: the streams to all of them; `decoding`: the one response that is being decoded.
+//!
 //! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read the
-//! snapshots, and a snapshot replaces the one before it. The next response is not read until the last one is decoded,
-//! which is the only back-pressure that ADS has.
+//! snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until the last one is
+//! decoded, which is the only back-pressure that ADS has.
 
 use std::{error::Error as StdError, fmt::Write as _, sync::Arc, time::Duration};
 
@@ -22,22 +26,29 @@ use tokio::{
 use crate::{
     ResourceKind,
     assemble::{Assembled, Assembly, Wanted},
-    bootstrap::{Bootstrap, ServerFeature},
+    bootstrap::Bootstrap,
     meters::Meters,
     report::Reporter,
     resource::Context,
-    session::{AbsenceReason, Event, Session},
+    session::{AbsenceReason, Event},
     status::Shared,
-    store::Store,
-    transport::{Dialer, Heard},
+    store::{Denial, Origin, Store},
+    transport::Heard,
 };
 
 mod decoding;
+mod fallback;
+mod federation;
 mod streams;
+mod upstream;
+
+pub(crate) use self::upstream::Upstream;
 
 use self::{
     decoding::Decoding,
-    streams::{News, StreamState},
+    fallback::Standing,
+    federation::Federation,
+    streams::{News, Streams},
 };
 
 /// Keeps the snapshots current while it is polled. See the [module](self).
@@ -46,12 +57,8 @@ pub(crate) struct Worker {
     commands: mpsc::UnboundedReceiver<Command>,
     bootstrap: Bootstrap,
     context: Context,
-    session: Session,
+    federation: Federation,
     assembly: Assembly,
-    /// In the order of preference.
-    servers: Vec<Arc<Dialer>>,
-    /// The server that is spoken to, or will be.
-    server: usize,
     /// The response that is being decoded. None is read until it is done.
     decoding: Option<Decoding>,
     meters: Meters,
@@ -66,166 +73,166 @@ pub(crate) enum Command {
     Release(Arc<str>),
 }
 
-/// Marks the client as not connected when the worker's future is dropped.
+/// Marks every control plane as not connected when the worker's future is dropped.
 struct Online {
     shared: Arc<Shared>,
-    gauge: Gauge,
+    gauges: Vec<Gauge>,
 }
 
 // === impl Worker ===
 
 impl Worker {
+    /// `upstreams` are those of all servers of the bootstrap, each once, and the status has them in the same order.
     pub(crate) fn new(
         shared: Arc<Shared>,
         commands: mpsc::UnboundedReceiver<Command>,
         bootstrap: Bootstrap,
         context: Context,
-        session: Session,
-        servers: Vec<Arc<Dialer>>,
+        upstreams: Vec<Upstream>,
     ) -> Self {
         let assembly = Assembly::new(&bootstrap.node().id);
+        let federation = Federation::new(&bootstrap, upstreams);
         Self {
             shared,
             commands,
             bootstrap,
             context,
-            session,
+            federation,
             assembly,
-            servers,
-            server: 0,
             decoding: None,
             meters: Meters::new(),
             reporter: Reporter::default(),
         }
     }
 
-    /// Works for ever. Dropping it closes the stream and loses nothing else: it can be run again.
+    /// Works for ever. Dropping it closes the streams and loses nothing else: it can be run again.
     pub(crate) async fn run(&mut self) {
-        self.session.stream_ended("the work on it was dropped", Instant::now());
-        let _online = Online { shared: self.shared.clone(), gauge: self.meters.connected.clone() };
-        let mut state = StreamState::Down;
+        for upstream in &mut self.federation.upstreams {
+            upstream.session.stream_ended("the work on it was dropped", Instant::now());
+        }
+        let gauges = self.federation.upstreams.iter().map(|upstream| upstream.connected.clone());
+        let _online = Online { shared: self.shared.clone(), gauges: gauges.collect() };
+        let mut streams = Streams::new(self.federation.upstreams.len());
         loop {
-            self.settle(&mut state);
-            let due = self.session.next_timeout();
+            self.settle(&mut streams);
+            let timeouts = self.federation.upstreams.iter_mut().filter_map(|upstream| upstream.session.next_timeout());
+            let due = timeouts.min();
             tokio::select! {
                 biased;
-                news = state.next(self.decoding.is_none()) => self.hear(&mut state, news),
+                (place, news) = streams.next(self.decoding.is_none()) => self.hear(place, news),
                 Some(command) = self.commands.recv() => self.obey(command),
                 () = yield_now(), if self.decoding.is_some() => self.decode(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    self.session.timeout(Instant::now());
+                    let now = Instant::now();
+                    self.federation.upstreams.iter_mut().for_each(|upstream| upstream.session.timeout(now));
                 }
             }
         }
     }
 
     /// Does all that can be done without waiting.
-    fn settle(&mut self, state: &mut StreamState) {
+    fn settle(&mut self, streams: &mut Streams) {
         loop {
-            while let Some(event) = self.session.poll_event() {
-                self.act(state, event);
-            }
-            if !self.assemble() {
+            self.heed(streams);
+            let has_changed = self.assemble();
+            if !self.steer(streams) && !has_changed {
                 break;
             }
         }
-        let StreamState::Up(stream) = state else { return };
-        while let Some(room) = stream.room() {
-            let Some(request) = self.session.poll_request(Instant::now()) else { break };
-            room.send(request);
+        for (place, upstream) in self.federation.upstreams.iter_mut().enumerate() {
+            streams.send(place, &mut upstream.session);
         }
     }
 
-    // --- the stream ---
+    // --- the streams ---
 
-    fn hear(&mut self, state: &mut StreamState, news: News) {
+    fn hear(&mut self, place: usize, news: News) {
+        let session = &mut self.federation.upstreams[place].session;
         match news {
-            News::Opened(Ok(stream)) => {
-                *state = StreamState::Up(stream);
-                self.session.stream_opened();
-            }
-            News::Heard(Heard::Response(response)) => self.session.received(*response, Instant::now()),
+            News::Opened => session.stream_opened(),
+            News::Heard(Heard::Response(response)) => session.received(*response, Instant::now()),
             News::Heard(Heard::Room) => {}
-            News::Opened(Err(error)) | News::Heard(Heard::Ended(error)) => {
-                *state = StreamState::Down;
-                self.session.stream_ended(in_one_line(&error), Instant::now());
+            News::Heard(Heard::Ended(error)) => session.stream_ended(in_one_line(&error), Instant::now()),
+        }
+    }
+
+    /// Acts on what the sessions say.
+    fn heed(&mut self, streams: &mut Streams) {
+        for place in 0..self.federation.upstreams.len() {
+            while let Some(event) = self.federation.upstreams[place].session.poll_event() {
+                self.act(streams, place, event);
             }
         }
     }
 
-    fn act(&mut self, state: &mut StreamState, event: Event) {
+    fn act(&mut self, streams: &mut Streams, place: usize, event: Event) {
         match event {
             Event::Connect => {
-                let server = self.servers[self.server].clone();
-                *state = StreamState::Opening(Box::pin(async move { server.open().await }));
+                let dialer = self.federation.upstreams[place].dialer.clone();
+                streams.open(place, Box::pin(async move { dialer.open().await }));
             }
-            Event::Live => self.connected(),
-            Event::Deliver(batch) => self.decoding = Some(Decoding::new(*batch)),
-            Event::Absent { kind, name, reason } => self.absent(kind, &name, reason),
-            Event::Lost { cause, was_live, retry_in } => self.lost(&cause, was_live, retry_in),
+            Event::Live => self.connected(place),
+            Event::Deliver(batch) => self.decoding = Some(Decoding::new(place, *batch)),
+            Event::Absent { kind, name, reason } => self.absent(place, kind, &name, reason),
+            Event::Denied { kind, name, code, message } => {
+                tracing::warn!(%kind, name, ?code, message, node.id = self.node_id(), "resource is denied");
+                let terms = self.federation.upstreams[place].terms(kind);
+                self.shared.held().store.deny(kind, &name, Denial { code, message }, terms);
+            }
+            Event::Lost { cause, was_live, retry_in } => self.lost(place, cause, was_live, retry_in),
             Event::Ignored { type_url } => {
                 tracing::warn!(node.id = self.node_id(), type_url, "response of an unknown type is ignored");
             }
         }
     }
 
-    fn connected(&mut self) {
-        self.meters.connected.set(1.0);
+    fn connected(&mut self, place: usize) {
+        let upstream = &mut self.federation.upstreams[place];
+        upstream.standing = Standing::Live;
+        upstream.connected.set(1.0);
+        self.shared.held().servers[place].connected = true;
+        tracing::info!(server = %upstream.name, node.id = self.bootstrap.node().id, "control plane is there");
+    }
+
+    fn lost(&mut self, place: usize, cause: String, was_live: bool, retry_in: Duration) {
+        let is_in_use = self.federation.is_in_use(place);
+        let upstream = &mut self.federation.upstreams[place];
+        upstream.connected.set(0.0);
         let mut held = self.shared.held();
-        held.is_connected = true;
-        tracing::info!(server = %held.server, node.id = self.node_id(), "control plane is there");
+        held.servers[place].connected = false;
+        if !is_in_use {
+            return;
+        }
+        let (server, node_id) = (&upstream.name, &self.bootstrap.node().id);
+        // gRFC A57: servers end streams in the normal course of things, but not before they have said a word.
+        if was_live {
+            upstream.standing = Standing::Untold;
+            tracing::info!(server, node.id = node_id, cause, ?retry_in, "stream to the control plane ended");
+        } else {
+            upstream.standing = Standing::Failing;
+            tracing::warn!(server, node.id = node_id, cause, ?retry_in, "control plane is not there");
+        }
+        held.last_error = Some(cause.clone());
+        held.servers[place].last_error = Some(cause);
     }
 
-    /// After a stream the first server is tried again. One that cannot be had makes room for the next in the list, but only
-    /// where something is lacking (gRFC A71): what is held is better than what a lesser server might have in its place.
-    fn lost(&mut self, cause: &str, was_live: bool, retry_in: Duration) {
-        self.meters.connected.set(0.0);
-        let is_first_due = was_live || self.shared.held().store.is_complete();
-        let next = if is_first_due { 0 } else { (self.server + 1) % self.servers.len() };
-        {
-            let mut held = self.shared.held();
-            let (server, node_id) = (&held.server, self.node_id());
-            if was_live {
-                tracing::info!(server, node.id = node_id, cause, ?retry_in, "stream to the control plane ended");
-            } else {
-                tracing::warn!(server, node.id = node_id, cause, ?retry_in, "control plane is not there");
-            }
-            held.last_error = Some(cause.to_owned());
-            held.is_connected = false;
-            held.server = self.bootstrap.servers()[next].uri().to_string();
+    /// Has every authority use the control planes that it should. Returns whether anything has changed by that.
+    fn steer(&mut self, streams: &mut Streams) -> bool {
+        let mut held = self.shared.held();
+        if !self.federation.steer(&held.store, streams) {
+            return false;
         }
-        if next != self.server {
-            self.server = next;
-            self.session.change_server(self.bootstrap.servers()[next].variant());
+        held.main = self.federation.main();
+        for (place, server) in held.servers.iter_mut().enumerate() {
+            server.in_use = self.federation.is_in_use(place);
         }
+        true
     }
 
-    fn absent(&self, kind: ResourceKind, name: &str, reason: AbsenceReason) {
-        let kept = self.why_kept(kind);
-        let kept = kept.filter(|_| reason == AbsenceReason::Removed);
-        self.shared.held().store.absent(kind, name, reason, kept);
-        tracing::warn!(%kind, name, ?reason, is_kept = kept.is_some(), node.id = self.node_id(), "resource is absent");
-    }
-
-    /// Why what the server removes goes on serving.
-    ///
-    /// A control plane that orders its responses removes a cluster before the routes that named it, where one change does
-    /// both: until they have let go, the cluster is not to be missed. When none names it, it is forgotten.
-    fn why_kept(&self, kind: ResourceKind) -> Option<&'static str> {
-        let server = &self.bootstrap.servers()[self.server];
-        // A88: this server wants its removals to count.
-        if server.has_feature(ServerFeature::FailOnDataErrors) {
-            return None;
-        }
-        match kind {
-            ResourceKind::Cluster => return Some("until no route names it"),
-            // Delta alone can remove these. Envoy goes on with them, whatever their server says.
-            ResourceKind::ClusterLoadAssignment => return Some("until no cluster names it"),
-            ResourceKind::RouteConfiguration => return Some("until no listener names it"),
-            ResourceKind::Listener => {}
-        }
-        let is_ignored = server.has_feature(ServerFeature::IgnoreResourceDeletion);
-        is_ignored.then_some("since the server has the feature ignore_resource_deletion")
+    fn absent(&self, place: usize, kind: ResourceKind, name: &str, reason: AbsenceReason) {
+        let terms = self.federation.upstreams[place].terms(kind);
+        self.shared.held().store.absent(kind, name, reason, terms);
+        tracing::warn!(%kind, name, ?reason, node.id = self.node_id(), "resource is absent");
     }
 
     fn node_id(&self) -> &str {
@@ -258,7 +265,13 @@ impl Worker {
     /// Decodes a slice of the response at hand, and answers it when that was the last.
     fn decode(&mut self) {
         let Some(mut decoding) = self.decoding.take() else { return };
-        if decoding.advance(&mut self.shared.held().store, &self.context) {
+        let (place, federation) = (decoding.place, &self.federation);
+        let origin = Origin {
+            context: &self.context,
+            is_heeded: &|authority| federation.is_heeded(place, authority),
+            terms: federation.upstreams[place].terms(decoding.kind),
+        };
+        if decoding.advance(&mut self.shared.held().store, &origin) {
             self.answer(decoding);
         } else {
             self.decoding = Some(decoding);
@@ -266,10 +279,10 @@ impl Worker {
     }
 
     fn answer(&mut self, decoding: Decoding) {
-        let Decoding { kind, version, verdict, findings, ticket, .. } = decoding;
+        let Decoding { place, kind, version, verdict, findings, ticket, .. } = decoding;
         self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
-        self.session.answer(ticket, verdict, Instant::now());
+        self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
     }
 
     /// Publishes what has changed, and asks for what is needed now. Returns whether anything had changed.
@@ -286,7 +299,7 @@ impl Worker {
         }
         let Assembled { snapshot, wanted } = self.assembly.assemble(&held.store, &changes);
         if let Some(wanted) = wanted {
-            reconcile(&wanted, &mut held.store, &mut self.session);
+            reconcile(&wanted, &mut held.store, &mut self.federation);
         }
         self.meters.resources(held.store.tally());
         drop(held);
@@ -304,19 +317,32 @@ impl Worker {
 }
 
 /// Asks for what is wanted and not yet asked for, and forgets the rest.
-fn reconcile(wanted: &Wanted, store: &mut Store, session: &mut Session) {
+fn reconcile(wanted: &Wanted, store: &mut Store, federation: &mut Federation) {
     for kind in ResourceKind::ALL {
         let wanted = wanted.of(kind);
         let gone: Vec<_> = store.names(kind).filter(|name| !wanted.contains(*name)).cloned().collect();
         for name in gone {
-            store.forget(kind, &name);
-            session.unsubscribe(kind, &name);
+            if let Some(authority) = store.forget(kind, &name) {
+                federation.unsubscribe(authority, kind, &name);
+            }
         }
         for name in wanted {
             if store.get(kind, name).is_none() {
-                store.want(kind, name);
-                session.subscribe(kind, name);
+                want(kind, name, store, federation);
             }
+        }
+    }
+}
+
+fn want(kind: ResourceKind, name: &Arc<str>, store: &mut Store, federation: &mut Federation) {
+    match federation.authority_of(kind, name) {
+        Ok(authority) => {
+            store.want(kind, name, authority);
+            federation.subscribe(authority, kind, name);
+        }
+        Err(reason) => {
+            tracing::warn!(%kind, %name, reason, "resource cannot be asked for");
+            store.refuse_name(kind, name, reason);
         }
     }
 }
@@ -336,8 +362,8 @@ fn in_one_line(error: &dyn StdError) -> String {
 
 impl Drop for Online {
     fn drop(&mut self) {
-        self.shared.held().is_connected = false;
-        self.gauge.set(0.0);
+        self.shared.held().servers.iter_mut().for_each(|server| server.connected = false);
+        self.gauges.iter().for_each(|gauge| gauge.set(0.0));
     }
 }
 
@@ -347,11 +373,16 @@ mod tests {
         envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryResponse},
         google::protobuf::Any,
     };
+    use mesh_http::{connect::SocketConnector, resolve::SystemResolver};
     use prost::Message;
 
     use super::decoding::{LEAST, SLICE};
     use super::*;
-    use crate::{bootstrap::ChannelCredentials, session};
+    use crate::{
+        bootstrap::ChannelCredentials,
+        session,
+        transport::{Dialer, Limits, Parts},
+    };
 
     /// A listener in name only.
     #[derive(Clone, PartialEq, Message)]
@@ -367,19 +398,29 @@ mod tests {
     fn large_response_is_decoded_in_slices_and_published_as_one() {
         let bootstrap = Bootstrap::builder().server("plane:80", ChannelCredentials::Insecure);
         let bootstrap = bootstrap.build().expect("a valid bootstrap");
-        let shared = Arc::new(Shared::new(&bootstrap));
+        let server = bootstrap.servers()[0].clone();
+        let parts = Parts {
+            connector: Arc::new(SocketConnector),
+            resolver: Arc::new(SystemResolver::default()),
+            provider: None,
+            limits: Limits::default(),
+        };
+        let dialer = Arc::new(Dialer::new(&server, &parts).expect("plaintext"));
+        let upstream = Upstream::new(server, dialer, session::Config::default(), Node::default(), 1);
+        let shared = Arc::new(Shared::new("", ["plane:80".to_owned()]));
         let (commands, orders) = mpsc::unbounded_channel();
-        let session = Session::new(session::Config::default(), Node::default(), 1);
-        let mut worker = Worker::new(shared.clone(), orders, bootstrap, Context::new(), session, Vec::new());
+        let mut worker = Worker::new(shared.clone(), orders, bootstrap, Context::new(), vec![upstream]);
+        let mut streams = Streams::new(1);
         let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
         for name in &names {
             commands.send(Command::Watch(name.as_str().into())).expect("the worker listens");
         }
         let command = worker.commands.try_recv().expect("just sent");
         worker.obey(command);
-        assert!(worker.assemble());
-        worker.session.stream_opened();
-        worker.session.poll_request(Instant::now()).expect("listeners are asked for");
+        worker.settle(&mut streams);
+        let session = &mut worker.federation.upstreams[0].session;
+        session.stream_opened();
+        session.poll_request(Instant::now()).expect("listeners are asked for");
 
         let garbage = |name: &String| Any {
             type_url: ResourceKind::Listener.type_url().to_owned(),
@@ -390,12 +431,8 @@ mod tests {
             resources: names.iter().map(garbage).collect(),
             ..Default::default()
         };
-        worker.session.received(response, Instant::now());
-        while let Some(event) = worker.session.poll_event() {
-            if let Event::Deliver(batch) = event {
-                worker.decoding = Some(Decoding::new(*batch));
-            }
-        }
+        worker.federation.upstreams[0].session.received(response, Instant::now());
+        worker.heed(&mut streams);
         let mut slices = 0;
         while worker.decoding.is_some() {
             assert!(!worker.assemble(), "half a response is not published");

@@ -1,4 +1,4 @@
-//! How a control plane is reached: over sockets and by name, over TLS, and which one of several.
+//! How a control plane is reached: over sockets and by name, and over TLS.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use mesh_http::resolve::{Resolve, Resolved, Resolving};
 use mesh_xds_client::bootstrap::{
     Bootstrap, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node,
 };
-use mesh_xds_client::testkit::{ControlPlane, Event};
+use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::{XdsClient, XdsClientBuilder};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::RootCertStore;
@@ -20,7 +20,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio_rustls::TlsAcceptor;
 
-use crate::support::{Pipes, offer, run};
+use crate::support::{offer, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -84,73 +84,6 @@ async fn name_that_cannot_be_resolved_is_told() {
     running.settle(SECOND).await;
     let error = running.client.status().last_error.expect("an attempt failed");
     assert!(error.contains("cannot be resolved: no such name"), "{error}");
-}
-
-// --- several ---
-
-/// The control plane at each port.
-struct Planes(Vec<(u16, Pipes)>);
-
-impl Connect for Planes {
-    fn connect(&self, address: &Address) -> Connecting {
-        let Address::Socket(socket) = address else { panic!("a TCP address") };
-        let (_, pipes) = self.0.iter().find(|(port, _)| *port == socket.port()).expect("a known port");
-        pipes.connect(address)
-    }
-}
-
-/// Two control planes under the same names, and the pipes to the first.
-fn two(first: &ControlPlane, second: &ControlPlane) -> (Pipes, XdsClientBuilder) {
-    let bootstrap = Bootstrap::builder()
-        .server("10.0.0.1:1", ChannelCredentials::Insecure)
-        .server("10.0.0.1:2", ChannelCredentials::Insecure)
-        .build()
-        .expect("a valid bootstrap");
-    let to_first = Pipes::to(first);
-    let connector = Planes(vec![(1, to_first.clone()), (2, Pipes::to(second))]);
-    (to_first, XdsClient::builder(bootstrap).connector(connector).seed(7))
-}
-
-#[tokio::test(start_paused = true)]
-async fn second_server_serves_while_the_first_is_away() {
-    let (first, second) = (ControlPlane::new(), ControlPlane::new());
-    offer(&first, "echo", &["v1"]);
-    offer(&second, "echo", &["v2"]);
-    let (to_first, builder) = two(&first, &second);
-    to_first.cut(true);
-    let mut running = run(builder);
-    let _interest = running.client.watch("echo");
-    running.until_routed("echo", &["v2"]).await;
-    assert_eq!(running.client.status().server, "10.0.0.1:2");
-
-    to_first.cut(false);
-    second.abort_connections();
-    running.until_routed("echo", &["v1"]).await;
-    assert_eq!(running.client.status().server, "10.0.0.1:1");
-}
-
-#[tokio::test(start_paused = true)]
-async fn second_server_is_asked_only_for_want_of_something_and_hears_no_foreign_version() {
-    let (first, second) = (ControlPlane::new(), ControlPlane::new());
-    offer(&first, "echo", &["v1"]);
-    offer(&second, "echo", &["v2"]);
-    offer(&second, "other", &["v3"]);
-    let (to_first, builder) = two(&first, &second);
-    let mut running = run(builder);
-    let _echo = running.client.watch("echo");
-    running.until_routed("echo", &["v1"]).await;
-    to_first.cut(true);
-    first.abort_connections();
-    running.settle(600 * SECOND).await;
-    assert_eq!(second.events().len(), 0, "all that is wanted is held");
-
-    let _other = running.client.watch("other");
-    running.until_routed("other", &["v3"]).await;
-    running.until_routed("echo", &["v2"]).await;
-    let events = second.events();
-    let greetings = events.iter().filter_map(Event::request).filter(|request| request.nonce.is_empty());
-    let versions: Vec<_> = greetings.map(|request| &*request.version).collect();
-    assert!(versions.len() >= 2 && versions.iter().all(|version| version.is_empty()), "{versions:?}");
 }
 
 // --- TLS ---
