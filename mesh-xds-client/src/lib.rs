@@ -73,6 +73,7 @@ mod report;
 mod resource;
 mod status;
 mod store;
+mod token;
 mod transport;
 mod worker;
 
