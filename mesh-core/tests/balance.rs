@@ -22,7 +22,7 @@ use mesh_core::{
     endpoint::{EndpointId, Tried},
     hold::{AtOnce, UntilEnd},
     limit::Overloaded,
-    outcome::{BoxError, Failed, Failure, FailureKind, HttpClassifier, Sent},
+    outcome::{BoxError, Failed, Failure, FailureKind, HttpClassifier, Sent, find_cause},
 };
 use tokio::time::{Instant, advance, timeout};
 use tokio_test::{assert_pending, task};
@@ -244,7 +244,7 @@ async fn empty_cluster_fails_at_once_unless_the_request_waits() {
     let stage = Stage::default();
     let cluster = stage.cluster(&Endpoints::none());
     let error = balance(&cluster).oneshot(Call::new()).await.expect_err("nobody");
-    assert_eq!(error.downcast_ref::<NoEndpoint>(), Some(&NoEndpoint::Empty));
+    assert_eq!(find_cause::<NoEndpoint>(&*error), Some(&NoEndpoint::Empty));
     assert_eq!(Failure::of(&*error).flags.to_string(), "UH");
 
     let mut waiting = task::spawn(balance(&cluster).oneshot(Call::waiting()));
@@ -291,7 +291,7 @@ async fn breaker_refuses_before_anybody_is_picked() {
     let mut first = task::spawn(balance(&cluster).oneshot(Call::counted()));
     assert_pending!(first.poll());
     let error = balance(&cluster).oneshot(Call::counted()).await.expect_err("one is under way");
-    assert_eq!(error.downcast_ref::<Overloaded>().map(Overloaded::limit), Some(1));
+    assert_eq!(find_cause::<Overloaded>(&*error).map(Overloaded::limit), Some(1));
     assert_eq!((stage.seen(), counted(&cluster)), (vec![1], 1));
     drop(first);
     assert_eq!(counted(&cluster), 0);

@@ -5,7 +5,7 @@ use std::{error::Error as StdError, fmt};
 use http::{HeaderValue, Response, StatusCode};
 use mesh_core::{
     config::ConfigError,
-    outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},
+    outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent, find_cause},
 };
 
 use crate::Body;
@@ -134,14 +134,7 @@ impl Error {
 
     /// What a builder refused.
     pub fn config_error(&self) -> Option<&ConfigError> {
-        let mut next = self.source();
-        while let Some(error) = next {
-            if let Some(refused) = error.downcast_ref() {
-                return Some(refused);
-            }
-            next = error.source();
-        }
-        None
+        find_cause(self)
     }
 
     /// The status that Envoy would have answered with: 404 for no route, 504 for a timeout, 502 for a broken protocol, 400 for

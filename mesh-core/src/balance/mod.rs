@@ -13,6 +13,6 @@ pub use self::{
     service::{Balance, OverServices},
 };
 pub use crate::{
-    endpoint::AtEndpoint,
+    outcome::AtEndpoint,
     pick::{Attempted, NoEndpoint, OwnDice, Picked, Terms, TermsOf},
 };

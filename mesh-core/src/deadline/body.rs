@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Bound, Elapsed, Expiry, Timer};
 use crate::{
     hold::{AtOnce, Concluded, Hold, JoinEnd, UntilEnd},
-    outcome::{BoxError, Outcome, Sent},
+    outcome::{BoxError, Failed, Outcome, Sent},
 };
 
 /// What is left to watch when the head of a response has come.
@@ -154,7 +154,7 @@ where
         let elapsed: Elapsed = expiry.elapsed(Sent::Yes);
         let expired = Stage::Expired(Outcome::failed(elapsed.failure(), expiry.at()));
         expiry.give_up(Sent::Yes, || this.stage.set(expired));
-        Poll::Ready(Some(Err(elapsed.into())))
+        Poll::Ready(Some(Err(Failed::from(elapsed).into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 
-use crate::{endpoint::EndpointId, outcome::Failure};
+use crate::outcome::{EndpointId, Failure};
 
 /// A drop under way.
 #[derive(Clone, Copy)]
