@@ -15,8 +15,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use mesh_core::{
     Dice,
-    balance::{AtEndpoint, Attempted, Balance, BalanceLayer, NoEndpoint, Terms},
-    carry::{Carried, Fixed},
+    balance::{AtEndpoint, Balance, BalanceLayer, NoEndpoint, Terms},
+    carry::{Carried, Carries, Fixed},
     cluster::{Cluster, Dispatch, EndpointInfo, Transport, Undelivered},
     config::{self, ClusterPolicy, Endpoints, RequestPriority, Semantics},
     endpoint::{EndpointId, Tried},
@@ -132,8 +132,8 @@ impl Call {
     }
 }
 
-impl Attempted for Call {
-    fn terms(&mut self) -> Terms {
+impl Carries<Terms> for Call {
+    fn carried(&mut self) -> Terms {
         self.0.clone()
     }
 }
@@ -334,7 +334,7 @@ async fn http_request_counts_until_its_body_has_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn http_request_is_in_flight_until_its_body_has_ended() {
-    let layer = BalanceLayer::new(flat([1]), ClusterPolicy::default()).seed(1).held_by(UntilEnd(HttpClassifier));
+    let layer = BalanceLayer::new(flat([1]), ClusterPolicy::default()).seed(1).hold(UntilEnd(HttpClassifier));
     let mut service = ServiceBuilder::new().layer(layer).service(|_: &EndpointInfo<'_>| {
         service_fn(|_: Request<()>| async { Ok::<_, BoxError>(Response::new(Full::new(Bytes::from("x")))) })
     });

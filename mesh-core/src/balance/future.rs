@@ -10,7 +10,7 @@ use std::{
 use pin_project::pin_project;
 use tokio::time::Instant;
 
-use super::{NoEndpoint, Picked, Terms, TermsOf};
+use super::{NoEndpoint, Picked, Terms};
 use crate::{
     carry::PolicyOf,
     cluster::{Available, Cluster, Dispatch, Transport, Undelivered},
@@ -96,11 +96,11 @@ where
     pub(super) fn new<P, A>(mut request: R, clusters: &P, terms: &A, hold: &K) -> Self
     where
         P: PolicyOf<R, Arc<Cluster<T>>>,
-        A: TermsOf<R>,
+        A: PolicyOf<R, Terms>,
         K: Clone,
     {
         let cluster = clusters.policy_of(&mut request);
-        let terms = terms.terms_of(&mut request);
+        let terms = terms.policy_of(&mut request);
         let mut call = Call { cluster, terms, counted: None, hold: hold.clone(), moves: None };
         let state = match call.enter().and_then(|()| call.pick()) {
             Ok(picked) => {

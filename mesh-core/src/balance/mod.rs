@@ -14,5 +14,5 @@ pub use self::{
 };
 pub use crate::{
     outcome::AtEndpoint,
-    pick::{Attempted, NoEndpoint, OwnDice, Picked, Terms, TermsOf},
+    pick::{NoEndpoint, OwnDice, Picked, Terms},
 };

@@ -26,7 +26,7 @@ pub(crate) use self::{
 };
 pub use self::{
     picked::Picked,
-    terms::{Attempted, OwnDice, Terms, TermsOf},
+    terms::{OwnDice, Terms},
 };
 
 /// No endpoint could be picked, and why.

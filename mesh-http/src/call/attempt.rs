@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Request;
 use mesh_core::{
-    balance::{Attempted, Terms},
+    balance::Terms,
     carry::Carries,
     cluster as core,
     config::{HostRewrite, RequestPriority},
@@ -68,8 +68,8 @@ impl Carries<Arc<core::Cluster<Transport>>> for Attempt {
     }
 }
 
-impl Attempted for Attempt {
-    fn terms(&mut self) -> Terms {
+impl Carries<Terms> for Attempt {
+    fn carried(&mut self) -> Terms {
         self.0.terms.take().expect("an attempt is balanced once")
     }
 }
