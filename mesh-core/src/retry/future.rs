@@ -27,9 +27,9 @@ use super::{
     attempts::Attempts,
     backoff::{Pace, Wait},
     govern::Governed,
+    judge::{Judge, Tried, Verdict},
     keep::{Kept, Observe, Try},
     policy::AttemptPolicy,
-    rules::{Judge, Tried, Verdict},
 };
 use crate::{
     Dice,
