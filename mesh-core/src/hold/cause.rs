@@ -50,7 +50,7 @@ pub fn give_up(failure: Failure, end: impl FnOnce()) -> Option<EndpointId> {
 }
 
 /// Why the guard that asks is being dropped; none when the caller went away.
-pub(crate) fn cause() -> Option<Failure> {
+pub(super) fn cause() -> Option<Failure> {
     GIVEN_UP.get().map(|given_up| given_up.failure)
 }
 
