@@ -116,11 +116,6 @@ impl<B> TimedBody<B> {
         Self { stage: Stage::InTime(body), timer: Timer::new(), limits, quiet_since: None }
     }
 
-    /// Whether a frame ever had to be waited for, which is when the timer comes into being.
-    pub const fn has_waited(&self) -> bool {
-        self.timer.is_set()
-    }
-
     /// The inner body; none once a limit has passed.
     pub const fn get_ref(&self) -> Option<&B> {
         match &self.stage {
