@@ -21,8 +21,8 @@ use mesh_core::{
 use pin_project::pin_project;
 
 use crate::{
-    body::Outgoing,
     connect::Connect,
+    outgoing::Outgoing,
     pool::{Pool, PoolBody, PoolContext},
     tasks::Tasks,
     telemetry::ClusterMetrics,

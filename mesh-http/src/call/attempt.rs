@@ -11,7 +11,7 @@ use mesh_core::{
 };
 
 use super::{route, routed::Facts};
-use crate::{body::Outgoing, cluster::Transport};
+use crate::{cluster::Transport, outgoing::Outgoing};
 
 /// One attempt at a request. Boxed, since every layer below moves it on, and would return it with every result.
 pub(crate) struct Attempt(Box<Balanced>);
