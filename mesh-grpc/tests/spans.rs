@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, Empty};
 use mesh_core::config::{CircuitBreakers, Thresholds};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
-use support::{RawBody, builder, built, collect, framed, frames, grpc, http2_peer, message, trailers, whole};
+use support::{RawBody, builder, built, collect, framed, frames, grpc, http2_peer, message, page, trailers, whole};
 use tonic::Code;
 use tracing_subscriber::layer::SubscriberExt as _;
 
@@ -39,7 +39,8 @@ async fn span_says_which_status_the_call_ended_with() {
     let (address, _peer) = http2_peer(|request| match request.uri().path().rsplit('/').next() {
         Some("Unary") => whole(),
         Some("ServerStream") => grpc(frames(vec![Ok(framed("one")), Ok(framed("two")), Ok(trailers("9"))])),
-        _ => head_only("5"),
+        Some("ClientStream") => head_only("5"),
+        _ => page(403),
     })
     .await;
     let one = Thresholds { max_requests: Some(1), ..Thresholds::default() };
@@ -53,7 +54,10 @@ async fn span_says_which_status_the_call_ended_with() {
     // 2. In the head.
     let status = client.client_stream(tokio_stream::iter([message("")])).await.expect_err("not found");
     assert_eq!(status.code(), Code::NotFound);
-    // 3. Nowhere: a call is refused here, and the one that is in its way is dropped before its trailers.
+    // 3. Nowhere: what an answer that is not gRPC's stands for.
+    let status = client.both(tokio_stream::iter([message("")])).await.expect_err("forbidden");
+    assert_eq!(status.code(), Code::PermissionDenied);
+    // 4. No peer gave one: a call is refused here, and the one that is in its way is dropped before its trailers.
     let held = client.server_stream(message("")).await.expect("a stream");
     assert_eq!(client.unary(message("")).await.expect_err("one is under way").code(), Code::Unavailable);
     drop(held);
@@ -67,6 +71,7 @@ async fn span_says_which_status_the_call_ended_with() {
         ["/mesh.interop.Echo/Unary", "200", "0", "-"],
         ["/mesh.interop.Echo/ServerStream", "200", "9", "-"],
         ["/mesh.interop.Echo/ClientStream", "200", "5", "-"],
+        ["/mesh.interop.Echo/Both", "403", "7", "-"],
         ["/mesh.interop.Echo/Unary", "-", "-", "overflow"],
         ["/mesh.interop.Echo/ServerStream", "-", "-", "-"],
     ];

@@ -56,18 +56,20 @@ async fn requests_attempts_and_durations_are_counted_by_cluster_and_outcome() {
     for path in ["/", "/", "/", "/fail", "/busy"] {
         text(client.get(format!("http://reviews{path}")).await.unwrap()).await;
     }
-    drop(client.get("http://reviews/").await.unwrap());
+    // What is not read counts by its head; what is not answered, as cancelled.
+    drop(client.get("http://reviews/fail").await.unwrap());
+    drop(client.get("http://reviews/"));
     client.get("http://elsewhere/").await.unwrap_err();
     client.get("no uri at all").await.unwrap_err();
 
     let recorded = recorded(&recorder.snapshotter());
     let expected = [
         ("mesh_requests_total{cluster=reviews,outcome=success}", MetricKind::Counter, 3.0),
-        ("mesh_requests_total{cluster=reviews,outcome=server_error}", MetricKind::Counter, 1.0),
+        ("mesh_requests_total{cluster=reviews,outcome=server_error}", MetricKind::Counter, 2.0),
         ("mesh_requests_total{cluster=reviews,outcome=gateway_error}", MetricKind::Counter, 1.0),
         ("mesh_requests_total{cluster=reviews,outcome=cancelled}", MetricKind::Counter, 1.0),
         ("mesh_requests_total{cluster=reviews,outcome=local}", MetricKind::Counter, 0.0),
-        ("mesh_request_duration_seconds{cluster=reviews}", MetricKind::Histogram, 6.0),
+        ("mesh_request_duration_seconds{cluster=reviews}", MetricKind::Histogram, 7.0),
         ("mesh_requests_active{cluster=reviews}", MetricKind::Gauge, 0.0),
         // The request that is answered with 503 is tried three times.
         ("mesh_attempts_total{cluster=reviews}", MetricKind::Counter, 8.0),
