@@ -35,6 +35,7 @@ pub use self::{
     body::Body,
     call::{CallOptions, ResponseFuture},
     client::{Client, ClientBuilder, EndpointSpec, IntoEndpoint},
+    cluster::PoolStatus,
     error::Error,
     mesh::{Mesh, MeshBuilder, MeshStatus, TargetStatus},
     scope::Scope,

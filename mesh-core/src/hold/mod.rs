@@ -173,6 +173,14 @@ mod tests {
         assert_eq!((first.classes(), second.classes()), (vec![Class::GatewayError], vec![Class::GatewayError]));
     }
 
+    #[tokio::test]
+    async fn joined_guard_of_a_dropped_body_reads_what_the_head_said() {
+        let (first, second) = (Seen::default(), Seen::default());
+        let held = UntilEnd(HttpClassifier).hold(response(502, Full::new(Bytes::from("x"))), first.clone());
+        drop(JoinEnd.hold(held, second.clone()));
+        assert_eq!((first.classes(), second.classes()), (vec![Class::GatewayError], vec![Class::GatewayError]));
+    }
+
     struct Broken;
 
     impl futures_core::Stream for Broken {
