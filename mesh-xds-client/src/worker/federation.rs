@@ -100,8 +100,8 @@ impl Federation {
         (0..self.authorities.len()).any(|authority| self.is_heeded(place, AuthorityId(authority)))
     }
 
-    /// The control plane whose word counts most: of the first authority that is asked for anything the one that is there, or else
-    /// the last hope.
+    /// The control plane whose word counts most: of the first authority that is asked for anything the one that is
+    /// there, or else the last hope.
     pub(super) fn main(&self) -> usize {
         let authority = self.authorities.iter().find(|authority| !authority.fallback.in_use().is_empty());
         let authority = authority.unwrap_or(&self.authorities[DEFAULT.0]);

@@ -10,9 +10,9 @@
 //! - `fallback`: which of an authority's control planes are in use, as a state machine without I/O;
 //! - `streams`: the streams to all of them; `decoding`: the one response that is being decoded.
 //!
-//! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read the
-//! snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until the last one is
-//! decoded, which is the only back-pressure that ADS has.
+//! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read
+//! the snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until
+//! the last one is decoded, which is the only back-pressure that ADS has.
 
 use std::{error::Error as StdError, fmt::Write as _, sync::Arc, time::Duration};
 
