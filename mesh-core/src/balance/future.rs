@@ -102,14 +102,13 @@ where
         let cluster = clusters.policy_of(&mut request);
         let terms = terms.terms_of(&mut request);
         let mut call = Call { cluster, terms, counted: None, hold: hold.clone(), moves: None };
-        let state = match call.enter().and_then(|()| call.pick()) {
+        match call.enter().and_then(|()| call.pick()) {
             Ok(picked) => {
                 let response = picked.handle().dispatch(request);
-                State::Sent { picked: Some(picked), response }
+                Self { state: State::Sent { picked: Some(picked), response }, call }
             }
-            Err(halt) => call.halt(request, halt),
-        };
-        Self { state, call }
+            Err(halt) => Self { state: call.halt(request, halt), call },
+        }
     }
 }
 

@@ -22,7 +22,7 @@ struct Pick<'a, 'b, H> {
 
 impl<H> EndpointSet<H> {
     /// The endpoint for a request.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pick<'a>(&'a self, home: &'a Home, terms: &mut Terms) -> Result<&'a Member<H>, NoEndpoint> {
         let mut pick = Pick { set: self, home, terms };
         let Some(pool) = self.index.pool(&mut pick.terms.dice) else { return pick.elsewhere(None) };
