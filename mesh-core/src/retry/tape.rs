@@ -369,6 +369,7 @@ where
 }
 
 impl<B> Drop for Cursor<B> {
+    #[cold]
     fn drop(&mut self) {
         lock(&self.shared.tape).readers.retain(|other| *other != self.reader);
         self.shared.waiting.forget(self.reader);
