@@ -168,7 +168,7 @@ impl<T: Transport> Cluster<T> {
         counted: &mut Option<RequestPriority>,
     ) -> Result<Picked<T::Handle>, NoEndpoint> {
         let set = self.set.load();
-        let member = set.pick(&self.home, terms)?;
+        let member = set.pick(&self.home, terms).ok_or_else(|| set.refusal())?;
         let open = || self.transport.open(&self.info(member, &self.policy.load()));
         let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
         Ok(Picked::new(endpoint, terms.now, counted.take()))

@@ -21,16 +21,39 @@ struct Pick<'a, 'b, H> {
 }
 
 impl<H> EndpointSet<H> {
-    /// The endpoint for a request.
+    /// The endpoint for a request; where there is none, [`refusal`](Self::refusal) says why.
+    // Always in line, and what is rare is not: every attempt passes here.
     #[inline(always)]
-    pub(crate) fn pick<'a>(&'a self, home: &'a Home, terms: &mut Terms) -> Result<&'a Member<H>, NoEndpoint> {
+    pub(crate) fn pick<'a>(&'a self, home: &'a Home, terms: &mut Terms) -> Option<&'a Member<H>> {
+        let Some(pool) = self.index.pool(&mut terms.dice) else { return self.pick_elsewhere(home, terms) };
+        let slice = pool.slice(self.rules.balancing, &mut terms.dice);
+        let drawn = Pick { set: self, home, terms }.draw(slice, pool.tier);
+        drawn.or_else(|| self.pick_again(home, terms, pool, slice))
+    }
+
+    /// Why nobody was picked.
+    pub(crate) fn refusal(&self) -> NoEndpoint {
+        if self.index.last_resort.len() == 0 { self.index.reason } else { NoEndpoint::Unreachable }
+    }
+
+    /// Whoever came up was not available.
+    #[cold]
+    fn pick_again<'a>(
+        &'a self,
+        home: &'a Home,
+        terms: &mut Terms,
+        pool: &'a Pool,
+        slice: &'a Slice,
+    ) -> Option<&'a Member<H>> {
         let mut pick = Pick { set: self, home, terms };
-        let Some(pool) = self.index.pool(&mut pick.terms.dice) else { return pick.elsewhere(None) };
-        let slice = pool.slice(self.rules.balancing, &mut pick.terms.dice);
-        match pick.draw(slice, pool.tier) {
-            Some(member) => Ok(member),
-            None => pick.draw_again(pool, slice),
-        }
+        let drawn = (1..DRAWS).find_map(|_| pick.draw(slice, pool.tier));
+        drawn.or_else(|| pick.search(pool, slice))
+    }
+
+    /// The priority whose turn it is has nobody.
+    #[cold]
+    fn pick_elsewhere<'a>(&'a self, home: &'a Home, terms: &mut Terms) -> Option<&'a Member<H>> {
+        Pick { set: self, home, terms }.elsewhere(None)
     }
 
     /// Whether a pick that rather waits would find somebody at `now`, in milliseconds.
@@ -171,24 +194,13 @@ impl<'a, H> Pick<'a, '_, H> {
         !standing.is_unreachable(now) && member.seat.live().claim_probe(standing, now)
     }
 
-    /// Whoever came up was not available.
-    #[cold]
-    fn draw_again(mut self, pool: &'a Pool, slice: &'a Slice) -> Result<&'a Member<H>, NoEndpoint> {
-        for _ in 1..DRAWS {
-            if let Some(member) = self.draw(slice, pool.tier) {
-                return Ok(member);
-            }
-        }
-        self.search(pool, slice)
-    }
-
     /// Looks at everybody: in the pool whose turn it was, those not tried before those tried; then elsewhere.
-    fn search(mut self, pool: &'a Pool, slice: &'a Slice) -> Result<&'a Member<H>, NoEndpoint> {
+    fn search(mut self, pool: &'a Pool, slice: &'a Slice) -> Option<&'a Member<H>> {
         let rest = || pool.slices.iter().filter(|other| !std::ptr::eq(*other, slice));
         for tried in [false, true] {
             for slice in std::iter::once(slice).chain(rest()) {
                 if let Some(member) = self.scan(slice, pool.tier, tried) {
-                    return Ok(member);
+                    return Some(member);
                 }
             }
         }
@@ -197,26 +209,22 @@ impl<'a, H> Pick<'a, '_, H> {
 
     /// Looks in the other pools, by preference; unless the request rather waits, then takes who is ejected, and at the very
     /// last who could not be reached.
-    #[cold]
-    fn elsewhere(mut self, than: Option<&'a Pool>) -> Result<&'a Member<H>, NoEndpoint> {
+    fn elsewhere(mut self, than: Option<&'a Pool>) -> Option<&'a Member<H>> {
         let index = &self.set.index;
         let others = index.pools.iter().filter(|pool| than.is_none_or(|than| !std::ptr::eq(*pool, than)));
         // Those tried as well: a request that waits must get whoever `is_available` speaks of, or it would spin.
         for tried in [false, true] {
             for (pool, slice) in others.clone().flat_map(|pool| pool.slices.iter().map(move |slice| (pool, slice))) {
                 if let Some(member) = self.scan(slice, pool.tier, tried) {
-                    return Ok(member);
+                    return Some(member);
                 }
             }
         }
-        if index.last_resort.len() == 0 {
-            return Err(index.reason);
-        }
-        if self.terms.wait_for_ready {
-            return Err(NoEndpoint::Unreachable);
+        if index.last_resort.len() == 0 || self.terms.wait_for_ready {
+            return None;
         }
         let reachable = self.scan(&index.last_resort, Tier::Panic, false);
-        Ok(reachable.unwrap_or_else(|| self.anybody(&index.last_resort)))
+        Some(reachable.unwrap_or_else(|| self.anybody(&index.last_resort)))
     }
 
     /// Somebody who was not tried, or else anybody.
