@@ -260,8 +260,8 @@ impl Slice {
     /// one like the other, so that over both nobody comes up more often than its weight says.
     #[inline]
     pub(crate) fn two_at_random(&self, dice: &mut Dice) -> (u32, u32) {
-        if self.wheel.is_some() {
-            return (self.at_random(dice), self.at_random(dice));
+        if let Some(wheel) = &self.wheel {
+            return wheel.two_sectors(dice);
         }
         let roll = dice.roll();
         let below = |half: u64, bound: u32| ((half * u64::from(bound)) >> 32) as u32;

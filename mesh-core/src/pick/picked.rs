@@ -71,6 +71,7 @@ impl<H> Picked<H> {
         if live.learns_from_success(measure) {
             live.answered(measure, self.latency(at), home.millis(at), home.rate());
         }
+        self.reached();
     }
 
     fn failed(&self, outcome: &Outcome) {
@@ -108,12 +109,11 @@ impl<H> Picked<H> {
         live.abandoned(home.measure(), self.latency(at), home.millis(at), home.rate());
     }
 
+    /// What only failures and callers who gave up have to teach.
+    #[cold]
     fn learn(&self, outcome: &Outcome) {
         match outcome.class {
-            Class::Success => {
-                self.answered(outcome.at);
-                self.reached();
-            }
+            Class::Success => self.answered(outcome.at),
             Class::ServerError | Class::GatewayError => self.failed(outcome),
             Class::Cancelled => self.abandoned(outcome.at),
             Class::Local => {}
@@ -154,8 +154,10 @@ impl<H: Send + Sync + 'static> Settle for Picked<H> {
     #[inline]
     fn settle(&mut self, outcome: &Outcome) {
         self.is_settled = true;
-        if outcome.class != Class::Success || !self.is_no_news() {
+        if outcome.class != Class::Success {
             self.learn(outcome);
+        } else if !self.is_no_news() {
+            self.answered(outcome.at);
         }
     }
 }
