@@ -86,13 +86,7 @@ impl<'a, H> Pick<'a, '_, H> {
         let member = match self.set.rules.balancing {
             LoadBalancing::RoundRobin => self.open(slice, slice.in_turn(), tier)?,
             LoadBalancing::LeastRequest { choices } => self.least_loaded(slice, choices, tier)?,
-            LoadBalancing::PeakEwma { .. } => {
-                let (first, second) = slice.two_at_random(&mut self.terms.dice);
-                let now = self.home.millis(self.terms.now);
-                self.better(slice, (first, second), tier, |first, other| {
-                    self.cost(slice, other, now) < self.cost(slice, first, now)
-                })?
-            }
+            LoadBalancing::PeakEwma { .. } => self.quickest(slice, tier)?,
             LoadBalancing::Random => {
                 let number = slice.at_random(&mut self.terms.dice);
                 self.open(slice, number, tier)?
@@ -101,7 +95,7 @@ impl<'a, H> Pick<'a, '_, H> {
         self.claim(member).then_some(member)
     }
 
-    #[inline]
+    #[inline(never)]
     fn least_loaded(&mut self, slice: &Slice, choices: u32, tier: Tier) -> Option<&'a Member<H>> {
         let (first, second) = slice.two_at_random(&mut self.terms.dice);
         let mut best = self.better(slice, (first, second), tier, |first, second| self.is_less(slice, second, first));
@@ -117,8 +111,17 @@ impl<'a, H> Pick<'a, '_, H> {
         best
     }
 
+    #[inline(never)]
+    fn quickest(&mut self, slice: &Slice, tier: Tier) -> Option<&'a Member<H>> {
+        let (first, second) = slice.two_at_random(&mut self.terms.dice);
+        let now = self.home.millis(self.terms.now);
+        self.better(slice, (first, second), tier, |first, other| {
+            self.cost(slice, other, now) < self.cost(slice, first, now)
+        })
+    }
+
     /// Of two, the one that is open; of two that are open, the second if `second_wins`.
-    #[inline]
+    #[inline(always)]
     fn better(
         &self,
         slice: &Slice,
@@ -135,7 +138,7 @@ impl<'a, H> Pick<'a, '_, H> {
 
     /// Whether `a` has less to do than `b`, for its weight. Nobody wins a tie, so that without load the draw decides, and
     /// weights hold.
-    #[inline]
+    #[inline(always)]
     fn is_less(&self, slice: &Slice, a: &Member<H>, b: &Member<H>) -> bool {
         let (load_a, load_b) = (self.load(a), self.load(b));
         if slice.wheel.is_none() {
