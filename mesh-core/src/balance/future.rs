@@ -127,8 +127,11 @@ impl<T: Transport, K> Call<T, K> {
     // Always in line: the second who picks hardly ever does.
     #[inline(always)]
     fn pick(&mut self) -> Result<Picked<T::Handle>, Halt> {
-        match self.cluster.pick_counted(&mut self.terms, &mut self.counted) {
-            Ok(picked) => Ok(picked),
+        match self.cluster.pick_counted(&mut self.terms, self.counted) {
+            Ok(picked) => {
+                self.counted = None;
+                Ok(picked)
+            }
             Err(_) if self.terms.wait_for_ready => Err(Halt::Wait),
             Err(none) => Err(Halt::Refuse(self.give_up(none))),
         }
