@@ -16,8 +16,8 @@ use self::stack::{Facts, Routed, Stack, call, empty, small, stack};
 
 mod stack;
 
-/// A request to a cluster that has answered before, so that binding symbols and opening endpoints is not counted. The route
-/// lives on, as routes do.
+/// A request to a cluster that has answered before, so that binding symbols and opening endpoints is not counted. It is an
+/// argument by itself, so that it is handed over by address, as by whoever has just made it. Its route lives on, as routes do.
 fn ready<B>(kept: bool, request: impl Fn(Facts) -> Routed<B>) -> Routed<B>
 where
     B: Body + Send + Unpin + 'static,

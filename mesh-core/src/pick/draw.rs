@@ -95,6 +95,7 @@ impl<'a, H> Pick<'a, '_, H> {
         self.claim(member).then_some(member)
     }
 
+    // Out of line, as is the next, so that a draw of one need not save the registers that a comparison takes.
     #[inline(never)]
     fn least_loaded(&mut self, slice: &Slice, choices: u32, tier: Tier) -> Option<&'a Member<H>> {
         let (first, second) = slice.two_at_random(&mut self.terms.dice);
@@ -121,6 +122,7 @@ impl<'a, H> Pick<'a, '_, H> {
     }
 
     /// Of two, the one that is open; of two that are open, the second if `second_wins`.
+    // Always in line, as whoever asks is but this and the draw of two.
     #[inline(always)]
     fn better(
         &self,

@@ -6,8 +6,6 @@
 //! so that a sector of share `p` has been hit `p * n` times after `n` turns, give or take little, and the waits between two
 //! hits take at most three values (the three-gap theorem).
 
-use crate::Dice;
-
 /// Sectors of a rim of 2^64 points.
 ///
 /// A guide divides the rim into equal arcs, four or more per sector, and knows the first sector of each. Three arcs in four
@@ -64,12 +62,6 @@ impl Wheel {
             return first;
         }
         first + 1 + self.ends[first + 1..=last].partition_point(|end| *end <= weight)
-    }
-
-    /// Two sectors at random, one drawn like the other.
-    #[inline(never)]
-    pub(crate) fn two_sectors(&self, dice: &mut Dice) -> (u32, u32) {
-        (self.sector(dice.roll()) as u32, self.sector(dice.roll()) as u32)
     }
 
     fn total(&self) -> u64 {
