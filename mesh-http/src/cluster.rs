@@ -1,9 +1,10 @@
 //! A cluster over HTTP: mesh-core's cluster, whose endpoints are reached through connection pools.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -23,7 +24,8 @@ use pin_project::pin_project;
 use crate::{
     body::Outgoing,
     connect::Connect,
-    pool::{Pool, PoolBody, PoolContext},
+    mesh::PoolStatus,
+    pool::{Gauge, Pool, PoolBody, PoolContext},
     tasks::Tasks,
     telemetry::ClusterMetrics,
     tls::{Connector, TlsClient, TlsError},
@@ -50,6 +52,8 @@ pub(crate) struct Transport {
     seed: u64,
     /// What pools were last made with. Looked at when an endpoint is opened or told of a change, never by requests.
     cached: Mutex<Option<CachedContext>>,
+    /// Of the endpoints that were opened and have not left. Only for the status: requests have the pool itself.
+    gauges: Mutex<BTreeMap<EndpointId, Gauge<Outgoing>>>,
 }
 
 /// What pools are made with, and the policy that it was made from.
@@ -87,7 +91,7 @@ impl Cluster {
         semantics: Semantics,
         seed: u64,
     ) -> Arc<Self> {
-        let transport = Transport { environment: environment.clone(), seed, cached: Mutex::default() };
+        let transport = Transport::new(environment.clone(), seed);
         let balanced = core::Cluster::new(config, policy, semantics, transport, seed);
         Arc::new(Self { balanced, metrics: Arc::new(ClusterMetrics::of(config.name())) })
     }
@@ -124,6 +128,16 @@ impl Cluster {
         self.connect_ahead();
     }
 
+    /// The connections to each endpoint that was used, by its number.
+    pub(crate) fn pools(&self) -> Vec<PoolStatus> {
+        let gauges = self.balanced.transport().gauges().clone();
+        let statuses = gauges.into_iter().filter_map(|(endpoint, gauge)| {
+            let (addresses, figures) = gauge.read()?;
+            Some(PoolStatus { cluster: self.name().clone(), endpoint, addresses: addresses.into(), figures })
+        });
+        statuses.collect()
+    }
+
     /// Connects to endpoints that have joined, where the policy says so and they are few. Each gets one attempt: it is the
     /// requests that ask again.
     fn connect_ahead(&self) {
@@ -141,6 +155,14 @@ impl fmt::Debug for Cluster {
 // === impl Transport ===
 
 impl Transport {
+    fn new(environment: Environment, seed: u64) -> Self {
+        Self { environment, seed, cached: Mutex::default(), gauges: Mutex::default() }
+    }
+
+    fn gauges(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Gauge<Outgoing>>> {
+        self.gauges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What a pool of `endpoint` is made with: one context for all endpoints of a cluster, made anew when the policy is another.
     /// Connections of another protocol or under other TLS are of another generation, and drain.
     fn context(&self, endpoint: &EndpointInfo<'_>) -> Arc<PoolContext> {
@@ -200,6 +222,7 @@ impl core::Transport for Transport {
 
     fn open(&self, endpoint: &EndpointInfo<'_>) -> Handle {
         let pool = Pool::new(self.context(endpoint), endpoint.addresses.to_vec(), endpoint.hostname.cloned());
+        self.gauges().insert(endpoint.id, pool.gauge());
         Handle { id: endpoint.id, hostname: endpoint.hostname.cloned(), pool }
     }
 
@@ -208,6 +231,7 @@ impl core::Transport for Transport {
     }
 
     fn retire(&self, handle: &Handle) {
+        self.gauges().remove(&handle.id);
         handle.pool.retire();
     }
 }

@@ -34,6 +34,6 @@ pub use self::{
     call::{CallOptions, ResponseFuture},
     client::{Client, ClientBuilder, EndpointSpec, IntoEndpoint},
     error::Error,
-    mesh::{Mesh, MeshBuilder, MeshStatus, TargetStatus},
+    mesh::{Mesh, MeshBuilder, MeshStatus, PoolStatus, TargetStatus},
     scope::Scope,
 };

@@ -174,4 +174,11 @@ impl<B: Concluded> Concluded for TimedBody<B> {
             Stage::Expired(outcome) => Some(*outcome),
         }
     }
+
+    fn outcome_of_drop(&self) -> Outcome {
+        match &self.stage {
+            Stage::InTime(body) => body.outcome_of_drop(),
+            Stage::Expired(outcome) => *outcome,
+        }
+    }
 }

@@ -187,6 +187,10 @@ impl Concluded for Held {
     fn outcome(&self) -> Option<Outcome> {
         None
     }
+
+    fn outcome_of_drop(&self) -> Outcome {
+        Outcome::cancelled(Instant::now())
+    }
 }
 
 impl Body for Held {

@@ -77,6 +77,9 @@ enum Watch<G> {
 pub trait Concluded {
     /// The outcome; none before the end.
     fn outcome(&self) -> Option<Outcome>;
+
+    /// The outcome if it were dropped now: what its head said, where that said everything.
+    fn outcome_of_drop(&self) -> Outcome;
 }
 
 /// Finds the outcome of a response body at its end.
@@ -261,6 +264,10 @@ impl<B: Body, J: Conclude<B>, G: Settle> Concluded for Watched<B, J, G> {
             Watch::Settled(outcome) => Some(outcome),
         }
     }
+
+    fn outcome_of_drop(&self) -> Outcome {
+        self.outcome().unwrap_or_else(|| self.judge.conclude(&self.body, End::Dropped))
+    }
 }
 
 #[pinned_drop]
@@ -294,7 +301,8 @@ impl<B: Concluded> Conclude<B> for ByBody {
     fn conclude(&self, body: &B, end: End<'_>) -> Outcome {
         body.outcome().unwrap_or_else(|| match end {
             End::Failed(failure) => Outcome::failed(failure, Instant::now()),
-            End::Whole(_) | End::Dropped => Outcome::cancelled(Instant::now()),
+            // The body within is dropped after this one, which is asked first.
+            End::Whole(_) | End::Dropped => body.outcome_of_drop(),
         })
     }
 }
@@ -365,6 +373,14 @@ mod tests {
         let held = UntilEnd(HttpClassifier).hold(response(502, Full::new(Bytes::from("x"))), first.clone());
         let held = JoinEnd.hold(held, second.clone());
         held.into_body().collect().await.expect("a whole body");
+        assert_eq!((first.classes(), second.classes()), (vec![Class::GatewayError], vec![Class::GatewayError]));
+    }
+
+    #[tokio::test]
+    async fn joined_guard_of_a_dropped_body_reads_what_the_head_said() {
+        let (first, second) = (Seen::default(), Seen::default());
+        let held = UntilEnd(HttpClassifier).hold(response(502, Full::new(Bytes::from("x"))), first.clone());
+        drop(JoinEnd.hold(held, second.clone()));
         assert_eq!((first.classes(), second.classes()), (vec![Class::GatewayError], vec![Class::GatewayError]));
     }
 

@@ -17,7 +17,7 @@ use mesh_http::Mesh;
 use tokio::sync::watch;
 use tonic::Code;
 
-use crate::support::{Alive, Client, Server, built, message, one};
+use crate::support::{Alive, Client, Server, built, message, one, until};
 
 /// A control plane that has said one thing.
 struct Said(Arc<Snapshot>);
@@ -98,7 +98,7 @@ async fn maximum_for_the_header_is_the_deadline_of_calls_without_one() {
     let server = Server::silent(&Alive::default());
     let said = Timeouts { grpc_timeout_max: limit(50), request: limit(1), ..Timeouts::default() };
     let mut client = steered(to_echo(said), endpoints(&server));
-    let status = client.unary(message("")).await.expect_err("too slow");
+    let status = until("the end of its time", client.unary(message(""))).await.expect_err("too slow");
     assert_eq!((status.code(), flags(&status)), (Code::DeadlineExceeded, Flags::UT));
     assert!(status.message().contains("50ms"), "{status:?}");
 }
@@ -108,7 +108,8 @@ async fn timeout_of_routes_in_code_holds() {
     let server = Server::silent(&Alive::default());
     let routes = routes(to_echo(Timeouts { request: limit(50), ..Timeouts::default() }));
     let mut client = built(Channel::builder("echo").routes(routes).cluster(echo(), endpoints(&server)));
-    assert_eq!(client.unary(message("")).await.expect_err("too slow").code(), Code::DeadlineExceeded);
+    let status = until("the end of its time", client.unary(message(""))).await.expect_err("too slow");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test]

@@ -15,7 +15,8 @@ use std::{
 use mesh_core::{
     Dice,
     cluster::ClusterStatus,
-    config::{self, ClusterPolicy, ConfigError, IdentityName, Snapshot, Trust},
+    config::{self, Address, ClusterPolicy, ConfigError, IdentityName, Snapshot, Trust},
+    endpoint::EndpointId,
     identity::{Identities, IdentitySource, IdentityStatus},
     outcome::FailureKind,
     source::{ConfigSource, SourceStatus},
@@ -29,6 +30,7 @@ use crate::{
     cluster::{Cluster, Environment},
     connect::{Connect, SocketConnector},
     plan::Profile,
+    pool::PoolFigures,
     resolve::{Resolve, SystemResolver},
     tasks::Tasks,
     tls::{Provider, TlsClient},
@@ -76,8 +78,10 @@ pub struct MeshStatus {
     pub source: Option<SourceStatus>,
     /// Every target that clients hold.
     pub targets: Vec<TargetStatus>,
-    /// Every cluster in use.
+    /// Every cluster in use, by name.
     pub clusters: Vec<ClusterStatus>,
+    /// The connections to every endpoint that was used, in the order of the clusters.
+    pub pools: Vec<PoolStatus>,
     /// Every identity.
     pub identities: Vec<(Arc<str>, IdentityStatus)>,
 }
@@ -90,6 +94,24 @@ pub struct TargetStatus {
     pub name: Arc<str>,
     /// Why it has no configuration, where it has none.
     pub unavailable: Option<Arc<str>>,
+}
+
+/// How the connections to an endpoint stand.
+///
+/// An endpoint has none of these before it is picked for the first time (or connected to ahead), nor once it has left its
+/// cluster; what it still has under way then is finished by connections that are not shown. Reading them takes the lock of
+/// each pool for a moment; requests pay nothing for them.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// The name of its cluster.
+    pub cluster: Arc<str>,
+    /// Its number, as in [`EndpointStatus`](mesh_core::cluster::EndpointStatus).
+    pub endpoint: EndpointId,
+    /// Where it listens.
+    pub addresses: Vec<Address>,
+    /// What there is.
+    pub figures: PoolFigures,
 }
 
 struct Shared {
@@ -137,6 +159,7 @@ impl Mesh {
             source: self.shared.source.as_ref().map(|source| source.status()),
             targets: targets.collect(),
             clusters: registry.clusters().map(|cluster| cluster.balanced().status()).collect(),
+            pools: registry.clusters().flat_map(|cluster| cluster.pools()).collect(),
             identities: self.shared.parts.identities.statuses(),
         }
     }
