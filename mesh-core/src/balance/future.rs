@@ -17,7 +17,7 @@ use crate::{
     config::RequestPriority,
     endpoint::Tried,
     hold::{Hold, Settle},
-    limit::Resource,
+    limit::{Overloaded, Resource},
     outcome::{AtEndpoint, BoxError, Class, Failed, Failure, Outcome, Sent},
 };
 
@@ -112,13 +112,21 @@ where
     }
 }
 
+impl Halt {
+    #[cold]
+    fn overloaded(overloaded: Overloaded) -> Self {
+        Self::Refuse(Failed::from(overloaded).into())
+    }
+}
+
 impl<T: Transport, K> Call<T, K> {
     /// Asks the breaker, if it is to be asked.
-    #[inline]
+    // Always in line, as what follows.
+    #[inline(always)]
     fn enter(&mut self) -> Result<(), Halt> {
         if let Some(priority) = self.terms.breaker {
             let admitted = self.cluster.limits().enter(Resource::Requests, priority);
-            admitted.map_err(|overloaded| Halt::Refuse(Failed::from(overloaded).into()))?;
+            admitted.map_err(Halt::overloaded)?;
             self.counted = Some(priority);
         }
         Ok(())
