@@ -23,7 +23,7 @@ use mesh_core::{
 };
 use tokio::time::Instant;
 
-use crate::cluster::Cluster;
+use crate::mesh::Found;
 
 /// What a client's builder fixed: whose rules count, and what code says above and below the control plane.
 #[derive(Clone, Debug, PartialEq)]
@@ -91,8 +91,8 @@ pub(crate) enum Destinations {
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
-    /// None when the source knows no such cluster.
-    pub(crate) cluster: Option<Arc<Cluster>>,
+    /// Why there is none, where requests cannot go to it.
+    pub(crate) cluster: Found,
     pub(crate) treatment: Treatment,
 }
 
@@ -152,7 +152,7 @@ pub(crate) struct Planner<'a> {
     /// Each fault filter, and how many requests meet its faults.
     filters: Vec<(&'a Arc<FaultInjection>, Arc<AtomicU32>)>,
     /// The clusters that exist.
-    find: &'a dyn Fn(&str) -> Option<Arc<Cluster>>,
+    find: &'a dyn Fn(&str) -> Found,
 }
 
 /// A route that is planned, with its host.
@@ -216,7 +216,7 @@ impl<'a> Planner<'a> {
         profile: &'a Profile,
         listener: &'a Listener,
         mut active: impl FnMut(&Arc<str>) -> Arc<AtomicU32>,
-        find: &'a dyn Fn(&str) -> Option<Arc<Cluster>>,
+        find: &'a dyn Fn(&str) -> Found,
     ) -> Self {
         let filters = listener.filters.iter().map(|filter| match &filter.kind {
             FilterKind::Faults(faults) => (faults, active(&filter.name)),
@@ -475,7 +475,7 @@ mod tests {
         routes.most_specific_mutations_win = turned;
         let mut listener = Listener::new("l", Arc::new(routes));
         listener.policy.timeouts.max_stream_duration = stream;
-        let planner = Planner::new(profile, &listener, |_| Arc::default(), &|_| None);
+        let planner = Planner::new(profile, &listener, |_| Arc::default(), &|_| Err("is not known".into()));
         match planner.plan(host, &host.routes[0]).step {
             Step::Forward(forward) => forward,
             step => panic!("it forwards: {step:?}"),

@@ -11,8 +11,8 @@ use std::{
 
 use client_support::{answering, named, text};
 use mesh_core::config::{
-    Address, Cluster, Discovery, DnsName, Endpoint, Endpoints, LoadBalancing, OutlierDetection, Policy, RouteConfig,
-    Trust, UpstreamTls, preset,
+    Address, Cluster, Discovery, DnsEndpoints, DnsName, Endpoint, Endpoints, LoadBalancing, OutlierDetection, Policy,
+    RouteConfig, Trust, UpstreamTls, preset,
 };
 use mesh_http::{
     Client, ClientBuilder, Error, IntoEndpoint, Mesh,
@@ -112,7 +112,8 @@ async fn endpoints_that_stand_in_the_cluster_serve() {
 
 #[tokio::test]
 async fn cluster_without_endpoints_or_with_two_kinds_is_refused() {
-    let by_name = Discovery::LogicalDns(DnsName::new("books.example", 80).unwrap());
+    let names = Endpoints::by_name([DnsName::new("books.example", 80).unwrap()]).unwrap();
+    let by_name = Discovery::Dns(Arc::new(DnsEndpoints::logical(names).unwrap()));
     let by_source = Discovery::Endpoints("books".into());
     let none = pair("clusters[books].endpoints", "none");
     let twice = pair("clusters[books].endpoints", "set beside a discovery that finds them");
@@ -120,7 +121,7 @@ async fn cluster_without_endpoints_or_with_two_kinds_is_refused() {
         (by_source.clone(), None, &none),
         (by_source, Some(Endpoints::none()), &none),
         (Discovery::Static(Arc::new(Endpoints::none())), None, &none),
-        (Discovery::StrictDns(Vec::new()), None, &none),
+        (Discovery::Dns(Arc::new(DnsEndpoints::strict(Endpoints::new(Vec::new()).unwrap()))), None, &none),
         (Discovery::Static(Arc::new(endpoints(1))), Some(endpoints(2)), &twice),
         (by_name, Some(endpoints(1)), &twice),
     ] {

@@ -97,17 +97,19 @@ fn choose<'a>(
         Destinations::Weighted { shares, each } => &each[shares.pick(roll)],
         Destinations::Named { by, treatment } => {
             let named = head.headers.get(by).and_then(|name| name.to_str().ok());
-            let cluster = named.and_then(|name| compiled.cluster(name));
-            let missing = || no_cluster(forward, named.unwrap_or("(none named)"));
-            return cluster.map(|cluster| (treatment, cluster)).ok_or_else(missing);
+            let Some(name) = named else { return Err(no_cluster(forward, "(none named)", "is not known")) };
+            let cluster = compiled.cluster(name).ok_or_else(|| no_cluster(forward, name, "is not known"))?;
+            let cluster = cluster.as_ref().map_err(|why| no_cluster(forward, name, why))?;
+            return Ok((treatment, cluster));
         }
     };
-    let cluster = destination.cluster.as_ref().ok_or_else(|| no_cluster(forward, &destination.name))?;
+    let cluster = destination.cluster.as_ref().map_err(|why| no_cluster(forward, &destination.name, why))?;
     Ok((&destination.treatment, cluster))
 }
 
-fn no_cluster(forward: &ForwardPlan, name: &str) -> Error {
-    Error::new(FailureKind::NoCluster, format!("cluster `{name}` is not known")).answering(forward.cluster_not_found)
+/// Why there is no cluster `name` for a request: it is not known, or cannot be used.
+fn no_cluster(forward: &ForwardPlan, name: &str, why: &str) -> Error {
+    Error::new(FailureKind::NoCluster, format!("cluster `{name}` {why}")).answering(forward.cluster_not_found)
 }
 
 /// The way of a request to its cluster.

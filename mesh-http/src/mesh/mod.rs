@@ -23,7 +23,7 @@ use mesh_core::{
 use tokio::{runtime::Handle, sync::Notify};
 
 use self::registry::Registry;
-pub(crate) use self::registry::{Compiled, Routes, Target};
+pub(crate) use self::registry::{Compiled, Found, Routes, Target};
 use crate::{
     Error,
     cluster::{Cluster, Environment},

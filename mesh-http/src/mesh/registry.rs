@@ -11,7 +11,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    config::{self, ClusterEntry, Discovery, Endpoints, Listener, Snapshot, TargetState},
+    config::{self, Aggregate, ClusterEntry, Discovery, Endpoints, Listener, Snapshot, TargetState},
     route::RouteTable,
     source::Interest,
 };
@@ -89,8 +89,23 @@ pub(crate) enum Routes {
 pub(crate) struct Compiled {
     pub(crate) table: RouteTable<Plan>,
     listener: Arc<Listener>,
-    /// Every cluster that routes name, as it was found when they were compiled.
-    clusters: Vec<(Arc<str>, Option<Arc<Cluster>>)>,
+    /// Every cluster that routes name, as it was found when they were compiled; then those that they are made of.
+    clusters: Vec<(Arc<str>, Found)>,
+}
+
+/// A cluster that was looked for: it, or why there is none that requests could go to.
+pub(crate) type Found = Result<Arc<Cluster>, Arc<str>>;
+
+/// The clusters of a snapshot on their way into the routes of a target.
+struct Gathering<'a> {
+    registry: &'a mut Registry,
+    parts: &'a Parts,
+    target: &'a Target,
+    snapshot: &'a Snapshot,
+    named: Vec<(Arc<str>, Found)>,
+    /// What those are made of.
+    leaves: Vec<(Arc<str>, Found)>,
+    is_warm: bool,
 }
 
 // === impl Registry ===
@@ -182,20 +197,16 @@ impl Registry {
     }
 
     fn compile(&mut self, parts: &Parts, target: &Arc<Target>, snapshot: &Snapshot, listener: &Arc<Listener>) {
-        let names = listener.routes.clusters();
-        let mut clusters = Vec::with_capacity(names.len());
-        let mut warm = true;
-        for name in names {
-            let entry = snapshot.clusters.get(&name).map(|said| self.cluster(parts, target, said));
-            warm &= entry.is_none_or(Entry::is_warm);
-            clusters.push((name, entry.map(|entry| entry.cluster.clone())));
-        }
+        let (named, leaves) = (Vec::new(), Vec::new());
+        let mut gathering = Gathering { registry: self, parts, target, snapshot, named, leaves, is_warm: true };
+        listener.routes.clusters().into_iter().for_each(|name| gathering.add(name));
+        let (clusters, is_warm) = gathering.finish();
         // The task that warms a cluster has everything refreshed again when it is done.
-        if !warm || target.has(listener, &clusters) {
+        if !is_warm || target.has(listener, &clusters) {
             return;
         }
         let active = |filter: &Arc<str>| self.faults.of(target.scope(), listener.name(), filter);
-        let find = |name: &str| clusters.iter().find(|(known, _)| **known == *name)?.1.clone();
+        let find = |name: &str| find(&clusters, name).cloned().unwrap_or_else(|| Err(unknown()));
         let planner = Planner::new(&target.profile, listener, active, &find);
         let table = RouteTable::compile(&listener.routes, |host, route| planner.plan(host, route));
         target.publish(Routes::Ready(Arc::new(Compiled { table, listener: listener.clone(), clusters })));
@@ -204,7 +215,12 @@ impl Registry {
     /// The cluster that `said` speaks of, brought up to date.
     fn cluster(&mut self, parts: &Parts, target: &Target, said: &ClusterEntry) -> &Entry {
         let key = Key { scope: target.scope(), name: said.cluster.name().clone() };
-        let entry = self.clusters.entry(key).or_insert_with(|| Entry::new(parts, &target.profile, said));
+        let make = || Entry::new(parts, &target.profile, said);
+        let entry = self.clusters.entry(key).or_insert_with(make);
+        if entry.cluster.leaves().is_some() != said.cluster.aggregate().is_some() {
+            // It is another thing under the same name.
+            *entry = make();
+        }
         entry.update(parts, &target.profile, said);
         entry
     }
@@ -220,12 +236,87 @@ impl Registry {
     }
 }
 
+// === impl Gathering ===
+
+impl Gathering<'_> {
+    /// Finds a cluster that routes name, and those that it is made of.
+    fn add(&mut self, name: Arc<str>) {
+        let found = self.find(&name);
+        self.named.push((name, found));
+    }
+
+    fn find(&mut self, name: &Arc<str>) -> Found {
+        let snapshot = self.snapshot;
+        let said = snapshot.clusters.get(name).ok_or_else(unknown)?;
+        match &said.cluster.discovery {
+            Discovery::Unsupported(why) => Err(useless(why)),
+            Discovery::Aggregate(_) => self.made_of_others(name, said),
+            _ => {
+                let (cluster, is_warm) = self.bring_up_to_date(said);
+                self.is_warm &= is_warm;
+                Ok(cluster)
+            }
+        }
+    }
+
+    /// A cluster that is made of others, which are brought up to date too. It changes over to them when they are warm.
+    fn made_of_others(&mut self, name: &Arc<str>, said: &ClusterEntry) -> Found {
+        let snapshot = self.snapshot;
+        let known = |name: &str| snapshot.clusters.get(name).filter(|entry| is_honoured(&entry.cluster.discovery));
+        let leaves = Aggregate::leaves(name, |name| known(name).map(|entry| &entry.cluster)).map_err(useless)?;
+        let leaves = leaves.into_iter().filter_map(|name| known(&name).map(|said| (name, said)));
+        let (mut found, mut are_warm) = (Vec::new(), true);
+        for (name, said) in leaves {
+            let (leaf, is_warm) = self.bring_up_to_date(said);
+            are_warm &= is_warm;
+            found.push(leaf.clone());
+            self.leaves.push((name, Ok(leaf)));
+        }
+        let (cluster, _) = self.bring_up_to_date(said);
+        if are_warm {
+            cluster.update_leaves(found);
+        }
+        self.is_warm &= are_warm;
+        Ok(cluster)
+    }
+
+    fn bring_up_to_date(&mut self, said: &ClusterEntry) -> (Arc<Cluster>, bool) {
+        let entry = self.registry.cluster(self.parts, self.target, said);
+        (entry.cluster.clone(), entry.is_warm())
+    }
+
+    /// All that was found, and whether the endpoints of all are known, or known not to be had.
+    fn finish(self) -> (Vec<(Arc<str>, Found)>, bool) {
+        let Self { mut named, mut leaves, is_warm, .. } = self;
+        named.append(&mut leaves);
+        (named, is_warm)
+    }
+}
+
+fn is_honoured(discovery: &Discovery) -> bool {
+    !matches!(discovery, Discovery::Unsupported(_))
+}
+
+fn find<'a>(clusters: &'a [(Arc<str>, Found)], name: &str) -> Option<&'a Found> {
+    clusters.iter().find(|(known, _)| **known == *name).map(|(_, found)| found)
+}
+
+/// Why a cluster that nobody knows takes no requests.
+fn unknown() -> Arc<str> {
+    "is not known".into()
+}
+
+/// Why a cluster that is known takes none.
+fn useless(why: impl fmt::Display) -> Arc<str> {
+    format!("cannot be used: {why}").into()
+}
+
 // === impl Entry ===
 
 impl Entry {
     fn new(parts: &Parts, profile: &Profile, said: &ClusterEntry) -> Self {
         let cluster = parts.new_cluster(profile, &said.cluster);
-        let look_ups = LookUps::begin(parts, &cluster, &said.cluster.discovery, None, false);
+        let look_ups = LookUps::begin(parts, (&cluster, profile.rules()), &said.cluster.discovery, None, false);
         // No endpoints yet: the first update sets them.
         Self { cluster, config: said.cluster.clone(), endpoints: None, look_ups }
     }
@@ -238,7 +329,7 @@ impl Entry {
     fn update(&mut self, parts: &Parts, profile: &Profile, said: &ClusterEntry) {
         let has_moved = self.config.discovery != said.cluster.discovery;
         if has_moved {
-            self.follow(parts, &said.cluster.discovery);
+            self.follow(parts, profile, &said.cluster.discovery);
         }
         if !Arc::ptr_eq(&self.config, &said.cluster) {
             self.cluster.update_policy(profile.cluster_policy(&said.cluster.policy));
@@ -247,9 +338,9 @@ impl Entry {
         let endpoints = match &said.cluster.discovery {
             Discovery::Endpoints(_) => said.endpoints.as_ref(),
             Discovery::Static(own) => Some(own),
-            Discovery::StrictDns(names) if names.is_empty() => None,
-            // The look-ups find them.
-            Discovery::StrictDns(_) | Discovery::LogicalDns(_) => return,
+            Discovery::Dns(dns) if dns.hosts().is_empty() => None,
+            // The look-ups find them, or they are other clusters'.
+            Discovery::Dns(_) | Discovery::Aggregate(_) | Discovery::Unsupported(_) => return,
         };
         let is_known = match (&self.endpoints, endpoints) {
             (Some(held), Some(said)) => Arc::ptr_eq(held, said),
@@ -264,9 +355,10 @@ impl Entry {
     }
 
     /// Finds the endpoints in another way from now on. Those that are known serve until others are.
-    fn follow(&mut self, parts: &Parts, discovery: &Discovery) {
+    fn follow(&mut self, parts: &Parts, profile: &Profile, discovery: &Discovery) {
         let others_serve = self.endpoints.take().is_some_and(|endpoints| !endpoints.is_empty());
-        self.look_ups = LookUps::begin(parts, &self.cluster, discovery, self.look_ups.take(), others_serve);
+        self.look_ups =
+            LookUps::begin(parts, (&self.cluster, profile.rules()), discovery, self.look_ups.take(), others_serve);
     }
 }
 
@@ -319,16 +411,17 @@ impl Target {
     }
 
     /// Whether the routes in force were compiled from just these.
-    fn has(&self, listener: &Arc<Listener>, clusters: &[(Arc<str>, Option<Arc<Cluster>>)]) -> bool {
-        let same = |(a, b): (&Option<Arc<Cluster>>, &Option<Arc<Cluster>>)| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
+    fn has(&self, listener: &Arc<Listener>, clusters: &[(Arc<str>, Found)]) -> bool {
+        let same = |a: &Found, b: &Found| match (a, b) {
+            (Ok(a), Ok(b)) => Arc::ptr_eq(a, b),
+            (Err(a), Err(b)) => a == b,
             _ => false,
         };
         match &**self.routes() {
             Routes::Ready(compiled) => {
                 Arc::ptr_eq(&compiled.listener, listener)
-                    && compiled.clusters.iter().zip(clusters).all(|(a, b)| same((&a.1, &b.1)))
+                    && compiled.clusters.len() == clusters.len()
+                    && compiled.clusters.iter().zip(clusters).all(|(a, b)| a.0 == b.0 && same(&a.1, &b.1))
             }
             _ => false,
         }
@@ -350,9 +443,9 @@ impl fmt::Debug for Target {
 // === impl Compiled ===
 
 impl Compiled {
-    /// The cluster of this name, if routes of the target name it and it exists.
-    pub(crate) fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
-        self.clusters.iter().find(|(known, _)| &**known == name)?.1.as_ref()
+    /// The cluster of this name, if routes of the target name it.
+    pub(crate) fn cluster(&self, name: &str) -> Option<&Found> {
+        find(&self.clusters, name)
     }
 }
 
