@@ -14,6 +14,7 @@ use std::{
 
 use http::{HeaderName, StatusCode};
 use mesh_core::{
+    RequestHead,
     config::{
         Action, ClusterChoice, ClusterPolicy, ConfigError, DirectResponse, FaultInjection, FilterKind, Forward,
         HeaderMutations, HostRewrite, Listener, PathMatch, PathRewrite, Policy, Redirect, RequestPriority, RetryPolicy,
@@ -205,6 +206,18 @@ impl Profile {
 impl Plan {
     pub(crate) fn path_match(&self) -> &PathMatch {
         &self.route.matches.path
+    }
+}
+
+// === impl Destinations ===
+
+impl Destinations {
+    /// The cluster that a request names, where that is what counts: the first value of the header (Envoy).
+    pub(crate) fn named_by<'a>(&self, head: &RequestHead<'a>) -> Option<&'a str> {
+        match self {
+            Self::Named { by, .. } => head.headers.get(by)?.to_str().ok(),
+            Self::One(_) | Self::Weighted { .. } => None,
+        }
     }
 }
 

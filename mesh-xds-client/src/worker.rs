@@ -56,6 +56,10 @@ pub(crate) enum Command {
     Watch(Arc<str>),
     /// A user of a target less.
     Release(Arc<str>),
+    /// Another user of a cluster, whatever routes name.
+    Demand(Arc<str>),
+    /// A user of such a cluster less.
+    Waive(Arc<str>),
 }
 
 /// A response on its way through the decoders.
@@ -276,6 +280,8 @@ impl Worker {
                 self.assembly.watch(target.clone(), listener);
             }
             Command::Release(target) => self.assembly.release(&target),
+            Command::Demand(cluster) => self.assembly.demand(cluster),
+            Command::Waive(cluster) => self.assembly.waive(&cluster),
         }
     }
 

@@ -4,7 +4,7 @@
 //! break: clusters first, then the routes that use them, then whatever nothing uses any more.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Weak},
 };
@@ -17,10 +17,9 @@ use mesh_core::{
 };
 use tokio::sync::Notify;
 
-use super::Parts;
+use super::{Parts, dns::LookUps, on_demand::OnDemand};
 use crate::{
     cluster::Cluster,
-    mesh::dns::LookUps,
     plan::{ActiveFaults, Plan, Planner, Profile},
 };
 
@@ -59,6 +58,8 @@ pub(crate) struct Target {
     origin: Origin,
     routes: ArcSwap<Routes>,
     changed: Notify,
+    /// What requests name themselves.
+    pub(crate) on_demand: OnDemand,
     /// Rung when the last client is gone, so that the clusters that only it used are let go of.
     poke: Arc<Notify>,
 }
@@ -194,11 +195,27 @@ impl Registry {
             Some(TargetState::Ready(listener)) => self.compile(parts, target, &snapshot, listener),
             Some(TargetState::Unavailable(reason)) => target.publish(Routes::Unavailable(reason.clone())),
         }
+        self.reach(parts, target, &snapshot);
+    }
+
+    /// Finds the clusters that requests of `target` have named, as far as they are there.
+    fn reach(&mut self, parts: &Parts, target: &Target, snapshot: &Snapshot) {
+        let names = target.on_demand.names();
+        let (mut found, mut made_of) = (Vec::new(), BTreeSet::new());
+        for name in names.into_iter().filter(|name| snapshot.clusters.contains_key(name)) {
+            let mut gathering = Gathering::new(self, parts, target, snapshot);
+            let cluster = gathering.find(&name);
+            made_of.extend(gathering.leaves.into_iter().map(|(name, _)| name));
+            // One that has been found is not lost while it finds other endpoints.
+            if gathering.is_warm || target.on_demand.uses(&name) {
+                found.push((name, cluster));
+            }
+        }
+        target.on_demand.publish(found, made_of);
     }
 
     fn compile(&mut self, parts: &Parts, target: &Arc<Target>, snapshot: &Snapshot, listener: &Arc<Listener>) {
-        let (named, leaves) = (Vec::new(), Vec::new());
-        let mut gathering = Gathering { registry: self, parts, target, snapshot, named, leaves, is_warm: true };
+        let mut gathering = Gathering::new(self, parts, target, snapshot);
         listener.routes.clusters().into_iter().for_each(|name| gathering.add(name));
         let (clusters, is_warm) = gathering.finish();
         // The task that warms a cluster has everything refreshed again when it is done.
@@ -226,9 +243,11 @@ impl Registry {
     }
 
     fn sweep(&mut self, targets: &[Arc<Target>]) {
-        let routes: Vec<_> = targets.iter().map(|target| (target.scope(), target.routes())).collect();
+        let routes: Vec<_> = targets.iter().map(|target| (target, target.routes())).collect();
         self.clusters.retain(|key, entry| {
-            let is_used = routes.iter().any(|(scope, routes)| *scope == key.scope && routes.names(&key.name));
+            let is_used = routes.iter().any(|(target, routes)| {
+                target.scope() == key.scope && (routes.names(&key.name) || target.on_demand.uses(&key.name))
+            });
             // A cluster that warms is not in any routes yet. One that is let go of here serves the requests that have it,
             // and retires its endpoints with the last of them.
             is_used || !entry.is_warm()
@@ -238,7 +257,11 @@ impl Registry {
 
 // === impl Gathering ===
 
-impl Gathering<'_> {
+impl<'a> Gathering<'a> {
+    fn new(registry: &'a mut Registry, parts: &'a Parts, target: &'a Target, snapshot: &'a Snapshot) -> Self {
+        Self { registry, parts, target, snapshot, named: Vec::new(), leaves: Vec::new(), is_warm: true }
+    }
+
     /// Finds a cluster that routes name, and those that it is made of.
     fn add(&mut self, name: Arc<str>) {
         let found = self.find(&name);
@@ -367,7 +390,8 @@ impl Entry {
 impl Target {
     fn new(parts: &Parts, name: Arc<str>, profile: Arc<Profile>, origin: Origin) -> Self {
         let (routes, changed) = (ArcSwap::from_pointee(Routes::Waiting), Notify::new());
-        Self { name, profile, origin, routes, changed, poke: parts.poke.clone() }
+        let on_demand = OnDemand::new();
+        Self { name, profile, origin, routes, changed, on_demand, poke: parts.poke.clone() }
     }
 
     /// What requests find at this moment.
@@ -406,8 +430,13 @@ impl Target {
         }
     }
 
+    /// Whether the source of the mesh steers it.
+    pub(super) fn is_steered(&self) -> bool {
+        matches!(self.origin, Origin::Source { .. })
+    }
+
     fn shares_scope_with(&self, profile: &Profile) -> bool {
-        matches!(self.origin, Origin::Source { .. }) && *self.profile == *profile
+        self.is_steered() && *self.profile == *profile
     }
 
     /// Whether the routes in force were compiled from just these.
