@@ -11,8 +11,8 @@ use std::{
 
 use client_support::{answering, named, text};
 use mesh_core::config::{
-    Address, Cluster, Discovery, DnsEndpoints, DnsName, Endpoint, Endpoints, LoadBalancing, OutlierDetection, Policy,
-    RouteConfig, Trust, UpstreamTls, preset,
+    Address, Aggregate, Cluster, Discovery, DnsEndpoints, DnsName, Endpoint, Endpoints, LoadBalancing,
+    OutlierDetection, Policy, RouteConfig, Trust, UpstreamTls, preset,
 };
 use mesh_http::{
     Client, ClientBuilder, Error, IntoEndpoint, Mesh,
@@ -127,6 +127,34 @@ async fn cluster_without_endpoints_or_with_two_kinds_is_refused() {
     ] {
         assert_eq!(refused(of_cluster(discovery, given)), *refusal);
     }
+}
+
+/// A client of `books`, which is made of these; `near` has an endpoint of its own, number 1.
+fn of_aggregate(parts: &[&str]) -> Result<Client, Error> {
+    let made_of = |name: &str, parts: &[&str]| {
+        let mut cluster = Cluster::new(name).unwrap();
+        cluster.discovery = Discovery::Aggregate(Arc::new(Aggregate::of(parts.iter().copied()).unwrap()));
+        cluster
+    };
+    let mesh = Mesh::builder().connector(named()).seed(1).build().unwrap();
+    let builder = Client::builder("shop").mesh(&mesh).routes(RouteConfig::to_cluster("routes", "books"));
+    let builder = builder.cluster(made_of("books", parts), None).cluster(Cluster::new("near").unwrap(), endpoints(1));
+    builder.cluster(made_of("inner", &["near"]), None).build()
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_made_of_others_serves_from_them() {
+    for parts in [&["near"][..], &["inner"], &["books", "inner", "near"]] {
+        assert_eq!(answering(&of_aggregate(parts).unwrap()).await, [1].into(), "{parts:?}");
+    }
+}
+
+#[tokio::test]
+async fn cluster_made_of_itself_or_of_nobody_is_refused() {
+    assert_eq!(refused(of_aggregate(&["gone"])), pair("clusters[books].discovery", "gone"));
+    assert_eq!(refused(of_aggregate(&["books"])), pair("clusters[books].discovery", "books"));
+    let unusable = Discovery::Unsupported("by magic".into());
+    assert_eq!(refused(of_cluster(unusable, None)), pair("clusters[books].discovery", "by magic"));
 }
 
 #[tokio::test]
