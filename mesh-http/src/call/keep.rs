@@ -20,8 +20,9 @@ use super::{
     routed::{Facts, Routed},
 };
 use crate::{
-    body::{AttemptBody, Outgoing},
+    body::AttemptBody,
     cluster::{Itinerary, Transport},
+    outgoing::Outgoing,
     protocol::{Announcement, Protocol},
 };
 

@@ -21,7 +21,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Found, Parts, Target};
+use super::{Parts, Target};
+use crate::cluster::Found;
 
 /// How many clusters the requests of a target may have asked for at a time.
 const MOST: usize = 256;

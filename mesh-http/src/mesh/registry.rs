@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::{Parts, dns::LookUps, on_demand::OnDemand};
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, Found},
     plan::{ActiveFaults, Plan, Planner, Profile},
 };
 
@@ -93,9 +93,6 @@ pub(crate) struct Compiled {
     /// Every cluster that routes name, as it was found when they were compiled; then those that they are made of.
     clusters: Vec<(Arc<str>, Found)>,
 }
-
-/// A cluster that was looked for: it, or why there is none that requests could go to.
-pub(crate) type Found = Result<Arc<Cluster>, Arc<str>>;
 
 /// The clusters of a snapshot on their way into the routes of a target.
 struct Gathering<'a> {
