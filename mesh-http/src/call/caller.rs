@@ -97,7 +97,7 @@ impl Caller {
                 None => reached.await,
             }
             match own {
-                Some(own) if own.at() <= Instant::now() => Err(Error::from_below(own.elapsed(Sent::No).into())),
+                Some(own) if own.at() <= Instant::now() => Err(Failed::from(own.elapsed(Sent::No)).into()),
                 _ => Ok(self.target.routes().clone()),
             }
         })

@@ -86,9 +86,9 @@ impl LookUps {
         let Discovery::Dns(said) = discovery else { return None };
         let family = if rules == Semantics::Grpc { AddressFamily::All } else { said.look_up().family };
         let names = said.names();
-        // What does not count now, or did not then, is for the next look-up to say.
-        let before = before.filter(|before| before.board.family == family || !before.serve());
-        let addresses = names.iter().map(|name| before.as_ref()?.addresses(name)).collect();
+        // What did not count then was not kept, so under another family only the next look-up can tell.
+        let known = before.as_ref().filter(|before| before.board.family == family);
+        let addresses = names.iter().map(|name| known?.addresses(name)).collect();
         let others_serve = others_serve || before.as_ref().is_some_and(Self::serve);
         // They end before the new ones begin, so that they cannot have the last word.
         drop(before);

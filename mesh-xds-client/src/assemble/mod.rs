@@ -27,13 +27,13 @@ use std::{
 
 use mesh_core::config::{Cluster, ClusterEntry, Discovery, Endpoints, Listener, RouteConfig, Snapshot, TargetState};
 
-mod reach;
-
 use crate::{
     ResourceKind,
     resource::{ListenerResource, RouteSource},
     store::{Changes, Known, Store},
 };
+
+mod reach;
 
 /// The targets that are watched, and what was last published of them.
 #[derive(Debug)]
