@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::StreamExt as _;
 use http::uri::PathAndQuery;
+use mesh_core::source::ConfigSource as _;
 use mesh_grpc::Channel;
 use mesh_grpc::testkit::Raw;
 use mesh_http::Mesh;
 use mesh_xds_client::XdsClient;
 use mesh_xds_client::bootstrap::Bootstrap;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tonic::client::Grpc;
 use tonic::{Code, Request, Status};
 
@@ -20,6 +21,10 @@ use crate::peers::Prober;
 
 /// How long one call may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long it waits for a configuration, once it had its time.
+const NO_PATIENCE: Duration = Duration::from_millis(100);
+/// Targets that are probed at a time.
+const WORKERS: usize = 16;
 /// Calls after which a backend that is warmed up for is given up, and so it is after so many failures in a row.
 const ENOUGH: u32 = 2000;
 const FAILURES: u32 = 100;
@@ -42,7 +47,7 @@ pub struct Ours {
 // === impl Client ===
 
 impl Client {
-    /// Probes targets, all at once, and leaves their channels open.
+    /// Probes targets, several at a time, and leaves their channels open.
     pub async fn probe(&mut self, cases: &[Case]) -> BTreeMap<String, Vec<Tally>> {
         match self {
             Self::Ours(ours) => ours.probe(cases).await,
@@ -73,17 +78,43 @@ impl Ours {
     }
 
     async fn probe(&mut self, cases: &[Case]) -> BTreeMap<String, Vec<Tally>> {
-        let targets = cases.iter().zip(0..).map(|(case, seed)| {
-            let source = XdsClient::new(self.bootstrap.clone()).expect("the files of the bootstrap are there");
-            let mesh = Mesh::builder().source(source).seed(seed).build().expect("a test has a runtime");
-            // What a peer does when a target is refused, we do when it stays unknown.
-            let channel = Channel::builder(&*case.name).mesh(&mesh).ready_timeout(Duration::from_millis(1500)).build();
+        let bootstrap = &self.bootstrap;
+        let probed =
+            futures_util::stream::iter(cases).zip(futures_util::stream::iter(0..)).map(async |(case, seed)| {
+                let source = XdsClient::new(bootstrap.clone()).expect("the files of the bootstrap are there");
+                let mesh = Mesh::builder().source(source.clone()).seed(seed).build().expect("a test has a runtime");
+                let channel = Channel::builder(&*case.name).mesh(&mesh).ready_timeout(NO_PATIENCE).build();
+                let channel = channel.expect("a target is all that a steered client needs");
+                settle(&source, &channel).await;
+                (case.name.clone(), probe_all(channel, &case.probes).await, mesh)
+            });
+        let probed: Vec<_> = probed.buffer_unordered(WORKERS).collect().await;
+        let mut tallies = BTreeMap::new();
+        for (name, told, mesh) in probed {
+            tallies.insert(name, told);
             self.meshes.push(mesh);
-            let channel = channel.expect("a target is all that a steered client needs");
-            async move { (case.name.clone(), probe_all(channel, &case.probes).await) }
-        });
-        join_all(targets.collect::<Vec<_>>()).await.into_iter().collect()
+        }
+        tallies
     }
+}
+
+/// Waits until the target is known, or something of it refused: a peer's calls fail at once then, where ours would wait for
+/// something better.
+async fn settle(source: &XdsClient, channel: &Channel) {
+    let refused = async {
+        while source.status().resources.iter().all(|resource| resource.error.is_none()) {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let settled = async {
+        tokio::select! {
+            biased;
+            _ = channel.ready() => {}
+            () = refused => {}
+        }
+    };
+    // Of a resource without a readable name nothing more is ever heard.
+    let _ = timeout(PATIENCE, settled).await;
 }
 
 async fn probe_all(channel: Channel, probes: &[Probe]) -> Vec<Tally> {
