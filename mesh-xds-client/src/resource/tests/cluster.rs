@@ -19,8 +19,9 @@ use envoy_types::pb::{
                 dns::v3::{DnsCluster, dns_cluster},
             },
             load_balancing_policies::{
-                least_request::v3::LeastRequest, random::v3::Random, ring_hash::v3::RingHash,
-                round_robin::v3::RoundRobin, wrr_locality::v3::WrrLocality,
+                client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin, least_request::v3::LeastRequest,
+                random::v3::Random, ring_hash::v3::RingHash, round_robin::v3::RoundRobin,
+                wrr_locality::v3::WrrLocality,
             },
             transport_sockets::raw_buffer::v3::RawBuffer,
             upstreams::http::v3::{
@@ -30,7 +31,7 @@ use envoy_types::pb::{
         },
         r#type::v3::Percent as PercentMessage,
     },
-    google::protobuf::{Any, BoolValue},
+    google::protobuf::{self as wire, Any, BoolValue},
 };
 use mesh_core::config::{
     AddressFamily, Backoff, Discovery, DnsEndpoints, DnsName, Endpoints, HttpProtocol, LoadBalancing, LookUp, Percent,
@@ -564,6 +565,48 @@ fn first_known_policy_of_the_list_counts() {
         decoded(&balanced_by(vec![unknown(), ring_hash(), least, any(&Random::default())]));
     assert_eq!(value.policy.load_balancing, Some(LoadBalancing::LeastRequest { choices: 3 }));
     assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn what_takes_turns_in_place_of_hashing_is_refused_where_nobody_would_take_it() {
+    let ring = |minimum, maximum, hash_function| {
+        let size = |value: u64| Some(wire::UInt64Value { value });
+        let (minimum_ring_size, maximum_ring_size) = (size(minimum), size(maximum));
+        let legacy = parts::RingHashLbConfig { minimum_ring_size, maximum_ring_size, hash_function };
+        let lb_config = Some(parts::LbConfig::RingHashLbConfig(legacy));
+        let lb_policy = parts::LbPolicy::RingHash.into();
+        let typed = RingHash { hash_function, minimum_ring_size, maximum_ring_size, ..Default::default() };
+        [Wire { lb_policy, lb_config, ..samples::cluster() }, balanced_by(vec![any(&typed)])]
+    };
+    for good in [ring(1, 1, 0), ring(1024, 8 << 20, 1)].concat() {
+        decoded(&good);
+    }
+    let bad = [
+        (ring(0, 1, 0), "minimum_ring_size"),
+        (ring(1, 0, 0), "maximum_ring_size"),
+        (ring(2, 1, 0), "minimum_ring_size"),
+        (ring(1, (8 << 20) + 1, 0), "maximum_ring_size"),
+        (ring(1, 1, 9), "hash_function"),
+    ];
+    for (messages, field) in bad {
+        for message in messages {
+            let bad = decode_message(&message, &samples::context()).expect_err(field);
+            assert!(bad.blamed().ends_with(field), "{bad}");
+        }
+    }
+    for (config, field) in [
+        (
+            ClientSideWeightedRoundRobin {
+                error_utilization_penalty: Some(wire::FloatValue { value: -1.0 }),
+                ..Default::default()
+            },
+            "error_utilization_penalty",
+        ),
+        (ClientSideWeightedRoundRobin { blackout_period: seconds(-1), ..Default::default() }, "blackout_period"),
+    ] {
+        let bad = decode_message(&balanced_by(vec![any(&config)]), &samples::context()).expect_err(field);
+        assert!(bad.blamed().ends_with(field), "{bad}");
+    }
 }
 
 #[test]
