@@ -19,6 +19,7 @@ mod policy;
 pub mod preset;
 mod retry;
 mod route;
+mod security;
 mod snapshot;
 mod tls;
 mod value;
@@ -42,6 +43,7 @@ pub use self::{
     policy::{ClusterPolicy, ConnectionPolicy, Policy, RoutePolicy, Timeouts},
     retry::{Backoff, RetryAfter, RetryOn, RetryPolicy},
     route::{Domain, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost},
+    security::{Security, SecurityMatch},
     snapshot::{ClusterEntry, Snapshot, TargetState},
     tls::{IdentityName, SanKind, SanMatcher, Sni, SpiffeId, Trust, UpstreamTls},
     value::{Fraction, Percent, TimeLimit, Weight},

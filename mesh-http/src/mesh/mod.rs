@@ -15,7 +15,7 @@ use std::{
 use mesh_core::{
     Dice,
     cluster::ClusterStatus,
-    config::{self, ClusterPolicy, ConfigError, IdentityName, Snapshot, Trust},
+    config::{self, ClusterPolicy, ConfigError, IdentityName, Security, Snapshot, Trust, UpstreamTls},
     identity::{Identities, IdentitySource, IdentityStatus},
     outcome::FailureKind,
     source::{ConfigSource, SourceStatus},
@@ -172,10 +172,21 @@ impl Mesh {
 
     /// Refuses a policy that names identities which nobody registered.
     pub(crate) fn check_identities(&self, policy: &ClusterPolicy) -> Result<(), ConfigError> {
-        let Some(tls) = &policy.tls else { return Ok(()) };
-        self.check_identity("tls.identity", tls.identity())?;
+        if let Some(tls) = &policy.tls {
+            self.check_tls("tls", tls)?;
+        }
+        for (index, one) in policy.security.iter().enumerate() {
+            if let Security::Tls(tls) = &one.security {
+                self.check_tls(&format!("security[{index}]"), tls)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tls(&self, field: &str, tls: &UpstreamTls) -> Result<(), ConfigError> {
+        self.check_identity(&format!("{field}.identity"), tls.identity())?;
         match tls.trust() {
-            Trust::Identity(name) => self.check_identity("tls.trust", Some(name)),
+            Trust::Identity(name) => self.check_identity(&format!("{field}.trust"), Some(name)),
             _ => Ok(()),
         }
     }
