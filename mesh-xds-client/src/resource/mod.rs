@@ -8,11 +8,8 @@
 //! sidecars. Where they judge differently the stricter counts, unless Istio sends what the stricter refuses. Which rules
 //! a value then follows is decided by who uses it ([`Semantics`](mesh_core::config::Semantics)).
 //!
-//! One transport serves all endpoints of a cluster. Where Envoy would choose by endpoint (`transport_socket_matches`), it is
-//! `transport_socket` if that is TLS, else the first TLS among the matches, for endpoints too that were meant to be reached
-//! in plaintext; in plaintext they are reached where no TLS is spoken of and `raw_buffer` is named, and a cluster whose
-//! transports are none that is known here is refused. So Istio's clusters with automatic mutual TLS are taken, warned of,
-//! and never fall back.
+//! Where the endpoints of a cluster are reached in different ways (`transport_socket_matches`), each is reached as the first
+//! match that its metadata fits says; nothing falls back to plaintext that the cluster does not name.
 //!
 //! Fields that only name things in Envoy's own statistics, logs and traces, or tune how it listens, are not warned of.
 
