@@ -30,8 +30,9 @@ use crate::cluster::Cluster;
 pub(crate) struct Profile {
     /// Of the kind of client.
     pub(crate) semantics: Semantics,
-    /// Whether routes and clusters come from the source of the mesh, and not from code.
-    pub(crate) steered: bool,
+    /// Whose rules count for what is said of routes and clusters: Envoy's for code, else those of the source of the mesh, or
+    /// of the kind of client where it has none of its own.
+    pub(crate) rules: Semantics,
     /// What nothing overrides.
     pub(crate) pins: Policy,
     /// What counts where the control plane is silent.
@@ -165,14 +166,9 @@ struct Place<'a> {
 // === impl Profile ===
 
 impl Profile {
-    /// Whose rules count for what is said of routes and clusters.
-    pub(crate) fn rules(&self) -> Semantics {
-        if self.steered { self.semantics } else { Semantics::Envoy }
-    }
-
     /// Refuses what code says of clusters and gRPC never does with those of a control plane (gRFC A27).
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.rules() != Semantics::Grpc {
+        if self.rules != Semantics::Grpc {
             return Ok(());
         }
         let refuse = |whose: &str, field: &str, value: String| {
@@ -249,7 +245,7 @@ impl<'a> Planner<'a> {
     }
 
     fn reads_as_grpc(&self) -> bool {
-        self.profile.rules() == Semantics::Grpc
+        self.profile.rules == Semantics::Grpc
     }
 
     fn forward(&self, place: Place<'_>, forward: &Forward) -> ForwardPlan {
@@ -466,7 +462,7 @@ mod tests {
     }
 
     fn profile(semantics: Semantics, preset: Policy) -> Profile {
-        Profile { semantics, steered: true, pins: Policy::default(), code: Policy::default(), preset }
+        Profile { semantics, rules: semantics, pins: Policy::default(), code: Policy::default(), preset }
     }
 
     /// The plan of a route of `host`, which stands alone behind a listener that says `stream` of the duration of streams.
@@ -528,7 +524,7 @@ mod tests {
 
     #[test]
     fn what_a_channels_own_code_says_is_read_as_it_stands() {
-        let profile = Profile { steered: false, ..profile(Semantics::Grpc, preset::rpc()) };
+        let profile = Profile { rules: Semantics::Envoy, ..profile(Semantics::Grpc, preset::rpc()) };
         assert_eq!(overall(&profile, request(1), None), Some((Bound::Request, 1)));
     }
 

@@ -59,12 +59,14 @@
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;
+pub mod istio;
 pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
 mod assemble;
 mod client;
+mod dialect;
 mod fingerprint;
 mod kind;
 mod meters;
@@ -77,6 +79,7 @@ mod worker;
 
 pub use self::{
     client::{BuildError, XdsClient, XdsClientBuilder},
+    dialect::Dialect,
     kind::ResourceKind,
     transport::SetupError,
 };

@@ -5,6 +5,8 @@
 //!
 //! Compare before decoding: a resource whose bytes are those of the last version costs a hash, keeps its `Arc` and is
 //! nobody's change. A full state of a thousand clusters in which one has changed decodes one.
+//!
+//! Of a kind of which everything is asked for, all that comes is kept, until the server takes it away and nobody needs it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +23,7 @@ use mesh_core::{
 use crate::{
     ResourceKind,
     fingerprint::Fingerprint,
-    resource::{self, Context, ListenerResource, Resource},
+    resource::{self, Context, InboundListener, ListenerResource, Resource},
     session::{AbsenceReason, RawResource, ResourceError},
 };
 
@@ -30,8 +32,20 @@ use crate::{
 pub(crate) struct Store {
     /// By [`ResourceKind::index`].
     shelves: [BTreeMap<Arc<str>, Entry>; ResourceKind::ALL.len()],
+    /// By [`ResourceKind::index`].
+    everything: [Everything; ResourceKind::ALL.len()],
     tally: Tally,
     changes: Changes,
+}
+
+/// Whether everything of a kind is asked for, rather than names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Everything {
+    #[default]
+    Unasked,
+    Asked,
+    /// A response has come: what it did not bring is not there.
+    Answered,
 }
 
 /// What is known of one resource.
@@ -123,12 +137,47 @@ impl Store {
         }
     }
 
+    /// Asks for everything of a kind. Returns whether that is news.
+    pub(crate) fn want_everything(&mut self, kind: ResourceKind) -> bool {
+        let everything = &mut self.everything[kind.index()];
+        let is_news = *everything == Everything::Unasked;
+        if is_news {
+            *everything = Everything::Asked;
+        }
+        is_news
+    }
+
+    /// A response of this kind has come, and what it brought is stored.
+    pub(crate) fn answered(&mut self, kind: ResourceKind) {
+        let everything = &mut self.everything[kind.index()];
+        if *everything == Everything::Asked {
+            *everything = Everything::Answered;
+            self.changes.structure = true;
+        }
+    }
+
+    /// Whether everything of a kind was asked for and has come.
+    pub(crate) fn has_everything(&self, kind: ResourceKind) -> bool {
+        self.everything[kind.index()] == Everything::Answered
+    }
+
+    /// The names of a kind that need not be held when only these are wanted: all others, or where everything is asked for
+    /// those of them that the server has taken away.
+    pub(crate) fn dispensable(&self, kind: ResourceKind, wanted: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+        let keeps_all = self.everything[kind.index()] != Everything::Unasked;
+        let is_gone = |entry: &Entry| !keeps_all || entry.state == ResourceState::Absent;
+        let gone = self.shelves[kind.index()].iter().filter(|(name, entry)| is_gone(entry) && !wanted.contains(*name));
+        gone.map(|(name, _)| name.clone()).collect()
+    }
+
     /// Whether there is a value for everything that is asked for.
     pub(crate) fn is_complete(&self) -> bool {
-        self.shelves.iter().flat_map(BTreeMap::values).all(|entry| entry.good.is_some())
+        let is_answered = self.everything.iter().all(|everything| *everything != Everything::Asked);
+        is_answered && self.shelves.iter().flat_map(BTreeMap::values).all(|entry| entry.good.is_some())
     }
 
     /// The names of a kind, in order.
+    #[cfg(all(test, feature = "testkit"))]
     pub(crate) fn names(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<str>> {
         self.shelves[kind.index()].keys()
     }
@@ -144,6 +193,14 @@ impl Store {
             Resource::Listener(listener) => Some(listener),
             _ => None,
         })
+    }
+
+    /// The listener of this name through which requests come in.
+    pub(crate) fn inbound(&self, name: &str) -> Option<&Arc<InboundListener>> {
+        match &self.get(ResourceKind::Listener, name)?.good.as_ref()?.resource {
+            Resource::Inbound(listener) => Some(listener),
+            _ => None,
+        }
     }
 
     /// The routes of this name.
@@ -176,7 +233,9 @@ impl Store {
         name: &str,
         project: impl FnOnce(&'a Resource) -> Option<&'a T>,
     ) -> Known<&'a T> {
-        let Some(entry) = self.get(kind, name) else { return Known::Awaited };
+        let Some(entry) = self.get(kind, name) else {
+            return if self.has_everything(kind) { Known::Missing } else { Known::Awaited };
+        };
         match entry.good.as_ref().and_then(|good| project(&good.resource)) {
             Some(value) => Known::Good(value),
             None if entry.state == ResourceState::Requested => Known::Awaited,
@@ -207,6 +266,9 @@ impl Store {
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
             return Err(Refused { error: nameless(&raw, context), is_repeated: false });
         };
+        if self.everything[kind.index()] != Everything::Unasked && self.get(kind, &name).is_none() {
+            self.want(kind, &name);
+        }
         let Some(entry) = self.shelves[kind.index()].get_mut(&name) else {
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
         };
@@ -295,6 +357,11 @@ fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
 // === impl Entry ===
 
 impl Entry {
+    /// Whether it is there.
+    pub(crate) fn state(&self) -> ResourceState {
+        self.state
+    }
+
     /// Why the latest news does not serve.
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()

@@ -20,7 +20,7 @@ use tokio::{
 };
 
 use crate::{
-    ResourceKind,
+    Dialect, ResourceKind,
     assemble::{Assembled, Assembly, Wanted},
     bootstrap::{Bootstrap, ServerFeature},
     meters::Meters,
@@ -37,6 +37,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     commands: mpsc::UnboundedReceiver<Command>,
     bootstrap: Bootstrap,
+    dialect: Dialect,
     context: Context,
     session: Session,
     assembly: Assembly,
@@ -105,15 +106,17 @@ impl Worker {
         shared: Arc<Shared>,
         commands: mpsc::UnboundedReceiver<Command>,
         bootstrap: Bootstrap,
+        dialect: Dialect,
         context: Context,
         session: Session,
         servers: Vec<Arc<Dialer>>,
     ) -> Self {
-        let assembly = Assembly::new(&bootstrap.node().id);
+        let assembly = Assembly::new(&bootstrap.node().id, dialect);
         Self {
             shared,
             commands,
             bootstrap,
+            dialect,
             context,
             session,
             assembly,
@@ -128,6 +131,8 @@ impl Worker {
     /// Works for ever. Dropping it closes the stream and loses nothing else: it can be run again.
     pub(crate) async fn run(&mut self) {
         self.session.stream_ended("the work on it was dropped", Instant::now());
+        // A dialect may want something before there is a target.
+        self.shared.held().store.touch();
         let _online = Online { shared: self.shared.clone(), gauge: self.meters.connected.clone() };
         let mut state = StreamState::Down;
         loop {
@@ -272,8 +277,8 @@ impl Worker {
     fn follow(&mut self, command: Command) {
         match command {
             Command::Watch(target) => {
-                let listener = || self.bootstrap.listener_of(&target);
-                self.assembly.watch(target.clone(), listener);
+                let lead = || self.dialect.lead(&self.bootstrap, &target);
+                self.assembly.watch(target.clone(), lead);
             }
             Command::Release(target) => self.assembly.release(&target),
         }
@@ -325,6 +330,7 @@ impl Worker {
         let Decoding { kind, version, verdict, findings, ticket, .. } = decoding;
         self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
+        self.shared.held().store.answered(kind);
         self.session.answer(ticket, verdict, Instant::now());
     }
 
@@ -359,16 +365,20 @@ impl Worker {
     }
 }
 
-/// Asks for what is wanted and not yet asked for, and forgets the rest.
+/// Asks for what is wanted and not yet asked for, and forgets the rest. Where everything is asked for, nothing is by name.
 fn reconcile(wanted: &Wanted, store: &mut Store, session: &mut Session) {
     for kind in ResourceKind::ALL {
-        let wanted = wanted.of(kind);
-        let gone: Vec<_> = store.names(kind).filter(|name| !wanted.contains(*name)).cloned().collect();
-        for name in gone {
+        if wanted.everything(kind) && store.want_everything(kind) {
+            session.subscribe_all(kind);
+        }
+        for name in store.dispensable(kind, wanted.of(kind)) {
             store.forget(kind, &name);
             session.unsubscribe(kind, &name);
         }
-        for name in wanted {
+        if wanted.everything(kind) {
+            continue;
+        }
+        for name in wanted.of(kind) {
             if store.get(kind, name).is_none() {
                 store.want(kind, name);
                 session.subscribe(kind, name);
@@ -454,7 +464,8 @@ mod tests {
         let shared = Arc::new(Shared::new(&bootstrap));
         let (commands, orders) = mpsc::unbounded_channel();
         let session = Session::new(session::Config::default(), Node::default(), 1);
-        let mut worker = Worker::new(shared.clone(), orders, bootstrap, Context::new(), session, Vec::new());
+        let mut worker =
+            Worker::new(shared.clone(), orders, bootstrap, Dialect::Grpc, Context::new(), session, Vec::new());
         let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
         for name in &names {
             commands.send(Command::Watch(name.as_str().into())).expect("the worker listens");

@@ -15,7 +15,7 @@ use std::{
 use mesh_core::{
     Dice,
     cluster::ClusterStatus,
-    config::{self, ClusterPolicy, ConfigError, IdentityName, Security, Snapshot, Trust, UpstreamTls},
+    config::{self, ClusterPolicy, ConfigError, IdentityName, Security, Semantics, Snapshot, Trust, UpstreamTls},
     identity::{Identities, IdentitySource, IdentityStatus},
     outcome::FailureKind,
     source::{ConfigSource, SourceStatus},
@@ -168,6 +168,11 @@ impl Mesh {
         };
         let interest = source.watch(&name);
         Ok(self.shared.registry().add_steered(&self.shared.parts, name, profile, interest))
+    }
+
+    /// Whose rules the source follows, if it has its own.
+    pub(crate) fn semantics(&self) -> Option<Semantics> {
+        self.shared.source.as_ref().and_then(|source| source.semantics())
     }
 
     /// Refuses a policy that names identities which nobody registered.
@@ -387,7 +392,7 @@ impl Parts {
     /// A cluster without endpoints, whose work is under way.
     pub(crate) fn new_cluster(&self, profile: &Profile, said: &Arc<config::Cluster>) -> Arc<Cluster> {
         let policy = profile.cluster_policy(&said.policy);
-        let cluster = Cluster::new(&self.environment, said, policy, profile.rules(), self.next_seed());
+        let cluster = Cluster::new(&self.environment, said, policy, profile.rules, self.next_seed());
         self.tasks.work(cluster.balanced().work());
         cluster
     }

@@ -22,6 +22,7 @@ mod connection;
 mod endpoints;
 mod filter;
 mod header;
+mod inbound;
 mod listener;
 mod matcher;
 mod notes;
@@ -49,6 +50,7 @@ use mesh_core::{
 };
 use prost::{DecodeError, Message};
 
+pub use self::inbound::InboundListener;
 pub(crate) use self::{
     assignment::Assignment,
     listener::{ListenerResource, RouteSource},
@@ -57,13 +59,15 @@ use self::{
     common::{filled, undecodable},
     notes::Notes,
 };
-use crate::{ResourceKind, session::ResourceError};
+use crate::{ResourceKind, istio::names::INBOUND, session::ResourceError};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Resource {
     /// The filters of a target, and its routes or their name.
     Listener(Arc<ListenerResource>),
+    /// What requests come in through.
+    Inbound(Arc<InboundListener>),
     /// The routes of a target.
     RouteConfiguration(Arc<RouteConfig>),
     /// How a cluster is found and treated.
@@ -78,6 +82,8 @@ pub(crate) struct Context {
     identities: BTreeSet<IdentityName>,
     registry: Identities,
     secrets: BTreeMap<Arc<str>, IdentityName>,
+    /// The listener that is for what comes in.
+    inbound: Option<&'static str>,
 }
 
 /// The first step: in all four messages the name is field 1, and the rest is skipped.
@@ -95,6 +101,9 @@ struct NameOnly {
 pub(crate) fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
     let bytes = resource.value.as_slice();
     match ResourceKind::from_type_url(&resource.type_url) {
+        Some(ResourceKind::Listener) if context.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name)) => {
+            decode_inbound(bytes).map(|listener| map(listener, Resource::Inbound))
+        }
         Some(ResourceKind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
         Some(ResourceKind::RouteConfiguration) => {
             decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration))
@@ -120,6 +129,15 @@ fn map<T>(decoded: Decoded<T>, into: impl FnOnce(Arc<T>) -> Resource) -> Decoded
 /// Refuses what the module's rules refuse, with the name if that could be read.
 pub(crate) fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, ResourceError> {
     read::<listener_pb::Listener, _>(bytes, listener::decode)
+}
+
+/// Reads an `envoy.config.listener.v3.Listener` for servers.
+///
+/// # Errors
+///
+/// As [`decode_listener`].
+fn decode_inbound(bytes: &[u8]) -> Result<Decoded<InboundListener>, ResourceError> {
+    read(bytes, |message: listener_pb::Listener, _| InboundListener::new(message))
 }
 
 /// Reads an `envoy.config.route.v3.RouteConfiguration`.
@@ -217,6 +235,14 @@ impl Context {
         self.identities.insert(name.clone());
         self.secrets.insert(secret.into(), name);
         self
+    }
+
+    /// Also honours what Istio's sidecars are sent: the identity of the workload by its two secrets, whether it is registered
+    /// yet or not, and the listener for what comes in.
+    #[must_use]
+    pub(crate) fn for_sidecars(mut self) -> Self {
+        self.inbound = Some(INBOUND);
+        self.with_secret("default", "default").with_secret("ROOTCA", "default")
     }
 
     /// Also honours certificate provider instances and SDS secrets that go by the name of an identity which is in `registry`

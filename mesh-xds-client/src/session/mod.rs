@@ -183,6 +183,8 @@ enum Link {
         variant: Variant,
         /// Whether the node was sent, which only the first request of a stream carries.
         introduced: bool,
+        /// Whether something is asked for that is not said to be held, so that there is something to answer, in delta.
+        prompted: bool,
         /// Whether a response has come.
         live: bool,
     },
@@ -308,7 +310,7 @@ impl Session {
         if !matches!(self.link, Link::Connecting) {
             return;
         }
-        self.link = Link::Open { variant: self.variant, introduced: false, live: false };
+        self.link = Link::Open { variant: self.variant, introduced: false, prompted: false, live: false };
         for kind in ResourceKind::ALL {
             self.names_changed(kind);
         }
@@ -515,8 +517,8 @@ impl Session {
             Outgoing::Names(kind) => {
                 let deadline = now + self.absence_timeout;
                 let mut changes = self.kinds[kind.index()].send_changes(deadline)?;
-                if let Link::Open { introduced: false, .. } = self.link {
-                    changes.leave_out_one_version();
+                if let Link::Open { prompted: prompted @ false, live: false, .. } = &mut self.link {
+                    *prompted = changes.leave_out_one_version();
                 }
                 self.arm(kind, changes.armed, deadline);
                 let request = DeltaDiscoveryRequest {
