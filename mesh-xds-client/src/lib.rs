@@ -67,6 +67,7 @@ pub mod testkit;
 mod assemble;
 mod client;
 mod dialect;
+mod expected;
 mod fingerprint;
 mod kind;
 mod meters;

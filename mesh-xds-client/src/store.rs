@@ -44,7 +44,7 @@ enum Everything {
     #[default]
     Unasked,
     Asked,
-    /// A response has come: what it did not bring is not there.
+    /// A response has come.
     Answered,
 }
 
@@ -162,10 +162,11 @@ impl Store {
     }
 
     /// The names of a kind that need not be held when only these are wanted: all others, or where everything is asked for
-    /// those of them that the server has taken away.
+    /// those of them that the server does not have.
     pub(crate) fn dispensable(&self, kind: ResourceKind, wanted: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
         let keeps_all = self.everything[kind.index()] != Everything::Unasked;
-        let is_gone = |entry: &Entry| !keeps_all || entry.state == ResourceState::Absent;
+        let is_there = |entry: &Entry| matches!(entry.state, ResourceState::Synced | ResourceState::Rejected);
+        let is_gone = |entry: &Entry| !keeps_all || !is_there(entry);
         let gone = self.shelves[kind.index()].iter().filter(|(name, entry)| is_gone(entry) && !wanted.contains(*name));
         gone.map(|(name, _)| name.clone()).collect()
     }
@@ -233,9 +234,7 @@ impl Store {
         name: &str,
         project: impl FnOnce(&'a Resource) -> Option<&'a T>,
     ) -> Known<&'a T> {
-        let Some(entry) = self.get(kind, name) else {
-            return if self.has_everything(kind) { Known::Missing } else { Known::Awaited };
-        };
+        let Some(entry) = self.get(kind, name) else { return Known::Awaited };
         match entry.good.as_ref().and_then(|good| project(&good.resource)) {
             Some(value) => Known::Good(value),
             None if entry.state == ResourceState::Requested => Known::Awaited,

@@ -12,6 +12,7 @@
 
 use std::{error::Error as StdError, fmt::Write as _, pin::Pin, sync::Arc, time::Duration, vec};
 
+use mesh_core::source::ResourceState;
 use metrics::Gauge;
 use tokio::{
     sync::mpsc,
@@ -23,6 +24,7 @@ use crate::{
     Dialect, ResourceKind,
     assemble::{Assembled, Assembly, Wanted},
     bootstrap::{Bootstrap, ServerFeature},
+    expected::Expected,
     meters::Meters,
     report::{Findings, Reporter},
     resource::Context,
@@ -41,6 +43,7 @@ pub(crate) struct Worker {
     context: Context,
     session: Session,
     assembly: Assembly,
+    expected: Expected,
     /// In the order of preference.
     servers: Vec<Arc<Dialer>>,
     /// The server that is spoken to, or will be.
@@ -118,6 +121,7 @@ impl Worker {
             bootstrap,
             dialect,
             context,
+            expected: Expected::new(session.patience()),
             session,
             assembly,
             servers,
@@ -137,7 +141,7 @@ impl Worker {
         let mut state = StreamState::Down;
         loop {
             self.settle(&mut state);
-            let due = self.session.next_timeout();
+            let due = self.session.next_timeout().into_iter().chain(self.expected.next()).min();
             tokio::select! {
                 biased;
                 news = state.next(self.decoding.is_none()) => self.hear(&mut state, news),
@@ -145,6 +149,7 @@ impl Worker {
                 () = yield_now(), if self.decoding.is_some() => self.decode(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     self.session.timeout(Instant::now());
+                    self.give_up(Instant::now());
                 }
             }
         }
@@ -236,6 +241,23 @@ impl Worker {
         let kept = kept.filter(|_| reason == AbsenceReason::Removed);
         self.shared.held().store.absent(kind, name, reason, kept);
         tracing::warn!(%kind, name, ?reason, is_kept = kept.is_some(), node.id = self.node_id(), "resource is absent");
+    }
+
+    /// Waits no longer for what was expected and has not come. Silence tells nothing while nobody is there to speak.
+    fn give_up(&mut self, now: Instant) {
+        while let Some((kind, name)) = self.expected.pop(now) {
+            let mut held = self.shared.held();
+            if held.store.get(kind, &name).is_none_or(|entry| entry.state() != ResourceState::Requested) {
+                continue;
+            }
+            if held.is_connected {
+                held.store.absent(kind, &name, AbsenceReason::NotFoundTimer, None);
+                tracing::warn!(%kind, %name, node.id = self.node_id(), "resource has not come");
+            } else {
+                drop(held);
+                self.expected.wait_for(kind, &name, now);
+            }
+        }
     }
 
     /// Why what the server removes goes on serving.
@@ -348,7 +370,7 @@ impl Worker {
         }
         let Assembled { snapshot, wanted } = self.assembly.assemble(&held.store, &changes);
         if let Some(wanted) = wanted {
-            reconcile(&wanted, &mut held.store, &mut self.session);
+            reconcile(&wanted, &mut held.store, &mut self.session, &mut self.expected);
         }
         self.meters.resources(held.store.tally());
         drop(held);
@@ -365,22 +387,25 @@ impl Worker {
     }
 }
 
-/// Asks for what is wanted and not yet asked for, and forgets the rest. Where everything is asked for, nothing is by name.
-fn reconcile(wanted: &Wanted, store: &mut Store, session: &mut Session) {
+/// Asks for what is wanted and not yet asked for, and forgets the rest. Where everything is asked for, names are waited for.
+fn reconcile(wanted: &Wanted, store: &mut Store, session: &mut Session, expected: &mut Expected) {
     for kind in ResourceKind::ALL {
-        if wanted.everything(kind) && store.want_everything(kind) {
+        let is_everything = wanted.everything(kind);
+        if is_everything && store.want_everything(kind) {
             session.subscribe_all(kind);
         }
         for name in store.dispensable(kind, wanted.of(kind)) {
             store.forget(kind, &name);
             session.unsubscribe(kind, &name);
         }
-        if wanted.everything(kind) {
-            continue;
-        }
         for name in wanted.of(kind) {
-            if store.get(kind, name).is_none() {
-                store.want(kind, name);
+            if store.get(kind, name).is_some() {
+                continue;
+            }
+            store.want(kind, name);
+            if is_everything {
+                expected.wait_for(kind, name, Instant::now());
+            } else {
                 session.subscribe(kind, name);
             }
         }

@@ -65,9 +65,6 @@ impl Bench {
             for name in self.store.dispensable(kind, wanted.of(kind)) {
                 self.store.forget(kind, &name);
             }
-            if wanted.everything(kind) {
-                continue;
-            }
             for name in wanted.of(kind) {
                 if self.store.get(kind, name).is_none() {
                     self.store.want(kind, name);

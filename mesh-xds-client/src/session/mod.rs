@@ -262,6 +262,11 @@ impl Session {
         }
     }
 
+    /// How long a named resource may stay unanswered; see [`Config::absence_timeout`].
+    pub(crate) fn patience(&self) -> Duration {
+        self.absence_timeout
+    }
+
     /// Asks for a resource, until [`unsubscribe`](Self::unsubscribe). Asking twice is asking once: counting users is the
     /// caller's.
     ///

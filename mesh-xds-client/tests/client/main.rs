@@ -2,6 +2,7 @@
 
 mod delta;
 mod servers;
+mod sidecar;
 mod sockets;
 mod support;
 mod whole;

@@ -103,12 +103,18 @@ fn removed_cluster_serves_until_no_route_names_it() {
 }
 
 #[test]
-fn cluster_that_the_control_plane_does_not_have_holds_up_no_routes() {
+fn routes_wait_for_a_cluster_that_may_be_about_to_come() {
     let mut bench = Bench::sidecar(&["*:9080"], &["a"]);
-    let snapshot = bench.set(route_config("9080", [("a", 1), ("missing", 1)])).expect("it is whole");
-    assert!(snapshot.clusters.contains_key("a") && !snapshot.clusters.contains_key("missing"));
-    let snapshot = bench.set(static_cluster("missing")).expect("it has come after all");
-    assert!(snapshot.clusters.contains_key("missing"));
+    bench.set(route_config("9080", [("a", 1)])).expect("it is whole");
+    assert!(bench.set(route_config("9080", [("a", 1), ("late", 1)])).is_none(), "the old ones serve");
+    let snapshot = bench.set(static_cluster("late")).expect("it has come");
+    assert!(snapshot.clusters.contains_key("late"));
+
+    assert!(bench.set(route_config("9080", [("a", 1), ("never", 1)])).is_none());
+    let snapshot = bench.time_out(Cds, "never").expect("they have waited long enough");
+    assert!(snapshot.clusters.contains_key("a") && !snapshot.clusters.contains_key("never"));
+    bench.set(route_config("9080", [("a", 1)])).expect("other routes");
+    assert_eq!(bench.wanted(Cds), ["a", "late"], "what never came is forgotten, and what the server has is not");
 }
 
 #[test]
