@@ -35,7 +35,9 @@ pub enum Dialect {
     /// Short names are completed as they are in a pod, by the namespace and the DNS domain in the node's id: `reviews` in the
     /// namespace `shop` may be `reviews`, `reviews.shop.svc.cluster.local`, `reviews.svc.cluster.local` or
     /// `reviews.cluster.local`, and the first of these that the control plane has a cluster for is meant
-    /// (`outbound|9080||<host>`). So the name of a `ServiceEntry` is meant as it is written.
+    /// (`outbound|9080||<host>`). So the name of a `ServiceEntry` is meant as it is written. Where there is none, one that may
+    /// be about to come is waited for as long as for any other
+    /// [resource](crate::XdsClientBuilder::absence_timeout).
     ///
     /// Where a route says nothing of retries there are none, since Istio says so in this way where they are turned off
     /// (`attempts: 0`), and what it does by default is said in each route: the client's preset does not come in its

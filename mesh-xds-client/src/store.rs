@@ -156,11 +156,6 @@ impl Store {
         }
     }
 
-    /// Whether everything of a kind was asked for and has come.
-    pub(crate) fn has_everything(&self, kind: ResourceKind) -> bool {
-        self.everything[kind.index()] == Everything::Answered
-    }
-
     /// The names of a kind that need not be held when only these are wanted: all others, or where everything is asked for
     /// those of them that the server does not have.
     pub(crate) fn dispensable(&self, kind: ResourceKind, wanted: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {

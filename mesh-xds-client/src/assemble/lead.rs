@@ -11,7 +11,7 @@ use mesh_core::{
 use crate::{
     ResourceKind,
     resource::{ListenerResource, RouteSource},
-    store::{Known, Store},
+    store::{Entry, Known, Store},
 };
 
 /// What leads to the routes of a target.
@@ -90,10 +90,17 @@ impl Lead {
         if let Self::Listener(name) = self {
             want(ResourceKind::Listener, name);
         }
-        if let Known::Good(listener) = self.listener(store)
-            && let RouteSource::Named(routes) = &listener.routes
-        {
-            want(ResourceKind::RouteConfiguration, routes);
+        match (self.listener(store), self) {
+            (Known::Good(listener), _) => {
+                if let RouteSource::Named(routes) = &listener.routes {
+                    want(ResourceKind::RouteConfiguration, routes);
+                }
+            }
+            // Whichever comes.
+            (_, Self::Services(services)) => {
+                services.iter().for_each(|service| want(ResourceKind::Cluster, &service.cluster));
+            }
+            _ => {}
         }
     }
 
@@ -101,11 +108,7 @@ impl Lead {
         match self {
             Self::Listener(name) => store.listener(name),
             Self::Port(listener) => Known::Good(listener),
-            Self::Services(services) => match services.iter().find(|service| service.is_there(store)) {
-                Some(service) => Known::Good(&service.listener),
-                None if store.has_everything(ResourceKind::Cluster) => Known::Missing,
-                None => Known::Awaited,
-            },
+            Self::Services(services) => choose(services, store),
         }
     }
 
@@ -118,6 +121,20 @@ impl Lead {
     }
 }
 
+/// The first of these services that is there. One that may be about to come is waited for, unless one of them was there and the
+/// control plane has removed it.
+fn choose<'a>(services: &'a [Service], store: &Store) -> Known<&'a Arc<ListenerResource>> {
+    let state = |service: &Service| store.get(ResourceKind::Cluster, &service.cluster).map(Entry::state);
+    // One whose cluster is refused is there, and fails what is routed to it.
+    let is_there = |service: &&Service| matches!(state(service), Some(ResourceState::Synced | ResourceState::Rejected));
+    if let Some(service) = services.iter().find(is_there) {
+        return Known::Good(&service.listener);
+    }
+    let is_removed = services.iter().any(|service| state(service) == Some(ResourceState::Absent));
+    let may_come = |service| matches!(state(service), None | Some(ResourceState::Requested));
+    if !is_removed && services.iter().any(may_come) { Known::Awaited } else { Known::Missing }
+}
+
 /// What a sidecar's listener says of requests on their way out, as far as it concerns a client: faults by route, no limit to
 /// silence, and no retries where the route has none.
 fn outbound(target: &str, routes: String) -> ListenerResource {
@@ -128,16 +145,6 @@ fn outbound(target: &str, routes: String) -> ListenerResource {
         filters: vec![faults],
         routes: RouteSource::Named(routes.into()),
         policy: RoutePolicy { timeouts, retry: Some(Arc::new(RetryPolicy::never())) },
-    }
-}
-
-// === impl Service ===
-
-impl Service {
-    /// Whether the control plane has it. One whose cluster is refused is there, and fails what is routed to it.
-    fn is_there(&self, store: &Store) -> bool {
-        let entry = store.get(ResourceKind::Cluster, &self.cluster);
-        entry.is_some_and(|entry| entry.state() != ResourceState::Absent)
     }
 }
 

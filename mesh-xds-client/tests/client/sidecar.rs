@@ -61,7 +61,7 @@ async fn services_come_and_go_and_the_name_follows_them() {
     for features in VARIANTS {
         let plane = ControlPlane::new();
         let mut running = sidecar(&plane, features);
-        let _interest = running.client.watch("reviews.shop:9080");
+        let interest = running.client.watch("reviews.shop:9080");
         plane.set(cluster("unrelated"));
         let why = running.until_unavailable("reviews.shop:9080").await;
         assert!(why.contains(REVIEWS) && why.contains(NODE), "{why}");
@@ -71,9 +71,13 @@ async fn services_come_and_go_and_the_name_follows_them() {
             plane.remove(Cluster, REVIEWS);
             running.until_unavailable("reviews.shop:9080").await;
             running.settle(SECOND).await;
-            assert_eq!(running.state(Cluster, REVIEWS), None, "nothing is left of it");
+            assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Absent));
             assert_eq!(running.state(RouteConfiguration, ROUTES), None);
         }
+        drop(interest);
+        running.settle(SECOND).await;
+        assert_eq!(running.state(Cluster, REVIEWS), None, "nothing is left of it");
+        assert_eq!(running.state(Cluster, "unrelated"), Some(ResourceState::Synced));
     }
 }
 

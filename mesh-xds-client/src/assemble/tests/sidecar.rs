@@ -60,19 +60,25 @@ fn short_name_means_the_service_that_has_a_cluster() {
 }
 
 #[test]
-fn name_waits_for_the_clusters_and_is_unavailable_without_one() {
-    let mut bench = Bench::new(Dialect::Sidecar);
-    assert!(bench.watch("reviews:9080", || lead("reviews:9080")).is_none(), "nobody knows yet");
-    bench.set(static_cluster("outbound|9090||reviews.shop.svc.cluster.local"));
-    bench.store.answered(Cds);
-    let snapshot = bench.step().expect("there is something to say");
-    let reason = reason(&snapshot, "reviews:9080");
+fn name_waits_for_a_service_and_is_unavailable_when_none_has_come() {
+    let mut bench = Bench::sidecar(&["reviews:9080"], &["outbound|9090||reviews.shop.svc.cluster.local"]);
+    let candidates: Vec<_> =
+        bench.wanted(Cds).into_iter().filter(|name| name.contains("9080")).map(str::to_owned).collect();
+    assert_eq!(candidates.len(), 4);
+    let mut last = None;
+    for name in &candidates {
+        assert!(last.is_none(), "another may come");
+        last = bench.time_out(Cds, name);
+    }
+    let reason = reason(&last.expect("there is something to say"), "reviews:9080");
     assert!(reason.contains(REVIEWS) && reason.contains("node-1"), "{reason}");
     assert!(bench.wanted(Rds).is_empty());
 
     bench.set(static_cluster(REVIEWS));
     let snapshot = bench.set(route_config(ROUTES, [(REVIEWS, 1)])).expect("the service has come");
     assert_eq!(ready(&snapshot, "reviews:9080").routes.clusters(), [REVIEWS.into()]);
+    let held = ["outbound|9080||reviews.shop.svc.cluster.local", "outbound|9090||reviews.shop.svc.cluster.local"];
+    assert_eq!(bench.wanted(Cds), held, "nobody waits for the others any longer");
 }
 
 #[test]
@@ -83,9 +89,12 @@ fn service_that_is_removed_makes_its_target_unavailable_and_its_return_mends_it(
     let snapshot = bench.step().expect("it is gone");
     assert!(reason(&snapshot, "reviews:9080").contains(REVIEWS));
     assert!(snapshot.clusters.is_empty());
+    assert!(bench.wanted(Rds).is_empty());
+    bench.assembly.release("reviews:9080");
     bench.store.touch();
     bench.step();
-    assert_eq!((bench.wanted(Cds), bench.wanted(Rds)), (vec!["b"], vec![]), "and nothing is left of it");
+    assert_eq!(bench.wanted(Cds), ["b"], "and nothing is left of it");
+    bench.watch("reviews:9080", || lead("reviews:9080"));
     bench.set(static_cluster(REVIEWS));
     assert!(bench.set(route_config(ROUTES, [(REVIEWS, 1)])).is_some());
 }
