@@ -181,10 +181,10 @@ async fn endpoints_join_and_leave_mutual_tls_one_by_one_without_a_failed_call() 
     shop.istiod.apply(&service(&[one.endpoint(true), two.endpoint(false)])).await;
     let files = agents_files(&ours);
     let ours = shop.clients_as(&shop.caller().service_account("caller").certificates(files.path())).await;
-    for port in [HTTP_PORT, GRPC_PORT] {
-        ours.is_unavailable(&format!("{HOST}:{port}"), false).await;
-    }
     let callers = callers(&ours);
+    for caller in &callers {
+        caller.ready().await.unwrap();
+    }
 
     let ((), tally) = under_load(4, || callers[0].call(), async {
         answered(&callers, [&["21 tls http/1.1", "22 plain"], &["21 tls h2", "22 plain"]]).await;
@@ -212,8 +212,8 @@ async fn client_without_an_identity_reaches_only_who_is_meant_to_be_reached_in_p
     let one = Permissive::start(23, &identity).await;
     shop.istiod.apply(&service(&[one.endpoint(true)])).await;
     let ours = shop.clients().await;
-    ours.is_unavailable(&format!("{HOST}:{HTTP_PORT}"), false).await;
     let [http, _] = callers(&ours);
+    http.ready().await.unwrap();
     let error = http.call().await.unwrap_err();
     assert!(failure_of(&error).is_some(), "{error}");
     shop.istiod.apply(&service(&[one.endpoint(false)])).await;

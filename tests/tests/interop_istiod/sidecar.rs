@@ -121,8 +121,8 @@ async fn name_from_outside_is_resolved_and_called() {
     });
     shop.istiod.apply(&object("networking.istio.io/v1", "ServiceEntry", "named", spec)).await;
     let ours = shop.clients().await;
-    ours.is_unavailable("api.example.com:7070", false).await;
     let caller = Caller::of(&ours.mesh, "api.example.com:7070", Speaks::Grpc);
+    caller.ready().await.unwrap();
     for _ in 0..10 {
         assert_eq!(caller.call().await.unwrap(), "outside");
     }

@@ -54,10 +54,8 @@ async fn endpoints_and_services_come_and_go_without_a_failed_call() {
                 shop.add("late-a", 4, &["late"]).await;
                 shop.istiod.apply(&service_entry("outside.test", &[(&shop.workloads["late-a"], REGION)])).await;
             };
-            apply.await;
-            for target in [late.target(), outside.target()] {
-                ours.is_unavailable(target, false).await;
-            }
+            let ((), http, grpc) = tokio::join!(apply, late.ready(), outside.ready());
+            http.and(grpc).unwrap();
             assert_eq!(late.call().await.unwrap(), "late-a");
             assert_eq!(outside.call().await.unwrap(), "late-a");
 
