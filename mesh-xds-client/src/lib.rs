@@ -13,6 +13,7 @@
 //! ```
 //!
 //! - [`XdsClient`] is the handle, and the source that a mesh takes its configuration from; its work is one task;
+//! - [`istio`]: one line into an Istio mesh, and which [`Dialect`] to speak there;
 //! - [`bootstrap`]: which control plane to ask, and as whom;
 //! - [`session`]: the protocol of one stream, as a state machine without I/O;
 //! - `testkit` (with the feature of that name): a control plane in process, for tests of one's own.
@@ -52,7 +53,7 @@
 //!
 //! # Known gaps
 //!
-//! The client asks for names one by one; everything of a kind can be asked for of a [`session`] alone. Of several servers the
+//! Of clusters alone everything can be asked for, in [sidecars' dialect](Dialect::Sidecar). Of several servers the
 //! first is returned to when the stream to a lesser one ends, not as soon as it is back (gRFC A71). `trusted_xds_server` (A81)
 //! and the `resource_errors` of A88 are read past, and load is not reported.
 
