@@ -15,8 +15,8 @@ use std::{
 use client_support::{Net, Said, says, serve, text};
 use mesh_core::{
     config::{
-        Action, Cluster, ClusterChoice, ClusterEntry, Domain, Endpoint, Endpoints, Forward, Listener, Metadata,
-        MetadataValue, Route, RouteConfig, RouteMatch, Security, SecurityMatch, Snapshot, TargetState, Trust,
+        Action, Cluster, ClusterChoice, ClusterEntry, Domain, Endpoint, Endpoints, Forward, Listener, LoadBalancing,
+        Metadata, MetadataValue, Route, RouteConfig, RouteMatch, Security, SecurityMatch, Snapshot, TargetState, Trust,
         UpstreamTls, VirtualHost,
     },
     identity::FixedIdentity,
@@ -105,6 +105,8 @@ fn steering(security: Arc<[SecurityMatch]>, endpoints: Vec<Endpoint>) -> Arc<Sna
     let routes = RouteConfig::new(name.clone(), vec![host]).unwrap();
     let mut cluster = Cluster::new(name.clone()).unwrap();
     cluster.policy.security = security;
+    // In turns, so that counts are exact.
+    cluster.policy.load_balancing = Some(LoadBalancing::RoundRobin);
     let endpoints = Some(Arc::new(Endpoints::flat(endpoints).unwrap()));
     Arc::new(Snapshot {
         generation: 1,
