@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use tokio::sync::watch;
 
 use crate::{
-    config::{Snapshot, Warning},
+    config::{Semantics, Snapshot, Warning},
     identity::Identities,
 };
 
@@ -40,6 +40,13 @@ pub trait ConfigSource: Send + Sync + 'static {
 
     /// What it holds, and how each resource stands.
     fn status(&self) -> SourceStatus;
+
+    /// Whose rules what it says follows, whoever reads it. None, the default, is those of the client that does: a control
+    /// plane tells gRPC's clients one thing and proxies another, and does not know of clients that take themselves for
+    /// proxies.
+    fn semantics(&self) -> Option<Semantics> {
+        None
+    }
 
     /// The identities that come with the source, under the names by which its resources refer to them; the mesh takes this
     /// registry for its own. None by default.

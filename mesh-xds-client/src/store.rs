@@ -5,6 +5,8 @@
 //!
 //! Compare before decoding: a resource whose bytes are those of the last version costs a hash, keeps its `Arc` and is
 //! nobody's change. A full state of a thousand clusters in which one has changed decodes one.
+//!
+//! Of a kind of which everything is asked for, all that comes is kept, until the server takes it away and nobody needs it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +25,7 @@ use crate::{
     ResourceKind,
     fingerprint::Fingerprint,
     name::{canonical, canonical_arc},
-    resource::{self, Context, ListenerResource, Resource},
+    resource::{self, Context, InboundListener, ListenerResource, Resource},
     session::{AbsenceReason, RawResource, ResourceError},
 };
 
@@ -32,6 +34,8 @@ use crate::{
 pub(crate) struct Store {
     /// By [`ResourceKind::index`].
     shelves: [BTreeMap<Arc<str>, Entry>; ResourceKind::ALL.len()],
+    /// By [`ResourceKind::index`].
+    everything: [Everything; ResourceKind::ALL.len()],
     tally: Tally,
     changes: Changes,
 }
@@ -39,6 +43,16 @@ pub(crate) struct Store {
 /// Who is asked for a resource: the place of an authority in the client's list (gRFC A47).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AuthorityId(pub(crate) usize);
+
+/// Whether everything of a kind is asked for, rather than names. It is the authority of the older names that is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Everything {
+    #[default]
+    Unasked,
+    Asked,
+    /// A response has come.
+    Answered,
+}
 
 /// What is known of one resource.
 #[derive(Debug)]
@@ -159,7 +173,8 @@ impl<'a> Origin<'a> {
 impl Store {
     /// Makes room for a resource that is asked for from now on.
     pub(crate) fn want(&mut self, kind: ResourceKind, name: &Arc<str>, authority: AuthorityId) {
-        self.insert(kind, name, Entry::new(Some(authority), ResourceState::Requested));
+        let is_named = !self.is_everything(kind);
+        self.insert(kind, name, Entry { is_named, ..Entry::new(Some(authority), ResourceState::Requested) });
     }
 
     /// Makes room for a resource whose name nobody can be asked for, for this reason.
@@ -183,15 +198,52 @@ impl Store {
         entry.authority
     }
 
-    /// All that an authority is asked for.
+    /// Asks for everything of a kind. Returns whether that is news.
+    pub(crate) fn want_everything(&mut self, kind: ResourceKind) -> bool {
+        let everything = &mut self.everything[kind.index()];
+        let is_news = *everything == Everything::Unasked;
+        if is_news {
+            *everything = Everything::Asked;
+        }
+        is_news
+    }
+
+    /// Whether everything of a kind is asked for. Its names are then asked for by nobody.
+    pub(crate) fn is_everything(&self, kind: ResourceKind) -> bool {
+        self.everything[kind.index()] != Everything::Unasked
+    }
+
+    /// A response of this kind has come, and what it brought is stored.
+    pub(crate) fn answered(&mut self, kind: ResourceKind) {
+        let everything = &mut self.everything[kind.index()];
+        if *everything == Everything::Asked {
+            *everything = Everything::Answered;
+            self.changes.structure = true;
+        }
+    }
+
+    /// The names of a kind that need not be held when only these are wanted: all others, or where everything is asked for
+    /// those of them that the server does not have.
+    pub(crate) fn dispensable(&self, kind: ResourceKind, wanted: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+        let keeps_all = self.is_everything(kind);
+        let is_there = |entry: &Entry| matches!(entry.state, ResourceState::Synced | ResourceState::Rejected);
+        let is_gone = |entry: &Entry| !keeps_all || !is_there(entry);
+        let gone = self.shelves[kind.index()].iter().filter(|(name, entry)| is_gone(entry) && !wanted.contains(*name));
+        gone.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// All that an authority is asked for by name.
     pub(crate) fn asked_of(&self, authority: AuthorityId) -> impl Iterator<Item = (ResourceKind, &Arc<str>)> {
-        self.entries().filter(move |(.., entry)| entry.authority == Some(authority)).map(|(kind, name, _)| (kind, name))
+        let is_asked =
+            move |kind: &ResourceKind, entry: &Entry| entry.authority == Some(authority) && !self.is_everything(*kind);
+        self.entries().filter(move |(kind, _, entry)| is_asked(kind, entry)).map(|(kind, name, _)| (kind, name))
     }
 
     /// Whether anything that an authority is asked for has neither a value nor an answer.
     pub(crate) fn lacks(&self, authority: AuthorityId) -> bool {
+        let is_unanswered = authority == AuthorityId::default() && self.everything.contains(&Everything::Asked);
         let is_lacking = |entry: &Entry| entry.good.is_none() && !entry.is_answered;
-        self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
+        is_unanswered || self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
     }
 
     fn entries(&self) -> impl Iterator<Item = (ResourceKind, &Arc<str>, &Entry)> {
@@ -200,6 +252,7 @@ impl Store {
     }
 
     /// The names of a kind, in order.
+    #[cfg(all(test, feature = "testkit"))]
     pub(crate) fn names(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<str>> {
         self.shelves[kind.index()].keys()
     }
@@ -215,6 +268,14 @@ impl Store {
             Resource::Listener(listener) => Some(listener),
             _ => None,
         })
+    }
+
+    /// The listener of this name through which requests come in.
+    pub(crate) fn inbound(&self, name: &str) -> Option<&Arc<InboundListener>> {
+        match &self.get(ResourceKind::Listener, name)?.good.as_ref()?.resource {
+            Resource::Inbound(listener) => Some(listener),
+            _ => None,
+        }
     }
 
     /// The routes of this name.
@@ -278,6 +339,9 @@ impl Store {
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
             return Err(Refused { error: nameless(&raw, origin.context), is_repeated: false });
         };
+        if self.is_everything(kind) && self.get(kind, &name).is_none() && (origin.is_heeded)(AuthorityId::default()) {
+            self.want(kind, &name, AuthorityId::default());
+        }
         let entry = self.shelves[kind.index()].get_mut(&name);
         let Some(entry) = entry.filter(|entry| entry.authority.is_some_and(origin.is_heeded)) else {
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
@@ -386,6 +450,11 @@ fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
 impl Entry {
     fn new(authority: Option<AuthorityId>, state: ResourceState) -> Self {
         Self { authority, state, is_answered: false, good: None, error: None, is_named: true, refused: None }
+    }
+
+    /// How it stands.
+    pub(crate) fn state(&self) -> ResourceState {
+        self.state
     }
 
     /// Why the latest news does not serve.
