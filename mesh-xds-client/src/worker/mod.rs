@@ -8,7 +8,8 @@
 //!
 //! - `federation`: who is asked for what; `upstream`: one control plane and its session;
 //! - `fallback`: which of an authority's control planes are in use, as a state machine without I/O;
-//! - `streams`: the streams to all of them; `decoding`: the one response that is being decoded.
+//! - `streams`: the streams to all of them; `decoding`: the one response that is being decoded;
+//! - `cache`: what an earlier run has kept, for as long as nobody says better.
 //!
 //! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read the
 //! snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until the last one is
@@ -30,19 +31,20 @@ use crate::{
     meters::Meters,
     report::Reporter,
     resource::Context,
-    session::{AbsenceReason, Event},
-    status::Shared,
-    store::{Denial, Origin, Store},
+    session::{AbsenceReason, Event, Variant},
+    status::{Agreement, Shared},
+    store::{Denial, Entry, Origin, Store},
     transport::Heard,
 };
 
+mod cache;
 mod decoding;
 mod fallback;
 mod federation;
 mod streams;
 mod upstream;
 
-pub(crate) use self::upstream::Upstream;
+pub(crate) use self::{cache::Cache, upstream::Upstream};
 
 use self::{
     decoding::Decoding,
@@ -63,6 +65,9 @@ pub(crate) struct Worker {
     decoding: Option<Decoding>,
     meters: Meters,
     reporter: Reporter,
+    cache: Cache,
+    /// When the age of the configuration is to be shown anew: while it has one.
+    age_due: Option<Instant>,
 }
 
 /// What a handle asks of the worker.
@@ -79,6 +84,10 @@ struct Online {
     gauges: Vec<Gauge>,
 }
 
+/// How often the age of the configuration is shown. Nobody can tell here whether there is a recorder; without one it is a waking
+/// of this task, while no control plane answers.
+const AGE_INTERVAL: Duration = Duration::from_secs(1);
+
 // === impl Worker ===
 
 impl Worker {
@@ -89,6 +98,7 @@ impl Worker {
         bootstrap: Bootstrap,
         context: Context,
         upstreams: Vec<Upstream>,
+        cache: Cache,
     ) -> Self {
         let assembly = Assembly::new(&bootstrap.node().id);
         let federation = Federation::new(&bootstrap, upstreams);
@@ -102,6 +112,8 @@ impl Worker {
             decoding: None,
             meters: Meters::new(),
             reporter: Reporter::default(),
+            cache,
+            age_due: None,
         }
     }
 
@@ -116,15 +128,18 @@ impl Worker {
         loop {
             self.settle(&mut streams);
             let timeouts = self.federation.upstreams.iter_mut().filter_map(|upstream| upstream.session.next_timeout());
-            let due = timeouts.min();
+            let due = timeouts.chain(self.age_due).min();
             tokio::select! {
                 biased;
                 (place, news) = streams.next(self.decoding.is_none()) => self.hear(place, news),
                 Some(command) = self.commands.recv() => self.obey(command),
-                () = yield_now(), if self.decoding.is_some() => self.decode(),
+                () = yield_now(), if self.decoding.is_some() || self.cache.is_restoring() => self.decode(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let now = Instant::now();
                     self.federation.upstreams.iter_mut().for_each(|upstream| upstream.session.timeout(now));
+                    if self.age_due.is_some_and(|due| due <= now) {
+                        self.show_age(now);
+                    }
                 }
             }
         }
@@ -192,6 +207,23 @@ impl Worker {
         upstream.connected.set(1.0);
         self.shared.held().servers[place].connected = true;
         tracing::info!(server = %upstream.name, node.id = self.bootstrap.node().id, "control plane is there");
+        if self.agree() {
+            self.cache.let_go();
+        }
+    }
+
+    /// Notes whether the control planes stand by what is held. Returns that.
+    fn agree(&mut self) -> bool {
+        let (are_present, now) = (self.federation.are_present(), Instant::now());
+        self.shared.held().agreement.update(are_present, now);
+        self.show_age(now);
+        are_present
+    }
+
+    fn show_age(&mut self, now: Instant) {
+        let agreement = self.shared.held().agreement;
+        self.meters.age.set(agreement.age(now).as_secs_f64());
+        self.age_due = matches!(agreement, Agreement::Past { .. }).then(|| now + AGE_INTERVAL);
     }
 
     fn lost(&mut self, place: usize, cause: String, was_live: bool, retry_in: Duration) {
@@ -200,6 +232,7 @@ impl Worker {
         upstream.connected.set(0.0);
         let mut held = self.shared.held();
         held.servers[place].connected = false;
+        upstream.is_told = Default::default();
         if !is_in_use {
             return;
         }
@@ -214,6 +247,8 @@ impl Worker {
         }
         held.last_error = Some(cause.clone());
         held.servers[place].last_error = Some(cause);
+        drop(held);
+        self.agree();
     }
 
     /// Has every authority use the control planes that it should. Returns whether anything has changed by that.
@@ -230,8 +265,16 @@ impl Worker {
     }
 
     fn absent(&self, place: usize, kind: ResourceKind, name: &str, reason: AbsenceReason) {
-        let terms = self.federation.upstreams[place].terms(kind);
-        self.shared.held().store.absent(kind, name, reason, terms);
+        let upstream = &self.federation.upstreams[place];
+        let terms = upstream.terms(kind);
+        let mut held = self.shared.held();
+        // A server that has sent its full state, and in all the time since nothing of this name, has said that there is none.
+        let is_denied = reason == AbsenceReason::NotFoundTimer
+            && upstream.is_told[kind.index()]
+            && held.store.get(kind, name).is_some_and(Entry::is_cached);
+        held.store.absent(kind, name, if is_denied { AbsenceReason::Unknown } else { reason }, terms);
+        drop(held);
+        self.cache.touch();
         tracing::warn!(%kind, name, ?reason, node.id = self.node_id(), "resource is absent");
     }
 
@@ -262,8 +305,11 @@ impl Worker {
 
     // --- the resources ---
 
-    /// Decodes a slice of the response at hand, and answers it when that was the last.
+    /// Decodes a slice of what an earlier run has kept, or of the response at hand, and answers that when it was the last.
     fn decode(&mut self) {
+        if self.cache.is_restoring() {
+            return self.cache.restore(&mut self.shared.held().store, &self.context);
+        }
         let Some(mut decoding) = self.decoding.take() else { return };
         let (place, federation) = (decoding.place, &self.federation);
         let origin = Origin {
@@ -282,14 +328,18 @@ impl Worker {
         let Decoding { place, kind, version, verdict, findings, ticket, .. } = decoding;
         self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
+        self.cache.touch();
+        let upstream = &mut self.federation.upstreams[place];
+        upstream.is_told[kind.index()] |= kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
     }
 
     /// Publishes what has changed, and asks for what is needed now. Returns whether anything had changed.
     ///
-    /// Nothing is published of a response that is half decoded: what it brings is seen as a whole or not at all.
+    /// Nothing is published of a response that is half decoded: what it brings is seen as a whole or not at all. What an earlier
+    /// run has kept is not looked at piece by piece either.
     fn assemble(&mut self) -> bool {
-        if self.decoding.is_some() {
+        if self.decoding.is_some() || self.cache.is_restoring() {
             return false;
         }
         let mut held = self.shared.held();
@@ -299,7 +349,11 @@ impl Worker {
         }
         let Assembled { snapshot, wanted } = self.assembly.assemble(&held.store, &changes);
         if let Some(wanted) = wanted {
-            reconcile(&wanted, &mut held.store, &mut self.federation);
+            let age = reconcile(&wanted, &mut held.store, &mut self.federation, &mut self.cache);
+            if let Some(age) = age {
+                held.agreement.restored(age, Instant::now());
+                self.age_due.get_or_insert_with(Instant::now);
+            }
         }
         self.meters.resources(held.store.tally());
         drop(held);
@@ -316,8 +370,9 @@ impl Worker {
     }
 }
 
-/// Asks for what is wanted and not yet asked for, and forgets the rest.
-fn reconcile(wanted: &Wanted, store: &mut Store, federation: &mut Federation) {
+/// Asks for what is wanted and not yet asked for, and forgets the rest. Returns how old what an earlier run has kept of it is.
+fn reconcile(wanted: &Wanted, store: &mut Store, federation: &mut Federation, cache: &mut Cache) -> Option<Duration> {
+    let mut age = None;
     for kind in ResourceKind::ALL {
         let wanted = wanted.of(kind);
         let gone: Vec<_> = store.names(kind).filter(|name| !wanted.contains(*name)).cloned().collect();
@@ -329,9 +384,11 @@ fn reconcile(wanted: &Wanted, store: &mut Store, federation: &mut Federation) {
         for name in wanted {
             if store.get(kind, name).is_none() {
                 want(kind, name, store, federation);
+                age = cache.want(kind, name).or(age);
             }
         }
     }
+    age
 }
 
 fn want(kind: ResourceKind, name: &Arc<str>, store: &mut Store, federation: &mut Federation) {
@@ -348,7 +405,7 @@ fn want(kind: ResourceKind, name: &Arc<str>, store: &mut Store, federation: &mut
 }
 
 /// An error and its causes.
-fn in_one_line(error: &dyn StdError) -> String {
+pub(crate) fn in_one_line(error: &dyn StdError) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -362,7 +419,10 @@ fn in_one_line(error: &dyn StdError) -> String {
 
 impl Drop for Online {
     fn drop(&mut self) {
-        self.shared.held().servers.iter_mut().for_each(|server| server.connected = false);
+        let mut held = self.shared.held();
+        held.servers.iter_mut().for_each(|server| server.connected = false);
+        held.agreement.update(false, Instant::now());
+        drop(held);
         self.gauges.iter().for_each(|gauge| gauge.set(0.0));
     }
 }
@@ -407,9 +467,10 @@ mod tests {
         };
         let dialer = Arc::new(Dialer::new(&server, &parts).expect("plaintext"));
         let upstream = Upstream::new(server, dialer, session::Config::default(), Node::default(), 1);
-        let shared = Arc::new(Shared::new("", ["plane:80".to_owned()]));
+        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
         let (commands, orders) = mpsc::unbounded_channel();
-        let mut worker = Worker::new(shared.clone(), orders, bootstrap, Context::new(), vec![upstream]);
+        let mut worker =
+            Worker::new(shared.clone(), orders, bootstrap, Context::new(), vec![upstream], Cache::default());
         let mut streams = Streams::new(1);
         let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
         for name in &names {

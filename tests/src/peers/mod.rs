@@ -21,7 +21,7 @@ pub use self::envoy::{Envoy, RunningEnvoy};
 pub use self::go_control_plane::{
     GoControlPlane, KilledControlPlane, Rejection, Report, RunningControlPlane, Snapshot,
 };
-pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers};
+pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers, StatusReader};
 pub use self::istiod::{Istiod, RunningIstiod};
 pub use self::nginx::{Nginx, RunningNginx};
 
