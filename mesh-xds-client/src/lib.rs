@@ -55,7 +55,7 @@
 //!
 //! The age is zero while each authority that is asked for anything has a control plane that has answered on the present stream,
 //! since it would say what has changed, and until there is anything to be of an age. From the end of that stream on it grows,
-//! shown once a second; after a start from the cache file it goes on from the age of what is in the file. It tells how far what
+//! shown to within a second or a hundredth; after a start from the cache file it goes on from the age of what is in the file. It tells how far what
 //! serves may be behind: alert on it. A stream that is broken and does not end counts as one until keep-alive has found it
 //! out. When a single resource came is in the status.
 //!

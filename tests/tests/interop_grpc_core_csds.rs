@@ -1,6 +1,8 @@
 //! gRPC's C-core and its own messages as the reader of our CSDS service: what a tool that we did not write makes of it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
+use std::net::SocketAddr;
+
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use mesh_core::source::ConfigSource;
 use mesh_tests::peers::{GrpcCore, bootstrap};
@@ -25,7 +27,7 @@ async fn status_is_read_resource_by_resource() {
     let plane = ControlPlane::new();
     plane.update(|tx| {
         tx.set(resource::listener("echo", "routes")).set(resource::route_config("routes", [("v1", 1)]));
-        tx.set(resource::cluster("v1")).set(resource::endpoints("v1", [([127, 0, 0, 1], 7070).into()]));
+        tx.set(resource::cluster("v1")).set(resource::endpoints("v1", [SocketAddr::from(([127, 0, 0, 1], 7070))]));
     });
     let at = plane.listen("127.0.0.1:0").await.unwrap();
     let bootstrap = Bootstrap::from_json(bootstrap(at, "reader's node")).unwrap();

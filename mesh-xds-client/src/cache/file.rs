@@ -88,7 +88,16 @@ pub(super) fn encode(scope: &Scope, agreed: SystemTime, dumps: &[Dump]) -> Vec<u
         type_url: kind.type_url().to_owned(),
         items: dumps.iter().filter(|dump| dump.kind == kind).filter_map(item).collect(),
     });
-    let content = Content { node_id, node_cluster, servers, agreed: millis(agreed), shelves: shelves.into() };
+    with_header(&Content { node_id, node_cluster, servers, agreed: millis(agreed), shelves: shelves.into() })
+}
+
+/// The same file with another time, if it is whole and for this scope.
+pub(super) fn renew(file: &Bytes, scope: &Scope, agreed: SystemTime) -> Option<Vec<u8>> {
+    let content = content(file, scope).ok()?;
+    Some(with_header(&Content { agreed: millis(agreed), ..content }))
+}
+
+fn with_header(content: &Content) -> Vec<u8> {
     let length = content.encoded_len();
     let mut file = Vec::with_capacity(HEADER + length);
     file.put_bytes(0, HEADER);
@@ -113,13 +122,7 @@ fn item(dump: &Dump) -> Option<Item> {
 
 /// What is in a file, if it is whole and for this scope, and when a control plane was last known to agree with it.
 pub(super) fn decode(file: &Bytes, scope: &Scope) -> Result<(Loaded, SystemTime), Unusable> {
-    let content = Content::decode(checked(file)?).map_err(|_| Unusable::Foreign)?;
-    if (&content.node_id, &content.node_cluster) != (&scope.node_id, &scope.node_cluster) {
-        return Err(Unusable::Node { found: format!("{} ({})", content.node_id, content.node_cluster) });
-    }
-    if content.servers != scope.servers {
-        return Err(Unusable::Servers { found: content.servers });
-    }
+    let content = content(file, scope)?;
     let agreed = time(content.agreed);
     let mut loaded = Loaded { age: SystemTime::now().duration_since(agreed).unwrap_or_default(), ..Loaded::default() };
     for Shelf { type_url, items } in content.shelves {
@@ -138,6 +141,17 @@ pub(super) fn decode(file: &Bytes, scope: &Scope) -> Result<(Loaded, SystemTime)
             .collect();
     }
     Ok((loaded, agreed))
+}
+
+fn content(file: &Bytes, scope: &Scope) -> Result<Content, Unusable> {
+    let content = Content::decode(checked(file)?).map_err(|_| Unusable::Foreign)?;
+    if (&content.node_id, &content.node_cluster) != (&scope.node_id, &scope.node_cluster) {
+        return Err(Unusable::Node { found: format!("{} ({})", content.node_id, content.node_cluster) });
+    }
+    if content.servers != scope.servers {
+        return Err(Unusable::Servers { found: content.servers });
+    }
+    Ok(content)
 }
 
 /// The message of a file whose header it fits.
@@ -227,6 +241,17 @@ mod tests {
         for name in ["secret", "missing"] {
             assert!(loaded.take(ResourceKind::Cluster, name).is_none());
         }
+    }
+
+    #[test]
+    fn renewed_file_differs_in_its_time_alone() {
+        let later = time(1_800_000_000_000);
+        let renewed = renew(&written(), &scope(), later).expect("whole");
+        let (mut loaded, agreed) = decode(&renewed.into(), &scope()).expect("good");
+        assert_eq!((loaded.count(), agreed), (2, later));
+        assert_eq!(loaded.take(ResourceKind::Listener, "a").expect("written").contents, b"listener"[..]);
+        let other_node = Scope { node_id: "web-2".to_owned(), ..scope() };
+        assert!(renew(&written(), &other_node, later).is_none());
     }
 
     #[test]

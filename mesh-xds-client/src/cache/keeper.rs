@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{CacheStatus, Found, Loaded, Scope, disk, file};
-use crate::{meters, status::Shared, worker::in_one_line};
+use crate::{meters, status::Shared, store::Dump, worker::in_one_line};
 
 /// Keeps a client's cache file. Its I/O is done where blocking is allowed, and never by the worker.
 pub(crate) struct Keeper {
@@ -29,8 +29,10 @@ pub(crate) struct Keeper {
     changed: Notify,
     /// Whether something has changed since it was last written.
     is_behind: AtomicBool,
-    /// Whether anything has changed in this run: until then the file of the run before is the better one.
-    has_news: AtomicBool,
+    /// Whether a control plane has answered in this run.
+    is_told: AtomicBool,
+    /// What is to be written though nobody may want it any longer. See [`keep_for_write`](Self::keep_for_write).
+    kept: Mutex<Option<Vec<Dump>>>,
     /// Held while the file is being written.
     state: Mutex<State>,
 }
@@ -72,17 +74,33 @@ impl Keeper {
             found,
             changed: Notify::new(),
             is_behind: AtomicBool::new(false),
-            has_news: AtomicBool::new(false),
+            is_told: AtomicBool::new(false),
+            kept: Mutex::default(),
             state: Mutex::default(),
         };
         (Arc::new(keeper), loaded)
     }
 
+    /// A control plane has answered.
+    pub(crate) fn tell(&self) {
+        self.is_told.store(true, Ordering::Release);
+    }
+
     /// Something that is held has changed.
     pub(crate) fn touch(&self) {
-        self.has_news.store(true, Ordering::Release);
+        *lock(&self.kept) = None;
         if !self.is_behind.swap(true, Ordering::AcqRel) {
             self.changed.notify_one();
+        }
+    }
+
+    /// A target is about to be let go of, and what it needed with it.
+    ///
+    /// That is how a program ends: its clients go first, one by one. The next run will want what they had, so what is still to be
+    /// written is that which is held now, unless there are other changes after it.
+    pub(crate) fn keep_for_write(&self, dump: impl FnOnce() -> Vec<Dump>) {
+        if self.is_behind.load(Ordering::Acquire) {
+            lock(&self.kept).get_or_insert_with(dump);
         }
     }
 
@@ -99,7 +117,7 @@ impl Keeper {
     }
 
     pub(crate) fn status(&self) -> CacheStatus {
-        let state = self.state();
+        let state = lock(&self.state);
         CacheStatus {
             path: self.path.clone(),
             found: self.found.clone(),
@@ -108,18 +126,22 @@ impl Keeper {
         }
     }
 
+    /// Writes what has changed, or else how long what is there has been good.
     fn write(&self, shared: &Shared) {
-        let mut state = self.state();
+        let mut state = lock(&self.state);
         // What changes from here on is for the next time.
-        self.is_behind.store(false, Ordering::Release);
-        let (dumps, age) = {
-            let held = shared.held();
-            (held.store.dump(), held.agreement.age(Instant::now()))
+        let is_behind = self.is_behind.swap(false, Ordering::AcqRel);
+        let agreed = agreed(shared);
+        let contents = if is_behind {
+            let kept = lock(&self.kept).take();
+            file::encode(&self.scope, agreed, &kept.unwrap_or_else(|| shared.held().store.dump()))
+        } else {
+            let before = disk::read(&self.path).ok().flatten();
+            let Some(renewed) = before.and_then(|file| file::renew(&file, &self.scope, agreed)) else { return };
+            renewed
         };
-        let now = SystemTime::now();
-        let agreed = now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        match disk::replace(&self.path, &file::encode(&self.scope, agreed, &dumps)) {
-            Ok(()) => (state.written, state.last_error) = (Some(now), None),
+        match disk::replace(&self.path, &contents) {
+            Ok(()) => (state.written, state.last_error) = (Some(SystemTime::now()), None),
             Err(error) => {
                 meters::cache_failure();
                 let error = Arc::new(error);
@@ -131,10 +153,16 @@ impl Keeper {
             }
         }
     }
+}
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// When a control plane was last known to stand by what is held.
+fn agreed(shared: &Shared) -> SystemTime {
+    let age = shared.held().agreement.age(Instant::now());
+    SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 // === impl Writing ===
@@ -148,9 +176,10 @@ impl Drop for Writing {
 // === impl AtTheEnd ===
 
 impl Drop for AtTheEnd {
-    /// Even where nothing has changed since: the file says until when it was known to be good.
+    /// Even where nothing has changed: the file says until when it was known to be good. A run that no control plane has answered
+    /// has nothing to say to that.
     fn drop(&mut self) {
-        if !self.0.has_news.load(Ordering::Acquire) {
+        if !self.0.is_told.load(Ordering::Acquire) {
             return;
         }
         let writing = Writing(self.0.clone(), self.1.clone());

@@ -18,7 +18,7 @@
 //!
 //! # The file
 //!
-//! It holds resources as they came, with version and time, a format number and a checksum, and who it is for: the node's id
+//! It holds resources as they came, with the version and the time that they came with, a format number and a checksum, and who it is for: the node's id
 //! and cluster, and the control planes of the bootstrap. It is written beside its place, synchronised to disk, and renamed into
 //! place, with mode 0600. What is not as it should be is [refused](Unusable) whole, the log says why, and the start goes on
 //! without it.
@@ -26,8 +26,9 @@
 //! No private key is in it: secrets are never written, and a resource in which a key may stand is left out whole. What refers to
 //! one is then missing at the start.
 //!
-//! It holds what the process holds. Where fewer targets are watched than in the run before, the file has fewer as soon as a
-//! control plane has answered.
+//! It holds what the process holds, but for this: a target that is let go of leaves the file at the next change of another, and
+//! not at the end of the program, when all are let go of. Where fewer targets are watched than in the run before, the file
+//! has fewer as soon as a control plane has sent what is not in it.
 
 mod checksum;
 mod disk;

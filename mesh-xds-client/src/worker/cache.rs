@@ -7,6 +7,7 @@ use crate::{
     ResourceKind,
     cache::{Keeper, Loaded},
     resource::Context,
+    status::Shared,
     store::{Saved, Store},
 };
 
@@ -28,11 +29,19 @@ impl Cache {
         Self { keeper, loaded: loaded.flatten(), queue: VecDeque::new() }
     }
 
+    /// A control plane has answered.
+    pub(super) fn tell(&self) {
+        self.keeper.iter().for_each(|keeper| keeper.tell());
+    }
+
     /// Something that is held has changed, or may have.
     pub(super) fn touch(&self) {
-        if let Some(keeper) = &self.keeper {
-            keeper.touch();
-        }
+        self.keeper.iter().for_each(|keeper| keeper.touch());
+    }
+
+    /// A target is about to be let go of.
+    pub(super) fn keep_for_write(&self, shared: &Shared) {
+        self.keeper.iter().for_each(|keeper| keeper.keep_for_write(|| shared.held().store.dump()));
     }
 
     /// A resource is wanted. Returns how old it is if there is one, which then waits for its turn.

@@ -84,9 +84,10 @@ struct Online {
     gauges: Vec<Gauge>,
 }
 
-/// How often the age of the configuration is shown. Nobody can tell here whether there is a recorder; without one it is a waking
-/// of this task, while no control plane answers.
+/// How often the age of the configuration is shown, and then each time that it has grown by a part of itself. Nobody can tell
+/// here whether there is a recorder: without one it is a waking of this task, while no control plane answers.
 const AGE_INTERVAL: Duration = Duration::from_secs(1);
+const AGE_PART: u32 = 100;
 
 // === impl Worker ===
 
@@ -222,8 +223,9 @@ impl Worker {
 
     fn show_age(&mut self, now: Instant) {
         let agreement = self.shared.held().agreement;
-        self.meters.age.set(agreement.age(now).as_secs_f64());
-        self.age_due = matches!(agreement, Agreement::Past { .. }).then(|| now + AGE_INTERVAL);
+        let age = agreement.age(now);
+        self.meters.age.set(age.as_secs_f64());
+        self.age_due = matches!(agreement, Agreement::Past { .. }).then(|| now + AGE_INTERVAL.max(age / AGE_PART));
     }
 
     fn lost(&mut self, place: usize, cause: String, was_live: bool, retry_in: Duration) {
@@ -299,7 +301,10 @@ impl Worker {
                 let listener = || self.bootstrap.listener_of(&target);
                 self.assembly.watch(target.clone(), listener);
             }
-            Command::Release(target) => self.assembly.release(&target),
+            Command::Release(target) => {
+                self.cache.keep_for_write(&self.shared);
+                self.assembly.release(&target);
+            }
         }
     }
 
@@ -325,10 +330,13 @@ impl Worker {
     }
 
     fn answer(&mut self, decoding: Decoding) {
-        let Decoding { place, kind, version, verdict, findings, ticket, .. } = decoding;
+        let Decoding { place, kind, version, verdict, findings, ticket, has_changes, .. } = decoding;
         self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
-        self.cache.touch();
+        self.cache.tell();
+        if has_changes {
+            self.cache.touch();
+        }
         let upstream = &mut self.federation.upstreams[place];
         upstream.is_told[kind.index()] |= kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
