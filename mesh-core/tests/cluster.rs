@@ -335,7 +335,7 @@ proptest! {
                 }
                 Step::Pick => match scene.try_pick(false) {
                     Ok(picked) => {
-                        prop_assert_eq!(numbers.get(picked.handle()), Some(&picked.id().get()));
+                        prop_assert_eq!(numbers.get(picked.handle()).copied(), Some(picked.id().get()));
                         prop_assert_ne!(present.get(picked.handle()), Some(&HealthStatus::Draining));
                         held.push(picked);
                     }

@@ -1,9 +1,10 @@
 //! A cluster over HTTP: mesh-core's cluster, whose endpoints are reached through connection pools.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
     cluster::{self as core, EndpointInfo},
-    config::{self, ClusterPolicy, ConnectionPolicy, HttpProtocol, Semantics, UpstreamTls},
+    config::{self, Address, ClusterPolicy, ConnectionPolicy, HttpProtocol, Semantics, UpstreamTls},
     endpoint::EndpointId,
     identity::IdentityError,
     limit::Limits,
@@ -21,9 +22,9 @@ use mesh_core::{
 use pin_project::pin_project;
 
 use crate::{
-    body::Outgoing,
     connect::Connect,
-    pool::{Pool, PoolBody, PoolContext},
+    outgoing::Outgoing,
+    pool::{Gauge, Pool, PoolBody, PoolContext, PoolFigures},
     tasks::Tasks,
     telemetry::ClusterMetrics,
     tls::{Connector, TlsClient, TlsError},
@@ -33,6 +34,24 @@ use crate::{
 pub(crate) struct Cluster {
     balanced: Arc<core::Cluster<Transport>>,
     metrics: Arc<ClusterMetrics>,
+}
+
+/// How the connections to an endpoint stand.
+///
+/// An endpoint has none of these before it is picked for the first time (or connected to ahead), nor once it has left its
+/// cluster; what it still has under way then is finished by connections that are not shown. Reading them takes the lock of
+/// each pool for a moment; requests pay nothing for them.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// The name of its cluster.
+    pub cluster: Arc<str>,
+    /// Its number, as in [`EndpointStatus`](mesh_core::cluster::EndpointStatus).
+    pub endpoint: EndpointId,
+    /// Where it listens.
+    pub addresses: Vec<Address>,
+    /// What there is.
+    pub figures: PoolFigures,
 }
 
 /// What every cluster of a mesh opens its connections with.
@@ -50,6 +69,8 @@ pub(crate) struct Transport {
     seed: u64,
     /// What pools were last made with. Looked at when an endpoint is opened or told of a change, never by requests.
     cached: Mutex<Option<CachedContext>>,
+    /// Of the endpoints that were opened and have not left. Only for the status: requests have the pool itself.
+    gauges: Mutex<BTreeMap<EndpointId, Gauge<Outgoing>>>,
 }
 
 /// What pools are made with, and the policy that it was made from.
@@ -87,7 +108,7 @@ impl Cluster {
         semantics: Semantics,
         seed: u64,
     ) -> Arc<Self> {
-        let transport = Transport { environment: environment.clone(), seed, cached: Mutex::default() };
+        let transport = Transport::new(environment.clone(), seed);
         let balanced = core::Cluster::new(config, policy, semantics, transport, seed);
         Arc::new(Self { balanced, metrics: Arc::new(ClusterMetrics::of(config.name())) })
     }
@@ -124,6 +145,16 @@ impl Cluster {
         self.connect_ahead();
     }
 
+    /// The connections to each endpoint that was used, by its number.
+    pub(crate) fn pools(&self) -> Vec<PoolStatus> {
+        let gauges = self.balanced.transport().gauges().clone();
+        let statuses = gauges.into_iter().filter_map(|(endpoint, gauge)| {
+            let (addresses, figures) = gauge.read()?;
+            Some(PoolStatus { cluster: self.name().clone(), endpoint, addresses: addresses.into(), figures })
+        });
+        statuses.collect()
+    }
+
     /// Connects to endpoints that have joined, where the policy says so and they are few. Each gets one attempt: it is the
     /// requests that ask again.
     fn connect_ahead(&self) {
@@ -141,6 +172,14 @@ impl fmt::Debug for Cluster {
 // === impl Transport ===
 
 impl Transport {
+    fn new(environment: Environment, seed: u64) -> Self {
+        Self { environment, seed, cached: Mutex::default(), gauges: Mutex::default() }
+    }
+
+    fn gauges(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Gauge<Outgoing>>> {
+        self.gauges.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What a pool of `endpoint` is made with: one context for all endpoints of a cluster, made anew when the policy is another.
     /// Connections of another protocol or under other TLS are of another generation, and drain.
     fn context(&self, endpoint: &EndpointInfo<'_>) -> Arc<PoolContext> {
@@ -200,6 +239,7 @@ impl core::Transport for Transport {
 
     fn open(&self, endpoint: &EndpointInfo<'_>) -> Handle {
         let pool = Pool::new(self.context(endpoint), endpoint.addresses.to_vec(), endpoint.hostname.cloned());
+        self.gauges().insert(endpoint.id, pool.gauge());
         Handle { id: endpoint.id, hostname: endpoint.hostname.cloned(), pool }
     }
 
@@ -208,6 +248,7 @@ impl core::Transport for Transport {
     }
 
     fn retire(&self, handle: &Handle) {
+        self.gauges().remove(&handle.id);
         handle.pool.retire();
     }
 }

@@ -3,13 +3,13 @@
 
 mod client_support;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use client_support::{Net, Said, says, text};
 use http::StatusCode;
 use mesh_core::config::{
-    Action, CircuitBreakers, DirectResponse, PathMatch, Redirect, RetryPolicy, Route, RouteConfig, RouteMatch,
-    Thresholds, VirtualHost,
+    Action, CircuitBreakers, Cluster, ClusterEntry, DirectResponse, Endpoint, Endpoints, Listener, PathMatch, Redirect,
+    RetryPolicy, Route, RouteConfig, RouteMatch, Snapshot, TargetState, Thresholds, VirtualHost,
 };
 use mesh_http::{Client, Mesh};
 use metrics_util::{
@@ -56,18 +56,20 @@ async fn requests_attempts_and_durations_are_counted_by_cluster_and_outcome() {
     for path in ["/", "/", "/", "/fail", "/busy"] {
         text(client.get(format!("http://reviews{path}")).await.unwrap()).await;
     }
-    drop(client.get("http://reviews/").await.unwrap());
+    // What is not read counts by its head; what is not answered, as cancelled.
+    drop(client.get("http://reviews/fail").await.unwrap());
+    drop(client.get("http://reviews/"));
     client.get("http://elsewhere/").await.unwrap_err();
     client.get("no uri at all").await.unwrap_err();
 
     let recorded = recorded(&recorder.snapshotter());
     let expected = [
         ("mesh_requests_total{cluster=reviews,outcome=success}", MetricKind::Counter, 3.0),
-        ("mesh_requests_total{cluster=reviews,outcome=server_error}", MetricKind::Counter, 1.0),
+        ("mesh_requests_total{cluster=reviews,outcome=server_error}", MetricKind::Counter, 2.0),
         ("mesh_requests_total{cluster=reviews,outcome=gateway_error}", MetricKind::Counter, 1.0),
         ("mesh_requests_total{cluster=reviews,outcome=cancelled}", MetricKind::Counter, 1.0),
         ("mesh_requests_total{cluster=reviews,outcome=local}", MetricKind::Counter, 0.0),
-        ("mesh_request_duration_seconds{cluster=reviews}", MetricKind::Histogram, 6.0),
+        ("mesh_request_duration_seconds{cluster=reviews}", MetricKind::Histogram, 7.0),
         ("mesh_requests_active{cluster=reviews}", MetricKind::Gauge, 0.0),
         // The request that is answered with 503 is tried three times.
         ("mesh_attempts_total{cluster=reviews}", MetricKind::Counter, 8.0),
@@ -165,5 +167,36 @@ async fn call_that_waits_for_its_configuration_is_active_and_then_counted() {
     for outcome in ["local", "cancelled"] {
         let name = format!("mesh_unrouted_requests_total{{target=reviews,outcome={outcome}}}");
         assert_eq!(recorded[&name].1, 1.0, "{outcome}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waited_is_counted_by_the_cluster_that_it_got() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let source = Said::default();
+    let mesh = Mesh::builder().source(source.clone()).connector(Net::serving(|_, _| says("ok"))).build().unwrap();
+    let client = Client::builder("shop").mesh(&mesh).build().unwrap();
+    let mut waiting = Box::pin(client.get("http://shop/"));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    let routes = Listener::new("shop", Arc::new(RouteConfig::to_cluster("r", "carts")));
+    let endpoints = Endpoints::flat(vec![Endpoint::new(SocketAddr::from(([10, 0, 0, 1], 80)))]).unwrap();
+    let carts =
+        ClusterEntry { cluster: Arc::new(Cluster::new("carts").unwrap()), endpoints: Some(Arc::new(endpoints)) };
+    source.0.send_replace(Arc::new(Snapshot {
+        generation: 1,
+        targets: [("shop".into(), TargetState::Ready(Arc::new(routes)))].into(),
+        clusters: [("carts".into(), carts)].into(),
+    }));
+    text(waiting.await.unwrap()).await;
+
+    let recorded = recorded(&recorder.snapshotter());
+    for (name, value) in [
+        ("mesh_requests_total{cluster=carts,outcome=success}", 1.0),
+        ("mesh_requests_active{cluster=carts}", 0.0),
+        ("mesh_unrouted_requests_total{target=shop,outcome=success}", 0.0),
+        ("mesh_unrouted_requests_active{target=shop}", 0.0),
+    ] {
+        assert_eq!(recorded[name].1, value, "{name}");
     }
 }

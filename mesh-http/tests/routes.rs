@@ -21,7 +21,10 @@ use mesh_core::{
     outcome::{FailureKind, Flags, Sent},
 };
 use mesh_http::{Body, CallOptions, Client, ClientBuilder, Error, Mesh, protocol::Http};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, timeout},
+};
 
 /// What a source says of the target `shop`: the clusters `one` and `two`, of an endpoint each, and `mute`, whose two never
 /// answer.
@@ -172,6 +175,11 @@ fn with(options: CallOptions) -> Request<Full<Bytes>> {
     request
 }
 
+/// What comes of a call, of which nothing in a test takes minutes: with no timer left, a paused clock would stand for ever.
+async fn ended<F: Future>(call: F) -> F::Output {
+    timeout(Duration::from_secs(300), call).await.expect("a call that ends")
+}
+
 fn flags(answer: &Answered) -> Flags {
     match answer {
         Ok(answer) => answer.extensions().get::<Flags>().copied().unwrap_or_default(),
@@ -305,7 +313,7 @@ async fn limits_end_requests_in_time_with_their_flag() {
         let client = World::new(mute(timeouts)).client_with(ClientBuilder::no_retries).await;
         let options = asked.map(|asked| CallOptions::new().within(Duration::from_secs(asked)));
         let start = Instant::now();
-        let answer = client.request(with(options.unwrap_or_default())).await;
+        let answer = ended(client.request(with(options.unwrap_or_default()))).await;
         assert_eq!((flags(&answer), start.elapsed()), (ends_with, Duration::from_secs(seconds)), "{claim}");
         assert_eq!(answer.unwrap_err().sent(), Sent::Maybe, "{claim}");
     }
@@ -317,7 +325,7 @@ async fn pin_limits_whatever_the_source_and_the_caller_say() {
     let world = World::new(mute(said));
     let client = world.client_with(|builder| builder.pin(|policy| policy.route.timeouts.request = limit(1))).await;
     let start = Instant::now();
-    let error = client.request(with(CallOptions::new().within(Duration::from_secs(60)))).await.unwrap_err();
+    let error = ended(client.request(with(CallOptions::new().within(Duration::from_secs(60))))).await.unwrap_err();
     assert!(error.is_timeout());
     assert_eq!(start.elapsed(), Duration::from_secs(1));
 }
@@ -327,7 +335,7 @@ async fn endpoint_is_not_to_blame_for_streams_that_last() {
     let ejected = async |timeouts| {
         let client = World::new(mute(timeouts)).client_with(ClientBuilder::no_retries).await;
         for _ in 0..12 {
-            client.get("http://shop/").await.unwrap_err();
+            ended(client.get("http://shop/")).await.unwrap_err();
         }
         let clusters = client.mesh().status().clusters;
         clusters.iter().flat_map(|cluster| &cluster.endpoints).filter(|endpoint| endpoint.is_ejected).count()
@@ -347,7 +355,7 @@ async fn faults_delay_and_abort_and_say_so() {
     };
     let header = || forward(by_header());
     type Row = (&'static str, Route, FaultInjection, Option<u16>, Flags, u64);
-    let rows: [Row; 8] = [
+    let rows: [Row; 9] = [
         ("none", one(|_| {}), none(), Some(200), Flags::default(), 0),
         ("delay", one(|_| {}), FaultInjection { delay: delay(5), ..none() }, Some(200), Flags::DI, 5),
         ("abort", one(|_| {}), FaultInjection { abort: abort(100), ..none() }, Some(418), Flags::FI, 0),
@@ -367,6 +375,14 @@ async fn faults_delay_and_abort_and_say_so() {
             Flags::DI | Flags::UT,
             7,
         ),
+        (
+            "delay past the time of the request",
+            to_mute(),
+            FaultInjection { delay: delay(9), abort: abort(100), ..none() },
+            None,
+            Flags::DI | Flags::UT,
+            7,
+        ),
         ("of another cluster", one(|_| {}), elsewhere(), Some(200), Flags::default(), 0),
         ("cluster of a header", header(), FaultInjection { abort: abort(100), ..none() }, Some(418), Flags::FI, 0),
         ("cluster of a header, not meant", header(), elsewhere(), Some(200), Flags::default(), 0),
@@ -376,7 +392,7 @@ async fn faults_delay_and_abort_and_say_so() {
         let world = World::of(VirtualHost::any("all", vec![route, other])).faults(faults);
         let client = world.client_with(ClientBuilder::no_retries).await;
         let start = Instant::now();
-        let answer = client.request(request("/", &[("x-to", "one")])).await;
+        let answer = ended(client.request(request("/", &[("x-to", "one")]))).await;
         assert_eq!((flags(&answer), start.elapsed()), (expected, Duration::from_secs(seconds)), "{claim}");
         assert_eq!(answer.ok().map(|answer| answer.status().as_u16()), status, "{claim}");
     }
@@ -477,7 +493,7 @@ async fn call_that_waits_for_ready_outlasts_want_of_configuration_and_of_its_clu
 
     // 2. Who waits does so until its own time is up.
     let waiting = CallOptions::new().wait_for_ready();
-    let answer = client.request(with(waiting.within(Duration::from_secs(3)))).await;
+    let answer = ended(client.request(with(waiting.within(Duration::from_secs(3))))).await;
     assert_eq!((flags(&answer), start.elapsed()), (Flags::UT, Duration::from_secs(3)));
     assert_eq!(answer.unwrap_err().sent(), Sent::No);
 
@@ -490,7 +506,7 @@ async fn call_that_waits_for_ready_outlasts_want_of_configuration_and_of_its_clu
     assert_eq!(flags(&client.get("http://shop/").await), Flags::NC, "who does not wait");
     assert!(!call.is_finished());
     world.tell(&source);
-    assert_eq!(text(call.await.unwrap().unwrap()).await, "10.0.0.1 / shop - -");
+    assert_eq!(text(ended(call).await.unwrap().unwrap()).await, "10.0.0.1 / shop - -");
 }
 
 #[tokio::test(start_paused = true)]
@@ -500,7 +516,7 @@ async fn call_that_waits_for_its_cluster_has_its_routes_time() {
     source.says(TargetState::Ready(Arc::new(world.listener.clone())), &BTreeMap::new());
     let client = client_of(&source, |builder| builder).await;
     let start = Instant::now();
-    assert_eq!(flags(&client.request(with(CallOptions::new().wait_for_ready())).await), Flags::UT);
+    assert_eq!(flags(&ended(client.request(with(CallOptions::new().wait_for_ready()))).await), Flags::UT);
     assert_eq!(start.elapsed(), Duration::from_secs(4));
 }
 
@@ -512,7 +528,7 @@ async fn shutdown_ends_calls_that_wait_for_ready() {
     let call = tokio::spawn(client.request(with(CallOptions::new().wait_for_ready())));
     tokio::time::sleep(Duration::from_secs(1)).await;
     client.mesh().shutdown(Duration::ZERO).await;
-    assert!(call.await.unwrap().unwrap_err().is_unrouted());
+    assert!(ended(call).await.unwrap().unwrap_err().is_unrouted());
 }
 
 #[tokio::test(start_paused = true)]

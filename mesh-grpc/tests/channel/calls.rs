@@ -36,7 +36,8 @@ async fn channel_shows_and_ends_its_mesh() {
     let channel = builder([server.address]).build().expect("a legal channel");
     let mut client = Client::new(channel.clone());
     client.unary(message("one")).await.expect("an answer");
-    assert_eq!(channel.status().clusters[0].endpoints.len(), 1);
+    let status = channel.status();
+    assert_eq!((status.clusters[0].endpoints.len(), status.pools[0].figures.connections), (1, 1));
     assert!(channel.shutdown(Duration::from_secs(5)).await, "nothing had to be cut");
     assert_eq!(client.unary(message("one")).await.expect_err("it is shut down").code(), Code::Unavailable);
 }

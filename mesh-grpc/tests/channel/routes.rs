@@ -10,37 +10,12 @@ use mesh_core::{
         TimeLimit, Timeouts, VirtualHost, Weight,
     },
     outcome::Flags,
-    source::{ConfigSource, Interest, SourceStatus, Work},
 };
 use mesh_grpc::{Channel, flags};
 use mesh_http::Mesh;
-use tokio::sync::watch;
 use tonic::Code;
 
-use crate::support::{Alive, Client, Server, built, message, one};
-
-/// A control plane that has said one thing.
-struct Said(Arc<Snapshot>);
-
-impl ConfigSource for Said {
-    fn watch(&self, _: &str) -> Interest {
-        Interest::new(|| {})
-    }
-
-    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        let mut snapshots = watch::channel(self.0.clone()).1;
-        snapshots.mark_changed();
-        snapshots
-    }
-
-    fn work(&self) -> Work {
-        Box::pin(std::future::pending())
-    }
-
-    fn status(&self) -> SourceStatus {
-        SourceStatus::default()
-    }
-}
+use crate::support::{Alive, Client, Said, Server, built, message, one, until};
 
 /// Routes every call by `action`.
 fn routes(action: Action) -> RouteConfig {
@@ -98,7 +73,7 @@ async fn maximum_for_the_header_is_the_deadline_of_calls_without_one() {
     let server = Server::silent(&Alive::default());
     let said = Timeouts { grpc_timeout_max: limit(50), request: limit(1), ..Timeouts::default() };
     let mut client = steered(to_echo(said), endpoints(&server));
-    let status = client.unary(message("")).await.expect_err("too slow");
+    let status = until("the end of its time", client.unary(message(""))).await.expect_err("too slow");
     assert_eq!((status.code(), flags(&status)), (Code::DeadlineExceeded, Flags::UT));
     assert!(status.message().contains("50ms"), "{status:?}");
 }
@@ -108,7 +83,8 @@ async fn timeout_of_routes_in_code_holds() {
     let server = Server::silent(&Alive::default());
     let routes = routes(to_echo(Timeouts { request: limit(50), ..Timeouts::default() }));
     let mut client = built(Channel::builder("echo").routes(routes).cluster(echo(), endpoints(&server)));
-    assert_eq!(client.unary(message("")).await.expect_err("too slow").code(), Code::DeadlineExceeded);
+    let status = until("the end of its time", client.unary(message(""))).await.expect_err("too slow");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test]
@@ -136,7 +112,7 @@ async fn weights_of_endpoints_in_code_hold_and_a_control_planes_do_not() {
 
 #[tokio::test]
 async fn policies_that_grpc_does_not_have_are_refused_where_a_control_plane_steers() {
-    let mesh = Mesh::builder().source(Said(Arc::default())).build().expect("a runtime");
+    let mesh = Mesh::builder().source(Said::default()).build().expect("a runtime");
     let refused = |builder: mesh_grpc::ChannelBuilder| {
         let error = builder.mesh(&mesh).build().expect_err("refused");
         error.config_error().expect("a configuration error").field().to_owned()

@@ -26,7 +26,7 @@ use self::registry::Registry;
 pub(crate) use self::registry::{Compiled, Routes, Target};
 use crate::{
     Error,
-    cluster::{Cluster, Environment},
+    cluster::{Cluster, Environment, PoolStatus},
     connect::{Connect, SocketConnector},
     plan::Profile,
     resolve::{Resolve, SystemResolver},
@@ -76,8 +76,10 @@ pub struct MeshStatus {
     pub source: Option<SourceStatus>,
     /// Every target that clients hold.
     pub targets: Vec<TargetStatus>,
-    /// Every cluster in use.
+    /// Every cluster in use, by name.
     pub clusters: Vec<ClusterStatus>,
+    /// The connections to every endpoint that was used, in the order of the clusters.
+    pub pools: Vec<PoolStatus>,
     /// Every identity.
     pub identities: Vec<(Arc<str>, IdentityStatus)>,
 }
@@ -137,6 +139,7 @@ impl Mesh {
             source: self.shared.source.as_ref().map(|source| source.status()),
             targets: targets.collect(),
             clusters: registry.clusters().map(|cluster| cluster.balanced().status()).collect(),
+            pools: registry.clusters().flat_map(|cluster| cluster.pools()).collect(),
             identities: self.shared.parts.identities.statuses(),
         }
     }

@@ -55,7 +55,10 @@ mod shared;
 mod state;
 mod target;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
 
 use bytes::Bytes;
 use http::Request;
@@ -78,6 +81,9 @@ pub use self::{
 pub struct Pool<B> {
     shared: Arc<Shared<B>>,
 }
+
+/// Reads a pool that somebody else has, and does not keep it.
+pub(crate) struct Gauge<B>(Weak<Shared<B>>);
 
 // === impl Pool ===
 
@@ -130,6 +136,10 @@ impl<B> Pool<B> {
     pub fn figures(&self) -> PoolFigures {
         self.shared.figures()
     }
+
+    pub(crate) fn gauge(&self) -> Gauge<B> {
+        Gauge(Arc::downgrade(&self.shared))
+    }
 }
 
 impl<B> Drop for Pool<B> {
@@ -141,5 +151,21 @@ impl<B> Drop for Pool<B> {
 impl<B> fmt::Debug for Pool<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool").field("shared", &self.shared).field("figures", &self.figures()).finish()
+    }
+}
+
+// === impl Gauge ===
+
+impl<B> Gauge<B> {
+    /// Where the pool's connections lead, and what there is; none where the pool is gone.
+    pub(crate) fn read(&self) -> Option<(Box<[Address]>, PoolFigures)> {
+        let shared = self.0.upgrade()?;
+        Some((shared.addresses.clone(), shared.figures()))
+    }
+}
+
+impl<B> Clone for Gauge<B> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
     }
 }

@@ -158,21 +158,25 @@ impl AggregatedDiscoveryService for Discovery {
         &self,
         requests: tonic::Request<Streaming<DiscoveryRequest>>,
     ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Ok(Response::new(self.serve::<state_of_the_world::Watch>(requests.into_inner())))
+        Ok(Response::new(self.serve::<state_of_the_world::Watch>(requests)))
     }
 
     async fn delta_aggregated_resources(
         &self,
         requests: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
     ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Ok(Response::new(self.serve::<delta::Watch>(requests.into_inner())))
+        Ok(Response::new(self.serve::<delta::Watch>(requests)))
     }
 }
 
 impl Discovery {
-    fn serve<W: Watch>(&self, requests: Streaming<W::Request>) -> ReceiverStream<Result<W::Response, Status>> {
+    fn serve<W: Watch>(
+        &self,
+        requests: tonic::Request<Streaming<W::Request>>,
+    ) -> ReceiverStream<Result<W::Response, Status>> {
         let (sender, responses) = mpsc::channel(RESPONSES_AHEAD);
-        tokio::spawn(stream::serve::<W>(Arc::clone(&self.0), requests, sender));
+        let (metadata, _, requests) = requests.into_parts();
+        tokio::spawn(stream::serve::<W>(Arc::clone(&self.0), metadata, requests, sender));
         ReceiverStream::new(responses)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tonic::{Status, Streaming};
+use tonic::{Status, Streaming, metadata::MetadataMap};
 
 use super::record::Request;
 use super::{Shared, State};
@@ -83,11 +83,12 @@ struct Over;
 /// Serves one stream until either side ends it.
 pub(super) async fn serve<W: Watch>(
     shared: Arc<Shared>,
+    metadata: MetadataMap,
     mut requests: Streaming<W::Request>,
     responses: mpsc::Sender<Result<W::Response, Status>>,
 ) {
     let (commands, mut orders) = mpsc::unbounded_channel();
-    let id = shared.open_stream(commands);
+    let id = shared.open_stream(commands, metadata);
     let mut stream = Stream::<W> {
         id,
         shared,

@@ -29,7 +29,7 @@ macro_rules! variants {
 
                 /// A client of `plane`, to be built.
                 fn builder(plane: &ControlPlane, features: impl IntoIterator<Item = ServerFeature>) -> XdsClientBuilder {
-                    let of_variant: [ServerFeature; _] = $features;
+                    let of_variant = $features;
                     support::builder(plane, features.into_iter().chain(of_variant))
                 }
 
