@@ -1,8 +1,10 @@
-//! Names of resources: the older ones, which are opaque, and those of `xdstp:`, which say who has the resource (gRFC A47).
+//! Names of resources: the older ones, which are opaque, and those of `xdstp:`, which say who has the resource (gRFC
+//! A47).
 //!
-//! A name of `xdstp:` can be written in many ways: context parameters in any order, letters percent-encoded or not. Everything that
-//! is kept or asked for by name goes by the [canonical](canonical) one, as xRFC TP1 has it: parameters sorted by key, the last of
-//! several values kept, and percent-encoding only where it is needed, in capitals.
+//! A name of `xdstp:` can be written in many ways: context parameters in any order, letters percent-encoded or not.
+//! Everything that is kept or asked for by name goes by the [canonical](canonical) one, as xRFC TP1 has it:
+//! parameters sorted by key, the last of several values kept, and percent-encoding only where it is needed, in
+//! capitals.
 
 use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
@@ -140,8 +142,8 @@ impl fmt::Display for XdstpName {
     }
 }
 
-/// Percent-encodes what has to be and decodes what need not be (RFC 3986, 6.2.2). What is reserved stays as it was written, since
-/// encoded it means something else.
+/// Percent-encodes what has to be and decodes what need not be (RFC 3986, 6.2.2). What is reserved stays as it was
+/// written, since encoded it means something else.
 fn normal(text: &str, escaped: &'static AsciiSet) -> String {
     let mut written = String::with_capacity(text.len());
     let mut parts = text.split('%');

@@ -1,12 +1,12 @@
 //! The token in a file that a stream shows to its control plane (`jwt_token_file`, gRFC A97).
 //!
-//! A token that is read is used until 30 s before it expires, by the `exp` that it holds; whether it is genuine is the server's to
-//! check. From a minute before that on, each new stream reads the file again, and goes by the token of before where that fails.
-//! gRPC lets such a stream have the old token and reads on the side; a stream to a control plane lasts for hours, and should begin
-//! with the better one.
+//! A token that is read is used until 30 s before it expires, by the `exp` that it holds; whether it is genuine is
+//! the server's to check. From a minute before that on, each new stream reads the file again, and goes by the token
+//! of before where that fails. gRPC lets such a stream have the old token and reads on the side; a stream to a
+//! control plane lasts for hours, and should begin with the better one.
 //!
-//! Where there is no token to be had, the file is left alone for a while, ever longer, and the error of the last attempt stands for
-//! it. Nothing is read unless a stream is to be opened.
+//! Where there is no token to be had, the file is left alone for a while, ever longer, and the error of the last
+//! attempt stands for it. Nothing is read unless a stream is to be opened.
 
 use std::{
     error::Error as StdError,
@@ -93,7 +93,8 @@ impl TokenFile {
         Self { path: path.into(), held: Mutex::default() }
     }
 
-    /// What a stream that begins now shows, as `authorization`. Cancel safe: an attempt that is given up counts for nothing.
+    /// What a stream that begins now shows, as `authorization`. Cancel safe: an attempt that is given up counts for
+    /// nothing.
     pub(crate) async fn header(&self) -> Result<HeaderValue, TokenError> {
         if let Some(known) = self.lock().known(SystemTime::now(), Instant::now()) {
             return known;

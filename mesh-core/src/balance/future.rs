@@ -17,7 +17,7 @@ use crate::{
     config::RequestPriority,
     endpoint::Tried,
     hold::{Hold, Settle},
-    limit::Resource,
+    limit::{Overloaded, Resource},
     outcome::{AtEndpoint, BoxError, Class, Failed, Failure, Outcome, Sent},
 };
 
@@ -102,24 +102,31 @@ where
         let cluster = clusters.policy_of(&mut request);
         let terms = terms.policy_of(&mut request);
         let mut call = Call { cluster, terms, counted: None, hold: hold.clone(), moves: None };
-        let state = match call.enter().and_then(|()| call.pick()) {
+        match call.enter().and_then(|()| call.pick()) {
             Ok(picked) => {
                 let response = picked.handle().dispatch(request);
-                State::Sent { picked: Some(picked), response }
+                Self { state: State::Sent { picked: Some(picked), response }, call }
             }
-            Err(halt) => call.halt(request, halt),
-        };
-        Self { state, call }
+            Err(halt) => Self { state: call.halt(request, halt), call },
+        }
+    }
+}
+
+impl Halt {
+    #[cold]
+    fn overloaded(overloaded: Overloaded) -> Self {
+        Self::Refuse(Failed::from(overloaded).into())
     }
 }
 
 impl<T: Transport, K> Call<T, K> {
     /// Asks the breaker, if it is to be asked.
-    #[inline]
+    // Always in line, as what follows.
+    #[inline(always)]
     fn enter(&mut self) -> Result<(), Halt> {
         if let Some(priority) = self.terms.breaker {
             let admitted = self.cluster.limits().enter(Resource::Requests, priority);
-            admitted.map_err(|overloaded| Halt::Refuse(Failed::from(overloaded).into()))?;
+            admitted.map_err(Halt::overloaded)?;
             self.counted = Some(priority);
         }
         Ok(())
@@ -128,8 +135,11 @@ impl<T: Transport, K> Call<T, K> {
     // Always in line: the second who picks hardly ever does.
     #[inline(always)]
     fn pick(&mut self) -> Result<Picked<T::Handle>, Halt> {
-        match self.cluster.pick_counted(&mut self.terms, &mut self.counted) {
-            Ok(picked) => Ok(picked),
+        match self.cluster.pick_counted(&mut self.terms, self.counted) {
+            Ok(picked) => {
+                self.counted = None;
+                Ok(picked)
+            }
             Err(_) if self.terms.wait_for_ready => Err(Halt::Wait),
             Err(none) => Err(Halt::Refuse(self.give_up(none))),
         }

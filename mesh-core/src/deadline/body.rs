@@ -50,9 +50,10 @@ pub struct TimedBody<B> {
     stage: Stage<B>,
     #[pin]
     timer: Timer,
-    limits: BodyLimits,
+    // Between the body and the limits: next to each other, both would be moved twice.
     /// Set when a frame was waited for, taken when one came.
     quiet_since: Option<Instant>,
+    limits: BodyLimits,
 }
 
 #[pin_project(project = StageProjection)]

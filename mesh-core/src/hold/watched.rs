@@ -94,6 +94,14 @@ where
     pub fn get_ref(&self) -> &B {
         &self.body
     }
+
+    /// It is dropped before its end.
+    #[cold]
+    fn abandon(self: Pin<&mut Self>) {
+        let this = self.project();
+        let end = cause().map_or(End::Dropped, End::Failed);
+        settle(this.watch, this.judge, &*this.body, end);
+    }
 }
 
 /// Settles an open guard; later ends change nothing.
@@ -157,10 +165,8 @@ impl<B: Body, J: Conclude<B>, G: Settle> Concluded for Watched<B, J, G> {
 #[pinned_drop]
 impl<B: Body, J: Conclude<B>, G: Settle> PinnedDrop for Watched<B, J, G> {
     fn drop(self: Pin<&mut Self>) {
-        let this = self.project();
-        if let Watch::Open(_) = this.watch {
-            let end = cause().map_or(End::Dropped, End::Failed);
-            settle(this.watch, this.judge, &*this.body, end);
+        if let Watch::Open(_) = self.watch {
+            self.abandon();
         }
     }
 }

@@ -64,11 +64,7 @@ impl HttpRules {
         }
         let Tried { policy, idempotent, .. } = tried;
         let answer = Answer { meets, status: response.status(), headers: response.headers(), policy, idempotent };
-        if !answer.is_retriable() {
-            return Verdict::Deliver;
-        }
-        let asked = policy.asked_wait().and_then(|asked| retry_after(response.headers(), asked.limit()));
-        Verdict::Retry(asked.map_or(Wait::Backoff, Wait::Asked))
+        answer.judge()
     }
 }
 
@@ -129,6 +125,17 @@ fn may_retry_success(meets: RetryOn, on: RetryOn) -> bool {
 // === impl Answer ===
 
 impl Answer<'_> {
+    /// The verdict, by everything that the policy may say.
+    // Out of line, so that what is in line is what nearly every response needs.
+    #[inline(never)]
+    fn judge(&self) -> Verdict {
+        if !self.is_retriable() {
+            return Verdict::Deliver;
+        }
+        let asked = self.policy.asked_wait().and_then(|asked| retry_after(self.headers, asked.limit()));
+        Verdict::Retry(asked.map_or(Wait::Backoff, Wait::Asked))
+    }
+
     /// Whether the policy's conditions include it. One that is marked as rate limited is retried on the condition for that
     /// alone, whatever else it meets.
     fn is_retriable(&self) -> bool {

@@ -60,15 +60,15 @@ impl AuthorityBuilder {
         self
     }
 
-    /// What the listener of a target `xds://<authority>/…` is called, with `%s` for the rest of the target. Must begin with
-    /// `xdstp://<authority>/`. Default: `xdstp://<authority>/envoy.config.listener.v3.Listener/%s`.
+    /// What the listener of a target `xds://<authority>/…` is called, with `%s` for the rest of the target. Must
+    /// begin with `xdstp://<authority>/`. Default: `xdstp://<authority>/envoy.config.listener.v3.Listener/%s`.
     pub fn client_listener_template(mut self, template: impl Into<String>) -> Self {
         self.client_listener_template = Some(template.into());
         self
     }
 
-    /// Asks the next control plane as soon as one is lost (`fallback_on_reachability_only`, gRFC A95). Default: only while
-    /// something is lacking.
+    /// Asks the next control plane as soon as one is lost (`fallback_on_reachability_only`, gRFC A95). Default: only
+    /// while something is lacking.
     pub fn fallback_on_reachability_only(mut self, only: bool) -> Self {
         self.falls_back_on_reachability_only = only;
         self

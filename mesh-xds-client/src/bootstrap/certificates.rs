@@ -24,7 +24,8 @@ pub struct CertificateFiles {
     pub ca: Option<PathBuf>,
     /// What to present to the other side.
     pub identity: Option<IdentityFiles>,
-    /// How often the files are read again. Default 600 s. A shorter time notices rotation sooner, at a read of each file.
+    /// How often the files are read again. Default 600 s. A shorter time notices rotation sooner, at a read of each
+    /// file.
     pub refresh_interval: Duration,
 }
 

@@ -75,10 +75,12 @@ impl Bootstrap {
         bootstrap.map_err(BootstrapError::Invalid)
     }
 
-    /// The bootstrap in a file that may not be there yet, such as one that an agent beside this process is still to write.
+    /// The bootstrap in a file that may not be there yet, such as one that an agent beside this process is still to
+    /// write.
     ///
-    /// Looks for it every `poll`, and waits while there is no such file or what is in it ends too soon, so that it is still being
-    /// written. Anything else that is wrong with it is told at once. Cancel safe: nothing is kept from one look to the next.
+    /// Looks for it every `poll`, and waits while there is no such file or what is in it ends too soon, so that it is
+    /// still being written. Anything else that is wrong with it is told at once. Cancel safe: nothing is kept from
+    /// one look to the next.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -93,8 +95,8 @@ impl Bootstrap {
     ///
     /// # Errors
     ///
-    /// When after `timeout` the file is still missing or not whole, or as soon as it cannot be read or is not a valid bootstrap:
-    /// what [`from_file`](Self::from_file) says of it.
+    /// When after `timeout` the file is still missing or not whole, or as soon as it cannot be read or is not a valid
+    /// bootstrap: what [`from_file`](Self::from_file) says of it.
     ///
     /// # Panics
     ///

@@ -1,7 +1,8 @@
-//! How a client finds its control plane and says who it is: the bootstrap of gRPC, from the environment, a file or code.
+//! How a client finds its control plane and says who it is: the bootstrap of gRPC, from the environment, a file or
+//! code.
 //!
-//! A [`Bootstrap`] that exists is valid, whichever door it came through: code and JSON share one validation, and an error names
-//! the same path in both.
+//! A [`Bootstrap`] that exists is valid, whichever door it came through: code and JSON share one validation, and an
+//! error names the same path in both.
 //!
 //! ```
 //! use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node};
@@ -14,17 +15,17 @@
 //! # Ok::<(), mesh_core::config::ConfigError>(())
 //! ```
 //!
-//! The format is that of gRFC A27 with the additions of A29 (certificate providers), A36 (server listener), A47 (authorities and
-//! templates), A65 (`tls` credentials), A88 and A95 (features and fallback) and A97 (`call_creds`). Unknown keys are ignored, as
-//! gRPC does. Known gap: SPIFFE bundle maps (A87) are refused where they are given, since leaving one out would trust more than
-//! was asked for.
+//! The format is that of gRFC A27 with the additions of A29 (certificate providers), A36 (server listener), A47
+//! (authorities and templates), A65 (`tls` credentials), A88 and A95 (features and fallback) and A97 (`call_creds`).
+//! Unknown keys are ignored, as gRPC does. Known gap: SPIFFE bundle maps (A87) are refused where they are given,
+//! since leaving one out would trust more than was asked for.
 //!
 //! # Authorities
 //!
 //! A name of the form `xdstp://authority/…` is asked for at the servers of that authority, which must be one of the
 //! [`authorities`](Bootstrap::authorities); any other name at the servers of the bootstrap itself. A target
-//! `xds://authority/service` is a listener of that authority, by its template; `xds:///service` and plain `service` go by the
-//! bootstrap's template.
+//! `xds://authority/service` is a listener of that authority, by its template; `xds:///service` and plain `service`
+//! go by the bootstrap's template.
 //!
 //! ```
 //! use mesh_xds_client::bootstrap::{Authority, Bootstrap, ChannelCredentials};
@@ -219,9 +220,9 @@ impl BootstrapBuilder {
     ///
     /// # Errors
     ///
-    /// When there is no server, an address cannot be read or contradicts its credentials, a token would be sent in plaintext, the
-    /// template of an authority makes names that are not its own, a certificate provider has nothing to provide, or a refresh
-    /// interval is zero. The field is a path in gRPC's JSON format.
+    /// When there is no server, an address cannot be read or contradicts its credentials, a token would be sent in
+    /// plaintext, the template of an authority makes names that are not its own, a certificate provider has nothing
+    /// to provide, or a refresh interval is zero. The field is a path in gRPC's JSON format.
     pub fn build(self) -> Result<Bootstrap, ConfigError> {
         if self.servers.is_empty() {
             return Err(ConfigError::new("xds_servers", "[]", "name at least one control plane"));

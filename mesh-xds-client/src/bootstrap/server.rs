@@ -45,9 +45,9 @@ pub enum ChannelCredentials {
 pub enum CallCredentials {
     /// `jwt_token_file`: the token in this file, as `authorization: Bearer …`.
     ///
-    /// A token is used until 30 s before it expires. From a minute before that on, each new stream reads the file again. A file
-    /// that cannot be read, or holds no token with an `exp`, is tried again after a while only, ever longer up to 120 s; streams
-    /// that are due meanwhile are not opened, and the status says why.
+    /// A token is used until 30 s before it expires. From a minute before that on, each new stream reads the file
+    /// again. A file that cannot be read, or holds no token with an `exp`, is tried again after a while only, ever
+    /// longer up to 120 s; streams that are due meanwhile are not opened, and the status says why.
     JwtTokenFile(PathBuf),
 }
 
@@ -61,21 +61,22 @@ pub enum ServerFeature {
     IgnoreResourceDeletion,
     /// `trusted_xds_server`: may rewrite authorities (gRFC A81).
     TrustedXdsServer,
-    /// `fail_on_data_errors`: what was good before is dropped, and requests fail, when the server refuses, removes or never had
-    /// a resource, or when this client refuses its new version (gRFC A88). For control planes that alert nobody by themselves.
+    /// `fail_on_data_errors`: what was good before is dropped, and requests fail, when the server refuses, removes or
+    /// never had a resource, or when this client refuses its new version (gRFC A88). For control planes that alert
+    /// nobody by themselves.
     FailOnDataErrors,
-    /// `resource_timer_is_transient_error`: silence about a name is trouble, not absence (gRFC A88). It lasts 30 s rather than
-    /// 15 s, and where the server is lost as well, the next in the list is asked.
+    /// `resource_timer_is_transient_error`: silence about a name is trouble, not absence (gRFC A88). It lasts 30 s
+    /// rather than 15 s, and where the server is lost as well, the next in the list is asked.
     ResourceTimerIsTransientError,
-    /// `mesh.delta`: is spoken to in delta (incremental xDS) rather than in state of the world. The key is this crate's own;
-    /// gRPC, which has no delta, passes over it.
+    /// `mesh.delta`: is spoken to in delta (incremental xDS) rather than in state of the world. The key is this
+    /// crate's own; gRPC, which has no delta, passes over it.
     ///
-    /// Delta suits large meshes: a change costs what has changed, on the wire and here. Not every server knows it. One that
-    /// does not ends each stream with `UNIMPLEMENTED`, and the status says so; nothing falls back to state of the world by
-    /// itself, since a proxy on the way may answer so too, and the choice would then depend on the moment. Who wants that
-    /// names the server once more without the feature, as the next in the list. From istiod take it as a sidecar only: with the node's
-    /// metadata `GENERATOR=grpc` a listener or cluster that is asked for later replaces the earlier ones, which then are not
-    /// kept current, and nobody is told.
+    /// Delta suits large meshes: a change costs what has changed, on the wire and here. Not every server knows it.
+    /// One that does not ends each stream with `UNIMPLEMENTED`, and the status says so; nothing falls back to state
+    /// of the world by itself, since a proxy on the way may answer so too, and the choice would then depend on the
+    /// moment. Who wants that names the server once more without the feature, as the next in the list. From istiod
+    /// take it as a sidecar only: with the node's metadata `GENERATOR=grpc` a listener or cluster that is asked for
+    /// later replaces the earlier ones, which then are not kept current, and nobody is told.
     Delta,
 }
 

@@ -7,9 +7,9 @@
 //!                        the preferred answers
 //! ```
 //!
-//! Servers are used from the first of the list on, and never with a gap: whoever comes before the last in use is tried still.
-//! What a server is asked for it is asked for as a whole, since resources of two servers may not fit together. What was brought
-//! before a move stays, until the server in charge says otherwise.
+//! Servers are used from the first of the list on, and never with a gap: whoever comes before the last in use is
+//! tried still. What a server is asked for it is asked for as a whole, since resources of two servers may not fit
+//! together. What was brought before a move stays, until the server in charge says otherwise.
 //!
 //! A state machine without I/O: it is shown where the servers stand, and says the next step.
 

@@ -107,8 +107,8 @@ impl Federation {
         asked.peek().is_some() && asked.all(|authority| authority.in_use().any(is_live))
     }
 
-    /// The control plane whose word counts most: of the first authority that is asked for anything the one that is there, or else
-    /// the last hope.
+    /// The control plane whose word counts most: of the first authority that is asked for anything the one that is
+    /// there, or else the last hope.
     pub(super) fn main(&self) -> usize {
         let authority = self.authorities.iter().find(|authority| !authority.fallback.in_use().is_empty());
         let authority = authority.unwrap_or(&self.authorities[DEFAULT.0]);

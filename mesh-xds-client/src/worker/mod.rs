@@ -11,9 +11,9 @@
 //! - `streams`: the streams to all of them; `decoding`: the one response that is being decoded;
 //! - `cache`: what an earlier run has kept, for as long as nobody says better.
 //!
-//! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read the
-//! snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until the last one is
-//! decoded, which is the only back-pressure that ADS has.
+//! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read
+//! the snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until
+//! the last one is decoded, which is the only back-pressure that ADS has.
 
 use std::{error::Error as StdError, fmt::Write as _, sync::Arc, time::Duration};
 

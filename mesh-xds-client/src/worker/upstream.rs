@@ -1,7 +1,7 @@
 //! One control plane of the process: its session, and what its bootstrap says of it.
 //!
-//! However many authorities name it, there is one stream to it. What of its session waits for the stream lies here; the stream
-//! itself lies with the work, and ends with it.
+//! However many authorities name it, there is one stream to it. What of its session waits for the stream lies here;
+//! the stream itself lies with the work, and ends with it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -70,8 +70,8 @@ impl Upstream {
 
     /// Why what the server removes goes on serving.
     ///
-    /// A control plane that orders its responses removes a cluster before the routes that named it, where one change does
-    /// both: until they have let go, the cluster is not to be missed. When none names it, it is forgotten.
+    /// A control plane that orders its responses removes a cluster before the routes that named it, where one change
+    /// does both: until they have let go, the cluster is not to be missed. When none names it, it is forgotten.
     fn why_kept(&self, kind: ResourceKind) -> Option<&'static str> {
         match kind {
             ResourceKind::Cluster => return Some("until no route names it"),

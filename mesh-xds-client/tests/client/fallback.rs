@@ -1,4 +1,5 @@
-//! Several control planes in one list (gRFC A71): when the next is asked, what it is asked for, and how the first comes back.
+//! Several control planes in one list (gRFC A71): when the next is asked, what it is asked for, and how the first
+//! comes back.
 
 use std::sync::Arc;
 use std::time::Duration;
