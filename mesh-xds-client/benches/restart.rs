@@ -1,8 +1,8 @@
-//! How long a start takes that finds no control plane and has a cache file: from the building of the client, which reads and
-//! verifies the file, to the snapshot that a mesh reads. Wall clock, the median of several starts.
+//! How long a start takes that finds no control plane and has a cache file: from the building of the client, which
+//! reads and verifies the file, to the snapshot that a mesh reads. Wall clock, the median of several starts.
 //!
-//! The file is written by a client of a control plane in memory. Run with
-//! `cargo bench -p mesh-xds-client --features testkit --bench restart`; lines that begin with `restart` are read by the budgets.
+//! The file is written by a client of a control plane in memory. Run with `cargo bench -p mesh-xds-client --features
+//! testkit --bench restart`; lines that begin with `restart` are read by the budgets.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::{

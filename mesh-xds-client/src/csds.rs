@@ -1,8 +1,8 @@
-//! How every resource of a process stands, for tools: xDS's Client Status Discovery Service (CSDS, gRFC A40), to be added to a
-//! gRPC server of one's own.
+//! How every resource of a process stands, for tools: xDS's Client Status Discovery Service (CSDS, gRFC A40), to be
+//! added to a gRPC server of one's own.
 //!
-//! `grpcdebug HOST:PORT xds status` reads it, and so does whatever else asks gRPC's own clients. What it tells in protobuf the
-//! program itself has from [`XdsClient::status`](mesh_core::source::ConfigSource::status).
+//! `grpcdebug HOST:PORT xds status` reads it, and so does whatever else asks gRPC's own clients. What it tells in
+//! protobuf the program itself has from [`XdsClient::status`](mesh_core::source::ConfigSource::status).
 //!
 //! ```
 //! use mesh_xds_client::XdsClient;
@@ -34,11 +34,12 @@
 //! | failed | `RECEIVED_ERROR` (gRFC A88) | as absent |
 //!
 //! `error_state` says why the latest news does not serve, when it came, and the version that was refused. The refused
-//! resource itself is not kept. `xds_config` is there where the client [keeps it](crate::XdsClientBuilder::keep_contents), but
-//! never of a resource in which a private key may stand. It is left out where the request says `exclude_resource_contents`.
+//! resource itself is not kept. `xds_config` is there where the client [keeps
+//! it](crate::XdsClientBuilder::keep_contents), but never of a resource in which a private key may stand. It is left
+//! out where the request says `exclude_resource_contents`.
 //!
-//! A request with `node_matchers` is refused with `INVALID_ARGUMENT`, as gRPC's implementations do: they are for asking a
-//! control plane about others, and this is about one process.
+//! A request with `node_matchers` is refused with `INVALID_ARGUMENT`, as gRPC's implementations do: they are for asking
+//! a control plane about others, and this is about one process.
 //!
 //! Whoever reads it learns the addresses and the rules of the mesh: offer it where only operators come.
 
@@ -88,7 +89,8 @@ pub fn service(client: &XdsClient) -> ClientStatus {
     ClientStatus::new().client(scope, client)
 }
 
-/// `envoy.service.status.v3.ClientStatusDiscoveryService`, unary and streaming, as a tower service that tonic's server takes.
+/// `envoy.service.status.v3.ClientStatusDiscoveryService`, unary and streaming, as a tower service that tonic's server
+/// takes.
 ///
 /// It keeps no client alive: one whose handles and work are gone is listed no longer.
 #[derive(Clone)]

@@ -1,12 +1,12 @@
 //! Tells whether a resource may hold a private key, so that its bytes are neither shown nor written down.
 //!
-//! A control plane is meant to name secrets and hand them out over SDS, which this client does not ask for; but nothing keeps one
-//! from writing a key into a TLS context, and a field that is not honoured is in the bytes all the same. A resource cannot
-//! be stripped of its key and still be what it was, so it is left out whole.
+//! A control plane is meant to name secrets and hand them out over SDS, which this client does not ask for; but nothing
+//! keeps one from writing a key into a TLS context, and a field that is not honoured is in the bytes all the same. A
+//! resource cannot be stripped of its key and still be what it was, so it is left out whole.
 //!
-//! A TLS context can stand wherever an `Any` can. So the bytes are not read by their schema, which would have to be known to
-//! the last extension: they are searched for the type URLs of what holds keys, and what follows those is read. What cannot be
-//! read is taken to hold one.
+//! A TLS context can stand wherever an `Any` can. So the bytes are not read by their schema, which would have to be
+//! known to the last extension: they are searched for the type URLs of what holds keys, and what follows those is read.
+//! What cannot be read is taken to hold one.
 
 use envoy_types::pb::envoy::{
     config::core::v3::{DataSource, data_source::Specifier},

@@ -1,7 +1,8 @@
-//! What the control plane has said of each resource that is asked for: the last good value, and what became of the latest.
+//! What the control plane has said of each resource that is asked for: the last good value, and what became of the
+//! latest.
 //!
-//! Good configuration survives bad news. A refused version leaves the value before it in place, and so does a stream that
-//! ends; only a removal by the server, or nobody asking any longer, takes a value away.
+//! Good configuration survives bad news. A refused version leaves the value before it in place, and so does a stream
+//! that ends; only a removal by the server, or nobody asking any longer, takes a value away.
 //!
 //! Compare before decoding: a resource whose bytes are those of the last version costs a hash, keeps its `Arc` and is
 //! nobody's change. A full state of a thousand clusters in which one has changed decodes one.
@@ -51,8 +52,8 @@ pub(crate) struct Entry {
     /// None where its name is none that anybody could be asked for.
     authority: Option<AuthorityId>,
     state: ResourceState,
-    /// Whether a server has answered, be it that there is none. Where none has, and it cannot be reached, another may be asked
-    /// (gRFC A71).
+    /// Whether a server has answered, be it that there is none. Where none has, and it cannot be reached, another may
+    /// be asked (gRFC A71).
     is_answered: bool,
     good: Option<Good>,
     /// Why the latest news does not serve. Set by bad news, cleared by good.
@@ -331,8 +332,8 @@ impl Store {
 
     /// Takes a resource out of a response.
     ///
-    /// What nobody asked this server for is accepted without a look: it will not be used, and a server may send more than it was
-    /// asked for.
+    /// What nobody asked this server for is accepted without a look: it will not be used, and a server may send more
+    /// than it was asked for.
     pub(crate) fn offer(
         &mut self,
         kind: ResourceKind,
@@ -366,8 +367,8 @@ impl Store {
         outcome
     }
 
-    /// Has a resource of an earlier run serve until a server sends it. Its state stays what it is: asked for, and not answered.
-    /// Nothing happens where the resource is not asked for any longer, or there is news of it.
+    /// Has a resource of an earlier run serve until a server sends it. Its state stays what it is: asked for, and not
+    /// answered. Nothing happens where the resource is not asked for any longer, or there is news of it.
     ///
     /// # Errors
     ///
@@ -421,8 +422,8 @@ impl Store {
         self.tally.move_one(kind, before, entry.counted());
     }
 
-    /// The server says why it does not give a resource (xRFC TP3). What was good before ends only where the server is to be taken
-    /// by its word, and the word is that there is none for this client (gRFC A88).
+    /// The server says why it does not give a resource (xRFC TP3). What was good before ends only where the server is
+    /// to be taken by its word, and the word is that there is none for this client (gRFC A88).
     pub(crate) fn deny(&mut self, kind: ResourceKind, name: &str, denial: Denial, terms: Terms) {
         let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
         let Denial { code, message } = denial;

@@ -1,4 +1,5 @@
-//! CSDS over real sockets, read by the client that `envoy-types` generates: what a control plane said is what a tool is told.
+//! CSDS over real sockets, read by the client that `envoy-types` generates: what a control plane said is what a tool is
+//! told.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};

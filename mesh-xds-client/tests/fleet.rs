@@ -1,6 +1,7 @@
 //! Five thousand clients lose their control plane in the same instant, and do not come back in one.
 //!
-//! In virtual time, by the state machine alone: it decides when a stream is opened, and the client opens it in that moment.
+//! In virtual time, by the state machine alone: it decides when a stream is opened, and the client opens it in that
+//! moment.
 #![allow(clippy::print_stderr, reason = "the figures of a run are what it is read for")]
 
 use std::cmp::Reverse;

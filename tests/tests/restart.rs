@@ -1,5 +1,5 @@
-//! A process that starts while its control plane is gone: it serves by what the run before has kept, and obeys when the control
-//! plane is back. Over real sockets, each run in a runtime of its own, which ends as a process does.
+//! A process that starts while its control plane is gone: it serves by what the run before has kept, and obeys when the
+//! control plane is back. Over real sockets, each run in a runtime of its own, which ends as a process does.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use std::{
@@ -37,8 +37,8 @@ fn source(plane: SocketAddr, file: &Path) -> XdsClient {
     builder.cache_file(file).build().unwrap()
 }
 
-/// A run of the process, up to its first answer. The runtime is dropped with everything in it, and what is to be kept has been
-/// written when that is done.
+/// A run of the process, up to its first answer. The runtime is dropped with everything in it, and what is to be kept
+/// has been written when that is done.
 fn run(plane: SocketAddr, file: PathBuf, speaks: Speaks) -> String {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

@@ -1,4 +1,5 @@
-//! CRC-64/XZ (ECMA-182, reflected): finds torn and rotten files. It is no seal, for whoever may write the file may write a sum.
+//! CRC-64/XZ (ECMA-182, reflected): finds torn and rotten files. It is no seal, for whoever may write the file may
+//! write a sum.
 
 /// Eight tables, so that eight bytes take one step: a byte at a time would take longer than all else that a start does.
 static TABLES: [[u64; 256]; 8] = tables();

@@ -4,8 +4,8 @@
 //! 8 bytes "meshxds\n" | u32 format | u64 length of the message | u64 its checksum | the message
 //! ```
 //!
-//! Numbers are little-endian. Whatever cannot be read as before gets another format number, and a reader knows its own alone:
-//! a cache is worth no migration.
+//! Numbers are little-endian. Whatever cannot be read as before gets another format number, and a reader knows its own
+//! alone: a cache is worth no migration.
 
 use std::{
     collections::HashMap,

@@ -59,11 +59,13 @@ impl Keeper {
             Ok(None) => (Found::Nothing, None),
             Ok(Some((loaded, agreed))) => {
                 let count = loaded.count();
-                tracing::info!(path = %path.display(), count, age = ?loaded.age, "configuration of an earlier run is at hand");
+                let (path, age) = (path.display(), loaded.age);
+                tracing::info!(%path, count, ?age, "configuration of an earlier run is at hand");
                 (Found::Resources { count, agreed }, Some(loaded))
             }
             Err(reason) => {
-                tracing::warn!(path = %path.display(), error = %in_one_line(&reason), "configuration of an earlier run is not used");
+                let (path, error) = (path.display(), in_one_line(&reason));
+                tracing::warn!(%path, error, "configuration of an earlier run is not used");
                 (Found::Refused(Arc::new(reason)), None)
             }
         };
@@ -96,8 +98,8 @@ impl Keeper {
 
     /// A target is about to be let go of, and what it needed with it.
     ///
-    /// That is how a program ends: its clients go first, one by one. The next run will want what they had, so what is still to be
-    /// written is that which is held now, unless there are other changes after it.
+    /// That is how a program ends: its clients go first, one by one. The next run will want what they had, so what is
+    /// still to be written is that which is held now, unless there are other changes after it.
     pub(crate) fn keep_for_write(&self, dump: impl FnOnce() -> Vec<Dump>) {
         if self.is_behind.load(Ordering::Acquire) {
             lock(&self.kept).get_or_insert_with(dump);
@@ -176,8 +178,8 @@ impl Drop for Writing {
 // === impl AtTheEnd ===
 
 impl Drop for AtTheEnd {
-    /// Even where nothing has changed: the file says until when it was known to be good. A run that no control plane has answered
-    /// has nothing to say to that.
+    /// Even where nothing has changed: the file says until when it was known to be good. A run that no control plane
+    /// has answered has nothing to say to that.
     fn drop(&mut self) {
         if !self.0.is_told.load(Ordering::Acquire) {
             return;

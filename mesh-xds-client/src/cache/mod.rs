@@ -1,7 +1,8 @@
 //! The last good resources on disk, for a start with no control plane in reach.
 //!
-//! A process that restarts while its control planes are gone has nothing to serve by, though its neighbours, which did not
-//! restart, go on. With [`cache_file`](crate::XdsClientBuilder::cache_file) it keeps what it holds in a file, and begins with that:
+//! A process that restarts while its control planes are gone has nothing to serve by, though its neighbours, which did
+//! not restart, go on. With [`cache_file`](crate::XdsClientBuilder::cache_file) it keeps what it holds in a file, and
+//! begins with that:
 //!
 //! ```text
 //! worker -- something has changed --> keeper -- at most once in five seconds, and at the end --> file
@@ -10,25 +11,26 @@
 //!
 //! # What a cached resource counts for
 //!
-//! It serves, and that is all: it is asked for as if there were none, in full and without a version (versions belong to a
-//! server, and what answered then may not be what answers now), and a server further down the list is asked where the first
-//! cannot be reached (gRFC A71). What comes replaces it. A listener that a control plane no longer has goes when that is
-//! known, at the latest when the absence timeout is over on a live stream; while nothing is heard, it serves, for days if
-//! need be. The status marks what is [cached](mesh_core::source::ResourceStatus::is_cached), and the metrics count it.
+//! It serves, and that is all: it is asked for as if there were none, in full and without a version (versions belong to
+//! a server, and what answered then may not be what answers now), and a server further down the list is asked where the
+//! first cannot be reached (gRFC A71). What comes replaces it. A listener that a control plane no longer has goes when
+//! that is known, at the latest when the absence timeout is over on a live stream; while nothing is heard, it serves,
+//! for days if need be. The status marks what is [cached](mesh_core::source::ResourceStatus::is_cached), and the
+//! metrics count it.
 //!
 //! # The file
 //!
-//! It holds resources as they came, with the version and the time that they came with, a format number and a checksum, and who it is for: the node's id
-//! and cluster, and the control planes of the bootstrap. It is written beside its place, synchronised to disk, and renamed into
-//! place, with mode 0600. What is not as it should be is [refused](Unusable) whole, the log says why, and the start goes on
-//! without it.
+//! It holds resources as they came, with the version and the time that they came with, a format number and a checksum,
+//! and who it is for: the node's id and cluster, and the control planes of the bootstrap. It is written beside its
+//! place, synchronised to disk, and renamed into place, with mode 0600. What is not as it should be is
+//! [refused](Unusable) whole, the log says why, and the start goes on without it.
 //!
-//! No private key is in it: secrets are never written, and a resource in which a key may stand is left out whole. What refers to
-//! one is then missing at the start.
+//! No private key is in it: secrets are never written, and a resource in which a key may stand is left out whole. What
+//! refers to one is then missing at the start.
 //!
-//! It holds what the process holds, but for this: a target that is let go of leaves the file at the next change of another, and
-//! not at the end of the program, when all are let go of. Where fewer targets are watched than in the run before, the file
-//! has fewer as soon as a control plane has sent what is not in it.
+//! It holds what the process holds, but for this: a target that is let go of leaves the file at the next change of
+//! another, and not at the end of the program, when all are let go of. Where fewer targets are watched than in the run
+//! before, the file has fewer as soon as a control plane has sent what is not in it.
 
 mod checksum;
 mod disk;

@@ -1,4 +1,5 @@
-//! What an earlier run has kept, on its way into the store a slice at a time, and the word to the keeper that there is news.
+//! What an earlier run has kept, on its way into the store a slice at a time, and the word to the keeper that there is
+//! news.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -15,7 +16,8 @@ use crate::{
 #[derive(Default)]
 pub(crate) struct Cache {
     keeper: Option<Arc<Keeper>>,
-    /// What was in the file and nobody has wanted yet. Let go of when all control planes have been reached, which know better.
+    /// What was in the file and nobody has wanted yet. Let go of when all control planes have been reached, which know
+    /// better.
     loaded: Option<Loaded>,
     /// What is wanted of it, and not decoded yet.
     queue: VecDeque<(ResourceKind, Arc<str>, Saved)>,

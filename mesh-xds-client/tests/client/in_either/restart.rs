@@ -102,7 +102,8 @@ async fn what_the_run_before_held_serves_for_days_and_says_so() {
 
     running.settle(3 * DAY).await;
     assert!(running.snapshots.has_changed().is_ok_and(|has_changed| !has_changed));
-    for (kind, name) in [(Listener, "echo"), (RouteConfiguration, "echo"), (Cluster, "v1"), (ClusterLoadAssignment, "v2")] {
+    let of_each = [(Listener, "echo"), (RouteConfiguration, "echo"), (Cluster, "v1"), (ClusterLoadAssignment, "v2")];
+    for (kind, name) in of_each {
         let status = running.resource(kind, name).expect("asked for");
         assert_eq!((status.state, status.is_cached), (ResourceState::Requested, true));
         assert!(status.version.is_some() && status.updated.is_some(), "{status:?}");
@@ -141,7 +142,8 @@ async fn word_of_the_control_plane_replaces_what_was_kept() {
     assert!(!is_cached(&running, Cluster, "v2") && !is_cached(&running, Listener, "echo"));
     for request in scene.plane.events()[before..].iter().filter_map(|event| event.request()) {
         let is_greeting = request.nonce.is_empty();
-        assert!(!is_greeting || request.version.is_empty() && request.holds.is_empty(), "versions are a server's own: {request:?}");
+        let is_silent = request.version.is_empty() && request.holds.is_empty();
+        assert!(!is_greeting || is_silent, "versions are a server's own: {request:?}");
     }
 }
 
@@ -202,8 +204,10 @@ async fn end_of_a_quiet_run_says_until_when_the_file_was_known_to_be_good() {
     let scene = Scene::after_a_run(&["v1"]).await;
     let agreed = || {
         let client = scene.builder().build().expect("a valid client");
-        let Found::Resources { agreed, .. } = client.cache_status().expect("it has a file").found else { panic!("good") };
-        agreed
+        match client.cache_status().expect("it has a file").found {
+            Found::Resources { agreed, .. } => agreed,
+            other => panic!("{other:?}"),
+        }
     };
     let first = agreed();
     let (mut running, interest) = scene.start();
