@@ -60,6 +60,8 @@ pub(crate) struct Entry {
     error: Option<String>,
     /// When the latest bad news came, for as long as `error` is set.
     failed_at: Option<SystemTime>,
+    /// Whether it is asked for by its name, rather than among all that there are.
+    is_named: bool,
     refused: Option<RefusedVersion>,
 }
 
@@ -385,7 +387,11 @@ impl Store {
             return Ok(());
         }
         let before = entry.counted();
-        entry.good = Some(Good::restored(kind, saved, self.keeps_contents, context)?);
+        let good = Good::restored(kind, saved, self.keeps_contents, context)?;
+        if let Some(error) = good.resource.useless().filter(|_| entry.is_named) {
+            return Err(error);
+        }
+        entry.good = Some(good);
         self.changes.structure = true;
         self.tally.move_one(kind, before, entry.counted());
         Ok(())
@@ -495,7 +501,16 @@ fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
 
 impl Entry {
     fn new(authority: Option<AuthorityId>, state: ResourceState) -> Self {
-        Self { authority, state, is_answered: false, good: None, error: None, failed_at: None, refused: None }
+        Self {
+            authority,
+            state,
+            is_answered: false,
+            good: None,
+            error: None,
+            failed_at: None,
+            is_named: true,
+            refused: None,
+        }
     }
 
     /// Why the latest news does not serve.
@@ -548,8 +563,20 @@ impl Entry {
         }
     }
 
-    /// A set of endpoints shares with the one before whatever has not changed.
+    /// The value of these bytes.
+    ///
+    /// What nobody could make use of is refused where it was asked for by name. Where it comes with everything that there is,
+    /// as Istio's `PassthroughCluster` does, a refusal would be of every response: there it is kept, and fails its own traffic.
     fn decode(&self, type_url: &str, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
+        let decoded = self.read(type_url, bytes, context)?;
+        match decoded.value.useless() {
+            Some(error) if self.is_named => Err(error),
+            _ => Ok(decoded),
+        }
+    }
+
+    /// A set of endpoints shares with the one before whatever has not changed.
+    fn read(&self, type_url: &str, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
         match self.good.as_ref().map(|good| &good.resource) {
             Some(Resource::Endpoints(former)) => resource::decode_endpoints(bytes.clone(), Some(former))
                 .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
@@ -710,9 +737,16 @@ fn place(state: ResourceState) -> usize {
 #[cfg(all(test, feature = "testkit"))]
 mod tests {
     use envoy_types::{
-        pb::{envoy::config::cluster::v3::Cluster as WireCluster, google::protobuf::Any},
+        pb::{
+            envoy::config::cluster::v3::{
+                Cluster as WireCluster,
+                cluster::{ClusterDiscoveryType, DiscoveryType},
+            },
+            google::protobuf::Any,
+        },
         util::pack_any,
     };
+    use mesh_core::config::Discovery;
 
     use super::*;
     use crate::testkit::resource::cluster;
@@ -735,7 +769,7 @@ mod tests {
     }
 
     fn warned_of(name: &str) -> WireCluster {
-        WireCluster { dns_lookup_family: 1, ..cluster(name) }
+        WireCluster { connection_pool_per_downstream_connection: true, ..cluster(name) }
     }
 
     #[test]
@@ -856,6 +890,24 @@ mod tests {
         let keyed = WireCluster { alt_stat_name: "-----BEGIN PRIVATE KEY-----".to_owned(), ..cluster("a") };
         let _ = offer(&mut store, keyed, "2");
         assert_eq!(contents(&store), None);
+    }
+
+    #[test]
+    fn cluster_that_cannot_be_honoured_is_refused_by_name_and_kept_among_all() {
+        let passthrough = || WireCluster {
+            cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+            ..WireCluster { name: "a".to_owned(), ..WireCluster::default() }
+        };
+        let mut store = asking_for("a");
+        let refused = offer(&mut store, passthrough(), "1").expect_err("asked for by name");
+        assert_eq!(refused.error.name.as_deref(), Some("a"));
+        assert!(refused.error.message.contains("original destination is not supported"), "{}", refused.error);
+
+        let mut store = asking_for("a");
+        store.shelves[CDS.index()].get_mut("a").expect("asked for").is_named = false;
+        assert!(offer(&mut store, passthrough(), "1").expect("kept").has_new_warnings);
+        let Known::Good(cluster) = store.cluster("a") else { panic!("it is there") };
+        assert!(matches!(cluster.discovery, Discovery::Unsupported(_)), "{cluster:?}");
     }
 
     #[test]
