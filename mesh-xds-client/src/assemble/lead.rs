@@ -90,17 +90,18 @@ impl Lead {
         if let Self::Listener(name) = self {
             want(ResourceKind::Listener, name);
         }
-        match (self.listener(store), self) {
-            (Known::Good(listener), _) => {
-                if let RouteSource::Named(routes) = &listener.routes {
-                    want(ResourceKind::RouteConfiguration, routes);
-                }
-            }
-            // Whichever comes.
-            (_, Self::Services(services)) => {
+        let known = self.listener(store);
+        if let Known::Good(listener) = known
+            && let RouteSource::Named(routes) = &listener.routes
+        {
+            want(ResourceKind::RouteConfiguration, routes);
+        }
+        if let Self::Services(services) = self {
+            // Whichever comes; and what serves from an earlier run, until the control plane has said whether it is there.
+            let is_settled = matches!(known, Known::Good(_)) && services.iter().any(|service| service.is_told(store));
+            if !is_settled {
                 services.iter().for_each(|service| want(ResourceKind::Cluster, &service.cluster));
             }
-            _ => {}
         }
     }
 
@@ -121,13 +122,29 @@ impl Lead {
     }
 }
 
-/// The first of these services that is there. One that may be about to come is waited for, unless one of them was there and the
+// === impl Service ===
+
+impl Service {
+    /// Whether the control plane has said that it is there. One whose cluster is refused is there, and fails what is routed to
+    /// it.
+    fn is_told(&self, store: &Store) -> bool {
+        let state = store.get(ResourceKind::Cluster, &self.cluster).map(Entry::state);
+        matches!(state, Some(ResourceState::Synced | ResourceState::Rejected))
+    }
+
+    /// Whether an earlier run has known it, and the control plane has not spoken of it yet.
+    fn is_remembered(&self, store: &Store) -> bool {
+        let entry = store.get(ResourceKind::Cluster, &self.cluster);
+        entry.is_some_and(|entry| entry.state() == ResourceState::Requested && entry.is_cached())
+    }
+}
+
+/// The first of these services that is there, or else that was there in an earlier run. One that may be about to come is waited for, unless one of them was there and the
 /// control plane has removed it.
 fn choose<'a>(services: &'a [Service], store: &Store) -> Known<&'a Arc<ListenerResource>> {
     let state = |service: &Service| store.get(ResourceKind::Cluster, &service.cluster).map(Entry::state);
-    // One whose cluster is refused is there, and fails what is routed to it.
-    let is_there = |service: &&Service| matches!(state(service), Some(ResourceState::Synced | ResourceState::Rejected));
-    if let Some(service) = services.iter().find(is_there) {
+    let told = services.iter().find(|service| service.is_told(store));
+    if let Some(service) = told.or_else(|| services.iter().find(|service| service.is_remembered(store))) {
         return Known::Good(&service.listener);
     }
     let is_removed = services.iter().any(|service| state(service) == Some(ResourceState::Absent));

@@ -103,8 +103,20 @@ struct NameOnly {
 ///
 /// Refuses a type that is not a [`ResourceKind`], bytes that are not of their type, and what breaks a rule of the type.
 pub(crate) fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
-    let bytes = resource.value.as_slice();
-    match ResourceKind::from_type_url(&resource.type_url) {
+    decode_parts(&resource.type_url, &Bytes::copy_from_slice(&resource.value), context)
+}
+
+/// As [`decode`] the resource of this type and these bytes.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub(crate) fn decode_parts(
+    type_url: &str,
+    bytes: &Bytes,
+    context: &Context,
+) -> Result<Decoded<Resource>, ResourceError> {
+    match ResourceKind::from_type_url(type_url) {
         Some(ResourceKind::Listener) if context.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name)) => {
             decode_inbound(bytes).map(|listener| map(listener, Resource::Inbound))
         }
@@ -113,10 +125,10 @@ pub(crate) fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resour
             decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration))
         }
         Some(ResourceKind::Cluster) => decode_cluster(bytes, context).map(|cluster| map(cluster, Resource::Cluster)),
-        Some(ResourceKind::ClusterLoadAssignment) => decode_endpoints(Bytes::copy_from_slice(bytes), None)
+        Some(ResourceKind::ClusterLoadAssignment) => decode_endpoints(bytes.clone(), None)
             .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
         None => {
-            let error = ConfigError::new("type_url", &resource.type_url, "send a type that was asked for");
+            let error = ConfigError::new("type_url", type_url, "send a type that was asked for");
             Err(refusal(None, &error))
         }
     }

@@ -108,6 +108,13 @@ impl Federation {
         (0..self.authorities.len()).any(|authority| self.is_heeded(place, AuthorityId(authority)))
     }
 
+    /// Whether each authority that is asked for anything has a control plane that is there, and any is asked.
+    pub(super) fn are_present(&self) -> bool {
+        let is_live = |place: usize| self.upstreams[place].standing == Standing::Live;
+        let mut asked = self.authorities.iter().filter(|authority| authority.asked > 0).peekable();
+        asked.peek().is_some() && asked.all(|authority| authority.in_use().any(is_live))
+    }
+
     /// The control plane whose word counts most: of the first authority that is asked for anything the one that is
     /// there, or else the last hope.
     pub(super) fn main(&self) -> usize {

@@ -23,7 +23,7 @@ pub use self::envoy::{Envoy, RunningEnvoy, SteeredEnvoy};
 pub use self::go_control_plane::{
     GoControlPlane, KilledControlPlane, Rejection, Report, RunningControlPlane, Snapshot,
 };
-pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers};
+pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers, StatusReader};
 pub use self::grpc_go::GrpcGo;
 pub use self::istiod::{Istiod, RunningIstiod};
 pub use self::nginx::{Nginx, RunningNginx};
