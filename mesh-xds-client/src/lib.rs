@@ -59,6 +59,9 @@
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;
+#[cfg(mesh_fuzz)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;

@@ -31,6 +31,10 @@ mod notes;
 mod protection;
 mod retry;
 mod route;
+#[cfg(mesh_fuzz)]
+#[path = "tests/samples.rs"]
+#[allow(dead_code, reason = "tests use the rest")]
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -206,7 +210,7 @@ impl Context {
     }
 
     /// As [`with_registry`](Self::with_registry) with this identity.
-    #[cfg(test)]
+    #[cfg(any(test, mesh_fuzz))]
     fn with_identity(mut self, name: impl Into<IdentityName>) -> Self {
         self.identities.insert(name.into());
         self

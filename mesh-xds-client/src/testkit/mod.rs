@@ -104,6 +104,7 @@ mod delta;
 mod drip;
 #[doc(hidden)]
 pub mod measured;
+mod mutation;
 mod record;
 pub mod resource;
 mod serve;
@@ -111,6 +112,7 @@ mod state_of_the_world;
 mod store;
 mod stream;
 
+pub use self::mutation::Mutations;
 pub use self::record::{Event, Nacked, Request};
 pub use self::serve::Accept;
 pub use self::store::{Resource, Transaction};

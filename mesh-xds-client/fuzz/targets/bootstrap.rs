@@ -1,0 +1,4 @@
+//! The reader of the bootstrap file.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|json: &[u8]| mesh_xds_client_fuzz::bootstrap::check(json));

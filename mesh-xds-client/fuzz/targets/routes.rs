@@ -1,0 +1,4 @@
+//! The decoder of `RouteConfiguration`.
+#![no_main]
+
+mesh_xds_client_fuzz::resource_target!(RouteConfiguration);
