@@ -142,3 +142,19 @@ fn a_name_that_came_with_everything_can_be_asked_for() {
     script.requests();
     assert_eq!(script.reopen(), ["CDS +[a b] {b=1}"]);
 }
+
+#[test]
+fn a_name_that_the_server_never_heard_is_not_taken_back() {
+    for variant in [Variant::StateOfTheWorld, Variant::Delta] {
+        let mut script = asking_for_everything(variant);
+        script.requests();
+        match variant {
+            Variant::StateOfTheWorld => script.exchange_quietly(Cluster, "v1", "n1", &["a"]),
+            Variant::Delta => script.exchange_change(Cluster, "n1", &[("a", "1")]),
+        };
+        script.requests();
+        script.subscribe(Cluster, &["a"]);
+        script.unsubscribe(Cluster, &["a"]);
+        assert!(script.requests().iter().all(|request| !request.contains('a')), "it came because everything is wanted");
+    }
+}
