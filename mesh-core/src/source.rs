@@ -48,14 +48,30 @@ pub struct Interest {
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct SourceStatus {
-    /// The server that is spoken to.
+    /// The server that is spoken to: of several, the one whose word counts most at present.
     pub server: String,
+    /// Whether there is a stream to it.
+    pub connected: bool,
+    /// The last trouble with any server.
+    pub last_error: Option<String>,
+    /// Every server that is known, the preferred ones first. None where a source has only the one above.
+    pub servers: Vec<ServerStatus>,
+    /// Everything that is asked for.
+    pub resources: Vec<ResourceStatus>,
+}
+
+/// How one of a source's servers stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServerStatus {
+    /// Its address, as it was given.
+    pub server: String,
+    /// Whether it is asked for anything, or tried at least. A server that stands in for others is not while they are there.
+    pub in_use: bool,
     /// Whether there is a stream to it.
     pub connected: bool,
     /// The last trouble with it.
     pub last_error: Option<String>,
-    /// Everything that is asked for.
-    pub resources: Vec<ResourceStatus>,
 }
 
 /// How a resource stands.
@@ -92,6 +108,8 @@ pub enum ResourceState {
     Absent,
     /// The server did not answer in time.
     TimedOut,
+    /// The server says that it cannot give it, and why; an earlier version serves, if there was one.
+    Failed,
 }
 
 // === impl Interest ===
@@ -121,6 +139,15 @@ impl fmt::Debug for Interest {
 
 impl SourceStatus {
     /// The status of a source that speaks to `server`.
+    pub fn new(server: impl Into<String>) -> Self {
+        Self { server: server.into(), ..Self::default() }
+    }
+}
+
+// === impl ServerStatus ===
+
+impl ServerStatus {
+    /// A server that nothing was asked of so far.
     pub fn new(server: impl Into<String>) -> Self {
         Self { server: server.into(), ..Self::default() }
     }

@@ -15,14 +15,14 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use mesh_core::{
     Dice,
-    balance::{AtEndpoint, Attempted, Balance, BalanceLayer, NoEndpoint, Terms},
-    carry::{Carried, Fixed},
+    balance::{AtEndpoint, Balance, BalanceLayer, NoEndpoint, Terms},
+    carry::{Carried, Carries, Fixed},
     cluster::{Cluster, Dispatch, EndpointInfo, Transport, Undelivered},
     config::{self, ClusterPolicy, Endpoints, RequestPriority, Semantics},
     endpoint::{EndpointId, Tried},
     hold::{AtOnce, UntilEnd},
     limit::Overloaded,
-    outcome::{BoxError, Failed, Failure, FailureKind, HttpClassifier, Sent},
+    outcome::{BoxError, Failed, Failure, FailureKind, HttpClassifier, Sent, find_cause},
 };
 use tokio::time::{Instant, advance, timeout};
 use tokio_test::{assert_pending, task};
@@ -132,8 +132,8 @@ impl Call {
     }
 }
 
-impl Attempted for Call {
-    fn terms(&mut self) -> Terms {
+impl Carries<Terms> for Call {
+    fn carried(&mut self) -> Terms {
         self.0.clone()
     }
 }
@@ -244,7 +244,7 @@ async fn empty_cluster_fails_at_once_unless_the_request_waits() {
     let stage = Stage::default();
     let cluster = stage.cluster(&Endpoints::none());
     let error = balance(&cluster).oneshot(Call::new()).await.expect_err("nobody");
-    assert_eq!(error.downcast_ref::<NoEndpoint>(), Some(&NoEndpoint::Empty));
+    assert_eq!(find_cause::<NoEndpoint>(&*error), Some(&NoEndpoint::Empty));
     assert_eq!(Failure::of(&*error).flags.to_string(), "UH");
 
     let mut waiting = task::spawn(balance(&cluster).oneshot(Call::waiting()));
@@ -291,7 +291,7 @@ async fn breaker_refuses_before_anybody_is_picked() {
     let mut first = task::spawn(balance(&cluster).oneshot(Call::counted()));
     assert_pending!(first.poll());
     let error = balance(&cluster).oneshot(Call::counted()).await.expect_err("one is under way");
-    assert_eq!(error.downcast_ref::<Overloaded>().map(Overloaded::limit), Some(1));
+    assert_eq!(find_cause::<Overloaded>(&*error).map(Overloaded::limit), Some(1));
     assert_eq!((stage.seen(), counted(&cluster)), (vec![1], 1));
     drop(first);
     assert_eq!(counted(&cluster), 0);
@@ -334,7 +334,7 @@ async fn http_request_counts_until_its_body_has_ended() {
 
 #[tokio::test(start_paused = true)]
 async fn http_request_is_in_flight_until_its_body_has_ended() {
-    let layer = BalanceLayer::new(flat([1]), ClusterPolicy::default()).seed(1).held_by(UntilEnd(HttpClassifier));
+    let layer = BalanceLayer::new(flat([1]), ClusterPolicy::default()).seed(1).hold(UntilEnd(HttpClassifier));
     let mut service = ServiceBuilder::new().layer(layer).service(|_: &EndpointInfo<'_>| {
         service_fn(|_: Request<()>| async { Ok::<_, BoxError>(Response::new(Full::new(Bytes::from("x")))) })
     });

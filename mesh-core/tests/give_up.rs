@@ -115,7 +115,7 @@ fn scene(
         let seen = seen.clone();
         move |endpoint: &EndpointInfo<'_>| Actor { port: port(&endpoint.addresses[0]), answers, seen: seen.clone() }
     };
-    let balance = BalanceLayer::new(flat([1, 2]), policy).seed(1).held_by(UntilEnd(HttpClassifier)).layer(factory);
+    let balance = BalanceLayer::new(flat([1, 2]), policy).seed(1).hold(UntilEnd(HttpClassifier)).layer(factory);
     let cluster = balance.cluster().clone();
     tokio::spawn(cluster.work());
     // A layer of somebody else's stands in between, and knows of nothing.

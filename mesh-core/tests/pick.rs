@@ -300,7 +300,7 @@ async fn no_endpoint_says_why() {
     let mut unweighted =
         Scene::with(ClusterPolicy::default(), Semantics::Grpc, &groups(vec![group(0, "a", 0, vec![endpoint(1)])]));
     assert_eq!(unweighted.try_pick(false).map(|_| ()), Err(NoEndpoint::Unweighted));
-    assert_eq!(refused(&draining).to_string(), "no healthy upstream: all endpoints are draining");
+    assert_eq!(refused(&draining).to_string(), "all endpoints are draining");
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,7 +21,7 @@ use mesh_core::{
     deadline::{Bound, Elapsed, Expiry, Silence},
     hold::{AtOnce, UntilEnd},
     limit::{Breaker, Limits},
-    outcome::{BoxError, Failed, Failure, FailureKind, Flags, HttpClassifier, Sent},
+    outcome::{BoxError, Failed, Failure, FailureKind, Flags, HttpClassifier, Sent, find_cause},
     retry::{
         AttemptPolicy, ByClone, Cloned, FailureRules, HttpRules, Keep, Kept, Observe, Replay, ReplayBody, RetryLayer,
         Tried, Try, Under, Verdict, Wait,
@@ -364,7 +364,7 @@ async fn per_try_timeout_that_is_not_retried_says_which_limit_passed() {
     let script = Script::new([Never]);
     let service = RetryLayer::new(RetryPolicy::never()).per_try_timeout(SECOND).layer(script);
     let error = service.oneshot(get()).await.expect_err("never an answer");
-    let elapsed = error.downcast_ref::<Elapsed>().expect("time was up");
+    let elapsed = find_cause::<Elapsed>(&*error).expect("time was up");
     assert_eq!((elapsed.bound(), elapsed.failure().kind), (Bound::PerTry, FailureKind::PerTryTimeout));
 }
 
@@ -383,7 +383,7 @@ async fn deadline_ends_everything() {
     let service = layer.timeout(SECOND).layer(script.clone());
     let start = Instant::now();
     let error = service.oneshot(get()).await.expect_err("never a good answer");
-    assert_eq!(error.downcast_ref::<Elapsed>().map(Elapsed::bound), Some(Bound::Request));
+    assert_eq!(find_cause::<Elapsed>(&*error).map(Elapsed::bound), Some(Bound::Request));
     assert_eq!((start.elapsed(), script.started(), script.under_way()), (SECOND, 2, 0));
 }
 
@@ -391,7 +391,7 @@ async fn deadline_ends_everything() {
 async fn at_the_same_instant_the_deadline_comes_first() {
     let layer = RetryLayer::new(policy(RetryOn::RESET, 1)).timeout(SECOND).per_try_timeout(SECOND);
     let error = layer.layer(Script::new([Never])).oneshot(get()).await.expect_err("never an answer");
-    assert_eq!(error.downcast_ref::<Elapsed>().map(Elapsed::bound), Some(Bound::Request));
+    assert_eq!(find_cause::<Elapsed>(&*error).map(Elapsed::bound), Some(Bound::Request));
 }
 
 #[tokio::test(start_paused = true)]
@@ -434,7 +434,7 @@ async fn limits_reach_into_the_body_where_asked() {
         let mut body = Box::pin(layer.layer(inner).oneshot(get()).await.expect("a head").into_body());
         assert!(body.frame().await.expect("a frame").is_ok());
         let error = body.frame().await.expect("an end").expect_err("silence");
-        assert_eq!(error.downcast_ref::<Elapsed>().map(Elapsed::bound), Some(bound));
+        assert_eq!(find_cause::<Elapsed>(&*error).map(Elapsed::bound), Some(bound));
         assert_eq!(start.elapsed(), time);
     }
 }
@@ -489,7 +489,7 @@ async fn attempt_that_reads_its_request_is_not_silent() {
 
     let start = Instant::now();
     let error = layer.layer(inner).oneshot(Upload::new(60 * SECOND)).await.expect_err("silence");
-    assert_eq!(error.downcast_ref::<Elapsed>().map(Elapsed::bound), Some(Bound::PerTryIdle));
+    assert_eq!(find_cause::<Elapsed>(&*error).map(Elapsed::bound), Some(Bound::PerTryIdle));
     assert_eq!(start.elapsed(), SECOND);
 }
 
@@ -679,7 +679,7 @@ async fn kept_request_hears_of_every_attempt_and_its_number() {
         (first, "start"),
         (first, "remote refused stream"),
         (again, "start"),
-        (again, "per-try timeout of 1s passed"),
+        (again, "per-try timeout"),
         (second, "start"),
         (second, "200"),
         (second, "commit"),
@@ -736,7 +736,7 @@ async fn service_that_does_not_get_ready_again_is_waited_for_until_the_deadline(
     let service = layer.layer(Strict { ready: false, open });
     let start = Instant::now();
     let error = service.oneshot("request").await.expect_err("never ready again");
-    assert_eq!((error.downcast_ref::<Elapsed>().map(Elapsed::bound), start.elapsed()), (Some(Bound::Request), SECOND));
+    assert_eq!((find_cause::<Elapsed>(&*error).map(Elapsed::bound), start.elapsed()), (Some(Bound::Request), SECOND));
 }
 
 #[test]

@@ -73,7 +73,8 @@ pub struct ResponseFuture {
 // === impl Channel ===
 
 impl Channel {
-    /// Builds a channel to `target`: `host:port`, or `xds:///host:port`, which is the same.
+    /// Builds a channel to `target`: `host:port`, `xds:///host:port`, which is the same, or `xds://authority/host:port`, where the
+    /// mesh's source knows that authority (gRFC A47).
     pub fn builder(target: impl Into<String>) -> ChannelBuilder {
         ChannelBuilder::new(target)
     }

@@ -1,16 +1,16 @@
 //! From what fails on this side to the status that gRPC callers see.
 
-use std::{error::Error as StdError, sync::Arc};
+use std::sync::Arc;
 
 use http::{Response, StatusCode, header::CONTENT_TYPE};
-use mesh_core::outcome::{FailureKind, Flags};
+use mesh_core::outcome::{FailureKind, Flags, find_cause};
 use tonic::{Code, Status};
 
 /// The status that stands for an error of the mesh, which becomes its source.
 ///
 /// A status that is in the error's own chain, as when a request stream fails with one, is kept.
 pub fn status_of(error: mesh_http::Error) -> Status {
-    let (code, message) = match cause::<Status>(&error) {
+    let (code, message) = match find_cause::<Status>(&error) {
         Some(status) => (status.code(), status.message().to_owned()),
         None => (code_of(&error), error.reason()),
     };
@@ -21,18 +21,13 @@ pub fn status_of(error: mesh_http::Error) -> Status {
 
 /// The response flags of a status that was made on this side, such as `UO`; none of one that a server sent.
 pub fn flags(status: &Status) -> Flags {
-    cause::<mesh_http::Error>(status).map(mesh_http::Error::flags).unwrap_or_default()
-}
-
-/// The first of the sources of `error` that is an `E`.
-fn cause<E: StdError + 'static>(error: &dyn StdError) -> Option<&E> {
-    std::iter::successors(error.source(), |&error| error.source()).find_map(|error| error.downcast_ref())
+    find_cause::<mesh_http::Error>(status).map(mesh_http::Error::flags).unwrap_or_default()
 }
 
 fn code_of(error: &mesh_http::Error) -> Code {
     match error.kind() {
         FailureKind::Reset => {
-            let code = cause::<mesh_http::conn::Error>(error).and_then(mesh_http::conn::Error::code);
+            let code = find_cause::<mesh_http::conn::Error>(error).and_then(mesh_http::conn::Error::code);
             code.map_or(Code::Internal, code_of_reset)
         }
         kind => code_of_kind(kind),

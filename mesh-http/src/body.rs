@@ -1,4 +1,4 @@
-//! The bodies of requests on their way out, and of responses.
+//! The body of a response, with all that waits for its end.
 
 use std::{
     fmt,
@@ -13,8 +13,7 @@ use mesh_core::{
     deadline::TimedBody,
     endpoint::EndpointId,
     hold::{ByBody, ByClassifier, Watched},
-    outcome::{BoxError, Classify},
-    retry::ReplayBody,
+    outcome::Classify,
 };
 
 use crate::{
@@ -50,12 +49,6 @@ pub(crate) type AttemptBody<P> =
 pub(crate) fn endpoint_of<P: Protocol>(body: &AttemptBody<P>) -> Option<EndpointId> {
     Some(body.get_ref().endpoint())
 }
-
-/// The body of a request on its way out, the one type that connections carry.
-///
-/// A request is moved a dozen times between here and hyper's connection, and is in most results on the way back, for the case
-/// that it was not sent. So this is small: most bodies are empty, and the others have a box.
-pub(crate) struct Outgoing(Option<Box<ReplayBody>>);
 
 // === impl Body ===
 
@@ -109,33 +102,5 @@ impl<P: Protocol> HttpBody for Body<P> {
 impl<P: Protocol> fmt::Debug for Body<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Body").field("size_hint", &self.size_hint()).finish_non_exhaustive()
-    }
-}
-
-// === impl Outgoing ===
-
-impl From<ReplayBody> for Outgoing {
-    fn from(body: ReplayBody) -> Self {
-        Self((!body.is_end_stream()).then(|| Box::new(body)))
-    }
-}
-
-impl HttpBody for Outgoing {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        match &mut self.0 {
-            Some(body) => Pin::new(&mut **body).poll_frame(cx),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(|body| body.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.0.as_ref().map_or_else(|| SizeHint::with_exact(0), |body| body.size_hint())
     }
 }

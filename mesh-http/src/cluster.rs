@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
     cluster::{self as core, EndpointInfo},
-    config::{self, ClusterPolicy, ConnectionPolicy, HttpProtocol, Semantics, UpstreamTls},
+    config::{self, Address, ClusterPolicy, ConnectionPolicy, HttpProtocol, Semantics, UpstreamTls},
     endpoint::EndpointId,
     identity::IdentityError,
     limit::Limits,
@@ -22,10 +22,9 @@ use mesh_core::{
 use pin_project::pin_project;
 
 use crate::{
-    body::Outgoing,
     connect::Connect,
-    mesh::PoolStatus,
-    pool::{Gauge, Pool, PoolBody, PoolContext},
+    outgoing::Outgoing,
+    pool::{Gauge, Pool, PoolBody, PoolContext, PoolFigures},
     tasks::Tasks,
     telemetry::ClusterMetrics,
     tls::{Connector, TlsClient, TlsError},
@@ -35,6 +34,24 @@ use crate::{
 pub(crate) struct Cluster {
     balanced: Arc<core::Cluster<Transport>>,
     metrics: Arc<ClusterMetrics>,
+}
+
+/// How the connections to an endpoint stand.
+///
+/// An endpoint has none of these before it is picked for the first time (or connected to ahead), nor once it has left its
+/// cluster; what it still has under way then is finished by connections that are not shown. Reading them takes the lock of
+/// each pool for a moment; requests pay nothing for them.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// The name of its cluster.
+    pub cluster: Arc<str>,
+    /// Its number, as in [`EndpointStatus`](mesh_core::cluster::EndpointStatus).
+    pub endpoint: EndpointId,
+    /// Where it listens.
+    pub addresses: Vec<Address>,
+    /// What there is.
+    pub figures: PoolFigures,
 }
 
 /// What every cluster of a mesh opens its connections with.

@@ -2,13 +2,11 @@
 
 use std::{error::Error as StdError, fmt};
 
-use http::{HeaderValue, Response, StatusCode};
+use http::StatusCode;
 use mesh_core::{
     config::ConfigError,
-    outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},
+    outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent, find_cause},
 };
-
-use crate::Body;
 
 /// Why a request got no response, or something could not be built.
 ///
@@ -134,14 +132,7 @@ impl Error {
 
     /// What a builder refused.
     pub fn config_error(&self) -> Option<&ConfigError> {
-        let mut next = self.source();
-        while let Some(error) = next {
-            if let Some(refused) = error.downcast_ref() {
-                return Some(refused);
-            }
-            next = error.source();
-        }
-        None
+        find_cause(self)
     }
 
     /// The status that Envoy would have answered with: 404 for no route, 504 for a timeout, 502 for a broken protocol, 400 for
@@ -158,26 +149,6 @@ impl Error {
             FailureKind::Request => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         }
-    }
-
-    /// The response that Envoy would have answered with, for services that pass failures on: the status, the reason as the
-    /// body, and `x-envoy-overloaded: true` when a circuit breaker refused, `x-envoy-drop-overload: true` (or
-    /// `x-envoy-unconditional-drop-overload: true`) when load is shed.
-    pub fn into_response(self) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.reason()));
-        *response.status_mut() = self.status();
-        let headers = response.headers_mut();
-        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        let overload = match self.kind() {
-            FailureKind::Overflow => Some("x-envoy-overloaded"),
-            FailureKind::Dropped if self.flags().contains(Flags::UDO) => Some("x-envoy-unconditional-drop-overload"),
-            FailureKind::Dropped => Some("x-envoy-drop-overload"),
-            _ => None,
-        };
-        if let Some(name) = overload {
-            headers.insert(name, HeaderValue::from_static("true"));
-        }
-        response
     }
 
     /// What happened, and all that led to it: the texts of this error and of its sources, in one line.

@@ -12,6 +12,7 @@
 //! - [`tls`]: who the peer must be, and who this process is to it.
 #![forbid(unsafe_code)]
 
+mod answer;
 mod body;
 mod call;
 mod client;
@@ -20,6 +21,7 @@ pub mod conn;
 pub mod connect;
 mod error;
 mod mesh;
+mod outgoing;
 mod plan;
 pub mod pool;
 pub mod protocol;
@@ -33,7 +35,8 @@ pub use self::{
     body::Body,
     call::{CallOptions, ResponseFuture},
     client::{Client, ClientBuilder, EndpointSpec, IntoEndpoint},
+    cluster::PoolStatus,
     error::Error,
-    mesh::{Mesh, MeshBuilder, MeshStatus, PoolStatus, TargetStatus},
+    mesh::{Mesh, MeshBuilder, MeshStatus, TargetStatus},
     scope::Scope,
 };

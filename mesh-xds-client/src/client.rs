@@ -17,12 +17,12 @@ use mesh_http::{
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::{
-    bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Server, ServerFeature},
+    bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Server},
     resource::Context,
-    session::{self, Session},
+    session,
     status::Shared,
     transport::{self, Dialer, Limits, Parts, SetupError},
-    worker::{Command, Worker},
+    worker::{Command, Upstream, Worker},
 };
 
 /// A client of an xDS control plane, and the source of configuration for a mesh.
@@ -98,7 +98,7 @@ pub enum BuildError {
 /// What works. Locked by whoever polls the work.
 struct Engine {
     worker: Mutex<Worker>,
-    servers: Vec<Arc<Dialer>>,
+    dialers: Vec<Arc<Dialer>>,
     certificates: Vec<Arc<FileIdentity>>,
     identities: Identities,
 }
@@ -278,31 +278,41 @@ impl XdsClientBuilder {
     ///
     /// When certificates that the bootstrap names cannot be had, or there is no cryptography to use them.
     pub fn build(self) -> Result<XdsClient, BuildError> {
-        let Self { bootstrap, connector, resolver, provider, identities, context, seed, mut session, limits } = self;
+        let Self { bootstrap, connector, resolver, provider, identities, context, seed, session, limits } = self;
         let (context, certificates) = certificates(&bootstrap, provider.as_ref(), &identities, context)?;
         let parts = Parts { connector, resolver, provider, limits };
-        let servers = bootstrap.servers().iter().map(|server| {
+        let node = bootstrap.node().to_proto();
+        let (mut upstreams, mut dialers) = (Vec::new(), Vec::new());
+        for (place, server) in (0..).zip(distinct_servers(&bootstrap)) {
             let failed = |source| BuildError::Server { server: server.uri().to_string(), source };
-            Dialer::new(server, &parts).map(Arc::new).map_err(failed)
-        });
-        let servers: Vec<_> = servers.collect::<Result<_, _>>()?;
-        let is_patient = |server: &Server| server.has_feature(ServerFeature::ResourceTimerIsTransientError);
-        if bootstrap.servers().iter().any(is_patient) {
-            session.absence_timeout = session.absence_timeout.max(PATIENT);
+            let dialer = Dialer::new(server, &parts).map(Arc::new).map_err(failed)?;
+            dialers.push(dialer.clone());
+            let seed = seed.wrapping_add(place * SEEDS);
+            upstreams.push(Upstream::new(server.clone(), dialer, session.clone(), node.clone(), seed));
         }
-
-        session.variant = bootstrap.servers()[0].variant();
-        let shared = Arc::new(Shared::new(&bootstrap));
+        let names = upstreams.iter().map(|upstream| upstream.name().to_owned());
+        let shared = Arc::new(Shared::new(&bootstrap.node().id, names));
         let (commands, orders) = mpsc::unbounded_channel();
-        let session = Session::new(session, bootstrap.node().to_proto(), seed);
-        let worker = Worker::new(shared.clone(), orders, bootstrap, context, session, servers.clone());
-        let engine = Arc::new(Engine { worker: Mutex::new(worker), servers, certificates, identities });
+        let worker = Worker::new(shared.clone(), orders, bootstrap, context, upstreams);
+        let engine = Arc::new(Engine { worker: Mutex::new(worker), dialers, certificates, identities });
         Ok(XdsClient { shared, commands, engine })
     }
 }
 
-/// How long gRFC A88 waits for a resource where silence is trouble rather than absence.
-const PATIENT: Duration = Duration::from_secs(30);
+/// The seeds that the session of one control plane derives from its own, and room to spare.
+const SEEDS: u64 = 256;
+
+/// Every control plane of the bootstrap, whoever names it, once: what is equal shares a stream (gRFC A47).
+fn distinct_servers(bootstrap: &Bootstrap) -> Vec<&Server> {
+    let of_authorities = bootstrap.authorities().flat_map(|(_, authority)| authority.servers());
+    let mut distinct: Vec<&Server> = Vec::new();
+    for server in bootstrap.servers().iter().chain(of_authorities) {
+        if !distinct.contains(&server) {
+            distinct.push(server);
+        }
+    }
+    distinct
+}
 
 /// Registers the certificate providers of the bootstrap, and tells the decoders what there is.
 fn certificates(
@@ -356,7 +366,7 @@ impl StdError for BuildError {
 
 impl Engine {
     fn backgrounds(&self) -> Vec<Work> {
-        let servers = self.servers.iter().filter_map(|server| server.background());
-        servers.chain(self.certificates.iter().map(|identity| identity.clone().work())).collect()
+        let dialers = self.dialers.iter().filter_map(|dialer| dialer.background());
+        dialers.chain(self.certificates.iter().map(|identity| identity.clone().work())).collect()
     }
 }

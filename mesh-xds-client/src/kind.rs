@@ -34,6 +34,12 @@ impl ResourceKind {
         }
     }
 
+    /// The message's full name, as in names of `xdstp:`.
+    pub(crate) fn message_name(self) -> &'static str {
+        let url = self.type_url();
+        url.rsplit_once('/').map_or(url, |(_, name)| name)
+    }
+
     /// The kind that `type_url` names, or `None` when this client does not know it.
     pub fn from_type_url(type_url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.type_url() == type_url)

@@ -7,13 +7,13 @@
 //!                              |
 //! socket -> transport -----> worker -----> assemble -> Snapshot
 //!           one stream         |           whole and warm, or not yet
-//!           a process        store      the last good version
+//!           a server         store      the last good version
 //!                              |
 //!                           resource    decoded and validated
 //! ```
 //!
 //! - [`XdsClient`] is the handle, and the source that a mesh takes its configuration from; its work is one task;
-//! - [`bootstrap`]: which control plane to ask, and as whom;
+//! - [`bootstrap`]: which control planes to ask for what, and as whom;
 //! - [`session`]: the protocol of one stream, as a state machine without I/O;
 //! - `testkit` (with the feature of that name): a control plane in process, for tests of one's own.
 //!
@@ -23,11 +23,25 @@
 //! to exist; new routes come when their clusters are warm, and until then the old ones stay. A response is seen as a
 //! whole. What did not change is the same `Arc`. Refused versions, lost streams and silence take nothing away that
 //! served; only the server's removal of a listener does, and the end of a time to live. Clusters that the server removes, and
-//! in delta routes and endpoints, serve until nothing names them, since the two seldom come in one response; where the server
-//! has the feature `fail_on_data_errors` (gRFC A88), they are gone at once.
+//! in delta routes and endpoints, serve until nothing names them, since the two seldom come in one response. A server that says
+//! why it does not give a resource (xRFC TP3) ends the wait for it, and not what it gave before.
+//!
+//! Where a server has the feature `fail_on_data_errors` (gRFC A88), what it removes or calls not found or not permitted is gone at
+//! once, and so is what was good before a version that is refused.
 //!
 //! A target of which nothing is known is not in the snapshot; the client's status says what is missing, and why the control
 //! plane is not there, if it is not.
+//!
+//! # Several control planes
+//!
+//! However many targets are watched, there is one stream to a server, and one to each of those that the authorities of
+//! `xdstp:` names have (gRFC A47): resources may refer to those of other authorities, and each is asked for, and believed, where it
+//! belongs. A name that belongs nowhere is refused, and the status says why.
+//!
+//! Of the servers of one list the first is used. While it cannot be reached, and something is lacking, the next is asked for all
+//! that is wanted of that authority: resources of two servers may not fit together (gRFC A71). The first is tried all the while,
+//! and as soon as it answers the others are let go. Meanwhile nothing is taken away: what the next server does not have stays as it
+//! was. [`SourceStatus::servers`](mesh_core::source::SourceStatus::servers) has them all.
 //!
 //! # State of the world, or delta
 //!
@@ -42,7 +56,7 @@
 //!
 //! | name | kind | labels | meaning |
 //! |---|---|---|---|
-//! | `mesh_xds_connected` | gauge | | 1 while the control plane has answered on the present stream, else 0 |
+//! | `mesh_xds_connected` | gauge | `server` | 1 while the control plane has answered on the present stream, else 0 |
 //! | `mesh_xds_updates_accepted_total` | counter | `kind` | resources that came and are used, changed or not |
 //! | `mesh_xds_updates_rejected_total` | counter | `kind` | resources that came and are refused |
 //! | `mesh_xds_resources` | gauge | `kind`, `state` | resources that are asked for |
@@ -52,9 +66,9 @@
 //!
 //! # Known gaps
 //!
-//! The client asks for names one by one; everything of a kind can be asked for of a [`session`] alone. Of several servers the
-//! first is returned to when the stream to a lesser one ends, not as soon as it is back (gRFC A71). `trusted_xds_server` (A81)
-//! and the `resource_errors` of A88 are read past, and load is not reported.
+//! The client asks for names one by one; everything of a kind can be asked for of a [`session`] alone. `trusted_xds_server` (A81)
+//! is read past, and load is not reported. A listener that its server removes is gone, as in gRPC to this day; the default of
+//! A88, to keep it, is had with `ignore_resource_deletion` (A53). Names of `xdstp:` with directives, and collections, are refused.
 
 #![forbid(unsafe_code)]
 
@@ -71,10 +85,12 @@ mod client;
 mod fingerprint;
 mod kind;
 mod meters;
+mod name;
 mod report;
 mod resource;
 mod status;
 mod store;
+mod token;
 mod transport;
 mod worker;
 

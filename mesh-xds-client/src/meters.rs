@@ -11,7 +11,6 @@ use crate::{ResourceKind, store::Tally};
 
 /// The handles, taken once: a recorder has to be installed before the client is built.
 pub(crate) struct Meters {
-    pub(crate) connected: Gauge,
     last_update: Gauge,
     /// By [`ResourceKind::index`].
     updates: [Updates; ResourceKind::ALL.len()],
@@ -40,7 +39,6 @@ impl Meters {
             gauge
         });
         Self {
-            connected: gauge!("mesh_xds_connected"),
             last_update: gauge!("mesh_xds_last_update_timestamp_seconds"),
             updates,
             resources: gauges.collect(),
@@ -69,6 +67,11 @@ impl Meters {
     }
 }
 
+/// Whether this control plane has answered on the present stream.
+pub(crate) fn connected(server: &str) -> Gauge {
+    gauge!("mesh_xds_connected", "server" => server.to_owned())
+}
+
 fn label(state: ResourceState) -> &'static str {
     match state {
         ResourceState::Requested => "requested",
@@ -76,6 +79,7 @@ fn label(state: ResourceState) -> &'static str {
         ResourceState::Rejected => "rejected",
         ResourceState::Absent => "absent",
         ResourceState::TimedOut => "timed_out",
+        ResourceState::Failed => "failed",
         _ => "other",
     }
 }

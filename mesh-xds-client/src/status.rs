@@ -1,14 +1,17 @@
-//! What is known, as handles see it: how the control plane and every resource stand, and the latest snapshot.
+//! What is known, as handles see it: how every control plane and every resource stand, and the latest snapshot.
 
 use std::{
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use mesh_core::{config::Snapshot, source::SourceStatus};
+use mesh_core::{
+    config::Snapshot,
+    source::{ServerStatus, SourceStatus},
+};
 use tokio::sync::watch;
 
-use crate::{bootstrap::Bootstrap, store::Store};
+use crate::store::Store;
 
 /// What the worker shares with the handles.
 pub(crate) struct Shared {
@@ -21,29 +24,36 @@ pub(crate) struct Shared {
 /// What is known, for the worker to change and for anybody to look at.
 pub(crate) struct Held {
     pub(crate) store: Store,
-    pub(crate) server: String,
-    pub(crate) is_connected: bool,
+    /// The control planes, by their place.
+    pub(crate) servers: Vec<ServerStatus>,
+    /// The place of the one whose word counts most.
+    pub(crate) main: usize,
+    /// The last trouble with any.
     pub(crate) last_error: Option<String>,
 }
 
 // === impl Shared ===
 
 impl Shared {
-    pub(crate) fn new(bootstrap: &Bootstrap) -> Self {
-        let server = bootstrap.servers()[0].uri().to_string();
-        let held = Held { store: Store::default(), server, is_connected: false, last_error: None };
-        Self { node_id: bootstrap.node().id.clone(), held: Mutex::new(held), snapshots: watch::Sender::default() }
+    /// Nothing is known yet of these control planes, of which there is at least one.
+    pub(crate) fn new(node_id: impl Into<String>, servers: impl IntoIterator<Item = String>) -> Self {
+        let servers = servers.into_iter().map(ServerStatus::new).collect();
+        let held = Held { store: Store::default(), servers, main: 0, last_error: None };
+        Self { node_id: node_id.into(), held: Mutex::new(held), snapshots: watch::Sender::default() }
     }
 
     pub(crate) fn status(&self) -> SourceStatus {
         let held = self.held();
-        let mut status = SourceStatus::new(held.server.clone());
-        status.connected = held.is_connected;
+        let main = &held.servers[held.main];
+        let mut status = SourceStatus::new(main.server.clone());
+        status.connected = main.connected;
         status.last_error.clone_from(&held.last_error);
+        status.servers.clone_from(&held.servers);
         status.resources = held.store.status();
         drop(held);
-        let errors = status.resources.iter_mut().filter_map(|resource| resource.error.as_mut());
-        for error in errors.chain(&mut status.last_error) {
+        let of_resources = status.resources.iter_mut().filter_map(|resource| resource.error.as_mut());
+        let of_servers = status.servers.iter_mut().filter_map(|server| server.last_error.as_mut());
+        for error in of_resources.chain(of_servers).chain(&mut status.last_error) {
             let _ = write!(error, " (node id `{}`)", self.node_id);
         }
         status

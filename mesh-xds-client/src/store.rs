@@ -17,10 +17,12 @@ use mesh_core::{
     config::{Cluster, Decoded, Endpoints, RouteConfig, Warning},
     source::{ResourceState, ResourceStatus},
 };
+use tonic::Code;
 
 use crate::{
     ResourceKind,
     fingerprint::Fingerprint,
+    name::{canonical, canonical_arc},
     resource::{self, Context, ListenerResource, Resource},
     session::{AbsenceReason, RawResource, ResourceError},
 };
@@ -34,10 +36,19 @@ pub(crate) struct Store {
     changes: Changes,
 }
 
+/// Who is asked for a resource: the place of an authority in the client's list (gRFC A47).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AuthorityId(pub(crate) usize);
+
 /// What is known of one resource.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    /// None where its name is none that anybody could be asked for.
+    authority: Option<AuthorityId>,
     state: ResourceState,
+    /// Whether a server has answered, be it that there is none. Where none has, and it cannot be reached, another may be asked
+    /// (gRFC A71).
+    is_answered: bool,
     good: Option<Good>,
     /// Why the latest news does not serve. Set by bad news, cleared by good.
     error: Option<String>,
@@ -53,6 +64,31 @@ struct Good {
     version: Arc<str>,
     updated: SystemTime,
     warnings: Vec<Warning>,
+}
+
+/// Where a resource comes from.
+pub(crate) struct Origin<'a> {
+    pub(crate) context: &'a Context,
+    /// Whether this server is asked for the resources of an authority at present.
+    pub(crate) is_heeded: &'a dyn Fn(AuthorityId) -> bool,
+    pub(crate) terms: Terms,
+}
+
+/// What bad news of a server means for the good version before (gRFC A88).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Why what the server removes goes on serving, where it does.
+    pub(crate) kept: Option<&'static str>,
+    /// Whether errors in data end what was good before (`fail_on_data_errors`).
+    pub(crate) is_strict: bool,
+    /// Whether silence is trouble rather than an answer (`resource_timer_is_transient_error`).
+    pub(crate) is_patient: bool,
+}
+
+/// What a server says of a resource that it does not give.
+pub(crate) struct Denial {
+    pub(crate) code: Code,
+    pub(crate) message: String,
 }
 
 /// How many resources of each kind are in each state.
@@ -97,35 +133,68 @@ pub(crate) enum Known<T> {
 }
 
 /// Every state, in the order in which they are counted.
-const STATES: [ResourceState; 5] = [
+const STATES: [ResourceState; 6] = [
     ResourceState::Requested,
     ResourceState::Synced,
     ResourceState::Rejected,
     ResourceState::Absent,
     ResourceState::TimedOut,
+    ResourceState::Failed,
 ];
+
+// === impl Origin ===
+
+#[cfg(test)]
+impl<'a> Origin<'a> {
+    /// The only server of all.
+    pub(crate) fn anybody(context: &'a Context) -> Self {
+        Self { context, is_heeded: &|_| true, terms: Terms::default() }
+    }
+}
 
 // === impl Store ===
 
 impl Store {
     /// Makes room for a resource that is asked for from now on.
-    pub(crate) fn want(&mut self, kind: ResourceKind, name: &Arc<str>) {
-        let entry = Entry { state: ResourceState::Requested, good: None, error: None, refused: None };
+    pub(crate) fn want(&mut self, kind: ResourceKind, name: &Arc<str>, authority: AuthorityId) {
+        self.insert(kind, name, Entry::new(Some(authority), ResourceState::Requested));
+    }
+
+    /// Makes room for a resource whose name nobody can be asked for, for this reason.
+    pub(crate) fn refuse_name(&mut self, kind: ResourceKind, name: &Arc<str>, reason: String) {
+        let entry = Entry { error: Some(reason), ..Entry::new(None, ResourceState::Rejected) };
+        self.insert(kind, name, entry);
+        self.changes.structure = true;
+    }
+
+    fn insert(&mut self, kind: ResourceKind, name: &Arc<str>, entry: Entry) {
+        let state = entry.state;
         if self.shelves[kind.index()].insert(name.clone(), entry).is_none() {
-            self.tally.add(kind, ResourceState::Requested);
+            self.tally.add(kind, state);
         }
     }
 
-    /// Forgets a resource that nobody asks for any longer.
-    pub(crate) fn forget(&mut self, kind: ResourceKind, name: &str) {
-        if let Some(entry) = self.shelves[kind.index()].remove(name) {
-            self.tally.remove(kind, entry.state);
-        }
+    /// Forgets a resource that nobody asks for any longer. Returns who was asked for it.
+    pub(crate) fn forget(&mut self, kind: ResourceKind, name: &str) -> Option<AuthorityId> {
+        let entry = self.shelves[kind.index()].remove(name)?;
+        self.tally.remove(kind, entry.state);
+        entry.authority
     }
 
-    /// Whether there is a value for everything that is asked for.
-    pub(crate) fn is_complete(&self) -> bool {
-        self.shelves.iter().flat_map(BTreeMap::values).all(|entry| entry.good.is_some())
+    /// All that an authority is asked for.
+    pub(crate) fn asked_of(&self, authority: AuthorityId) -> impl Iterator<Item = (ResourceKind, &Arc<str>)> {
+        self.entries().filter(move |(.., entry)| entry.authority == Some(authority)).map(|(kind, name, _)| (kind, name))
+    }
+
+    /// Whether anything that an authority is asked for has neither a value nor an answer.
+    pub(crate) fn lacks(&self, authority: AuthorityId) -> bool {
+        let is_lacking = |entry: &Entry| entry.good.is_none() && !entry.is_answered;
+        self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (ResourceKind, &Arc<str>, &Entry)> {
+        let shelves = ResourceKind::ALL.into_iter().zip(&self.shelves);
+        shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| (kind, name, entry)))
     }
 
     /// The names of a kind, in order.
@@ -135,7 +204,7 @@ impl Store {
 
     /// What is known of a resource, if it is asked for.
     pub(crate) fn get(&self, kind: ResourceKind, name: &str) -> Option<&Entry> {
-        self.shelves[kind.index()].get(name)
+        self.shelves[kind.index()].get(&*canonical(name))
     }
 
     /// The listener of this name.
@@ -186,66 +255,85 @@ impl Store {
 
     /// Takes a resource out of a response.
     ///
-    /// What nobody asked for is accepted without a look: it will not be used, and a server may send more than it was asked
-    /// for.
+    /// What nobody asked this server for is accepted without a look: it will not be used, and a server may send more than it was
+    /// asked for.
     pub(crate) fn offer(
         &mut self,
         kind: ResourceKind,
         raw: RawResource,
         version: &Arc<str>,
-        context: &Context,
+        origin: &Origin<'_>,
     ) -> Result<Taken, Refused> {
         if ResourceKind::from_type_url(&raw.body.type_url) != Some(kind) {
             return Err(Refused { error: foreign(kind, &raw), is_repeated: false });
         }
-        let inner = resource::name_of(&raw.body.value);
+        let inner = resource::name_of(&raw.body.value).map(|name| canonical_arc(&name));
         if let (Some(_), Some(outer), Some(inner)) = (&raw.version, &raw.name, &inner)
             && **outer != **inner
         {
             return Err(Refused { error: misnamed(outer, inner), is_repeated: false });
         }
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
-            return Err(Refused { error: nameless(&raw, context), is_repeated: false });
+            return Err(Refused { error: nameless(&raw, origin.context), is_repeated: false });
         };
-        let Some(entry) = self.shelves[kind.index()].get_mut(&name) else {
+        let entry = self.shelves[kind.index()].get_mut(&name);
+        let Some(entry) = entry.filter(|entry| entry.authority.is_some_and(origin.is_heeded)) else {
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
         };
         let before = entry.state;
-        let outcome = entry.offer(raw, name, version, context, &mut self.changes);
+        let outcome = entry.offer(raw, name, version, origin, &mut self.changes);
         // What was gone, or new, and is there now may be what somebody waits for; so may a refusal.
         self.changes.structure |= before != entry.state;
         self.tally.move_one(kind, before, entry.state);
         outcome
     }
 
-    /// The server has no such resource, as far as can be told. Where a removal does not count, for the reason in `kept`, the
-    /// value stays.
-    pub(crate) fn absent(&mut self, kind: ResourceKind, name: &str, reason: AbsenceReason, kept: Option<&'static str>) {
+    /// The server has no such resource, as far as can be told. Whether the value before stays is for the terms to say.
+    pub(crate) fn absent(&mut self, kind: ResourceKind, name: &str, reason: AbsenceReason, terms: Terms) {
         let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
-        let before = entry.state;
-        let (state, error) = match reason {
+        let (state, error, drops) = match reason {
+            AbsenceReason::NotFoundTimer if terms.is_patient => {
+                (ResourceState::TimedOut, "the control plane has not answered in time, and may yet", false)
+            }
             AbsenceReason::NotFoundTimer => {
-                (ResourceState::TimedOut, "the control plane did not answer in time".to_owned())
+                (ResourceState::TimedOut, "the control plane did not answer in time", terms.is_strict)
             }
-            AbsenceReason::Removed | AbsenceReason::Expired => {
-                let removed = match reason {
-                    AbsenceReason::Expired => "its time to live is over",
-                    _ if before == ResourceState::Requested => "the control plane has no such resource",
-                    _ => "the control plane has removed it",
-                };
-                let error = match kept.filter(|_| entry.good.is_some()) {
-                    Some(why) => format!("{removed}; it is kept {why}"),
-                    None => {
-                        entry.good = None;
-                        removed.to_owned()
-                    }
-                };
-                (ResourceState::Absent, error)
+            AbsenceReason::Expired => (ResourceState::Absent, "its time to live is over", true),
+            AbsenceReason::Unknown => {
+                (ResourceState::Absent, "the control plane has no such resource", terms.is_strict)
             }
+            AbsenceReason::Removed => (ResourceState::Absent, "the control plane has removed it", terms.kept.is_none()),
         };
-        entry.state = state;
-        entry.error = Some(error);
-        entry.refused = None;
+        let mut error = error.to_owned();
+        if drops {
+            entry.good = None;
+        } else if let (AbsenceReason::Removed, Some(why), Some(_)) = (reason, terms.kept, &entry.good) {
+            error = format!("{error}; it is kept {why}");
+        }
+        entry.is_answered |= !(reason == AbsenceReason::NotFoundTimer && terms.is_patient);
+        let before = entry.fail(state, error);
+        self.changes.structure = true;
+        self.tally.move_one(kind, before, state);
+    }
+
+    /// The server says why it does not give a resource (xRFC TP3). What was good before ends only where the server is to be taken
+    /// by its word, and the word is that there is none for this client (gRFC A88).
+    pub(crate) fn deny(&mut self, kind: ResourceKind, name: &str, denial: Denial, terms: Terms) {
+        let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
+        let Denial { code, message } = denial;
+        if terms.is_strict && matches!(code, Code::NotFound | Code::PermissionDenied) {
+            entry.good = None;
+        }
+        let state = if code == Code::NotFound { ResourceState::Absent } else { ResourceState::Failed };
+        let mut error = format!("the control plane answers {code:?}");
+        if !message.is_empty() {
+            error = format!("{error}: {message}");
+        }
+        if entry.good.is_some() {
+            error += "; the version before is kept";
+        }
+        entry.is_answered = true;
+        let before = entry.fail(state, error);
         self.changes.structure = true;
         self.tally.move_one(kind, before, state);
     }
@@ -267,8 +355,7 @@ impl Store {
 
     /// How every resource stands, by kind and name.
     pub(crate) fn status(&self) -> Vec<ResourceStatus> {
-        let shelves = ResourceKind::ALL.into_iter().zip(&self.shelves);
-        shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| entry.status(kind, name))).collect()
+        self.entries().map(|(kind, name, entry)| entry.status(kind, name)).collect()
     }
 }
 
@@ -295,6 +382,10 @@ fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
 // === impl Entry ===
 
 impl Entry {
+    fn new(authority: Option<AuthorityId>, state: ResourceState) -> Self {
+        Self { authority, state, is_answered: false, good: None, error: None, refused: None }
+    }
+
     /// Why the latest news does not serve.
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()
@@ -310,9 +401,10 @@ impl Entry {
         raw: RawResource,
         name: Arc<str>,
         version: &Arc<str>,
-        context: &Context,
+        origin: &Origin<'_>,
         changes: &mut Changes,
     ) -> Result<Taken, Refused> {
+        self.is_answered = true;
         let fingerprint = Fingerprint::of([&raw.body]);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
             self.confirm(version);
@@ -321,7 +413,7 @@ impl Entry {
         if let Some((_, error)) = self.refused.as_ref().filter(|(refused, _)| *refused == fingerprint) {
             return Err(Refused { error: error.clone(), is_repeated: true });
         }
-        match self.decode(raw.body, context) {
+        match self.decode(raw.body, origin.context) {
             Ok(decoded) => {
                 let has_new_warnings = !decoded.warnings.is_empty() && decoded.warnings != self.warnings();
                 self.replace(decoded, fingerprint, version, changes);
@@ -330,6 +422,9 @@ impl Entry {
             Err(mut error) => {
                 // It may stand on the wrapper alone.
                 error.name.get_or_insert_with(|| name.to_string());
+                if origin.terms.is_strict {
+                    self.good = None;
+                }
                 self.refuse(fingerprint, &error, changes);
                 Err(Refused { error, is_repeated: false })
             }
@@ -368,7 +463,7 @@ impl Entry {
             before => {
                 match &value {
                     Resource::Endpoints(assignment) if before.is_some() => {
-                        changes.endpoints.insert(assignment.cluster.clone());
+                        changes.endpoints.insert(canonical_arc(&assignment.cluster));
                     }
                     _ => changes.structure = true,
                 }
@@ -385,6 +480,13 @@ impl Entry {
         self.state = ResourceState::Synced;
         self.error = None;
         self.refused = None;
+    }
+
+    /// The latest news is bad. Returns the state before.
+    fn fail(&mut self, state: ResourceState, error: String) -> ResourceState {
+        self.error = Some(error);
+        self.refused = None;
+        std::mem::replace(&mut self.state, state)
     }
 
     fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, changes: &mut Changes) {
@@ -456,13 +558,13 @@ mod tests {
 
     fn asking_for(name: &str) -> Store {
         let mut store = Store::default();
-        store.want(CDS, &name.into());
+        store.want(CDS, &name.into(), AuthorityId::default());
         store
     }
 
     fn offer(store: &mut Store, resource: WireCluster, version: &str) -> Result<Taken, Refused> {
         let raw = RawResource { name: None, version: None, body: pack_any(resource) };
-        store.offer(CDS, raw, &version.into(), &Context::new())
+        store.offer(CDS, raw, &version.into(), &Origin::anybody(&Context::new()))
     }
 
     fn unusable(name: &str) -> WireCluster {
@@ -522,7 +624,7 @@ mod tests {
         let nameless = Any { type_url: CDS.type_url().to_owned(), value: Vec::new() };
         for (body, field) in [(foreign, "type_url"), (nameless, "name")] {
             let raw = RawResource { name: None, version: None, body };
-            let refused = store.offer(CDS, raw, &"1".into(), &Context::new()).expect_err("refused");
+            let refused = store.offer(CDS, raw, &"1".into(), &Origin::anybody(&Context::new())).expect_err("refused");
             assert_eq!(refused.error.field.as_deref(), Some(field), "{:?}", refused.error);
         }
     }
@@ -538,9 +640,9 @@ mod tests {
         assert_eq!(counted(&store), [(ResourceState::Rejected, 1)]);
         let _ = offer(&mut store, cluster("a"), "2");
         assert_eq!(counted(&store), [(ResourceState::Synced, 1)]);
-        store.absent(CDS, "a", AbsenceReason::Removed, None);
+        store.absent(CDS, "a", AbsenceReason::Removed, Terms::default());
         assert_eq!(counted(&store), [(ResourceState::Absent, 1)]);
-        store.forget(CDS, "a");
+        assert_eq!(store.forget(CDS, "a"), Some(AuthorityId::default()));
         assert_eq!(counted(&store), []);
     }
 }

@@ -17,7 +17,10 @@ use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DiscoveryRequest, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
 };
 use futures_core::Stream;
-use http::{HeaderValue, Request, Response, Uri, header::USER_AGENT};
+use http::{
+    HeaderValue, Request, Response, Uri,
+    header::{AUTHORIZATION, USER_AGENT},
+};
 use mesh_core::{
     config::{Address, IdentityName, Trust, UpstreamTls},
     identity::{Identities, IdentityError, IdentitySource, Work},
@@ -36,8 +39,9 @@ use tokio::{
 use tonic::{Code, Status, Streaming, body::Body, codegen::Service};
 
 use crate::{
-    bootstrap::{CertificateFiles, ChannelCredentials, Server, ServerUri},
+    bootstrap::{CallCredentials, CertificateFiles, ChannelCredentials, Server, ServerUri},
     session::{Request as Asked, Response as Answer, Variant},
+    token::{TokenError, TokenFile},
 };
 
 /// How to reach one control plane.
@@ -48,6 +52,8 @@ pub(crate) struct Dialer {
     variant: Variant,
     origin: Uri,
     tls: Option<Tls>,
+    /// Shown by each stream, over TLS only.
+    tokens: Vec<TokenFile>,
     limits: Limits,
 }
 
@@ -116,7 +122,11 @@ struct Outgoing<M>(mpsc::Receiver<Asked>, Project<M>);
 type Project<M> = fn(Asked) -> Option<M>;
 
 /// The connection as the generated client wants to see it.
-struct Channel(h2::Sender<Body>);
+struct Channel {
+    sender: h2::Sender<Body>,
+    /// What each call shows.
+    authorizations: Vec<HeaderValue>,
+}
 
 /// Why there is no stream to the control plane, or no longer.
 #[derive(Debug)]
@@ -127,6 +137,8 @@ pub(crate) enum StreamError {
     Connect(io::Error),
     /// The handshake failed.
     Tls(TlsError),
+    /// The token that the stream should show cannot be had.
+    Token(TokenError),
     /// The connection was not ready in time.
     ConnectTimeout(Duration),
     /// The connection failed.
@@ -189,6 +201,11 @@ impl Dialer {
             variant: server.variant(),
             origin: origin(server.uri(), tls.is_some()),
             tls,
+            tokens: server
+                .call_credentials()
+                .iter()
+                .map(|CallCredentials::JwtTokenFile(path)| TokenFile::new(path))
+                .collect(),
             limits: parts.limits.clone(),
         })
     }
@@ -202,10 +219,11 @@ impl Dialer {
     /// Opens a stream. It is there when requests can be given to it, which may be before the control plane has said a word.
     pub(crate) async fn open(&self) -> Result<Box<AdsStream>, StreamError> {
         let limit = self.limits.connect_timeout;
-        let connected = timeout(limit, self.connect()).await;
-        let (sender, driver) = connected.unwrap_or(Err(StreamError::ConnectTimeout(limit)))?;
+        let connected = timeout(limit, async { Ok((self.authorizations().await?, self.connect().await?)) }).await;
+        let (authorizations, (sender, driver)) = connected.unwrap_or(Err(StreamError::ConnectTimeout(limit)))?;
         let (requests, outgoing) = mpsc::channel(1);
-        let mut client = AggregatedDiscoveryServiceClient::with_origin(Channel(sender), self.origin.clone())
+        let channel = Channel { sender, authorizations };
+        let mut client = AggregatedDiscoveryServiceClient::with_origin(channel, self.origin.clone())
             .max_decoding_message_size(self.limits.message);
         let answers = Answers::Called(match self.variant {
             Variant::StateOfTheWorld => Box::pin(async move {
@@ -219,6 +237,15 @@ impl Dialer {
         });
         let (driver, variant, limit) = (Some(driver), self.variant, self.limits.message);
         Ok(Box::new(AdsStream { requests, answers, driver, failure: None, is_full: false, variant, limit }))
+    }
+
+    /// Read before the connection is made, so that a client without a token bothers nobody.
+    async fn authorizations(&self) -> Result<Vec<HeaderValue>, StreamError> {
+        let mut headers = Vec::with_capacity(self.tokens.len());
+        for token in &self.tokens {
+            headers.push(token.header().await.map_err(StreamError::Token)?);
+        }
+        Ok(headers)
     }
 
     async fn connect(&self) -> Result<(h2::Sender<Body>, h2::Driver<connect::Stream, Body>), StreamError> {
@@ -302,19 +329,15 @@ pub(crate) fn identity(
 // === impl AdsStream ===
 
 impl AdsStream {
-    /// Room for a request. Where there is none, [`next`](Self::next) tells of it.
+    /// Room for a request. Where there is none, [`poll_next`](Self::poll_next) tells of it.
     pub(crate) fn room(&mut self) -> Option<mpsc::Permit<'_, Asked>> {
         let room = self.requests.try_reserve();
         self.is_full = matches!(room, Err(TrySendError::Full(())));
         room.ok()
     }
 
-    /// Does the work of the connection until something happens. Responses are taken only where `listen` says so. Cancel safe.
-    pub(crate) async fn next(&mut self, listen: bool) -> Heard {
-        std::future::poll_fn(|cx| self.poll_next(cx, listen)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Heard> {
+    /// Does the work of the connection until something happens. Responses are taken only where `listen` says so.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Heard> {
         if let Some(driver) = &mut self.driver
             && let Poll::Ready(outcome) = Pin::new(driver).poll(cx)
         {
@@ -423,7 +446,10 @@ impl Service<Request<Body>> for Channel {
         const AGENT: HeaderValue =
             HeaderValue::from_static(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")));
         request.headers_mut().insert(USER_AGENT, AGENT);
-        let response = self.0.send(request);
+        for authorization in &self.authorizations {
+            request.headers_mut().append(AUTHORIZATION, authorization.clone());
+        }
+        let response = self.sender.send(request);
         Box::pin(async move {
             let response = response.await.map_err(conn::SendError::into_error)?;
             Ok(response.map(Body::new))
@@ -439,6 +465,7 @@ impl fmt::Display for StreamError {
             Self::Resolve(_) => f.write_str("the control plane's name cannot be resolved"),
             Self::Connect(_) => f.write_str("the control plane takes no connections"),
             Self::Tls(_) => f.write_str("the TLS handshake with the control plane failed"),
+            Self::Token(_) => f.write_str("there is no token to show to the control plane"),
             Self::ConnectTimeout(limit) => write!(f, "the control plane was not connected within {limit:?}"),
             Self::Connection(_) => f.write_str("the connection to the control plane failed"),
             Self::TooLarge { limit } => write!(f, "the control plane sent a response of more than {limit} bytes"),
@@ -463,6 +490,7 @@ impl StdError for StreamError {
             Self::Resolve(source) => Some(&**source),
             Self::Connect(source) => Some(source),
             Self::Tls(source) => Some(source),
+            Self::Token(source) => Some(source),
             Self::Connection(source) => Some(source),
             Self::NoDelta(status) | Self::Status(status) => status.source(),
             Self::ConnectTimeout(_) | Self::TooLarge { .. } | Self::Ended => None,

@@ -17,7 +17,7 @@ use http_body::Body;
 use http_body_util::{Empty, Full};
 use mesh_core::{
     Dice,
-    balance::{Attempted, Balance, Terms},
+    balance::{Balance, Terms},
     carry::{Carried, Carries},
     cluster::{Cluster, Dispatch, EndpointInfo, Transport, Undelivered},
     config::{self, ClusterPolicy, Endpoint, Endpoints, RequestPriority, RetryOn, RetryPolicy, Semantics},
@@ -170,8 +170,8 @@ impl Carries<Arc<Cluster<AtOnce>>> for Attempt {
     }
 }
 
-impl Attempted for Attempt {
-    fn terms(&mut self) -> Terms {
+impl Carries<Terms> for Attempt {
+    fn carried(&mut self) -> Terms {
         Terms { breaker: Some(RequestPriority::Default), ..Terms::new(self.dice, self.now) }
     }
 }

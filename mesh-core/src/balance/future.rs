@@ -10,15 +10,15 @@ use std::{
 use pin_project::pin_project;
 use tokio::time::Instant;
 
-use super::{NoEndpoint, Picked, Terms, TermsOf};
+use super::{NoEndpoint, Picked, Terms};
 use crate::{
     carry::PolicyOf,
     cluster::{Available, Cluster, Dispatch, Transport, Undelivered},
     config::RequestPriority,
-    endpoint::{AtEndpoint, Tried},
+    endpoint::Tried,
     hold::{Hold, Settle},
-    limit::Resource,
-    outcome::{BoxError, Class, Failure, Outcome, Sent},
+    limit::{Overloaded, Resource},
+    outcome::{AtEndpoint, BoxError, Class, Failed, Failure, Outcome, Sent},
 };
 
 /// One balanced call in flight.
@@ -96,30 +96,37 @@ where
     pub(super) fn new<P, A>(mut request: R, clusters: &P, terms: &A, hold: &K) -> Self
     where
         P: PolicyOf<R, Arc<Cluster<T>>>,
-        A: TermsOf<R>,
+        A: PolicyOf<R, Terms>,
         K: Clone,
     {
         let cluster = clusters.policy_of(&mut request);
-        let terms = terms.terms_of(&mut request);
+        let terms = terms.policy_of(&mut request);
         let mut call = Call { cluster, terms, counted: None, hold: hold.clone(), moves: None };
-        let state = match call.enter().and_then(|()| call.pick()) {
+        match call.enter().and_then(|()| call.pick()) {
             Ok(picked) => {
                 let response = picked.handle().dispatch(request);
-                State::Sent { picked: Some(picked), response }
+                Self { state: State::Sent { picked: Some(picked), response }, call }
             }
-            Err(halt) => call.halt(request, halt),
-        };
-        Self { state, call }
+            Err(halt) => Self { state: call.halt(request, halt), call },
+        }
+    }
+}
+
+impl Halt {
+    #[cold]
+    fn overloaded(overloaded: Overloaded) -> Self {
+        Self::Refuse(Failed::from(overloaded).into())
     }
 }
 
 impl<T: Transport, K> Call<T, K> {
     /// Asks the breaker, if it is to be asked.
-    #[inline]
+    // Always in line, as what follows.
+    #[inline(always)]
     fn enter(&mut self) -> Result<(), Halt> {
         if let Some(priority) = self.terms.breaker {
             let admitted = self.cluster.limits().enter(Resource::Requests, priority);
-            admitted.map_err(|overloaded| Halt::Refuse(overloaded.into()))?;
+            admitted.map_err(Halt::overloaded)?;
             self.counted = Some(priority);
         }
         Ok(())
@@ -128,8 +135,11 @@ impl<T: Transport, K> Call<T, K> {
     // Always in line: the second who picks hardly ever does.
     #[inline(always)]
     fn pick(&mut self) -> Result<Picked<T::Handle>, Halt> {
-        match self.cluster.pick_counted(&mut self.terms, &mut self.counted) {
-            Ok(picked) => Ok(picked),
+        match self.cluster.pick_counted(&mut self.terms, self.counted) {
+            Ok(picked) => {
+                self.counted = None;
+                Ok(picked)
+            }
             Err(_) if self.terms.wait_for_ready => Err(Halt::Wait),
             Err(none) => Err(Halt::Refuse(self.give_up(none))),
         }
@@ -176,7 +186,7 @@ impl<T: Transport, K> Call<T, K> {
 
     /// What happened at an endpoint says more than that there is no other.
     fn give_up(&mut self, error: NoEndpoint) -> BoxError {
-        self.moves.take().map_or_else(|| error.into(), |moves| moves.last_error)
+        self.moves.take().map_or_else(|| Failed::from(error).into(), |moves| moves.last_error)
     }
 
     /// The request, if it never left and may go elsewhere.

@@ -42,7 +42,7 @@ use crate::{
 ///
 /// let mut service = ServiceBuilder::new()
 ///     .layer(SetRequestHeaderLayer::overriding(http::header::USER_AGENT, agent))
-///     .layer(BalanceLayer::new(endpoints, policy).held_by(UntilEnd(HttpClassifier)))
+///     .layer(BalanceLayer::new(endpoints, policy).hold(UntilEnd(HttpClassifier)))
 ///     .service(|_: &EndpointInfo<'_>| {
 ///         service_fn(|request: Request<()>| async move {
 ///             Ok::<_, Infallible>(Response::new(Full::<bytes::Bytes>::from(format!("{:?}", request.headers()))))
@@ -77,9 +77,9 @@ impl<K> BalanceLayer<K> {
         self
     }
 
-    /// As [`Balance::held_by`].
+    /// As [`Balance::hold`].
     #[must_use]
-    pub fn held_by<L>(self, hold: L) -> BalanceLayer<L> {
+    pub fn hold<L>(self, hold: L) -> BalanceLayer<L> {
         BalanceLayer { endpoints: self.endpoints, policy: self.policy, seed: self.seed, hold }
     }
 

@@ -13,6 +13,6 @@ pub use self::{
     service::{Balance, OverServices},
 };
 pub use crate::{
-    endpoint::AtEndpoint,
-    pick::{Attempted, NoEndpoint, OwnDice, Picked, Terms, TermsOf},
+    outcome::AtEndpoint,
+    pick::{NoEndpoint, OwnDice, Picked, Terms},
 };

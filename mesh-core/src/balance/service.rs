@@ -9,7 +9,7 @@ use std::{
 
 use tower_service::Service;
 
-use super::{OwnDice, Picked, TermsOf, future::ResponseFuture};
+use super::{OwnDice, Picked, Terms, future::ResponseFuture};
 use crate::{
     carry::{Fixed, PolicyOf},
     cluster::{Cluster, Dispatch, FromFactory, Transport},
@@ -20,7 +20,7 @@ use crate::{
 
 /// Sends each request to an endpoint of its cluster.
 ///
-/// - `P` finds the cluster of a request, `A` its [`Terms`](super::Terms), and `K` holds the request's guard until its
+/// - `P` finds the cluster of a request, `A` its [`Terms`], and `K` holds the request's guard until its
 ///   response has ended.
 /// - A request that never left, since no connection could be made or the peer refused it unprocessed, moves on to an
 ///   endpoint where it was not, at most [`Tried::CAPACITY`](crate::endpoint::Tried::CAPACITY) times. This is no retry: no
@@ -92,7 +92,7 @@ impl<T, P, A, K> Balance<T, P, A, K> {
     /// The same, with guards held by `hold`: [`UntilEnd`](crate::hold::UntilEnd) for HTTP, where a response ends with its
     /// body. The default takes every response for complete.
     #[must_use]
-    pub fn held_by<L>(self, hold: L) -> Balance<T, P, A, L> {
+    pub fn hold<L>(self, hold: L) -> Balance<T, P, A, L> {
         Balance::new(self.clusters, self.terms, hold)
     }
 }
@@ -124,7 +124,7 @@ where
     T: Transport,
     T::Handle: Dispatch<R>,
     P: PolicyOf<R, Arc<Cluster<T>>>,
-    A: TermsOf<R>,
+    A: PolicyOf<R, Terms>,
     K: Hold<<T::Handle as Dispatch<R>>::Response, Picked<T::Handle>> + Clone,
 {
     type Response = K::Held;

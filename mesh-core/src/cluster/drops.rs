@@ -7,7 +7,7 @@ use super::{Cluster, Transport};
 use crate::{
     Dice,
     config::{DropOverload, Fraction},
-    outcome::{Failure, FailureKind, Flags, Sent},
+    outcome::{Failed, Failure, FailureKind, Flags, Sent},
 };
 
 /// A request was refused since the source of the endpoints sheds load.
@@ -64,3 +64,9 @@ impl fmt::Display for Dropped {
 }
 
 impl StdError for Dropped {}
+
+impl From<Dropped> for Failed {
+    fn from(dropped: Dropped) -> Self {
+        Self::because(dropped.failure(), dropped)
+    }
+}

@@ -156,7 +156,7 @@ impl<T: Transport> Cluster<T> {
     /// [`NoEndpoint`], when there is nobody, or nobody available and the request would rather wait.
     #[inline]
     pub fn pick(&self, terms: &mut Terms) -> Result<Picked<T::Handle>, NoEndpoint> {
-        self.pick_counted(terms, &mut None)
+        self.pick_counted(terms, None)
     }
 
     /// The same for a request that counts against the breaker at the given priority, which the guard takes over.
@@ -165,13 +165,13 @@ impl<T: Transport> Cluster<T> {
     pub(crate) fn pick_counted(
         &self,
         terms: &mut Terms,
-        counted: &mut Option<RequestPriority>,
+        counted: Option<RequestPriority>,
     ) -> Result<Picked<T::Handle>, NoEndpoint> {
         let set = self.set.load();
-        let member = set.pick(&self.home, terms)?;
+        let member = set.pick(&self.home, terms).ok_or_else(|| set.refusal())?;
         let open = || self.transport.open(&self.info(member, &self.policy.load()));
         let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
-        Ok(Picked::new(endpoint, terms.now, counted.take()))
+        Ok(Picked::new(endpoint, terms.now, counted))
     }
 
     /// Opens the endpoints that nobody has picked yet, as their first pick would, and shows them to `see`, where the cluster

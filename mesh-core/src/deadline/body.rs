@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::{Bound, Elapsed, Expiry, Timer};
 use crate::{
     hold::{AtOnce, Concluded, Hold, JoinEnd, UntilEnd},
-    outcome::{BoxError, Outcome, Sent},
+    outcome::{BoxError, Failed, Outcome, Sent},
 };
 
 /// What is left to watch when the head of a response has come.
@@ -50,9 +50,10 @@ pub struct TimedBody<B> {
     stage: Stage<B>,
     #[pin]
     timer: Timer,
-    limits: BodyLimits,
+    // Between the body and the limits: next to each other, both would be moved twice.
     /// Set when a frame was waited for, taken when one came.
     quiet_since: Option<Instant>,
+    limits: BodyLimits,
 }
 
 #[pin_project(project = StageProjection)]
@@ -116,11 +117,6 @@ impl<B> TimedBody<B> {
         Self { stage: Stage::InTime(body), timer: Timer::new(), limits, quiet_since: None }
     }
 
-    /// Whether a frame ever had to be waited for, which is when the timer comes into being.
-    pub const fn has_waited(&self) -> bool {
-        self.timer.is_set()
-    }
-
     /// The inner body; none once a limit has passed.
     pub const fn get_ref(&self) -> Option<&B> {
         match &self.stage {
@@ -154,7 +150,7 @@ where
         let elapsed: Elapsed = expiry.elapsed(Sent::Yes);
         let expired = Stage::Expired(Outcome::failed(elapsed.failure(), expiry.at()));
         expiry.give_up(Sent::Yes, || this.stage.set(expired));
-        Poll::Ready(Some(Err(elapsed.into())))
+        Poll::Ready(Some(Err(Failed::from(elapsed).into())))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
-use crate::outcome::{Failure, FailureKind, Flags, Sent};
+use crate::outcome::{Failed, Failure, FailureKind, Flags, Sent};
 
 /// Time was up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Bound {
     /// That of the stream (`RouteAction.max_stream_duration`).
     StreamDuration,
 }
+
+// === impl Elapsed ===
 
 impl Elapsed {
     pub(crate) const fn new(bound: Bound, limit: Duration, sent: Sent) -> Self {
@@ -60,20 +62,28 @@ impl Elapsed {
 
 impl fmt::Display for Elapsed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {:?} passed", self.bound, self.limit)
+        write!(f, "limit of {:?} on {} passed", self.limit, self.bound)
     }
 }
 
 impl StdError for Elapsed {}
 
+impl From<Elapsed> for Failed {
+    fn from(elapsed: Elapsed) -> Self {
+        Self::because(elapsed.failure(), elapsed)
+    }
+}
+
+// === impl Bound ===
+
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Request => "request timeout",
-            Self::PerTry => "per-try timeout",
-            Self::PerTryIdle => "per-try idle timeout",
-            Self::Idle => "idle timeout",
-            Self::StreamDuration => "maximum stream duration",
+            Self::Request => "the whole request",
+            Self::PerTry => "an attempt",
+            Self::PerTryIdle => "silence within an attempt",
+            Self::Idle => "silence",
+            Self::StreamDuration => "the length of the stream",
         })
     }
 }

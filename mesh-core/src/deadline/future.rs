@@ -10,9 +10,8 @@ use pin_project::pin_project;
 
 use super::{BodyLimits, Expiry, Timer};
 use crate::{
-    endpoint::AtEndpoint,
     hold::Hold,
-    outcome::{BoxError, Sent},
+    outcome::{AtEndpoint, BoxError, Failed, Sent},
 };
 
 /// A request whose time is limited.
@@ -56,6 +55,6 @@ where
         };
         ready!(this.timer.poll(cx, expiry.at()));
         let at = expiry.give_up(Sent::Maybe, || this.future.set(None));
-        Poll::Ready(Err(AtEndpoint::wrap(at, expiry.elapsed(Sent::Maybe))))
+        Poll::Ready(Err(AtEndpoint::wrap(at, Failed::from(expiry.elapsed(Sent::Maybe)))))
     }
 }

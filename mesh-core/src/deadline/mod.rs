@@ -9,7 +9,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use mesh_core::deadline::{DeadlineLayer, Elapsed};
+//! use mesh_core::{deadline::{DeadlineLayer, Elapsed}, outcome::find_cause};
 //! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -23,7 +23,7 @@
 //!
 //! assert_eq!(service.clone().oneshot(1).await.expect("in time"), 1);
 //! let error = service.oneshot(3).await.expect_err("too late");
-//! assert!(error.is::<Elapsed>());
+//! assert!(find_cause::<Elapsed>(&*error).is_some());
 //! # }
 //! ```
 //!
@@ -55,10 +55,9 @@ pub use self::{
 };
 use crate::{
     carry::PolicyOf,
-    endpoint::EndpointId,
     hold::{AtOnce, Hold, give_up},
     macros::inner_service,
-    outcome::{BoxError, Sent},
+    outcome::{BoxError, EndpointId, Sent},
 };
 
 /// When a request's time is up, and which limit says so.

@@ -16,7 +16,7 @@ use super::*;
 use crate::{
     carry::{Carried, Carries},
     hold::{Concluded, UntilEnd},
-    outcome::{Class, Failure, FailureKind, Flags, HttpClassifier, Outcome},
+    outcome::{Class, Failure, FailureKind, Flags, HttpClassifier, Outcome, find_cause},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -56,7 +56,7 @@ fn silence(bound: Bound, limit: Duration) -> BodyLimits {
 }
 
 fn elapsed(error: &BoxError) -> Elapsed {
-    *error.downcast_ref::<Elapsed>().expect("time was up")
+    *find_cause::<Elapsed>(&**error).expect("time was up")
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +78,7 @@ async fn answer_in_time_passes_and_late_one_is_cut_off() {
     advance(Duration::from_millis(1)).await;
     assert!(call.is_woken());
     let error = assert_ready_err!(call.poll());
-    assert_eq!(error.to_string(), "request timeout of 1s passed");
+    assert_eq!(elapsed(&error).to_string(), "limit of 1s on the whole request passed");
     assert_eq!(Failure::of(&*error).flags, Flags::UT);
 }
 
@@ -170,15 +170,15 @@ async fn slow_reader_is_not_taken_for_a_silent_peer() {
     assert!(body.frame().await.expect("a second frame").is_ok());
 }
 
-#[tokio::test(start_paused = true)]
-async fn body_that_is_ready_never_arms_the_timer() {
+/// There is no runtime, without which a timer that is armed panics.
+#[test]
+fn body_that_is_ready_never_arms_the_timer() {
     let limits = BodyLimits {
         overall: Some(Expiry::new(Bound::Request, Instant::now(), SECOND)),
         silence: Some(Silence { bound: Bound::Idle, limit: SECOND }),
     };
     let mut body = Box::pin(TimedBody::new(Full::new(Bytes::from("x")), limits));
-    assert!(body.frame().await.expect("a frame").is_ok());
-    assert!(!body.has_waited());
+    assert!(assert_ready!(task::spawn(body.frame()).poll()).expect("a frame").is_ok());
 }
 
 struct Held(Slow);

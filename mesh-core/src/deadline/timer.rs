@@ -31,11 +31,6 @@ impl Timer {
         Self { sleep: None }
     }
 
-    /// Whether anything had to be waited for yet.
-    pub const fn is_set(&self) -> bool {
-        self.sleep.is_some()
-    }
-
     /// Ready when `deadline` has passed; call it after whatever else could make progress was pending.
     pub fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let mut slot = self.project().sleep;

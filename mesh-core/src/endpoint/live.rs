@@ -318,7 +318,7 @@ impl Cost {
     }
 
     fn update_word(&self, change: impl Fn(u64) -> u64) {
-        let _ = self.0.fetch_update(Relaxed, Relaxed, |word| Some(change(word)));
+        let _ = self.0.fetch_update(Relaxed, Relaxed, |word| Some(change(word)).filter(|changed| *changed != word));
     }
 
     #[inline]

@@ -14,7 +14,6 @@
 
 use std::{
     fmt,
-    num::NonZeroU64,
     ops::Deref,
     sync::{
         Arc, OnceLock,
@@ -30,22 +29,18 @@ use tokio::time::Instant;
 
 use crate::config::{self, Address};
 
-mod error;
 mod home;
 mod live;
 mod roster;
 mod tried;
 
-pub use self::{error::AtEndpoint, tried::Tried};
+pub use self::tried::Tried;
 pub(crate) use self::{
     home::{Accusation, Detector, Home},
     live::{Live, Measure, Standing},
     roster::{Group, Member, Roster},
 };
-
-/// The number of an endpoint within its cluster: the same as long as the identity stays in the cluster, never given again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct EndpointId(NonZeroU64);
+pub use crate::outcome::EndpointId;
 
 /// One live endpoint, with what the transport keeps for it (`H`).
 #[repr(C)]
@@ -79,25 +74,6 @@ enum Identity {
 struct Named {
     addresses: Box<[Address]>,
     hostname: Option<Arc<str>>,
-}
-
-// === impl EndpointId ===
-
-impl EndpointId {
-    pub(crate) fn new(number: NonZeroU64) -> Self {
-        Self(number)
-    }
-
-    /// The number.
-    pub fn get(self) -> u64 {
-        self.0.get()
-    }
-}
-
-impl fmt::Display for EndpointId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
 }
 
 // === impl Endpoint ===

@@ -8,7 +8,7 @@
 
 use std::cell::Cell;
 
-use crate::{endpoint::EndpointId, outcome::Failure};
+use crate::outcome::{EndpointId, Failure};
 
 /// A drop under way.
 #[derive(Clone, Copy)]
@@ -50,7 +50,7 @@ pub fn give_up(failure: Failure, end: impl FnOnce()) -> Option<EndpointId> {
 }
 
 /// Why the guard that asks is being dropped; none when the caller went away.
-pub(crate) fn cause() -> Option<Failure> {
+pub(super) fn cause() -> Option<Failure> {
     GIVEN_UP.get().map(|given_up| given_up.failure)
 }
 

@@ -5,11 +5,13 @@ use std::{error::Error as StdError, fmt};
 use super::Resource;
 use crate::{
     config::RequestPriority,
-    outcome::{Failure, FailureKind, Sent},
+    outcome::{Failed, Failure, FailureKind, Sent},
 };
 
 /// A limit was reached, and what it bounds was refused at once. Nothing was sent, so that another try is safe, though it
 /// is seldom wise: Envoy never retries an overflow.
+///
+/// Whoever answers a request with it raises it as a [`Failed`], which is how the layers further out know it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overloaded {
     resource: Resource,
@@ -54,3 +56,9 @@ impl fmt::Display for Overloaded {
 }
 
 impl StdError for Overloaded {}
+
+impl From<Overloaded> for Failed {
+    fn from(overloaded: Overloaded) -> Self {
+        Self::because(overloaded.failure(), overloaded)
+    }
+}

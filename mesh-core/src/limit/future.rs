@@ -9,7 +9,10 @@ use std::{
 use pin_project::pin_project;
 
 use super::{Overloaded, Permit};
-use crate::{hold::Hold, outcome::BoxError};
+use crate::{
+    hold::Hold,
+    outcome::{BoxError, Failed},
+};
 
 /// A request that was admitted, or refused.
 ///
@@ -57,7 +60,7 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProjection::Refused(overloaded) => Poll::Ready(Err((*overloaded).into())),
+            StateProjection::Refused(overloaded) => Poll::Ready(Err(Failed::from(*overloaded).into())),
             StateProjection::Admitted { future, permit, hold } => {
                 let result = ready!(future.poll(cx));
                 let permit = permit.take().expect("a finished future is not polled again");

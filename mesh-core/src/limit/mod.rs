@@ -10,7 +10,7 @@
 //! # Examples
 //!
 //! ```
-//! use mesh_core::{config::CircuitBreakers, limit::{LimitLayer, Limits, Overloaded}};
+//! use mesh_core::{config::CircuitBreakers, limit::{LimitLayer, Limits, Overloaded}, outcome::find_cause};
 //! use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -25,7 +25,7 @@
 //!
 //! let first = service.ready().await?.call("one");
 //! let refused = service.ready().await?.call("two").await.expect_err("one is under way");
-//! assert_eq!(refused.downcast_ref::<Overloaded>().map(Overloaded::limit), Some(1));
+//! assert_eq!(find_cause::<Overloaded>(&*refused).map(Overloaded::limit), Some(1));
 //! assert_eq!(first.await?, 3);
 //! # Ok(())
 //! # }

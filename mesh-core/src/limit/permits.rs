@@ -225,13 +225,6 @@ impl fmt::Display for Resource {
 
 // === impl Permit ===
 
-impl Permit {
-    /// What it permits one of.
-    pub const fn resource(&self) -> Resource {
-        self.resource
-    }
-}
-
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {

@@ -13,7 +13,7 @@ use super::*;
 use crate::{
     config::{CircuitBreakers, Percent, RetryBudget, Thresholds},
     hold::UntilEnd,
-    outcome::{Failure, FailureKind, Flags, HttpClassifier, Sent},
+    outcome::{Failed, Failure, FailureKind, Flags, HttpClassifier, Sent, find_cause},
 };
 
 const NORMAL: RequestPriority = RequestPriority::Default;
@@ -124,7 +124,7 @@ fn counters_do_not_share_cache_lines() {
 #[test]
 fn refusal_is_found_as_overflow_that_was_not_sent() {
     let overloaded = requests(0).request(NORMAL).expect_err("no room at all");
-    let failure = Failure::of(&overloaded);
+    let failure = Failure::of(&Failed::from(overloaded));
     assert_eq!((failure.kind, failure.sent, failure.flags), (FailureKind::Overflow, Sent::No, Flags::UO));
 }
 
@@ -140,7 +140,7 @@ async fn refusal_is_an_answer_and_readiness_is_that_of_the_inner_service() {
     assert_pending!(first.poll());
     assert_ready_ok!(service.poll_ready());
     let error = assert_ready_err!(task::spawn(service.call("second")).poll());
-    assert!(error.is::<Overloaded>());
+    assert!(find_cause::<Overloaded>(&*error).is_some());
 
     let (request, answer) = handle.next_request().await.expect("the first was sent");
     assert_eq!(request, "first");

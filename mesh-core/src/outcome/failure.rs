@@ -2,8 +2,7 @@
 
 use std::{error::Error as StdError, fmt};
 
-use super::{BoxError, Class, Flags, Sent};
-use crate::{cluster::Dropped, deadline::Elapsed, limit::Overloaded, pick::NoEndpoint};
+use super::{BoxError, Class, Flags, Sent, find_cause};
 
 /// Why there was no (whole) response, whether the request was sent, and Envoy's response flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +66,7 @@ pub enum FailureKind {
     Other,
 }
 
-/// An error with its [`Failure`], as transports raise it; the cause is its source.
+/// An error with its [`Failure`], as every layer and transport raises it; the cause is its source.
 #[derive(Debug)]
 pub struct Failed {
     failure: Failure,
@@ -84,32 +83,9 @@ impl Failure {
         Self { kind, sent, flags: kind.flag() }
     }
 
-    /// The failure that an error, or anything in its chain of sources, stands for; `Other`, perhaps sent, when none does.
+    /// What the first [`Failed`] in the chain of an error stands for; `Other`, perhaps sent, where there is none.
     pub fn of(error: &(dyn StdError + 'static)) -> Self {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(failure) = Self::exactly(error) {
-                return failure;
-            }
-            next = error.source();
-        }
-        Self::new(FailureKind::Other, Sent::Maybe)
-    }
-
-    fn exactly(error: &(dyn StdError + 'static)) -> Option<Self> {
-        if let Some(failed) = error.downcast_ref::<Failed>() {
-            return Some(failed.failure);
-        }
-        if let Some(elapsed) = error.downcast_ref::<Elapsed>() {
-            return Some(elapsed.failure());
-        }
-        if let Some(overloaded) = error.downcast_ref::<Overloaded>() {
-            return Some(overloaded.failure());
-        }
-        if let Some(dropped) = error.downcast_ref::<Dropped>() {
-            return Some(dropped.failure());
-        }
-        error.downcast_ref::<NoEndpoint>().map(NoEndpoint::failure)
+        find_cause(error).map_or(Self::new(FailureKind::Other, Sent::Maybe), Failed::failure)
     }
 
     /// The same, with further flags.

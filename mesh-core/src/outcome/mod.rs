@@ -4,7 +4,7 @@
 //! is the trailers, an error or a drop, the [`Outcome`] is complete. A refusal made on this side (breaker open, no
 //! endpoint, deadline passed before sending) is a [`Failure`] whose kind says so, and is never held against an endpoint.
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, iter::successors};
 
 use http::StatusCode;
 use tokio::time::Instant;
@@ -12,11 +12,13 @@ use tokio::time::Instant;
 mod classify;
 mod failure;
 mod flags;
+mod place;
 
 pub use self::{
     classify::{Classify, ClassifyEnd, Head, HttpClassifier, Judgement, Never},
     failure::{Failed, Failure, FailureKind},
     flags::Flags,
+    place::{AtEndpoint, EndpointId},
 };
 
 /// A boxed error, as tower has it.
@@ -61,6 +63,26 @@ pub enum Sent {
     Maybe,
     /// It was sent whole, or answered in part.
     Yes,
+}
+
+/// The first `E` among an error and its sources.
+///
+/// The layers hand on what failed in a chain of errors: a [`Failed`], which says what it stands for, and below it what a
+/// layer has to say of its own.
+///
+/// # Examples
+///
+/// ```
+/// use mesh_core::{config::{CircuitBreakers, RequestPriority}, limit::{Limits, Overloaded}, outcome::{Failed, find_cause}};
+///
+/// let mut breakers = CircuitBreakers::default();
+/// breakers.default.max_requests = Some(0);
+/// let refused = Limits::new(&breakers).request(RequestPriority::Default).expect_err("none is allowed");
+/// let error = Failed::from(refused);
+/// assert_eq!(find_cause::<Overloaded>(&error).map(Overloaded::limit), Some(0));
+/// ```
+pub fn find_cause<'a, E: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a E> {
+    successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref())
 }
 
 // === impl Class ===

@@ -21,16 +21,39 @@ struct Pick<'a, 'b, H> {
 }
 
 impl<H> EndpointSet<H> {
-    /// The endpoint for a request.
-    #[inline]
-    pub(crate) fn pick<'a>(&'a self, home: &'a Home, terms: &mut Terms) -> Result<&'a Member<H>, NoEndpoint> {
+    /// The endpoint for a request; where there is none, [`refusal`](Self::refusal) says why.
+    // Always in line, and what is rare is not: every attempt passes here.
+    #[inline(always)]
+    pub(crate) fn pick<'a>(&'a self, home: &'a Home, terms: &mut Terms) -> Option<&'a Member<H>> {
+        let Some(pool) = self.index.pool(&mut terms.dice) else { return self.pick_elsewhere(home, terms) };
+        let slice = pool.slice(self.rules.balancing, &mut terms.dice);
+        let drawn = Pick { set: self, home, terms }.draw(slice, pool.tier);
+        drawn.or_else(|| self.pick_again(home, terms, pool, slice))
+    }
+
+    /// Why nobody was picked.
+    pub(crate) fn refusal(&self) -> NoEndpoint {
+        if self.index.last_resort.len() == 0 { self.index.reason } else { NoEndpoint::Unreachable }
+    }
+
+    /// Whoever came up was not available.
+    #[cold]
+    fn pick_again<'a>(
+        &'a self,
+        home: &'a Home,
+        terms: &mut Terms,
+        pool: &'a Pool,
+        slice: &'a Slice,
+    ) -> Option<&'a Member<H>> {
         let mut pick = Pick { set: self, home, terms };
-        let Some(pool) = self.index.pool(&mut pick.terms.dice) else { return pick.elsewhere(None) };
-        let slice = pool.slice(self.rules.balancing, &mut pick.terms.dice);
-        match pick.draw(slice, pool.tier) {
-            Some(member) => Ok(member),
-            None => pick.draw_again(pool, slice),
-        }
+        let drawn = (1..DRAWS).find_map(|_| pick.draw(slice, pool.tier));
+        drawn.or_else(|| pick.search(pool, slice))
+    }
+
+    /// The priority whose turn it is has nobody.
+    #[cold]
+    fn pick_elsewhere<'a>(&'a self, home: &'a Home, terms: &mut Terms) -> Option<&'a Member<H>> {
+        Pick { set: self, home, terms }.elsewhere(None)
     }
 
     /// Whether a pick that rather waits would find somebody at `now`, in milliseconds.
@@ -63,13 +86,7 @@ impl<'a, H> Pick<'a, '_, H> {
         let member = match self.set.rules.balancing {
             LoadBalancing::RoundRobin => self.open(slice, slice.in_turn(), tier)?,
             LoadBalancing::LeastRequest { choices } => self.least_loaded(slice, choices, tier)?,
-            LoadBalancing::PeakEwma { .. } => {
-                let (first, second) = slice.two_at_random(&mut self.terms.dice);
-                let now = self.home.millis(self.terms.now);
-                self.better(slice, (first, second), tier, |first, other| {
-                    self.cost(slice, other, now) < self.cost(slice, first, now)
-                })?
-            }
+            LoadBalancing::PeakEwma { .. } => self.quickest(slice, tier)?,
             LoadBalancing::Random => {
                 let number = slice.at_random(&mut self.terms.dice);
                 self.open(slice, number, tier)?
@@ -78,7 +95,8 @@ impl<'a, H> Pick<'a, '_, H> {
         self.claim(member).then_some(member)
     }
 
-    #[inline]
+    // Out of line, as is the next, so that a draw of one need not save the registers that a comparison takes.
+    #[inline(never)]
     fn least_loaded(&mut self, slice: &Slice, choices: u32, tier: Tier) -> Option<&'a Member<H>> {
         let (first, second) = slice.two_at_random(&mut self.terms.dice);
         let mut best = self.better(slice, (first, second), tier, |first, second| self.is_less(slice, second, first));
@@ -94,8 +112,18 @@ impl<'a, H> Pick<'a, '_, H> {
         best
     }
 
+    #[inline(never)]
+    fn quickest(&mut self, slice: &Slice, tier: Tier) -> Option<&'a Member<H>> {
+        let (first, second) = slice.two_at_random(&mut self.terms.dice);
+        let now = self.home.millis(self.terms.now);
+        self.better(slice, (first, second), tier, |first, other| {
+            self.cost(slice, other, now) < self.cost(slice, first, now)
+        })
+    }
+
     /// Of two, the one that is open; of two that are open, the second if `second_wins`.
-    #[inline]
+    // Always in line, as whoever asks is but this and the draw of two.
+    #[inline(always)]
     fn better(
         &self,
         slice: &Slice,
@@ -112,7 +140,7 @@ impl<'a, H> Pick<'a, '_, H> {
 
     /// Whether `a` has less to do than `b`, for its weight. Nobody wins a tie, so that without load the draw decides, and
     /// weights hold.
-    #[inline]
+    #[inline(always)]
     fn is_less(&self, slice: &Slice, a: &Member<H>, b: &Member<H>) -> bool {
         let (load_a, load_b) = (self.load(a), self.load(b));
         if slice.wheel.is_none() {
@@ -171,24 +199,13 @@ impl<'a, H> Pick<'a, '_, H> {
         !standing.is_unreachable(now) && member.seat.live().claim_probe(standing, now)
     }
 
-    /// Whoever came up was not available.
-    #[cold]
-    fn draw_again(mut self, pool: &'a Pool, slice: &'a Slice) -> Result<&'a Member<H>, NoEndpoint> {
-        for _ in 1..DRAWS {
-            if let Some(member) = self.draw(slice, pool.tier) {
-                return Ok(member);
-            }
-        }
-        self.search(pool, slice)
-    }
-
     /// Looks at everybody: in the pool whose turn it was, those not tried before those tried; then elsewhere.
-    fn search(mut self, pool: &'a Pool, slice: &'a Slice) -> Result<&'a Member<H>, NoEndpoint> {
+    fn search(mut self, pool: &'a Pool, slice: &'a Slice) -> Option<&'a Member<H>> {
         let rest = || pool.slices.iter().filter(|other| !std::ptr::eq(*other, slice));
         for tried in [false, true] {
             for slice in std::iter::once(slice).chain(rest()) {
                 if let Some(member) = self.scan(slice, pool.tier, tried) {
-                    return Ok(member);
+                    return Some(member);
                 }
             }
         }
@@ -197,26 +214,22 @@ impl<'a, H> Pick<'a, '_, H> {
 
     /// Looks in the other pools, by preference; unless the request rather waits, then takes who is ejected, and at the very
     /// last who could not be reached.
-    #[cold]
-    fn elsewhere(mut self, than: Option<&'a Pool>) -> Result<&'a Member<H>, NoEndpoint> {
+    fn elsewhere(mut self, than: Option<&'a Pool>) -> Option<&'a Member<H>> {
         let index = &self.set.index;
         let others = index.pools.iter().filter(|pool| than.is_none_or(|than| !std::ptr::eq(*pool, than)));
         // Those tried as well: a request that waits must get whoever `is_available` speaks of, or it would spin.
         for tried in [false, true] {
             for (pool, slice) in others.clone().flat_map(|pool| pool.slices.iter().map(move |slice| (pool, slice))) {
                 if let Some(member) = self.scan(slice, pool.tier, tried) {
-                    return Ok(member);
+                    return Some(member);
                 }
             }
         }
-        if index.last_resort.len() == 0 {
-            return Err(index.reason);
-        }
-        if self.terms.wait_for_ready {
-            return Err(NoEndpoint::Unreachable);
+        if index.last_resort.len() == 0 || self.terms.wait_for_ready {
+            return None;
         }
         let reachable = self.scan(&index.last_resort, Tier::Panic, false);
-        Ok(reachable.unwrap_or_else(|| self.anybody(&index.last_resort)))
+        Some(reachable.unwrap_or_else(|| self.anybody(&index.last_resort)))
     }
 
     /// Somebody who was not tried, or else anybody.

@@ -261,13 +261,19 @@ impl Slice {
     #[inline]
     pub(crate) fn two_at_random(&self, dice: &mut Dice) -> (u32, u32) {
         if self.wheel.is_some() {
-            return (self.at_random(dice), self.at_random(dice));
+            return self.two_by_weight(dice);
         }
         let roll = dice.roll();
         let below = |half: u64, bound: u32| ((half * u64::from(bound)) >> 32) as u32;
         let first = below(roll >> 32, self.len);
         let second = below(roll & u64::from(u32::MAX), self.len.saturating_sub(1).max(1));
         if self.len == 1 { (0, 0) } else { (first, second + u32::from(second >= first)) }
+    }
+
+    // Out of line, so that draws among equals need not save the registers that this takes.
+    #[inline(never)]
+    fn two_by_weight(&self, dice: &mut Dice) -> (u32, u32) {
+        (self.at_random(dice), self.at_random(dice))
     }
 }
 

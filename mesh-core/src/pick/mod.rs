@@ -10,7 +10,7 @@
 
 use std::{error::Error as StdError, fmt};
 
-use crate::outcome::{Failure, FailureKind, Sent};
+use crate::outcome::{Failed, Failure, FailureKind, Sent};
 
 mod draw;
 mod index;
@@ -26,7 +26,7 @@ pub(crate) use self::{
 };
 pub use self::{
     picked::Picked,
-    terms::{Attempted, OwnDice, Terms, TermsOf},
+    terms::{OwnDice, Terms},
 };
 
 /// No endpoint could be picked, and why.
@@ -66,8 +66,14 @@ impl NoEndpoint {
 
 impl fmt::Display for NoEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no healthy upstream: {}", self.as_str())
+        f.write_str(self.as_str())
     }
 }
 
 impl StdError for NoEndpoint {}
+
+impl From<NoEndpoint> for Failed {
+    fn from(none: NoEndpoint) -> Self {
+        Self::because(none.failure(), none)
+    }
+}

@@ -63,6 +63,8 @@ impl<H> Picked<H> {
         at.saturating_duration_since(self.start).as_secs_f32() * 1_000.0
     }
 
+    // Out of line, so that what settles an answer without news needs few registers.
+    #[inline(never)]
     fn answered(&self, at: Instant) {
         let (home, live) = (self.home(), self.endpoint.live());
         live.reset_failures();
@@ -71,6 +73,7 @@ impl<H> Picked<H> {
         if live.learns_from_success(measure) {
             live.answered(measure, self.latency(at), home.millis(at), home.rate());
         }
+        self.reached();
     }
 
     fn failed(&self, outcome: &Outcome) {
@@ -108,15 +111,13 @@ impl<H> Picked<H> {
         live.abandoned(home.measure(), self.latency(at), home.millis(at), home.rate());
     }
 
-    fn learn(&self, outcome: &Outcome) {
+    /// There was no good answer.
+    #[cold]
+    fn missed(&self, outcome: &Outcome) {
         match outcome.class {
-            Class::Success => {
-                self.answered(outcome.at);
-                self.reached();
-            }
             Class::ServerError | Class::GatewayError => self.failed(outcome),
             Class::Cancelled => self.abandoned(outcome.at),
-            Class::Local => {}
+            Class::Success | Class::Local => {}
         }
     }
 
@@ -146,7 +147,7 @@ impl<H> Picked<H> {
     fn unsettled(&self) {
         let now = Instant::now();
         let outcome = cause_at(self.id()).map_or(Outcome::cancelled(now), |cause| Outcome::failed(cause, now));
-        self.learn(&outcome);
+        self.missed(&outcome);
     }
 }
 
@@ -154,8 +155,10 @@ impl<H: Send + Sync + 'static> Settle for Picked<H> {
     #[inline]
     fn settle(&mut self, outcome: &Outcome) {
         self.is_settled = true;
-        if outcome.class != Class::Success || !self.is_no_news() {
-            self.learn(outcome);
+        match outcome.class {
+            Class::Success if self.is_no_news() => {}
+            Class::Success => self.answered(outcome.at),
+            _ => self.missed(outcome),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{
 
 use tokio::time::Instant;
 
-use crate::{Dice, carry::Carried, config::RequestPriority, endpoint::Tried};
+use crate::{Dice, carry::PolicyOf, config::RequestPriority, endpoint::Tried};
 
 /// What a request says of its own balancing.
 #[derive(Clone, Debug)]
@@ -25,20 +25,8 @@ pub struct Terms {
     pub wait_for_ready: bool,
 }
 
-/// Finds the terms of a request. [`Carried`] asks the request itself ([`Attempted`]);
-/// [`OwnDice`] is for requests that have nothing to say.
-pub trait TermsOf<R> {
-    /// The terms of this attempt.
-    fn terms_of(&self, request: &mut R) -> Terms;
-}
-
-/// A request that carries its terms.
-pub trait Attempted {
-    /// The terms of this attempt.
-    fn terms(&mut self) -> Terms;
-}
-
-/// Dice of the balancer's own, from a seed and the number of the call; nothing was tried before and nothing waits.
+/// The terms of requests that carry none: dice of the balancer's own, from a seed and the number of the call; nothing was tried
+/// before and nothing waits.
 ///
 /// Clones count together.
 #[derive(Clone, Debug)]
@@ -56,14 +44,6 @@ impl Terms {
     }
 }
 
-// === impl Carried ===
-
-impl<R: Attempted> TermsOf<R> for Carried {
-    fn terms_of(&self, request: &mut R) -> Terms {
-        request.terms()
-    }
-}
-
 // === impl OwnDice ===
 
 impl OwnDice {
@@ -73,8 +53,8 @@ impl OwnDice {
     }
 }
 
-impl<R> TermsOf<R> for OwnDice {
-    fn terms_of(&self, _: &mut R) -> Terms {
+impl<R> PolicyOf<R, Terms> for OwnDice {
+    fn policy_of(&self, _: &mut R) -> Terms {
         let call = self.calls.fetch_add(1, Relaxed);
         Terms::new(Dice::of_call(self.seed, 0, call), Instant::now())
     }

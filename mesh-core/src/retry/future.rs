@@ -27,17 +27,16 @@ use super::{
     attempts::Attempts,
     backoff::{Pace, Wait},
     govern::Governed,
+    judge::{Judge, Tried, Verdict},
     keep::{Kept, Observe, Try},
     policy::AttemptPolicy,
-    rules::{Judge, Tried, Verdict},
 };
 use crate::{
     Dice,
     deadline::{BodyLimits, Bound, Expiry, Timer},
-    endpoint::AtEndpoint,
     hold::Hold,
     limit::{Breaker, Permit},
-    outcome::{BoxError, Failed, Failure, FailureKind, Flags, Sent},
+    outcome::{AtEndpoint, BoxError, Failed, Failure, FailureKind, Flags, Sent},
 };
 
 /// A call that may take several attempts.
@@ -204,7 +203,7 @@ fn cannot_repeat() -> BoxError {
 
 /// Ends an attempt whose time is up, with `end`; what follows is as for any failure.
 fn cut_off(expiry: &Expiry, end: impl FnOnce()) -> BoxError {
-    AtEndpoint::wrap(expiry.give_up(Sent::Maybe, end), expiry.elapsed(Sent::Maybe))
+    AtEndpoint::wrap(expiry.give_up(Sent::Maybe, end), Failed::from(expiry.elapsed(Sent::Maybe)))
 }
 
 // === impl Driver ===
@@ -264,7 +263,7 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
         let sent = if self.account.started == 0 { Sent::No } else { Sent::Maybe };
         let at = expiry.give_up(sent, end);
         self.account.permit = None;
-        AtEndpoint::wrap(at, expiry.elapsed(sent))
+        AtEndpoint::wrap(at, Failed::from(expiry.elapsed(sent)))
     }
 
     /// What may still be watched when there is a response.

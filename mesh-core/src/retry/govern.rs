@@ -3,8 +3,9 @@
 use std::{fmt, marker::PhantomData};
 
 use super::{
-    keep::{Keep, Kept, Replay},
+    keep::{Keep, Kept},
     policy::{AttemptPolicy, Standalone, StandaloneCall},
+    replay::Replay,
 };
 use crate::carry::PolicyOf;
 

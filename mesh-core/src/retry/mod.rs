@@ -80,12 +80,12 @@ mod backoff;
 mod date;
 mod future;
 mod govern;
+mod judge;
 mod keep;
 mod layer;
 mod policy;
 mod replay;
 mod rules;
-mod tape;
 
 use std::{
     mem,
@@ -98,11 +98,12 @@ pub use self::{
     backoff::Wait,
     future::ResponseFuture,
     govern::{Govern, Governed, Under},
-    keep::{ByClone, Cloned, Keep, Kept, Observe, Replay, Replayed, Try},
+    judge::{Judge, Tried, Verdict},
+    keep::{ByClone, Cloned, Keep, Kept, Observe, Try},
     layer::RetryLayer,
     policy::{AttemptPolicy, Standalone, StandaloneCall},
-    replay::ReplayBody,
-    rules::{FailureRules, HttpRules, Judge, Tried, Verdict},
+    replay::{Replay, ReplayBody, Replayed},
+    rules::{FailureRules, HttpRules},
 };
 use crate::{
     deadline::BodyLimits,

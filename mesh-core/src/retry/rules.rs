@@ -1,50 +1,18 @@
-//! When an attempt is followed by another: the decision, as a trait, with Envoy's rules for HTTP.
+//! Envoy's rules for when an attempt is followed by another, as judges of HTTP and of failures alone.
 
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 
-use super::{backoff::Wait, date};
+use super::{
+    backoff::Wait,
+    date,
+    judge::{Judge, Tried, Verdict},
+};
 use crate::{
     config::{RetryOn, RetryPolicy},
-    outcome::{BoxError, Failure, FailureKind, Flags, Sent},
+    outcome::{Failure, FailureKind, Flags, Sent},
 };
-
-/// Decides what follows an attempt. Closures are judges: `|tried: Tried<'_, Res>| -> Verdict`.
-pub trait Judge<Res> {
-    /// Looks at how an attempt ended. Called only for what was sent; what never left, or was refused unprocessed, is
-    /// repeated without asking.
-    fn judge(&self, tried: Tried<'_, Res>) -> Verdict;
-
-    /// Notes in a response that is delivered why it was not tried again: [`Flags::URX`] when retries, or the time for them,
-    /// were used up, [`Flags::UO`] when the budget was. Failed attempts carry the same flags in their error. Nothing by
-    /// default, for responses that have no room for notes.
-    fn note(&self, response: &mut Res, flags: Flags) {
-        let _ = (response, flags);
-    }
-}
-
-/// How an attempt ended, and what it is judged by.
-#[derive(Debug)]
-pub struct Tried<'a, Res> {
-    /// The response, or the error.
-    pub result: Result<&'a Res, &'a BoxError>,
-    /// What the error stands for.
-    pub failure: Option<Failure>,
-    /// The policy.
-    pub policy: &'a RetryPolicy,
-    /// Whether the request may be repeated whatever became of it.
-    pub idempotent: bool,
-}
-
-/// What follows an attempt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Its result is delivered.
-    Deliver,
-    /// Another attempt is worth while, after this wait.
-    Retry(Wait),
-}
 
 /// Envoy's conditions for HTTP responses and for failures, and [`RetryOn::IDEMPOTENT_FAILURE`]; gRPC statuses are looked
 /// for in the head, as the answers that may be retried have no other part.
@@ -57,15 +25,14 @@ pub struct HttpRules;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FailureRules;
 
-// === impl Judge ===
-
-impl<Res, F> Judge<Res> for F
-where
-    F: Fn(Tried<'_, Res>) -> Verdict,
-{
-    fn judge(&self, tried: Tried<'_, Res>) -> Verdict {
-        self(tried)
-    }
+/// A response as the conditions see it.
+struct Answer<'a> {
+    /// Conditions that it meets by what its status and headers do not show.
+    meets: RetryOn,
+    status: StatusCode,
+    headers: &'a HeaderMap,
+    policy: &'a RetryPolicy,
+    idempotent: bool,
 }
 
 // === impl FailureRules ===
@@ -95,11 +62,9 @@ impl HttpRules {
         if response.status().is_success() && !may_retry_success(meets, tried.policy.conditions()) {
             return Verdict::Deliver;
         }
-        if !response_is_retriable(meets, response.status(), response.headers(), tried.policy, tried.idempotent) {
-            return Verdict::Deliver;
-        }
-        let asked = tried.policy.asked_wait().and_then(|asked| retry_after(response.headers(), asked.limit()));
-        Verdict::Retry(asked.map_or(Wait::Backoff, Wait::Asked))
+        let Tried { policy, idempotent, .. } = tried;
+        let answer = Answer { meets, status: response.status(), headers: response.headers(), policy, idempotent };
+        answer.judge()
     }
 }
 
@@ -157,47 +122,49 @@ fn may_retry_success(meets: RetryOn, on: RetryOn) -> bool {
     on.intersects(meets | beyond_class) || wants_a_grpc_status(on)
 }
 
-/// Whether the policy's conditions include a response.
-fn response_is_retriable(
-    meets: RetryOn,
-    status: StatusCode,
-    headers: &HeaderMap,
-    policy: &RetryPolicy,
-    idempotent: bool,
-) -> bool {
-    let on = policy.conditions();
-    let limited = RetryOn::RATE_LIMITED;
-    // Headers are looked up only where they decide.
-    if !on.intersects(limited) && !meets_a_condition(meets, status, headers, policy, idempotent) {
-        return false;
-    }
-    match headers.contains_key(RATE_LIMITED) {
-        // Without its own condition it is never retried, whatever else is met.
-        true => on.intersects(limited),
-        false => meets_a_condition(meets, status, headers, policy, idempotent),
-    }
-}
+// === impl Answer ===
 
-fn meets_a_condition(
-    meets: RetryOn,
-    status: StatusCode,
-    headers: &HeaderMap,
-    policy: &RetryPolicy,
-    idempotent: bool,
-) -> bool {
-    let mut on = policy.conditions();
-    if idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE) {
-        // CANCELLED, which the caller did not ask for, is what C-core's servers answer on drain to what no handler has taken.
-        on = on | RetryOn::GATEWAY_ERROR | RetryOn::GRPC_UNAVAILABLE | RetryOn::GRPC_CANCELLED;
+impl Answer<'_> {
+    /// The verdict, by everything that the policy may say.
+    // Out of line, so that what is in line is what nearly every response needs.
+    #[inline(never)]
+    fn judge(&self) -> Verdict {
+        if !self.is_retriable() {
+            return Verdict::Deliver;
+        }
+        let asked = self.policy.asked_wait().and_then(|asked| retry_after(self.headers, asked.limit()));
+        Verdict::Retry(asked.map_or(Wait::Backoff, Wait::Asked))
     }
-    let gateway = matches!(status.as_u16(), 502..=504);
-    on.intersects(meets)
-        || (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))
-        || (gateway && on.intersects(RetryOn::GATEWAY_ERROR))
-        || (status == StatusCode::CONFLICT && on.intersects(RetryOn::CONFLICT))
-        || (on.intersects(RetryOn::STATUSES) && policy.retriable_statuses().contains(&status))
-        || (on.intersects(RetryOn::HEADERS) && policy.retriable_headers().iter().any(|m| m.matches_headers(headers)))
-        || (wants_a_grpc_status(on) && meets_a_grpc_condition(headers, on))
+
+    /// Whether the policy's conditions include it. One that is marked as rate limited is retried on the condition for that
+    /// alone, whatever else it meets.
+    fn is_retriable(&self) -> bool {
+        let is_limited = || self.headers.contains_key(RATE_LIMITED);
+        // The header is looked up only where it decides.
+        match self.policy.conditions().intersects(RetryOn::RATE_LIMITED) {
+            true => is_limited() || self.meets_a_condition(),
+            false => self.meets_a_condition() && !is_limited(),
+        }
+    }
+
+    fn meets_a_condition(&self) -> bool {
+        let Self { meets, status, headers, policy, idempotent } = *self;
+        let mut on = policy.conditions();
+        if idempotent && on.intersects(RetryOn::IDEMPOTENT_FAILURE) {
+            // CANCELLED, which the caller did not ask for, is what C-core's servers answer on drain to what no handler has
+            // taken.
+            on = on | RetryOn::GATEWAY_ERROR | RetryOn::GRPC_UNAVAILABLE | RetryOn::GRPC_CANCELLED;
+        }
+        let gateway = matches!(status.as_u16(), 502..=504);
+        on.intersects(meets)
+            || (status.is_server_error() && on.intersects(RetryOn::SERVER_ERROR))
+            || (gateway && on.intersects(RetryOn::GATEWAY_ERROR))
+            || (status == StatusCode::CONFLICT && on.intersects(RetryOn::CONFLICT))
+            || (on.intersects(RetryOn::STATUSES) && policy.retriable_statuses().contains(&status))
+            || (on.intersects(RetryOn::HEADERS)
+                && policy.retriable_headers().iter().any(|m| m.matches_headers(headers)))
+            || (wants_a_grpc_status(on) && meets_a_grpc_condition(headers, on))
+    }
 }
 
 /// Asked first, since a header is looked up only where it decides.
@@ -271,7 +238,7 @@ mod tests {
     #[test]
     fn own_statuses_and_headers_count_as_listed() {
         let met = |policy: &RetryPolicy, status, headers: &HeaderMap| {
-            response_is_retriable(RetryOn::default(), status, headers, policy, false)
+            Answer { meets: RetryOn::default(), status, headers, policy, idempotent: false }.is_retriable()
         };
         let policy = RetryPolicy::on(RetryOn::default()).statuses([StatusCode::TOO_MANY_REQUESTS]);
         assert!(met(&policy, StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new()));

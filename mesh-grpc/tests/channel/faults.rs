@@ -10,9 +10,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body::Frame;
 use mesh_core::{
-    config::{Address, CircuitBreakers, RetryPolicy, Snapshot, Thresholds},
+    config::{Address, CircuitBreakers, RetryPolicy, Thresholds},
     outcome::Flags,
-    source::{ConfigSource, Interest, SourceStatus, Work},
 };
 use mesh_grpc::{CallOptions, Channel, flags};
 use mesh_http::{
@@ -27,36 +26,9 @@ use tokio::{
 use tonic::{Code, Request, Status};
 
 use crate::support::{
-    Alive, Client, Pipes, Place, RawBody, Server, builder, builder_over, built, client_of, collect, framed, frames,
-    grpc, http2_peer, joined, message, one, page, trailers, until, whole, within,
+    Alive, Client, Pipes, Place, RawBody, Said, Server, builder, builder_over, built, client_of, collect, framed,
+    frames, grpc, http2_peer, joined, message, one, page, trailers, until, whole, within,
 };
-
-/// A control plane that says nothing.
-struct Silent(watch::Sender<Arc<Snapshot>>);
-
-impl Default for Silent {
-    fn default() -> Self {
-        Self(watch::channel(Arc::new(Snapshot::default())).0)
-    }
-}
-
-impl ConfigSource for Silent {
-    fn watch(&self, _: &str) -> Interest {
-        Interest::new(|| {})
-    }
-
-    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        self.0.subscribe()
-    }
-
-    fn work(&self) -> Work {
-        Box::pin(std::future::pending())
-    }
-
-    fn status(&self) -> SourceStatus {
-        SourceStatus::default()
-    }
-}
 
 /// Refuses connections until it is open.
 #[derive(Clone, Default)]
@@ -268,7 +240,7 @@ async fn authority_outside_the_target_is_unavailable() {
 
 #[tokio::test(start_paused = true)]
 async fn configuration_that_never_comes_is_unavailable_or_the_deadline() {
-    let mesh = Mesh::builder().source(Silent::default()).build().expect("in a runtime");
+    let mesh = Mesh::builder().source(Said::default()).build().expect("in a runtime");
     let builder = Channel::builder("echo.test").mesh(&mesh).ready_timeout(Duration::from_millis(50));
     let mut client = built(builder);
     let status = client.unary(message("")).await.expect_err("nothing is known");

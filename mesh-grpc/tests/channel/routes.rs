@@ -10,37 +10,12 @@ use mesh_core::{
         TimeLimit, Timeouts, VirtualHost, Weight,
     },
     outcome::Flags,
-    source::{ConfigSource, Interest, SourceStatus, Work},
 };
 use mesh_grpc::{Channel, flags};
 use mesh_http::Mesh;
-use tokio::sync::watch;
 use tonic::Code;
 
-use crate::support::{Alive, Client, Server, built, message, one, until};
-
-/// A control plane that has said one thing.
-struct Said(Arc<Snapshot>);
-
-impl ConfigSource for Said {
-    fn watch(&self, _: &str) -> Interest {
-        Interest::new(|| {})
-    }
-
-    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
-        let mut snapshots = watch::channel(self.0.clone()).1;
-        snapshots.mark_changed();
-        snapshots
-    }
-
-    fn work(&self) -> Work {
-        Box::pin(std::future::pending())
-    }
-
-    fn status(&self) -> SourceStatus {
-        SourceStatus::default()
-    }
-}
+use crate::support::{Alive, Client, Said, Server, built, message, one, until};
 
 /// Routes every call by `action`.
 fn routes(action: Action) -> RouteConfig {
@@ -137,7 +112,7 @@ async fn weights_of_endpoints_in_code_hold_and_a_control_planes_do_not() {
 
 #[tokio::test]
 async fn policies_that_grpc_does_not_have_are_refused_where_a_control_plane_steers() {
-    let mesh = Mesh::builder().source(Said(Arc::default())).build().expect("a runtime");
+    let mesh = Mesh::builder().source(Said::default()).build().expect("a runtime");
     let refused = |builder: mesh_grpc::ChannelBuilder| {
         let error = builder.mesh(&mesh).build().expect_err("refused");
         error.config_error().expect("a configuration error").field().to_owned()

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use http::Request;
 use mesh_core::{
-    balance::{Attempted, Terms},
+    balance::Terms,
     carry::Carries,
     cluster as core,
     config::{HostRewrite, RequestPriority},
 };
 
 use super::{route, routed::Facts};
-use crate::{body::Outgoing, cluster::Transport};
+use crate::{cluster::Transport, outgoing::Outgoing};
 
 /// One attempt at a request. Boxed, since every layer below moves it on, and would return it with every result.
 pub(crate) struct Attempt(Box<Balanced>);
@@ -68,8 +68,8 @@ impl Carries<Arc<core::Cluster<Transport>>> for Attempt {
     }
 }
 
-impl Attempted for Attempt {
-    fn terms(&mut self) -> Terms {
+impl Carries<Terms> for Attempt {
+    fn carried(&mut self) -> Terms {
         self.0.terms.take().expect("an attempt is balanced once")
     }
 }

@@ -14,7 +14,7 @@ use http::Request;
 use mesh_core::{
     Dice,
     deadline::{Bound, Expiry},
-    outcome::{FailureKind, Sent},
+    outcome::{Failed, FailureKind, Sent},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -100,7 +100,7 @@ impl Caller {
             let routes = match own {
                 Some(own) => match timeout_at(own.at(), waiting).await {
                     Ok(routes) => routes,
-                    Err(_) => return Err(Error::from_below(own.elapsed(Sent::No).into())),
+                    Err(_) => return Err(Failed::from(own.elapsed(Sent::No)).into()),
                 },
                 None => waiting.await,
             };

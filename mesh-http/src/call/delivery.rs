@@ -15,8 +15,8 @@ use pin_project::pin_project;
 
 use super::attempt::{Attempt, AttemptParts};
 use crate::{
-    body::Outgoing,
     cluster::{EndpointBody, Handle},
+    outgoing::Outgoing,
     pool::Sending,
 };
 

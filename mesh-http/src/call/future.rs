@@ -21,7 +21,7 @@ use mesh_core::{
     config::RenderedMutations,
     deadline::{Expiry, TimedBody},
     hold::{Hold, JoinEnd, Settle},
-    outcome::{BoxError, Classify, ClassifyEnd, Failure, FailureKind, Flags, Head, Outcome, Sent},
+    outcome::{BoxError, Classify, ClassifyEnd, Failed, Failure, FailureKind, Flags, Head, Outcome, Sent},
     retry::{HttpRules, Judge},
 };
 use tokio::time::{Instant, Sleep};
@@ -206,7 +206,7 @@ where
     /// What follows a delay: the deadline, if that is over, else the abort, if one is due, else the endpoint.
     fn go_on(after: &mut Option<After>, routed: Routed<B>, met: &InjectedFaults) -> Stage<B, P> {
         if let Some(deadline) = routed.facts.deadline.filter(|deadline| deadline.at() <= Instant::now()) {
-            return Self::refuse(after, deadline.elapsed(Sent::No).into());
+            return Self::refuse(after, deadline.elapsed(Sent::No));
         }
         match met.abort {
             None => Self::send(after, routed),
@@ -222,13 +222,13 @@ where
         let facts = &mut routed.facts;
         match facts.cluster.balanced().drop_overload(&mut facts.dice) {
             None => Stage::UnderWay(Box::pin(stack::<P>().call(routed))),
-            Some(dropped) => Self::refuse(after, dropped.into()),
+            Some(dropped) => Self::refuse(after, dropped),
         }
     }
 
-    fn refuse(after: &mut Option<After>, error: BoxError) -> Stage<B, P> {
+    fn refuse(after: &mut Option<After>, why: impl Into<Failed>) -> Stage<B, P> {
         let after = after.take().expect("nothing was answered yet");
-        Stage::answered(after.finish(Err(error)))
+        Stage::answered(after.finish(Err(why.into().into())))
     }
 }
 

@@ -19,7 +19,8 @@ use super::{
     routed::{Facts, Routed},
 };
 use crate::{
-    body::{AttemptBody, Outgoing},
+    body::AttemptBody,
+    outgoing::Outgoing,
     protocol::{Announcement, Protocol},
 };
 

@@ -247,14 +247,43 @@ impl<P: Protocol> ClientBuilder<P> {
     }
 }
 
-/// The name of a target without gRPC's scheme, and the authority that it stands for.
+/// What the source knows a target by, and the authority that it stands for: of `xds://authority/…`, which the source has to see
+/// whole, the last part (gRFC A47).
 fn target_name(target: &str) -> Result<(Arc<str>, String), ConfigError> {
-    let refuse =
-        || ConfigError::new("target", target, "give an authority, `host` or `host:port`, or `xds:///` and one");
-    let name = target.strip_prefix("xds:///").unwrap_or(target);
-    let authority: http::uri::Authority = name.parse().map_err(|_| refuse())?;
+    let refuse = || {
+        let remedy = "give an authority, `host` or `host:port`, `xds:///` and one, or `xds://` with an authority of the bootstrap \
+                      and one";
+        ConfigError::new("target", target, remedy)
+    };
+    let (name, service) = match target.strip_prefix("xds://").map(|rest| rest.split_once('/')) {
+        None => (target, target),
+        Some(Some(("", service))) => (service, service),
+        Some(Some((_, path))) => (target, path.rsplit('/').next().unwrap_or(path)),
+        Some(None) => return Err(refuse()),
+    };
+    let authority: http::uri::Authority = service.parse().map_err(|_| refuse())?;
     if authority.as_str().contains('@') || authority.host().is_empty() {
         return Err(refuse());
     }
     Ok((name.into(), authority.as_str().to_ascii_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_stands_for_its_last_part_and_the_source_sees_whose_it_is() {
+        for (target, name, authority) in [
+            ("Reviews:9080", "Reviews:9080", "reviews:9080"),
+            ("xds:///reviews:9080", "reviews:9080", "reviews:9080"),
+            ("xds://partner.test/reviews:9080", "xds://partner.test/reviews:9080", "reviews:9080"),
+            ("xds://partner.test/shop/reviews", "xds://partner.test/shop/reviews", "reviews"),
+        ] {
+            assert_eq!(target_name(target).expect(target), (name.into(), authority.to_owned()));
+        }
+        for target in ["", "xds://", "xds:///", "xds://partner.test", "xds://partner.test/", "user@host", "a/b"] {
+            assert_eq!(target_name(target).expect_err(target).field(), "target");
+        }
+    }
 }

@@ -155,41 +155,30 @@ impl<P: Protocol> fmt::Debug for Client<P> {
     }
 }
 
-impl<B, P> Service<Request<B>> for Client<P>
-where
-    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-    P: Protocol,
-{
-    type Response = http::Response<Body<P>>;
-    type Error = Error;
-    type Future = ResponseFuture<B, P>;
+/// A client is a service, and so is a reference to one: who has only that need not clone.
+macro_rules! service {
+    ($client:ty) => {
+        impl<B, P> Service<Request<B>> for $client
+        where
+            B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+            B::Error: Into<BoxError>,
+            P: Protocol,
+        {
+            type Response = http::Response<Body<P>>;
+            type Error = Error;
+            type Future = ResponseFuture<B, P>;
 
-    /// Always ready: what a request needs is reserved when it is sent, since it depends on the request.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
+            /// Always ready: what a request needs is reserved when it is sent, since it depends on the request.
+            fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+                Poll::Ready(Ok(()))
+            }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.request(request)
-    }
+            fn call(&mut self, request: Request<B>) -> Self::Future {
+                self.request(request)
+            }
+        }
+    };
 }
 
-impl<B, P> Service<Request<B>> for &Client<P>
-where
-    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
-    B::Error: Into<BoxError>,
-    P: Protocol,
-{
-    type Response = http::Response<Body<P>>;
-    type Error = Error;
-    type Future = ResponseFuture<B, P>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.request(request)
-    }
-}
+service!(Client<P>);
+service!(&Client<P>);

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 
 use http::Request;
-use mesh_core::outcome::Sent;
+use mesh_core::outcome::{Sent, find_cause};
 
 /// What hyper asks the error of a request body to be convertible to.
 pub(super) type BoxError = Box<dyn StdError + Send + Sync>;
@@ -57,7 +57,7 @@ impl Error {
     /// Reads an error of hyper's. `abandoned` says that the connection was given up under the call, which hyper reports
     /// in the same way as a fault in the request.
     pub(super) fn classify(source: hyper::Error, abandoned: bool) -> Self {
-        let kind = match find_h2(&source) {
+        let kind = match find_cause(&source) {
             Some(error) => of_h2(error),
             None if source.is_timeout() => ErrorKind::Silent,
             None if source.is_parse() || is_malformed(&source) => ErrorKind::Protocol,
@@ -76,11 +76,11 @@ impl Error {
     /// The HTTP/2 error code (RFC 9113, 7) in the frame that ended the stream or the connection, whoever sent it.
     #[must_use]
     pub fn code(&self) -> Option<u32> {
-        find_h2(&self.source)?.reason().map(u32::from)
+        find_cause::<::h2::Error>(&self.source)?.reason().map(u32::from)
     }
 
     fn is_go_away(&self) -> bool {
-        find_h2(&self.source).is_some_and(::h2::Error::is_go_away)
+        find_cause(&self.source).is_some_and(::h2::Error::is_go_away)
     }
 
     fn sent(&self) -> Sent {
@@ -90,17 +90,6 @@ impl Error {
             ErrorKind::Lost | ErrorKind::Silent | ErrorKind::Protocol | ErrorKind::Request => Sent::Maybe,
         }
     }
-}
-
-fn find_h2(error: &hyper::Error) -> Option<&::h2::Error> {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref() {
-            return Some(error);
-        }
-        cause = error.source();
-    }
-    None
 }
 
 /// Whether a body was not what it must be. hyper's decoder of chunks says so by an I/O error, as it does of a lost socket.

@@ -15,8 +15,7 @@ use std::{
 use mesh_core::{
     Dice,
     cluster::ClusterStatus,
-    config::{self, Address, ClusterPolicy, ConfigError, IdentityName, Snapshot, Trust},
-    endpoint::EndpointId,
+    config::{self, ClusterPolicy, ConfigError, IdentityName, Snapshot, Trust},
     identity::{Identities, IdentitySource, IdentityStatus},
     outcome::FailureKind,
     source::{ConfigSource, SourceStatus},
@@ -27,10 +26,9 @@ use self::registry::Registry;
 pub(crate) use self::registry::{Compiled, Routes, Target};
 use crate::{
     Error,
-    cluster::{Cluster, Environment},
+    cluster::{Cluster, Environment, PoolStatus},
     connect::{Connect, SocketConnector},
     plan::Profile,
-    pool::PoolFigures,
     resolve::{Resolve, SystemResolver},
     tasks::Tasks,
     tls::{Provider, TlsClient},
@@ -94,24 +92,6 @@ pub struct TargetStatus {
     pub name: Arc<str>,
     /// Why it has no configuration, where it has none.
     pub unavailable: Option<Arc<str>>,
-}
-
-/// How the connections to an endpoint stand.
-///
-/// An endpoint has none of these before it is picked for the first time (or connected to ahead), nor once it has left its
-/// cluster; what it still has under way then is finished by connections that are not shown. Reading them takes the lock of
-/// each pool for a moment; requests pay nothing for them.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct PoolStatus {
-    /// The name of its cluster.
-    pub cluster: Arc<str>,
-    /// Its number, as in [`EndpointStatus`](mesh_core::cluster::EndpointStatus).
-    pub endpoint: EndpointId,
-    /// Where it listens.
-    pub addresses: Vec<Address>,
-    /// What there is.
-    pub figures: PoolFigures,
 }
 
 struct Shared {

@@ -2,10 +2,7 @@
 
 use std::{error::Error as StdError, fmt, io, sync::Arc, time::Duration};
 
-use mesh_core::{
-    limit::Overloaded,
-    outcome::{Failed, Failure, FailureKind, Sent},
-};
+use mesh_core::outcome::{Failed, Failure, FailureKind, Sent};
 
 use crate::{
     conn::{self, ErrorKind},
@@ -69,11 +66,6 @@ impl StdError for ConnectError {
             Self::Alpn(_) | Self::Elapsed(_) | Self::Cancelled => None,
         }
     }
-}
-
-/// The limit that refused, as a failure.
-pub(super) fn overflow(overloaded: Overloaded) -> Failed {
-    Failed::because(overloaded.failure(), overloaded)
 }
 
 /// A fault of the request itself; the endpoint has no part in it.

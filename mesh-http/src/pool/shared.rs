@@ -23,7 +23,7 @@ use tokio::sync::oneshot;
 use super::{
     connection::{Connection, Home, Lease, Rest, lock, mark},
     context::PoolContext,
-    error::{self, ConnectError},
+    error::ConnectError,
     lane::{Lane, News, Waiter, is_for, least_loaded},
     state::{State, Version, View, is_keyed},
 };
@@ -152,7 +152,7 @@ impl<B> Shared<B> {
             if is_next && let Some(lease) = lane.check_out() {
                 return Ok(Acquired::Lease(lease));
             }
-            let permit = state.context.limits.pending(priority).map_err(error::overflow)?;
+            let permit = state.context.limits.pending(priority)?;
             let id = place.unwrap_or_else(|| state.next_id());
             let (waiter, told) = Waiter::new(id, priority, permit);
             let lane = &mut state.lanes[at];

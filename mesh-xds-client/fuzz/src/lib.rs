@@ -1,6 +1,6 @@
 //! Coverage-guided fuzzing of what mesh-xds-client reads from a control plane: what holds whatever comes.
 //!
-//! Targets are a few lines each, under `targets/`; `.ci/fuzz` builds and runs them with a stable compiler.
+//! The README beside this says what, and how to run it.
 #![forbid(unsafe_code)]
 
 pub mod bootstrap;

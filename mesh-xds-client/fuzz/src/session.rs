@@ -11,8 +11,10 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, Resource,
+    ResourceError as WireError, ResourceName,
 };
 use envoy_types::pb::google::protobuf::{self as wire, Any};
+use envoy_types::pb::google::rpc;
 use mesh_xds_client::ResourceKind;
 use mesh_xds_client::session::{
     AbsenceReason, Batch, Config, Event, Request, ResourceError, Response, Session, Variant, Verdict,
@@ -54,8 +56,7 @@ struct World {
     undecided: VecDeque<(Batch, Facts)>,
     /// What the next delivered batch said.
     arriving: Option<Facts>,
-    /// In which the next stream speaks.
-    next: Variant,
+    variant: Variant,
     stream: Stream,
     streams: u32,
     ignored: usize,
@@ -69,7 +70,6 @@ type Key = (ResourceKind, String);
 struct Stream {
     is_connecting: bool,
     is_open: bool,
-    variant: Variant,
     is_greeted: bool,
     kinds: BTreeMap<ResourceKind, Conversation>,
     /// Whether the server used a nonce twice, or anything that this world did not write itself.
@@ -157,6 +157,15 @@ impl Script<'_> {
             ..Default::default()
         }
     }
+
+    /// What a server says of resources that it does not give.
+    fn errors(&mut self) -> Vec<WireError> {
+        let error = |name: String, code: u8| WireError {
+            resource_name: Some(ResourceName { name, ..Default::default() }),
+            error_detail: Some(rpc::Status { code: i32::from(code % 20), ..Default::default() }),
+        };
+        (0..self.below(8).saturating_sub(5)).map(|_| error(self.any_name(), self.byte())).collect()
+    }
 }
 
 // === impl World ===
@@ -164,8 +173,8 @@ impl Script<'_> {
 impl World {
     fn new(seed: u8) -> Self {
         let node = Node { id: "node".to_owned(), ..Default::default() };
-        let next = if seed % 2 == 0 { Variant::StateOfTheWorld } else { Variant::Delta };
-        let config = Config { variant: next, ..Config::default() };
+        let variant = if seed % 2 == 0 { Variant::StateOfTheWorld } else { Variant::Delta };
+        let config = Config { variant, ..Config::default() };
         Self {
             session: Session::new(config, node, seed.into()),
             now: *START,
@@ -175,7 +184,7 @@ impl World {
             mortal: BTreeSet::new(),
             undecided: VecDeque::new(),
             arriving: None,
-            next,
+            variant,
             stream: Stream::default(),
             streams: 0,
             ignored: 0,
@@ -235,17 +244,15 @@ impl World {
             return self.session.stream_opened();
         }
         self.session.stream_opened();
-        self.stream = Stream { is_open: true, variant: self.next, ..Stream::default() };
+        self.stream = Stream { is_open: true, ..Stream::default() };
     }
 
-    fn end(&mut self, changes_server: bool) {
+    fn end(&mut self, forgets_versions: bool) {
         self.session.stream_ended("reset", self.now);
         self.stream = Stream::default();
         self.streams += 1;
-        if changes_server {
-            self.next =
-                if self.next == Variant::Delta { Variant::StateOfTheWorld } else { Variant::Delta };
-            self.session.change_server(self.next);
+        if forgets_versions {
+            self.session.forget_versions();
         }
     }
 
@@ -266,18 +273,20 @@ impl World {
             format!("{}-{}", self.streams, self.responses)
         };
         let count = script.below(5);
-        let is_delta = (self.stream.variant == Variant::Delta) != is_foreign_variant;
+        let is_delta = (self.variant == Variant::Delta) != is_foreign_variant;
         let response: Response = if is_delta {
             let resources = (0..count).map(|_| script.resource(kind)).collect();
+            let resource_errors = script.errors();
             let removed_resources = (0..script.below(3)).map(|_| script.any_name()).collect();
             let type_url = kind.type_url().to_owned();
-            DeltaDiscoveryResponse { resources, removed_resources, nonce, type_url, ..Default::default() }.into()
+            DeltaDiscoveryResponse { resources, removed_resources, resource_errors, nonce, type_url, ..Default::default() }
+                .into()
         } else {
             let wrapper = |resource: &Resource| Any { type_url: Resource::type_url(), value: resource.encode_to_vec() };
             let resources = (0..count).map(|_| wrapper(&script.resource(kind))).collect();
-            let version_info = (script.byte() % 4).to_string();
+            let (version_info, resource_errors) = ((script.byte() % 4).to_string(), script.errors());
             let type_url = kind.type_url().to_owned();
-            DiscoveryResponse { resources, version_info, nonce, type_url, ..Default::default() }.into()
+            DiscoveryResponse { resources, version_info, resource_errors, nonce, type_url, ..Default::default() }.into()
         };
         self.receive(response);
     }
@@ -285,7 +294,7 @@ impl World {
     /// A response of any bytes that are one.
     fn respond_as_written(&mut self, script: &mut Script<'_>) {
         let bytes = script.bytes();
-        let response = match self.stream.variant {
+        let response = match self.variant {
             Variant::StateOfTheWorld => DiscoveryResponse::decode(&*bytes).map(Response::from),
             Variant::Delta => DeltaDiscoveryResponse::decode(&*bytes).map(Response::from),
         };
@@ -352,6 +361,9 @@ impl World {
                     self.undecided.push_back((*batch, facts));
                 }
                 Event::Absent { kind, name, reason } => self.lose((kind, name), reason, gone),
+                Event::Denied { kind, name, .. } => {
+                    assert!(self.is_wanted(&(kind, name)), "a denial of what nobody asked for");
+                }
                 Event::Ignored { .. } => self.ignored += 1,
                 _ => {}
             }
@@ -369,9 +381,13 @@ impl World {
                 assert!(!is_held, "a held name was reported absent by its timer");
             }
             AbsenceReason::Removed => {
-                assert!(gone.contains(&key) || !is_held, "{key:?} was held, and nobody removed it");
+                assert!(gone.contains(&key), "{key:?} was delivered, and nobody removed it");
             }
-            _ => assert!(self.mortal.contains(&key), "{key:?} never had a time to live"),
+            AbsenceReason::Unknown => {
+                assert!(!is_held, "a held name was reported unknown");
+                assert_eq!(self.variant, Variant::Delta);
+            }
+            AbsenceReason::Expired => assert!(self.mortal.contains(&key), "{key:?} never had a time to live"),
         }
     }
 
@@ -389,7 +405,7 @@ impl World {
     }
 
     fn heed_state(&mut self, request: &DiscoveryRequest) {
-        assert_eq!(self.stream.variant, Variant::StateOfTheWorld);
+        assert_eq!(self.variant, Variant::StateOfTheWorld);
         let kind = ResourceKind::from_type_url(&request.type_url).expect("a kind that we know");
         let is_first = !self.stream.kinds.contains_key(&kind);
         let names: BTreeSet<_> = request.resource_names.iter().cloned().collect();
@@ -419,7 +435,7 @@ impl World {
     }
 
     fn heed_change(&mut self, request: &DeltaDiscoveryRequest) {
-        assert_eq!(self.stream.variant, Variant::Delta);
+        assert_eq!(self.variant, Variant::Delta);
         let kind = ResourceKind::from_type_url(&request.type_url).expect("a kind that we know");
         let is_first = !self.stream.kinds.contains_key(&kind);
         let is_ambiguous = self.stream.is_ambiguous;

@@ -28,6 +28,7 @@ use mesh_core::config::{Cluster, ClusterEntry, Discovery, Endpoints, Listener, R
 
 use crate::{
     ResourceKind,
+    name::canonical_arc,
     resource::{ListenerResource, RouteSource},
     store::{Changes, Known, Store},
 };
@@ -162,7 +163,7 @@ impl Assembly {
         self.by_endpoints.clear();
         for (name, entry) in &next.clusters {
             if let Some(endpoints) = entry.cluster.endpoints_name() {
-                self.by_endpoints.entry(endpoints.clone()).or_default().push(name.clone());
+                self.by_endpoints.entry(canonical_arc(endpoints)).or_default().push(name.clone());
             }
         }
         Assembled { snapshot: Some(self.publish(next)), wanted: Some(wanted) }
@@ -280,6 +281,8 @@ impl Target {
             }
             Found::NoRoutes(routes) => {
                 self.warming = None;
+                // Other routes that are missing leave those before them serving; these very routes were taken away.
+                self.serving = self.serving.take().filter(|serving| !serving.is_by_name(routes));
                 if self.serving.is_none() {
                     self.fail(store, ResourceKind::RouteConfiguration, routes, node_id);
                 }
@@ -361,6 +364,11 @@ impl Candidate {
         Self { source: source.clone(), listener: Arc::new(listener), clusters: routes.clusters() }
     }
 
+    /// Whether its routes go by this name.
+    fn is_by_name(&self, name: &str) -> bool {
+        matches!(&self.source.routes, RouteSource::Named(routes) if **routes == *name)
+    }
+
     fn is_of(&self, source: &Arc<ListenerResource>, routes: &Arc<RouteConfig>) -> bool {
         Arc::ptr_eq(&self.source, source) && Arc::ptr_eq(&self.listener.routes, routes)
     }
@@ -376,14 +384,15 @@ impl Wanted {
 
     fn add(&mut self, kind: ResourceKind, name: &Arc<str>) {
         let names = &mut self.0[kind.index()];
-        if !names.contains(name) {
-            names.insert(name.clone());
+        let name = canonical_arc(name);
+        if !names.contains(&name) {
+            names.insert(name);
         }
     }
 
     fn mark_endpoints(&mut self, store: &Store) {
         let clusters = self.of(ResourceKind::Cluster).iter().filter_map(|name| match store.cluster(name) {
-            Known::Good(cluster) => cluster.endpoints_name().cloned(),
+            Known::Good(cluster) => cluster.endpoints_name().map(canonical_arc),
             Known::Awaited | Known::Missing => None,
         });
         self.0[ResourceKind::ClusterLoadAssignment.index()] = clusters.collect();

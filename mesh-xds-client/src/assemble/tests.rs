@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     resource::Context,
     session::{AbsenceReason, RawResource},
+    store::{AuthorityId, Origin, Terms},
     testkit::{
         Resource,
         resource::{cluster, endpoints, listener, route_config},
@@ -43,10 +44,12 @@ impl Bench {
         for kind in ResourceKind::ALL {
             let gone: Vec<_> =
                 self.store.names(kind).filter(|name| !wanted.of(kind).contains(*name)).cloned().collect();
-            gone.iter().for_each(|name| self.store.forget(kind, name));
+            gone.iter().for_each(|name| {
+                self.store.forget(kind, name);
+            });
             for name in wanted.of(kind) {
                 if self.store.get(kind, name).is_none() {
-                    self.store.want(kind, name);
+                    self.store.want(kind, name, AuthorityId::default());
                 }
             }
         }
@@ -55,7 +58,7 @@ impl Bench {
 
     fn set<R: Resource + 'static>(&mut self, resource: R) -> Option<Arc<Snapshot>> {
         let raw = RawResource { name: None, version: None, body: pack_any(resource) };
-        self.store.offer(R::KIND, raw, &"1".into(), &Context::new()).expect("a valid resource");
+        self.store.offer(R::KIND, raw, &"1".into(), &Origin::anybody(&Context::new())).expect("a valid resource");
         self.step()
     }
 
@@ -63,17 +66,17 @@ impl Bench {
     fn spoil(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
         let body = envoy_types::pb::google::protobuf::Any { type_url: kind.type_url().to_owned(), value: vec![0xff] };
         let raw = RawResource { name: Some(name.to_owned()), version: None, body };
-        self.store.offer(kind, raw, &"2".into(), &Context::new()).expect_err("it is no protobuf");
+        self.store.offer(kind, raw, &"2".into(), &Origin::anybody(&Context::new())).expect_err("it is no protobuf");
         self.step()
     }
 
     fn time_out(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
-        self.store.absent(kind, name, AbsenceReason::NotFoundTimer, None);
+        self.store.absent(kind, name, AbsenceReason::NotFoundTimer, Terms::default());
         self.step()
     }
 
     fn remove(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
-        self.store.absent(kind, name, AbsenceReason::Removed, None);
+        self.store.absent(kind, name, AbsenceReason::Removed, Terms::default());
         self.step()
     }
 

@@ -3,16 +3,14 @@
 //! Read by hand rather than derived: gRPC ignores what it does not know at every level, picks the first credentials that it
 //! supports, and an operator needs the path and the value of a mistake, which serde does not give.
 
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use mesh_core::config::{ConfigError, Locality};
 use serde_json::{Map, Value};
 
 use super::{
-    BootstrapBuilder, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node, REFRESH_INTERVAL,
-    ServerFeature,
+    Authority, AuthorityBuilder, BootstrapBuilder, CallCredentials, CertificateFiles, CertificateProvider,
+    ChannelCredentials, IdentityFiles, Node, Server, ServerBuilder, ServerFeature, certificates::REFRESH_INTERVAL,
 };
 
 type Result<T> = std::result::Result<T, ConfigError>;
@@ -20,8 +18,13 @@ type Result<T> = std::result::Result<T, ConfigError>;
 pub(super) fn read(document: &Value) -> Result<BootstrapBuilder> {
     let document = Object::of("", document).map_err(|error| error.within("$"))?;
     let mut builder = BootstrapBuilder::default();
-    for (path, server) in document.array("xds_servers")? {
-        builder = read_server(builder, server).map_err(|error| error.within(path))?;
+    builder = read_servers(&document)?.into_iter().fold(builder, BootstrapBuilder::add_server);
+    if let Some(authorities) = document.object("authorities")? {
+        for (name, authority) in authorities.0 {
+            let read = read_authority(authority);
+            let read = read.map_err(|error| error.within(name).within("authorities"))?;
+            builder = builder.authority(name, read);
+        }
     }
     if let Some(node) = document.object("node")? {
         builder = builder.node(read_node(&node).map_err(|error| error.within("node"))?);
@@ -42,17 +45,48 @@ pub(super) fn read(document: &Value) -> Result<BootstrapBuilder> {
     Ok(builder)
 }
 
-fn read_server(builder: BootstrapBuilder, server: &Value) -> Result<BootstrapBuilder> {
+fn read_servers(parent: &Object<'_>) -> Result<Vec<ServerBuilder>> {
+    let servers = parent.array("xds_servers")?;
+    servers.map(|(path, server)| read_server(server).map_err(|error| error.within(path))).collect()
+}
+
+fn read_server(server: &Value) -> Result<ServerBuilder> {
     let server = Object::of("", server)?;
     let uri = server.string("server_uri")?;
     let uri = uri.ok_or_else(|| ConfigError::new("server_uri", "unset", "name the control plane's address"))?;
-    let credentials = read_credentials(&server)?;
-    let mut features = Vec::new();
+    let mut builder = Server::builder(uri, read_credentials(&server)?);
+    for (path, credentials) in server.array("call_creds")? {
+        let read = read_call_credentials(credentials).map_err(|error| error.within(path))?;
+        builder = read.into_iter().fold(builder, ServerBuilder::call_credentials);
+    }
     for (path, feature) in server.array("server_features")? {
         let feature = feature.as_str().ok_or_else(|| ConfigError::new(path, feature, "give a string"))?;
-        features.extend(read_feature(feature));
+        builder = builder.features(read_feature(feature));
     }
-    Ok(builder.server_with_features(uri, credentials, features))
+    Ok(builder)
+}
+
+fn read_authority(authority: &Value) -> Result<AuthorityBuilder> {
+    let authority = Object::of("", authority)?;
+    let mut builder = read_servers(&authority)?.into_iter().fold(Authority::builder(), AuthorityBuilder::add_server);
+    if let Some(template) = authority.string("client_listener_resource_name_template")? {
+        builder = builder.client_listener_template(template);
+    }
+    Ok(builder.fallback_on_reachability_only(authority.boolean("fallback_on_reachability_only")?.unwrap_or(false)))
+}
+
+/// All that are supported are used, and the others need not make sense.
+fn read_call_credentials(credentials: &Value) -> Result<Option<CallCredentials>> {
+    let credentials = Object::of("", credentials)?;
+    if credentials.string("type")? != Some("jwt_token_file") {
+        return Ok(None);
+    }
+    let config = credentials.object("config")?;
+    let file =
+        config.map(|config| config.string("jwt_token_file").map_err(|error| error.within("config"))).transpose()?;
+    let unset = || ConfigError::new("config.jwt_token_file", "unset", "name the file that holds the token");
+    let file = file.flatten().filter(|file| !file.is_empty()).ok_or_else(unset)?;
+    Ok(Some(CallCredentials::JwtTokenFile(PathBuf::from(file))))
 }
 
 /// The first that is supported wins, and the others need not make sense.
@@ -167,6 +201,11 @@ impl<'a> Object<'a> {
 
     fn string(&self, key: &str) -> Result<Option<&'a str>> {
         let read = |value: &'a Value| value.as_str().ok_or_else(|| ConfigError::new(key, value, "give a string"));
+        self.get(key).map(read).transpose()
+    }
+
+    fn boolean(&self, key: &str) -> Result<Option<bool>> {
+        let read = |value: &'a Value| value.as_bool().ok_or_else(|| ConfigError::new(key, value, "give true or false"));
         self.get(key).map(read).transpose()
     }
 

@@ -1,7 +1,8 @@
-//! How a client finds its control plane and says who it is: the bootstrap of gRPC, from the environment, a file or code.
+//! How a client finds its control plane and says who it is: the bootstrap of gRPC, from the environment, a file or
+//! code.
 //!
-//! A [`Bootstrap`] that exists is valid, whichever door it came through: code and JSON share one validation, and an error names
-//! the same path in both.
+//! A [`Bootstrap`] that exists is valid, whichever door it came through: code and JSON share one validation, and an
+//! error names the same path in both.
 //!
 //! ```
 //! use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node};
@@ -14,38 +15,58 @@
 //! # Ok::<(), mesh_core::config::ConfigError>(())
 //! ```
 //!
-//! The format is that of gRFC A27 with the additions of A29 (certificate providers), A36 (server listener), A47 (listener
-//! template) and A65 (`tls` credentials). Unknown keys are ignored, as gRPC does. Known gaps: `authorities` (A47),
-//! `call_creds` (A97) and SPIFFE bundle maps (A87); the last is refused where it is given, since leaving it out would trust
-//! more than was asked for.
+//! The format is that of gRFC A27 with the additions of A29 (certificate providers), A36 (server listener), A47
+//! (authorities and templates), A65 (`tls` credentials), A88 and A95 (features and fallback) and A97 (`call_creds`).
+//! Unknown keys are ignored, as gRPC does. Known gap: SPIFFE bundle maps (A87) are refused where they are given,
+//! since leaving one out would trust more than was asked for.
+//!
+//! # Authorities
+//!
+//! A name of the form `xdstp://authority/…` is asked for at the servers of that authority, which must be one of the
+//! [`authorities`](Bootstrap::authorities); any other name at the servers of the bootstrap itself. A target
+//! `xds://authority/service` is a listener of that authority, by its template; `xds:///service` and plain `service`
+//! go by the bootstrap's template.
+//!
+//! ```
+//! use mesh_xds_client::bootstrap::{Authority, Bootstrap, ChannelCredentials};
+//!
+//! let partner = Authority::builder().server("plane.partner.test:15010", ChannelCredentials::Insecure);
+//! let bootstrap = Bootstrap::builder()
+//!     .server("istiod.istio-system.svc:15010", ChannelCredentials::Insecure)
+//!     .authority("partner.test", partner)
+//!     .build()?;
+//! assert_eq!(bootstrap.authority("partner.test").expect("just given").servers().len(), 1);
+//! # Ok::<(), mesh_core::config::ConfigError>(())
+//! ```
 
-use std::collections::BTreeMap;
-use std::env;
-use std::error::Error as StdError;
-use std::ffi::OsString;
-use std::fmt;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_core::config::ConfigError;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::session::Variant;
+use crate::name;
 
+mod authority;
+mod certificates;
 mod json;
+mod load;
 mod node;
+mod server;
 mod uri;
 
-pub use self::node::Node;
-pub use self::uri::ServerUri;
+pub use self::{
+    authority::{Authority, AuthorityBuilder},
+    certificates::{CertificateFiles, CertificateProvider, IdentityFiles},
+    load::BootstrapError,
+    node::Node,
+    server::{CallCredentials, ChannelCredentials, Server, ServerBuilder, ServerFeature},
+    uri::ServerUri,
+};
 
 /// A validated bootstrap. See the [module](self).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Bootstrap {
     servers: Vec<Server>,
+    authorities: BTreeMap<String, Authority>,
     node: Node,
     certificate_providers: BTreeMap<String, CertificateProvider>,
     server_listener_template: Option<String>,
@@ -56,139 +77,13 @@ pub struct Bootstrap {
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct BootstrapBuilder {
-    servers: Vec<(String, ChannelCredentials, Vec<ServerFeature>)>,
+    servers: Vec<ServerBuilder>,
+    authorities: BTreeMap<String, AuthorityBuilder>,
     node: Node,
     certificate_providers: BTreeMap<String, CertificateProvider>,
     server_listener_template: Option<String>,
     client_listener_template: Option<String>,
 }
-
-/// One control plane (`xds_servers[]`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Server {
-    uri: ServerUri,
-    credentials: ChannelCredentials,
-    features: Vec<ServerFeature>,
-}
-
-/// How the connection to a control plane is secured (`channel_creds[]`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ChannelCredentials {
-    /// Plaintext.
-    Insecure,
-    /// TLS. Without a CA file, the roots of the system are trusted.
-    Tls(CertificateFiles),
-}
-
-/// What a control plane is trusted to do, or wants of its clients (`server_features[]`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ServerFeature {
-    /// `xds_v3`: speaks version 3, as all servers by now.
-    XdsV3,
-    /// `ignore_resource_deletion`: a listener or cluster missing from a response is kept (gRFC A53).
-    IgnoreResourceDeletion,
-    /// `trusted_xds_server`: may rewrite authorities (gRFC A81).
-    TrustedXdsServer,
-    /// `fail_on_data_errors`: a removed resource is dropped rather than kept (gRFC A88).
-    FailOnDataErrors,
-    /// `resource_timer_is_transient_error`: silence about a name is trouble, not absence (gRFC A88).
-    ResourceTimerIsTransientError,
-    /// `mesh.delta`: is spoken to in delta (incremental xDS) rather than in state of the world. The key is this crate's own;
-    /// gRPC, which has no delta, passes over it.
-    ///
-    /// Delta suits large meshes: a change costs what has changed, on the wire and here. Not every server knows it. One that
-    /// does not ends each stream with `UNIMPLEMENTED`, and the status says so; nothing falls back to state of the world by
-    /// itself, since a proxy on the way may answer so too, and the choice would then depend on the moment. Who wants that
-    /// names the server once more without the feature, as the next in the list. From istiod take it as a sidecar only: with the node's
-    /// metadata `GENERATOR=grpc` a listener or cluster that is asked for later replaces the earlier ones, which then are not
-    /// kept current, and nobody is told.
-    Delta,
-}
-
-/// Where certificates come from, by the name that resources call it (`certificate_providers`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CertificateProvider {
-    /// `file_watcher`: files that are read again from time to time.
-    FileWatcher(CertificateFiles),
-    /// A plugin that this client does not have. It is in nobody's way until a resource refers to it.
-    Unknown {
-        /// The plugin's name.
-        plugin: String,
-    },
-}
-
-/// Certificates in PEM files.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The certificates to trust.
-    pub ca: Option<PathBuf>,
-    /// What to present to the other side.
-    pub identity: Option<IdentityFiles>,
-    /// How often the files are read again. Default 600 s. A shorter time notices rotation sooner, at a read of each file.
-    pub refresh_interval: Duration,
-}
-
-/// A certificate chain and its key, which are no use without each other.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IdentityFiles {
-    /// The certificate chain, leaf first.
-    pub certificate: PathBuf,
-    /// The private key.
-    pub private_key: PathBuf,
-}
-
-/// A bootstrap cannot be had.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum BootstrapError {
-    /// Neither environment variable is set.
-    NotSet,
-    /// The inline variable is not text.
-    NotUnicode,
-    /// The file cannot be read.
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The text is not JSON. The source has line and column.
-    Syntax(serde_json::Error),
-    /// A value is refused. Its field is the path in the JSON document.
-    Invalid(ConfigError),
-}
-
-/// Names a file with the bootstrap, and wins over the other.
-const FILE_VARIABLE: &str = "GRPC_XDS_BOOTSTRAP";
-/// Holds the bootstrap itself.
-const INLINE_VARIABLE: &str = "GRPC_XDS_BOOTSTRAP_CONFIG";
-
-/// gRFC A29's default for `file_watcher`.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(600);
-
-/// What the path of an `xdstp:` URI may hold as it is (RFC 3986 `pchar`, and the slash).
-const PATH_ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'.')
-    .remove(b'_')
-    .remove(b'~')
-    .remove(b'!')
-    .remove(b'$')
-    .remove(b'&')
-    .remove(b'\'')
-    .remove(b'(')
-    .remove(b')')
-    .remove(b'*')
-    .remove(b'+')
-    .remove(b',')
-    .remove(b';')
-    .remove(b'=')
-    .remove(b':')
-    .remove(b'@')
-    .remove(b'/');
 
 // === impl Bootstrap ===
 
@@ -198,52 +93,19 @@ impl Bootstrap {
         BootstrapBuilder::default()
     }
 
-    /// The bootstrap that the environment gives: the file that `GRPC_XDS_BOOTSTRAP` names, or else the JSON in
-    /// `GRPC_XDS_BOOTSTRAP_CONFIG`. Reads the file with blocking I/O, which suits the start of a program.
-    ///
-    /// # Errors
-    ///
-    /// When neither is set, the file cannot be read, or what is there is not a valid bootstrap.
-    pub fn from_env() -> Result<Self, BootstrapError> {
-        Self::from_variables(|name| env::var_os(name))
-    }
-
-    /// The bootstrap in a file, read with blocking I/O.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read, or is not a valid bootstrap.
-    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, BootstrapError> {
-        let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|source| BootstrapError::Read { path: path.to_owned(), source })?;
-        Self::from_json(&bytes)
-    }
-
-    /// The bootstrap in a JSON document.
-    ///
-    /// # Errors
-    ///
-    /// When it is not JSON, or not a valid bootstrap.
-    pub fn from_json(json: impl AsRef<[u8]>) -> Result<Self, BootstrapError> {
-        let document = serde_json::from_slice(json.as_ref()).map_err(BootstrapError::Syntax)?;
-        let bootstrap = json::read(&document).and_then(BootstrapBuilder::build);
-        bootstrap.map_err(BootstrapError::Invalid)
-    }
-
-    fn from_variables(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, BootstrapError> {
-        // gRPC takes an empty variable for one that is not set.
-        let variable = |name| variable(name).filter(|value| !value.is_empty());
-        if let Some(path) = variable(FILE_VARIABLE) {
-            return Self::from_file(PathBuf::from(path));
-        }
-        let json = variable(INLINE_VARIABLE).ok_or(BootstrapError::NotSet)?;
-        let json = json.into_string().map_err(|_| BootstrapError::NotUnicode)?;
-        Self::from_json(json)
-    }
-
     /// The control planes, the preferred one first. Never empty.
     pub fn servers(&self) -> &[Server] {
         &self.servers
+    }
+
+    /// The authorities of `xdstp:` names, by name.
+    pub fn authorities(&self) -> impl Iterator<Item = (&str, &Authority)> {
+        self.authorities.iter().map(|(name, authority)| (&**name, authority))
+    }
+
+    /// The authority of this name.
+    pub fn authority(&self, name: &str) -> Option<&Authority> {
+        self.authorities.get(name)
     }
 
     /// Who this client is.
@@ -265,41 +127,38 @@ impl Bootstrap {
     ///
     /// The service is percent-encoded where the template is an `xdstp:` name (gRFC A47).
     pub fn client_listener_name(&self, service: &str) -> String {
-        fill(&self.client_listener_template, service)
+        name::fill(&self.client_listener_template, service)
     }
 
-    /// The listener of a target: of `host:port`, or of what stands in `xds:///host:port` (gRFC A27). The error says what to
-    /// write.
+    /// The listener of a target: of `host:port`, of what stands in `xds:///host:port` (gRFC A27), or of an authority in
+    /// `xds://authority/host:port` (A47). The error says what to write.
     pub(crate) fn listener_of(&self, target: &str) -> Result<Arc<str>, Arc<str>> {
-        let service = match target.strip_prefix("xds:") {
-            None => target,
-            Some(rest) => match rest.strip_prefix("//").map(|rest| rest.split_once('/')) {
-                None => rest,
-                Some(Some(("", service))) => service,
-                Some(_) => {
-                    let reason =
-                        format!("target `{target}` names an authority, which is not supported: write `xds:///name`");
-                    return Err(reason.into());
-                }
+        let (authority, service) = match target.strip_prefix("xds:") {
+            None => ("", target),
+            Some(rest) => match rest.strip_prefix("//") {
+                None => ("", rest),
+                Some(rest) => rest.split_once('/').unwrap_or((rest, "")),
             },
         };
         if service.is_empty() {
-            return Err(format!("target `{target}` names nothing: write `host:port` or `xds:///name`").into());
+            let reason =
+                format!("target `{target}` names nothing: write `host:port`, `xds:///name` or `xds://authority/name`");
+            return Err(reason.into());
         }
-        Ok(self.client_listener_name(service).into())
+        if authority.is_empty() {
+            return Ok(name::canonical(&self.client_listener_name(service)).into());
+        }
+        let known = self.authorities.get(authority).ok_or_else(|| {
+            let known: Vec<_> = self.authorities.keys().map(String::as_str).collect();
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            format!("target `{target}` is of an authority that the bootstrap does not have (it has {known}): write `xds:///name`")
+        })?;
+        Ok(name::canonical(&name::fill(known.client_listener_template(), service)).into())
     }
 
     /// The listener that a server on `address` (`ip:port`) asks for, if the bootstrap says how it is called.
     pub fn server_listener_name(&self, address: &str) -> Option<String> {
-        self.server_listener_template.as_deref().map(|template| fill(template, address))
-    }
-}
-
-fn fill(template: &str, name: &str) -> String {
-    if template.starts_with("xdstp:") {
-        template.replace("%s", &utf8_percent_encode(name, PATH_ESCAPED).to_string())
-    } else {
-        template.replace("%s", name)
+        self.server_listener_template.as_deref().map(|template| name::fill(template, address))
     }
 }
 
@@ -313,12 +172,23 @@ impl BootstrapBuilder {
 
     /// As [`server`](Self::server), with what is known of the server.
     pub fn server_with_features(
-        mut self,
+        self,
         uri: impl Into<String>,
         credentials: ChannelCredentials,
         features: impl IntoIterator<Item = ServerFeature>,
     ) -> Self {
-        self.servers.push((uri.into(), credentials, features.into_iter().collect()));
+        self.add_server(Server::builder(uri, credentials).features(features))
+    }
+
+    /// As [`server`](Self::server), with all that can be said of it.
+    pub fn add_server(mut self, server: ServerBuilder) -> Self {
+        self.servers.push(server);
+        self
+    }
+
+    /// Who has the resources whose names begin with `xdstp://<name>/`. Default: such resources are nobody's.
+    pub fn authority(mut self, name: impl Into<String>, authority: AuthorityBuilder) -> Self {
+        self.authorities.insert(name.into(), authority);
         self
     }
 
@@ -350,23 +220,27 @@ impl BootstrapBuilder {
     ///
     /// # Errors
     ///
-    /// When there is no server, an address cannot be read or contradicts its credentials, a certificate provider has nothing
+    /// When there is no server, an address cannot be read or contradicts its credentials, a token would be sent in
+    /// plaintext, the template of an authority makes names that are not its own, a certificate provider has nothing
     /// to provide, or a refresh interval is zero. The field is a path in gRPC's JSON format.
     pub fn build(self) -> Result<Bootstrap, ConfigError> {
         if self.servers.is_empty() {
             return Err(ConfigError::new("xds_servers", "[]", "name at least one control plane"));
         }
-        let servers = self.servers.into_iter().enumerate();
-        let servers = servers.map(|(index, (uri, credentials, features))| {
-            Server::new(&uri, credentials, features).map_err(|error| error.within(format!("xds_servers[{index}]")))
-        });
         for (name, provider) in &self.certificate_providers {
             let CertificateProvider::FileWatcher(files) = provider else { continue };
             let path = format!("certificate_providers.{name}.config");
             files.check_provider().map_err(|error| error.within(path))?;
         }
+        let servers = build_servers(self.servers)?;
+        let authorities = self.authorities.into_iter().map(|(name, authority)| {
+            let built = authority.build(&name, &servers);
+            let built = built.map_err(|error| error.within(&name).within("authorities"))?;
+            Ok((name, built))
+        });
         Ok(Bootstrap {
-            servers: servers.collect::<Result<_, _>>()?,
+            authorities: authorities.collect::<Result<_, ConfigError>>()?,
+            servers,
             node: self.node,
             certificate_providers: self.certificate_providers,
             server_listener_template: self.server_listener_template,
@@ -375,107 +249,13 @@ impl BootstrapBuilder {
     }
 }
 
-// === impl Server ===
-
-impl Server {
-    fn new(uri: &str, credentials: ChannelCredentials, features: Vec<ServerFeature>) -> Result<Self, ConfigError> {
-        let parsed = ServerUri::parse(uri)?;
-        let scheme_says_tls = if let ServerUri::Tcp { tls, .. } = parsed { tls } else { None };
-        match (&credentials, scheme_says_tls) {
-            (ChannelCredentials::Insecure, Some(true)) => Err(ConfigError::new(
-                "server_uri",
-                uri,
-                "its channel_creds are `insecure`: use `tls`, or leave `https://` out",
-            )),
-            (ChannelCredentials::Tls(_), Some(false)) => Err(ConfigError::new(
-                "server_uri",
-                uri,
-                "its channel_creds are `tls`: use `insecure`, or leave `http://` out",
-            )),
-            (ChannelCredentials::Tls(files), _) => {
-                files.check_interval().map_err(|error| error.within("channel_creds.config"))
-            }
-            (ChannelCredentials::Insecure, _) => Ok(()),
-        }?;
-        Ok(Self { uri: parsed, credentials, features })
-    }
-
-    /// Where it listens.
-    pub fn uri(&self) -> &ServerUri {
-        &self.uri
-    }
-
-    /// How the connection to it is secured.
-    pub fn credentials(&self) -> &ChannelCredentials {
-        &self.credentials
-    }
-
-    /// How it is spoken to.
-    pub fn variant(&self) -> Variant {
-        if self.has_feature(ServerFeature::Delta) { Variant::Delta } else { Variant::StateOfTheWorld }
-    }
-
-    /// Whether the bootstrap says this of it.
-    pub fn has_feature(&self, feature: ServerFeature) -> bool {
-        self.features.contains(&feature)
-    }
-}
-
-// === impl CertificateFiles ===
-
-impl Default for CertificateFiles {
-    fn default() -> Self {
-        Self { ca: None, identity: None, refresh_interval: REFRESH_INTERVAL }
-    }
-}
-
-impl CertificateFiles {
-    fn check_interval(&self) -> Result<(), ConfigError> {
-        if self.refresh_interval.is_zero() {
-            return Err(ConfigError::new(
-                "refresh_interval",
-                "0s",
-                "give a time longer than zero, or leave it out for 600s",
-            ));
-        }
-        Ok(())
-    }
-
-    fn check_provider(&self) -> Result<(), ConfigError> {
-        if self.ca.is_none() && self.identity.is_none() {
-            let remedy = "give ca_certificate_file, or certificate_file and private_key_file, or all three";
-            return Err(ConfigError::new("ca_certificate_file", "unset", remedy));
-        }
-        self.check_interval()
-    }
-}
-
-// === impl BootstrapError ===
-
-impl fmt::Display for BootstrapError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotSet => write!(
-                f,
-                "no xDS bootstrap: set {FILE_VARIABLE} to a file, or {INLINE_VARIABLE} to the JSON itself, or build one in code"
-            ),
-            Self::NotUnicode => write!(f, "the xDS bootstrap in {INLINE_VARIABLE} is not UTF-8 text"),
-            Self::Read { path, .. } => write!(f, "the xDS bootstrap {} cannot be read", path.display()),
-            Self::Syntax(_) => f.write_str("the xDS bootstrap is not JSON"),
-            Self::Invalid(_) => f.write_str("the xDS bootstrap is not valid"),
-        }
-    }
-}
-
-impl StdError for BootstrapError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            Self::NotSet | Self::NotUnicode => None,
-            Self::Read { source, .. } => Some(source),
-            Self::Syntax(source) => Some(source),
-            Self::Invalid(source) => Some(source),
-        }
-    }
+/// A list of `xds_servers`.
+fn build_servers(servers: Vec<ServerBuilder>) -> Result<Vec<Server>, ConfigError> {
+    let servers = servers.into_iter().enumerate();
+    let built = |(index, server): (usize, ServerBuilder)| {
+        server.build().map_err(|error| error.within(format!("xds_servers[{index}]")))
+    };
+    servers.map(built).collect()
 }
 
 #[cfg(test)]

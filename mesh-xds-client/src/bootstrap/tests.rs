@@ -1,9 +1,14 @@
 //! What a bootstrap says, from JSON, from code and from the environment, and what is refused of it.
 
 use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::load::{FILE_VARIABLE, INLINE_VARIABLE};
 use super::*;
+use crate::session::Variant;
 
 /// What Istio's agent writes for proxyless gRPC, in the parts that matter here.
 const ISTIO: &str = r#"{
@@ -274,8 +279,187 @@ fn target_becomes_a_listener_name_by_the_template() {
 #[test]
 fn target_that_cannot_be_named_says_what_to_write() {
     let plain = Bootstrap::builder().server("plane:1", ChannelCredentials::Insecure).build().expect("valid");
-    for target in ["", "xds:", "xds:///", "xds://authority/echo", "xds://authority"] {
+    for target in ["", "xds:", "xds:///", "xds://authority/echo", "xds://authority", "xds://authority/"] {
         let reason = plain.listener_of(target).expect_err(target);
         assert!(reason.contains("xds:///name"), "{reason}");
+    }
+    let reason = plain.listener_of("xds://authority/echo").expect_err("unknown");
+    assert!(reason.contains("authority that the bootstrap does not have (it has none)"), "{reason}");
+}
+
+// --- authorities and call credentials ---
+
+/// Two servers, and three authorities: one with all that it can have, one with nothing, one without a name.
+const FEDERATED: &str = r#"{
+  "xds_servers": [
+    {"server_uri": "plane:1", "channel_creds": [{"type": "insecure"}]},
+    {"server_uri": "plane:2", "channel_creds": [{"type": "insecure"}], "server_features": ["fail_on_data_errors"]}
+  ],
+  "client_default_listener_resource_name_template": "xdstp://own.test/envoy.config.listener.v3.Listener/%s?b=1&a=2",
+  "authorities": {
+    "partner.test": {
+      "xds_servers": [{
+        "server_uri": "partner:443",
+        "channel_creds": [{"type": "tls"}],
+        "call_creds": [
+          {"type": "of_tomorrow", "config": 7},
+          {"type": "jwt_token_file", "config": {"jwt_token_file": "/var/run/secrets/tokens/istio-token"}}
+        ],
+        "server_features": ["resource_timer_is_transient_error", "ignore_resource_deletion", "xds_v3", "xds_v3"]
+      }],
+      "client_listener_resource_name_template": "xdstp://partner.test/envoy.config.listener.v3.Listener/clients/%s",
+      "fallback_on_reachability_only": true,
+      "of_tomorrow": []
+    },
+    "own.test": {},
+    "": {"xds_servers": []}
+  }
+}"#;
+
+#[test]
+fn authorities_are_read_whole_and_lack_nothing() {
+    let bootstrap = Bootstrap::from_json(FEDERATED).expect("valid");
+    let names: Vec<_> = bootstrap.authorities().map(|(name, _)| name).collect();
+    assert_eq!(names, ["", "own.test", "partner.test"]);
+    for name in ["own.test", ""] {
+        let authority = bootstrap.authority(name).expect("given");
+        assert_eq!(authority.servers(), bootstrap.servers(), "those of the bootstrap, where it names none");
+        let template = format!("xdstp://{name}/envoy.config.listener.v3.Listener/%s");
+        assert_eq!(authority.client_listener_template(), template);
+        assert!(!authority.falls_back_on_reachability_only());
+    }
+    let partner = bootstrap.authority("partner.test").expect("given");
+    assert!(partner.falls_back_on_reachability_only());
+    let [server] = partner.servers() else { panic!("one server") };
+    let token = CallCredentials::JwtTokenFile(PathBuf::from("/var/run/secrets/tokens/istio-token"));
+    assert_eq!(server.call_credentials(), [token]);
+    assert!(server.has_feature(ServerFeature::ResourceTimerIsTransientError));
+    assert!(server.has_feature(ServerFeature::IgnoreResourceDeletion));
+    assert!(!server.has_feature(ServerFeature::FailOnDataErrors));
+}
+
+#[test]
+fn authorities_of_code_and_json_are_the_same() {
+    let server = Server::builder("partner:443", ChannelCredentials::Tls(CertificateFiles::default()))
+        .call_credentials(CallCredentials::JwtTokenFile("/var/run/secrets/tokens/istio-token".into()))
+        .features([ServerFeature::XdsV3, ServerFeature::IgnoreResourceDeletion])
+        .feature(ServerFeature::ResourceTimerIsTransientError);
+    let partner = Authority::builder()
+        .add_server(server)
+        .client_listener_template("xdstp://partner.test/envoy.config.listener.v3.Listener/clients/%s")
+        .fallback_on_reachability_only(true);
+    let code = Bootstrap::builder()
+        .server("plane:1", ChannelCredentials::Insecure)
+        .server_with_features("plane:2", ChannelCredentials::Insecure, [ServerFeature::FailOnDataErrors])
+        .client_listener_template("xdstp://own.test/envoy.config.listener.v3.Listener/%s?b=1&a=2")
+        .authority("partner.test", partner)
+        .authority("own.test", Authority::builder())
+        .authority("", Authority::builder())
+        .build();
+    assert_eq!(code.expect("valid"), Bootstrap::from_json(FEDERATED).expect("valid"));
+}
+
+#[test]
+fn target_with_an_authority_goes_by_the_template_of_that_authority() {
+    let bootstrap = Bootstrap::from_json(FEDERATED).expect("valid");
+    let listener = "envoy.config.listener.v3.Listener";
+    for (target, expected) in [
+        ("echo:80", format!("xdstp://own.test/{listener}/echo:80?a=2&b=1")),
+        ("xds:///echo:80", format!("xdstp://own.test/{listener}/echo:80?a=2&b=1")),
+        ("xds://own.test/echo:80", format!("xdstp://own.test/{listener}/echo:80")),
+        ("xds://partner.test/a b/echo:80", format!("xdstp://partner.test/{listener}/clients/a%20b/echo:80")),
+    ] {
+        assert_eq!(bootstrap.listener_of(target), Ok(expected.into()), "{target}");
+    }
+    let reason = bootstrap.listener_of("xds://stranger.test/echo").expect_err("nobody knows it");
+    assert!(reason.contains("stranger.test") && reason.contains("own.test, partner.test"), "{reason}");
+}
+
+#[test]
+fn a_mistake_in_an_authority_or_in_call_credentials_is_named_by_its_path() {
+    let server = r#"{"server_uri": "p:1", "channel_creds": [{"type": "tls"}]}"#;
+    let of_authority =
+        |authority: &str| format!(r#"{{"xds_servers": [{server}], "authorities": {{"a": {authority}}}}}"#);
+    let of_server = |credentials: &str, calls: &str| {
+        json(&format!(
+            r#"{{"server_uri": "p:1", "channel_creds": [{{"type": "{credentials}"}}], "call_creds": {calls}}}"#
+        ))
+    };
+    for (document, field) in [
+        (of_authority("7"), "authorities.a"),
+        (of_authority(r#"{"xds_servers": [{}]}"#), "authorities.a.xds_servers[0].server_uri"),
+        (
+            of_authority(r#"{"xds_servers": [{"server_uri": "p", "channel_creds": [{"type": "tls"}]}]}"#),
+            "authorities.a.xds_servers[0].server_uri",
+        ),
+        (
+            of_authority(
+                r#"{"client_listener_resource_name_template": "xdstp://b/envoy.config.listener.v3.Listener/%s"}"#,
+            ),
+            "authorities.a.client_listener_resource_name_template",
+        ),
+        (
+            of_authority(r#"{"client_listener_resource_name_template": "%s"}"#),
+            "authorities.a.client_listener_resource_name_template",
+        ),
+        (of_authority(r#"{"fallback_on_reachability_only": "yes"}"#), "authorities.a.fallback_on_reachability_only"),
+        (format!(r#"{{"xds_servers": [{server}], "authorities": {{"a/b": {{}}}}}}"#), "authorities.a/b"),
+        (of_server("tls", "[7]"), "xds_servers[0].call_creds[0]"),
+        (of_server("tls", r#"[{"type": "jwt_token_file"}]"#), "xds_servers[0].call_creds[0].config.jwt_token_file"),
+        (
+            of_server("tls", r#"[{"type": "jwt_token_file", "config": {"jwt_token_file": 1}}]"#),
+            "xds_servers[0].call_creds[0].config.jwt_token_file",
+        ),
+        (
+            of_server("insecure", r#"[{"type": "jwt_token_file", "config": {"jwt_token_file": "f"}}]"#),
+            "xds_servers[0].call_creds",
+        ),
+    ] {
+        let error = refused(&document);
+        assert_eq!(error.field().trim_end_matches('.'), field, "{document}: {error}");
+    }
+}
+
+// --- a file that is still to come ---
+
+const POLL: Duration = Duration::from_millis(100);
+
+async fn wait_for(path: &Path) -> Result<String, BootstrapError> {
+    let bootstrap = Bootstrap::wait_for_file(path, POLL, 100 * POLL).await?;
+    Ok(bootstrap.servers()[0].uri().to_string())
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_that_is_not_there_or_not_whole_is_waited_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("agent").join("bootstrap.json");
+    let start = tokio::time::Instant::now();
+    let writer = async {
+        tokio::time::sleep(5 * POLL).await;
+        std::fs::create_dir(path.parent().expect("it has one")).expect("made");
+        for part in ["", "{", &ISTIO[..ISTIO.len() / 2]] {
+            std::fs::write(&path, part).expect("written");
+            tokio::time::sleep(5 * POLL).await;
+        }
+        std::fs::write(&path, ISTIO).expect("written");
+    };
+    let (uri, ()) = tokio::join!(wait_for(&path), writer);
+    assert_eq!(uri.expect("valid"), "unix:/etc/istio/proxy/XDS");
+    assert!((20 * POLL..=21 * POLL).contains(&start.elapsed()), "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_that_does_not_come_is_given_up_and_one_that_is_wrong_is_told_at_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("bootstrap.json");
+    let start = tokio::time::Instant::now();
+    assert!(matches!(wait_for(&path).await, Err(BootstrapError::Read { .. })));
+    assert!((99 * POLL..=100 * POLL).contains(&start.elapsed()), "{:?}", start.elapsed());
+    for (text, is_expected) in [("{]", false), ("{}", true)] {
+        std::fs::write(&path, text).expect("written");
+        let start = tokio::time::Instant::now();
+        let error = wait_for(&path).await.expect_err("no bootstrap");
+        assert_eq!(matches!(error, BootstrapError::Invalid(_)), is_expected, "{error:?}");
+        assert_eq!(start.elapsed(), Duration::ZERO);
     }
 }

@@ -1,18 +1,23 @@
 //! One response on its way to a verdict: its resources out of their wrappers, and the ticket to answer it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource};
+use envoy_types::pb::envoy::service::discovery::v3::{
+    self as wire_xds, DeltaDiscoveryResponse, DiscoveryResponse, Resource,
+};
 use envoy_types::pb::google::protobuf::{self as wire, Any};
 use prost::{Message, Name};
 use tokio::time::Instant;
+use tonic::Code;
 
 use super::wire::Response;
 use super::{FOREVER, ResourceError};
 use crate::ResourceKind;
 use crate::fingerprint::Fingerprint;
+use crate::name::canonical;
 
 /// The resources of one response, to be decoded and answered.
 #[derive(Debug)]
@@ -56,6 +61,16 @@ pub struct Ticket {
     /// What the wrappers say of resources, by name.
     pub(super) labels: HashMap<String, Label>,
     pub(super) gone: Gone,
+    /// Resources that the server does not give, and why.
+    pub(super) denied: Vec<Denied>,
+}
+
+/// What a server says of a resource that it does not give (xRFC TP3, `resource_errors`).
+#[derive(Debug)]
+pub(super) struct Denied {
+    pub(super) name: String,
+    pub(super) code: Code,
+    pub(super) message: String,
 }
 
 /// What a response says of resources that are gone.
@@ -105,6 +120,7 @@ impl Batch {
             batch.ticket.gone = Gone::Missing;
         }
         batch.ticket.fingerprint = compares.then(|| Fingerprint::of(&response.resources));
+        batch.ticket.denied = denied(response.resource_errors);
         batch.resources.reserve(response.resources.len());
         let wrapper_url = Resource::type_url();
         for body in response.resources {
@@ -149,7 +165,8 @@ impl Batch {
             }
         }
         let removed = response.removed_resources.into_iter().filter(|name| !repeated.contains(name));
-        batch.ticket.gone = Gone::Named(removed.collect());
+        batch.ticket.gone = Gone::Named(removed.map(canonical_string).collect());
+        batch.ticket.denied = denied(response.resource_errors);
         let errors = repeated.into_iter().map(|name| complaint(Some(name), None, "it is listed twice in one response"));
         batch.ticket.malformed.extend(errors);
         batch
@@ -166,6 +183,7 @@ impl Batch {
             heartbeats: Vec::new(),
             labels: HashMap::new(),
             gone: Gone::Named(Vec::new()),
+            denied: Vec::new(),
         };
         Self { kind, version, resources: Vec::new(), ticket }
     }
@@ -173,7 +191,7 @@ impl Batch {
     /// Aliases are passed over: they are other names under which a resource may be looked up, and it is asked for by its own.
     fn unwrap(&mut self, resource: Resource, version: Option<String>, now: Instant) {
         let Resource { name, resource: body, ttl, .. } = resource;
-        let name = Some(name).filter(|name| !name.is_empty());
+        let name = Some(name).filter(|name| !name.is_empty()).map(canonical_string);
         let expires = match ttl.map(time_to_live) {
             None => None,
             Some(Some(ttl)) => Some(now + ttl),
@@ -208,6 +226,22 @@ fn repeated(response: &DeltaDiscoveryResponse) -> BTreeSet<String> {
     let mut seen = HashSet::new();
     let names = response.resources.iter().map(|resource| &resource.name).chain(&response.removed_resources);
     names.filter(|name| !name.is_empty() && !seen.insert(*name)).cloned().collect()
+}
+
+fn denied(errors: Vec<wire_xds::ResourceError>) -> Vec<Denied> {
+    let told = errors.into_iter().filter_map(|error| {
+        let name = error.resource_name.map(|name| name.name).filter(|name| !name.is_empty())?;
+        let detail = error.error_detail.unwrap_or_default();
+        Some(Denied { name: canonical_string(name), code: Code::from_i32(detail.code), message: detail.message })
+    });
+    told.collect()
+}
+
+fn canonical_string(name: String) -> String {
+    match canonical(&name) {
+        Cow::Borrowed(_) => name,
+        Cow::Owned(canonical) => canonical,
+    }
 }
 
 fn complaint(name: Option<String>, field: Option<&str>, message: &str) -> ResourceError {

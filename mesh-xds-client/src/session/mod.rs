@@ -44,8 +44,7 @@
 //! # Where the rules come from
 //!
 //! The xDS protocol ("REST and gRPC protocol" in Envoy's documentation), gRFC A27 (base), A46 (valid resources of a
-//! refused response are used), A57 (what counts as a failure of connectivity). Known gap: `resource_errors` of A88 are not
-//! read.
+//! refused response are used), A57 (what counts as a failure of connectivity), A88 and xRFC TP3 (`resource_errors`).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -55,6 +54,7 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use envoy_types::pb::google::rpc;
 use tokio::time::Instant;
+use tonic::Code;
 
 use crate::ResourceKind;
 use crate::fingerprint::Fingerprint;
@@ -77,14 +77,14 @@ pub use self::nack::ResourceError;
 pub use self::wire::{Request, Response, Variant};
 
 use self::backoff::Backoff;
-use self::batch::Gone;
+use self::batch::{Denied, Gone};
 use self::refusals::Refusals;
 use self::subscriptions::Subscriptions;
 
 /// How a [`Session`] speaks, and how patient it is.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// How the first server is spoken to. Default: in state of the world.
+    /// How the server is spoken to. Default: in state of the world.
     pub variant: Variant,
     /// How long a named resource may stay unanswered on a live stream before it is reported absent. Default 15 s, as in
     /// Envoy and gRPC. Lower it and a slow control plane looks like one that does not know the name.
@@ -105,7 +105,6 @@ pub struct Config {
 pub struct Session {
     absence_timeout: Duration,
     node: Node,
-    /// How the next stream is spoken on.
     variant: Variant,
     link: Link,
     /// How many streams were begun; the number of the current one. Tells an answer which stream it belongs to.
@@ -142,6 +141,18 @@ pub enum Event {
         /// How it became known.
         reason: AbsenceReason,
     },
+    /// The control plane does not give a resource, and says why (xRFC TP3). It ends the wait for it; whether it ends what was
+    /// delivered before is for the owner to decide (gRFC A88).
+    Denied {
+        /// The kind that was asked for.
+        kind: ResourceKind,
+        /// The name that was asked for.
+        name: String,
+        /// `NotFound` where there is none.
+        code: Code,
+        /// The control plane's words.
+        message: String,
+    },
     /// The stream ended, or could not be opened. What was delivered stays valid, and another attempt is due.
     Lost {
         /// The cause, as given to [`Session::stream_ended`].
@@ -164,10 +175,12 @@ pub enum Event {
 pub enum AbsenceReason {
     /// It was asked for on a live stream and not answered within [`Config::absence_timeout`].
     NotFoundTimer,
-    /// The server said so: a response with the full state of its kind no longer had it, or one in delta called it removed. Of
-    /// what was never delivered it says that at once in delta, though the resource may be on its way; such a name is reported
-    /// after [`Config::absence_timeout`], as it would be in silence.
+    /// The server said so of what it had delivered: a response with the full state of its kind no longer had it, or one in delta
+    /// called it removed.
     Removed,
+    /// The server said in delta, of what it never delivered, that there is none. It says so at once, though the resource may be
+    /// on its way: such a name is reported after [`Config::absence_timeout`], as it would be in silence.
+    Unknown,
     /// Its time to live was over, and nothing was heard of it.
     Expired,
 }
@@ -296,10 +309,9 @@ impl Session {
         }
     }
 
-    /// The next stream is to another server, which is spoken to in this variant, and to which the versions of the one before
-    /// mean nothing: it might take them for its own and leave out what is held (gRFC A71).
-    pub fn change_server(&mut self, variant: Variant) {
-        self.variant = variant;
+    /// What is held came from another server meanwhile: the next stream starts without versions, since this one would take them
+    /// for its own and leave out what it believes to be held (gRFC A71).
+    pub fn forget_versions(&mut self) {
         self.kinds.iter_mut().for_each(Subscriptions::forget_versions);
     }
 
@@ -345,7 +357,8 @@ impl Session {
     /// counts, and nothing is sent for it. The refusal of what was refused before is sent later, so that a server which
     /// offers it again at once is not kept busy; see [`Config::nack_initial`].
     pub fn answer(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
-        let Ticket { stream, kind, version, nonce, fingerprint, malformed, heartbeats, mut labels, gone } = ticket;
+        let Ticket { stream, kind, version, nonce, fingerprint, malformed, heartbeats, mut labels, gone, denied } =
+            ticket;
         let Verdict { accepted, mut rejected } = verdict;
         rejected.extend(malformed);
 
@@ -360,6 +373,8 @@ impl Session {
             }
         }
         rejected.iter().filter_map(|error| error.name.as_deref()).for_each(|name| subscriptions.refuse(name));
+        let denied = denied.into_iter().filter(|denied| subscriptions.deny(&denied.name));
+        self.events.extend(denied.map(|Denied { name, code, message }| Event::Denied { kind, name, code, message }));
         let gone = match gone {
             Gone::Named(names) => subscriptions.remove_named(&names),
             Gone::Missing if rejected.iter().all(|error| error.name.is_some()) => subscriptions.remove_missing(),
@@ -433,7 +448,7 @@ impl Session {
             let Some(Awaited { kind, name, deadline }) = self.awaited.pop_front() else { break };
             let is_denied = self.kinds[kind.index()].awaited(&name, deadline) == Some(true);
             self.kinds[kind.index()].give_up(&name);
-            let reason = if is_denied { AbsenceReason::Removed } else { AbsenceReason::NotFoundTimer };
+            let reason = if is_denied { AbsenceReason::Unknown } else { AbsenceReason::NotFoundTimer };
             self.events.push_back(Event::Absent { kind, name: name.to_string(), reason });
         }
         for kind in ResourceKind::ALL {

@@ -409,6 +409,18 @@ impl Subscriptions {
         true
     }
 
+    /// The server says why it does not give `name`, which is an answer, and no removal. Returns whether anybody asked for it, and
+    /// the same response did not bring it.
+    pub(super) fn deny(&mut self, name: &str) -> bool {
+        let answers = self.answers;
+        let Some(wanted) = self.names.get_mut(name).filter(|wanted| wanted.mentioned != answers) else { return false };
+        wanted.mentioned = answers;
+        if !wanted.was_delivered() {
+            wanted.presence = Presence::Absent;
+        }
+        true
+    }
+
     fn mention<T>(&mut self, name: &str, change: impl FnOnce(&mut Wanted) -> T) -> Option<T> {
         if self.everything && !self.names.contains_key(name) {
             self.names.insert(name.into(), Wanted::new(Presence::Absent, false));
@@ -457,6 +469,10 @@ impl Subscriptions {
         for name in names {
             let Some((name, wanted)) = self.names.get_key_value(name.as_str()) else { continue };
             let (name, was_delivered) = (name.clone(), wanted.was_delivered());
+            if wanted.mentioned == self.answers {
+                // It was denied, with a reason, by the same response.
+                continue;
+            }
             if was_delivered {
                 self.give_up(&name);
                 gone.push(name);
@@ -523,7 +539,7 @@ impl Subscriptions {
         }
     }
 
-    /// The next stream is to another server, to which the versions mean nothing.
+    /// What is held came from another server.
     pub(super) fn forget_versions(&mut self) {
         self.version.clear();
         self.names.values_mut().for_each(|wanted| wanted.version = None);

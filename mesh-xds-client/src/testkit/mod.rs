@@ -108,7 +108,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
-use tonic::Status;
+use tonic::{Status, metadata::MetadataMap};
 
 use crate::bootstrap::{Bootstrap, ChannelCredentials, Node};
 use crate::session::Response;
@@ -582,13 +582,13 @@ impl Shared {
         self.recorded.notify_waiters();
     }
 
-    fn open_stream(&self, commands: UnboundedSender<Command>) -> u64 {
+    fn open_stream(&self, commands: UnboundedSender<Command>, metadata: MetadataMap) -> u64 {
         let stream = self.with(|state| {
             let stream = state.next_id();
             state.streams.insert(stream, StreamHandle { commands, names: BTreeMap::new() });
             stream
         });
-        self.record(Event::StreamOpened { stream });
+        self.record(Event::StreamOpened { stream, metadata });
         stream
     }
 

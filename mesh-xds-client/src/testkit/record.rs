@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::fmt;
 
+use tonic::metadata::MetadataMap;
+
 use crate::ResourceKind;
 
 /// Something that a client did, in the order in which the control plane saw it.
@@ -14,6 +16,8 @@ pub enum Event {
     StreamOpened {
         /// The number of the stream, unique in this control plane.
         stream: u64,
+        /// What the client sent along, such as `authorization`.
+        metadata: MetadataMap,
     },
     /// A client asked, without answering anything: its first request of a kind, or one that changes its names.
     Asked(Request),

@@ -14,10 +14,10 @@ use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
-use prost::Message;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::Service;
@@ -206,7 +206,8 @@ impl<W: Watch> StreamingService<W::Request> for Method<W> {
             return std::future::ready(Err(status));
         }
         let (sender, responses) = mpsc::channel(RESPONSES_AHEAD);
-        tokio::spawn(stream::serve::<W>(Arc::clone(&self.shared), request.into_inner(), sender));
+        let (metadata, _, requests) = request.into_parts();
+        tokio::spawn(stream::serve::<W>(Arc::clone(&self.shared), metadata, requests, sender));
         std::future::ready(Ok(Response::new(ReceiverStream::new(responses))))
     }
 }

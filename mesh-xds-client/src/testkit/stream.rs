@@ -6,7 +6,7 @@ use std::sync::Arc;
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
-use tonic::{Status, Streaming};
+use tonic::{Status, Streaming, metadata::MetadataMap};
 
 use super::faults::Held;
 use super::record::Request;
@@ -94,11 +94,12 @@ struct Over;
 /// Serves one stream until either side ends it.
 pub(super) async fn serve<W: Watch>(
     shared: Arc<Shared>,
+    metadata: MetadataMap,
     mut requests: Streaming<W::Request>,
     responses: mpsc::Sender<Result<Vec<u8>, Status>>,
 ) {
     let (commands, mut orders) = mpsc::unbounded_channel();
-    let id = shared.open_stream(commands);
+    let id = shared.open_stream(commands, metadata);
     let mut stream = Stream::<W> {
         id,
         shared,

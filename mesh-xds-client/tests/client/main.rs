@@ -1,6 +1,8 @@
 //! The client and a control plane, from the first subscription to the snapshot that a mesh reads.
 
 mod delta;
+mod fallback;
+mod federation;
 mod servers;
 mod sockets;
 mod support;

@@ -1,17 +1,19 @@
-//! How a control plane is reached: over sockets and by name, over TLS, and which one of several.
+//! How a control plane is reached: over sockets and by name, and over TLS.
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use mesh_core::config::Address;
 use mesh_core::identity::Identities;
 use mesh_core::source::ConfigSource;
 use mesh_http::connect::{Connect, Connecting, SocketConnector, Stream};
 use mesh_http::resolve::{Resolve, Resolved, Resolving};
 use mesh_xds_client::bootstrap::{
-    Bootstrap, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node,
+    Bootstrap, CallCredentials, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node, Server,
 };
+use mesh_xds_client::testkit::resource::endpoints;
 use mesh_xds_client::testkit::{ControlPlane, Event};
 use mesh_xds_client::{XdsClient, XdsClientBuilder};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -19,8 +21,9 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio_rustls::TlsAcceptor;
+use tonic::metadata::MetadataMap;
 
-use crate::support::{Pipes, offer, run};
+use crate::support::{address, offer, reached, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -84,73 +87,6 @@ async fn name_that_cannot_be_resolved_is_told() {
     running.settle(SECOND).await;
     let error = running.client.status().last_error.expect("an attempt failed");
     assert!(error.contains("cannot be resolved: no such name"), "{error}");
-}
-
-// --- several ---
-
-/// The control plane at each port.
-struct Planes(Vec<(u16, Pipes)>);
-
-impl Connect for Planes {
-    fn connect(&self, address: &Address) -> Connecting {
-        let Address::Socket(socket) = address else { panic!("a TCP address") };
-        let (_, pipes) = self.0.iter().find(|(port, _)| *port == socket.port()).expect("a known port");
-        pipes.connect(address)
-    }
-}
-
-/// Two control planes under the same names, and the pipes to the first.
-fn two(first: &ControlPlane, second: &ControlPlane) -> (Pipes, XdsClientBuilder) {
-    let bootstrap = Bootstrap::builder()
-        .server("10.0.0.1:1", ChannelCredentials::Insecure)
-        .server("10.0.0.1:2", ChannelCredentials::Insecure)
-        .build()
-        .expect("a valid bootstrap");
-    let to_first = Pipes::to(first);
-    let connector = Planes(vec![(1, to_first.clone()), (2, Pipes::to(second))]);
-    (to_first, XdsClient::builder(bootstrap).connector(connector).seed(7))
-}
-
-#[tokio::test(start_paused = true)]
-async fn second_server_serves_while_the_first_is_away() {
-    let (first, second) = (ControlPlane::new(), ControlPlane::new());
-    offer(&first, "echo", &["v1"]);
-    offer(&second, "echo", &["v2"]);
-    let (to_first, builder) = two(&first, &second);
-    to_first.cut(true);
-    let mut running = run(builder);
-    let _interest = running.client.watch("echo");
-    running.until_routed("echo", &["v2"]).await;
-    assert_eq!(running.client.status().server, "10.0.0.1:2");
-
-    to_first.cut(false);
-    second.abort_connections();
-    running.until_routed("echo", &["v1"]).await;
-    assert_eq!(running.client.status().server, "10.0.0.1:1");
-}
-
-#[tokio::test(start_paused = true)]
-async fn second_server_is_asked_only_for_want_of_something_and_hears_no_foreign_version() {
-    let (first, second) = (ControlPlane::new(), ControlPlane::new());
-    offer(&first, "echo", &["v1"]);
-    offer(&second, "echo", &["v2"]);
-    offer(&second, "other", &["v3"]);
-    let (to_first, builder) = two(&first, &second);
-    let mut running = run(builder);
-    let _echo = running.client.watch("echo");
-    running.until_routed("echo", &["v1"]).await;
-    to_first.cut(true);
-    first.abort_connections();
-    running.settle(600 * SECOND).await;
-    assert_eq!(second.events().len(), 0, "all that is wanted is held");
-
-    let _other = running.client.watch("other");
-    running.until_routed("other", &["v3"]).await;
-    running.until_routed("echo", &["v2"]).await;
-    let events = second.events();
-    let greetings = events.iter().filter_map(Event::request).filter(|request| request.nonce.is_empty());
-    let versions: Vec<_> = greetings.map(|request| &*request.version).collect();
-    assert!(versions.len() >= 2 && versions.iter().all(|version| version.is_empty()), "{versions:?}");
 }
 
 // --- TLS ---
@@ -236,6 +172,75 @@ async fn plane_is_reached_over_mutual_tls() {
     let mut running = run(client_of("plane.test:443", credentials).resolver(Names).connector(connector));
     let _interest = running.client.watch("echo");
     running.until_routed("echo", &["v1"]).await;
+}
+
+// --- tokens ---
+
+/// A token that is called so, and ends in so many seconds from now.
+fn token(name: &str, seconds: u64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
+    let payload = URL_SAFE_NO_PAD.encode(format!(r#"{{"sub": "{name}", "exp": {}}}"#, now + seconds));
+    format!("e30.{payload}.c2ln")
+}
+
+/// What the streams to a control plane have shown.
+fn shown(plane: &ControlPlane) -> Vec<String> {
+    let events = plane.events();
+    let metadata = events.iter().filter_map(|event| match event {
+        Event::StreamOpened { metadata, .. } => Some(metadata),
+        _ => None,
+    });
+    let text =
+        |metadata: &MetadataMap| metadata.get("authorization").expect("shown").to_str().expect("text").to_owned();
+    metadata.map(text).collect()
+}
+
+#[tokio::test]
+async fn token_in_a_file_is_shown_by_every_stream_and_a_renewed_one_by_the_next() {
+    let certificates = Certificates::new();
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    let file = certificates.directory.path().join("token");
+    let server = Server::builder("plane.test:443", ChannelCredentials::Tls(certificates.files()))
+        .call_credentials(CallCredentials::JwtTokenFile(file.clone()));
+    let bootstrap = Bootstrap::builder().add_server(server).build().expect("a valid bootstrap");
+    let connector = SecurePipes(plane.clone(), certificates.acceptor());
+    let client = XdsClient::builder(bootstrap).resolver(Names).connector(connector);
+    let mut running = run(client.reconnect(SECOND / 100, SECOND / 20));
+
+    // 1. There is no token yet, and no stream without one.
+    let _interest = running.client.watch("echo");
+    let error = loop {
+        if let Some(error) = running.client.status().last_error {
+            break error;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(error.contains("no token to show") && error.contains("cannot be read"), "{error}");
+    assert!(plane.events().is_empty());
+
+    // 2. One that is about to end is shown, and the file is looked at again for the next stream.
+    let (first, second, third) = (token("first", 60), token("second", 3600), token("third", 3600));
+    std::fs::write(&file, format!("{first}\n")).expect("written");
+    running.until_routed("echo", &["v1"]).await;
+    std::fs::write(&file, &second).expect("written");
+    plane.abort_connections();
+    let mut opened = 0;
+    let is_second = |event: &Event| {
+        opened += usize::from(matches!(event, Event::StreamOpened { .. }));
+        opened == 2
+    };
+    plane.wait_for(is_second).await;
+
+    // 3. One that lasts is shown for as long as it does.
+    std::fs::write(&file, &third).expect("written");
+    plane.set(endpoints("v1", [address(2)]));
+    running.until(|snapshot| reached(snapshot, "v1") == ["10.0.0.2:80"]).await;
+    plane.abort_connections();
+    plane.set(endpoints("v1", [address(3)]));
+    running.until(|snapshot| reached(snapshot, "v1") == ["10.0.0.3:80"]).await;
+    let expected = [&first, &second, &second].map(|token| format!("Bearer {token}"));
+    assert_eq!(shown(&plane), expected);
 }
 
 #[tokio::test]

@@ -64,6 +64,17 @@ impl Connect for Pipes {
     }
 }
 
+/// The control plane at each port.
+pub(crate) struct Planes(pub(crate) Vec<(u16, Pipes)>);
+
+impl Connect for Planes {
+    fn connect(&self, address: &Address) -> Connecting {
+        let Address::Socket(socket) = address else { panic!("a TCP address") };
+        let (_, pipes) = self.0.iter().find(|(port, _)| *port == socket.port()).expect("a known port");
+        pipes.connect(address)
+    }
+}
+
 /// A client of `plane`, to be built.
 pub(crate) fn builder(plane: &ControlPlane, features: impl IntoIterator<Item = ServerFeature>) -> XdsClientBuilder {
     let bootstrap = Bootstrap::builder()

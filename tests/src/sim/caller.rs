@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::Full;
 use mesh_core::{
     config::HttpProtocol,
-    outcome::{FailureKind, Flags, Sent},
+    outcome::{FailureKind, Flags, Sent, find_cause},
 };
 use mesh_grpc::{Channel, testkit::Echo};
 use mesh_http::{
@@ -146,12 +146,5 @@ fn h2(builder: ClientBuilder<Http>) -> ClientBuilder<Http> {
 
 /// What the mesh says of a failed call, whichever client made it; nothing of an answer.
 pub fn failure_of(error: &Error) -> Option<(FailureKind, Sent, Flags)> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<mesh_http::Error>() {
-            return Some((error.kind(), error.sent(), error.flags()));
-        }
-        next = error.source();
-    }
-    None
+    find_cause::<mesh_http::Error>(&**error).map(|error| (error.kind(), error.sent(), error.flags()))
 }

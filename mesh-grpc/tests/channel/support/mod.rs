@@ -3,6 +3,7 @@
 mod alive;
 mod network;
 mod peer;
+mod said;
 mod server;
 
 use std::{future::Future, net::SocketAddr, time::Duration};
@@ -16,6 +17,7 @@ pub(crate) use self::{
     alive::Alive,
     network::{Pipes, Place, builder_over},
     peer::{RawBody, framed, frames, grpc, http2_peer, page, trailers, whole},
+    said::Said,
     server::{Messages, Server},
 };
 

@@ -5,6 +5,7 @@
 //! is empty is left out.
 
 mod delta;
+mod denials;
 mod everything;
 mod state_of_the_world;
 mod time_to_live;
@@ -113,9 +114,13 @@ impl Script {
                 let how = match reason {
                     AbsenceReason::NotFoundTimer => "not found",
                     AbsenceReason::Removed => "removed",
+                    AbsenceReason::Unknown => "unknown",
                     AbsenceReason::Expired => "expired",
                 };
                 format!("absent {} {name}: {how}", short(kind.type_url()))
+            }
+            Event::Denied { kind, name, code, message } => {
+                format!("denied {} {name}: {code:?} {message}", short(kind.type_url()))
             }
             Event::Lost { cause, was_live, .. } => format!("lost {cause}, live {was_live}"),
             Event::Ignored { type_url } => format!("ignored {type_url}"),

@@ -238,7 +238,7 @@ async fn metrics_count_what_comes_and_show_what_is_there() {
     assert_eq!(
         lines,
         [
-            "mesh_xds_connected  1",
+            "mesh_xds_connected 10.0.0.1:15010 1",
             "mesh_xds_resources Cluster rejected 1",
             "mesh_xds_resources Cluster synced 1",
             "mesh_xds_resources ClusterLoadAssignment synced 2",

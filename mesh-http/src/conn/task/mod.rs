@@ -9,37 +9,23 @@
 //! for as long as the connection lives, the allocation of a finished future serves the next one, and what is ready is
 //! polled by slot number, so that the order of work does not depend on a race between wakers.
 //!
-//! # Waking
-//!
-//! Each slot has a bit, and 64 slots share a word. A waker sets its bit, then [`WOKEN`]; only who finds the board at
-//! rest wakes the task. The driver polls what is set until a whole round finds nothing, then goes from [`RUNNING`] to
-//! rest by a compare-and-swap that fails if `WOKEN` was set meanwhile. A waker that comes before the swap is seen by
-//! the driver; one that comes after it sees rest and wakes the task, whose waker was registered when the poll began.
+//! Futures come here by way of the [`handover`]; who of them is to be polled stands on the [`board`].
 
-use std::any::Any;
+mod board;
+mod handover;
+
 use std::mem;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 
-use futures_util::task::AtomicWaker;
-use hyper::rt::Executor;
+use self::board::{Board, SlotWaker, Word};
+pub(super) use self::handover::Spawner;
+use self::handover::{Cell, Handover};
 
 /// The slot of the future that the driver keeps itself.
 pub(super) const MAIN: usize = 0;
 
 const SLOTS_PER_WORD: usize = u64::BITS as usize;
-
-/// Finished futures whose allocation is kept for the next ones. Bursts above it give their memory back.
-const SPARE: usize = 64;
-
-/// No poll is going on, and no wake is under way.
-const REST: u8 = 0;
-/// The driver is polling, and will look at the board again before it rests.
-const RUNNING: u8 = 1;
-/// A bit was set since the driver last looked.
-const WOKEN: u8 = 2;
 
 /// The futures of one connection, but for the main one, which has the slot [`MAIN`].
 ///
@@ -54,10 +40,6 @@ pub(super) struct Tasks {
     arrivals: Vec<Box<dyn Cell>>,
     round: Round,
 }
-
-/// Takes hyper's futures to the connection's own task.
-#[derive(Clone)]
-pub(super) struct Spawner(Arc<Handover>);
 
 /// How far the present round has come.
 struct Round {
@@ -74,45 +56,12 @@ struct Slot {
     cell: Option<Box<dyn Cell>>,
 }
 
-struct Board {
-    state: AtomicU8,
-    task: AtomicWaker,
-}
-
-struct Word {
-    ready: AtomicU64,
-    board: Arc<Board>,
-}
-
-struct SlotWaker {
-    word: Arc<Word>,
-    bit: u64,
-}
-
-/// Where futures wait between hyper's `execute` and their slot, and empty cells for reuse.
-#[derive(Default)]
-struct Handover(Mutex<Waiting>);
-
-#[derive(Default)]
-struct Waiting {
-    fresh: Vec<Box<dyn Cell>>,
-    spare: Vec<Box<dyn Cell>>,
-}
-
-/// A future that can be taken out of its allocation.
-trait Cell: Any + Send {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()>;
-}
-
-/// The only [`Cell`]. hyper's futures are `Unpin`, so one may be put where another was.
-struct Holder<F>(Option<F>);
-
 // === impl Tasks ===
 
 impl Tasks {
     pub(super) fn new() -> Self {
         let mut tasks = Self {
-            board: Arc::new(Board { state: AtomicU8::new(REST), task: AtomicWaker::new() }),
+            board: Arc::new(Board::new()),
             handover: Arc::default(),
             words: Vec::new(),
             slots: Vec::new(),
@@ -127,13 +76,12 @@ impl Tasks {
     }
 
     pub(super) fn spawner(&self) -> Spawner {
-        Spawner(Arc::clone(&self.handover))
+        Spawner::new(&self.handover)
     }
 
     /// Begins a poll of the driver: from here on wakes only set bits.
     pub(super) fn run(&mut self, cx: &Context<'_>) {
-        self.board.task.register(cx.waker());
-        self.board.state.swap(RUNNING, Ordering::AcqRel);
+        self.board.run(cx.waker());
         self.round = Round::first();
     }
 
@@ -181,7 +129,7 @@ impl Tasks {
         for slot in 0..self.slots.len() {
             self.mark(slot);
         }
-        self.board.state.fetch_or(WOKEN, Ordering::AcqRel);
+        self.board.note();
     }
 
     /// Drops every future.
@@ -196,16 +144,16 @@ impl Tasks {
 
     /// Ends a poll with nothing left to do. False if something was woken meanwhile: then there is.
     pub(super) fn rest(&mut self) -> bool {
-        self.board.state.compare_exchange(RUNNING, REST, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.board.rest()
     }
 
     /// Ends a poll with work left over. The caller must wake its own task, because nobody else will.
     pub(super) fn pause(&mut self) {
         if let Some(word) = self.words.get(self.round.base / SLOTS_PER_WORD) {
-            word.ready.fetch_or(self.round.ready, Ordering::AcqRel);
+            word.mark(self.round.ready);
         }
         self.round = Round::first();
-        self.board.state.store(WOKEN, Ordering::Release);
+        self.board.pause();
     }
 
     fn admit(&mut self) -> bool {
@@ -227,15 +175,15 @@ impl Tasks {
         }
         let slot = self.slots.len();
         if slot.is_multiple_of(SLOTS_PER_WORD) {
-            self.words.push(Arc::new(Word { ready: AtomicU64::new(0), board: Arc::clone(&self.board) }));
+            self.words.push(Word::new(&self.board));
         }
-        let waker = SlotWaker { word: Arc::clone(&self.words[slot / SLOTS_PER_WORD]), bit: bit(slot) };
-        self.slots.push(Slot { waker: Waker::from(Arc::new(waker)), cell: None });
+        let waker = SlotWaker::of(&self.words[slot / SLOTS_PER_WORD], bit(slot));
+        self.slots.push(Slot { waker, cell: None });
         slot
     }
 
     fn mark(&self, slot: usize) {
-        self.words[slot / SLOTS_PER_WORD].ready.fetch_or(bit(slot), Ordering::AcqRel);
+        self.words[slot / SLOTS_PER_WORD].mark(bit(slot));
     }
 }
 
@@ -248,34 +196,6 @@ impl Drop for Tasks {
 
 fn bit(slot: usize) -> u64 {
     1 << (slot % SLOTS_PER_WORD)
-}
-
-// === impl Spawner ===
-
-impl<F> Executor<F> for Spawner
-where
-    F: Future<Output = ()> + Unpin + Send + 'static,
-{
-    fn execute(&self, future: F) {
-        let mut waiting = self.0.lock();
-        let cell = match waiting.spare.pop() {
-            Some(spare) => refill(spare, future),
-            None => Box::new(Holder(Some(future))),
-        };
-        waiting.fresh.push(cell);
-    }
-}
-
-fn refill<F>(mut spare: Box<dyn Cell>, future: F) -> Box<dyn Cell>
-where
-    F: Future<Output = ()> + Unpin + Send + 'static,
-{
-    let any: &mut dyn Any = &mut *spare;
-    let Some(holder) = any.downcast_mut::<Holder<F>>() else {
-        return Box::new(Holder(Some(future)));
-    };
-    holder.0 = Some(future);
-    spare
 }
 
 // === impl Round ===
@@ -301,88 +221,14 @@ impl Round {
     }
 }
 
-// === impl Board ===
-
-impl Board {
-    fn take_woken(&self) -> bool {
-        self.state.load(Ordering::Acquire) & WOKEN != 0 && self.state.swap(RUNNING, Ordering::AcqRel) & WOKEN != 0
-    }
-}
-
-// === impl Word ===
-
-impl Word {
-    fn take(&self) -> u64 {
-        if self.ready.load(Ordering::Relaxed) == 0 {
-            return 0;
-        }
-        self.ready.swap(0, Ordering::AcqRel)
-    }
-}
-
-// === impl SlotWaker ===
-
-impl Wake for SlotWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        let before = self.word.ready.fetch_or(self.bit, Ordering::AcqRel);
-        if before & self.bit != 0 {
-            // The driver clears a bit before it polls, so it has yet to poll for this one; whoever set it does the
-            // rest.
-            return;
-        }
-        let board = &self.word.board;
-        if board.state.fetch_or(WOKEN, Ordering::AcqRel) == REST {
-            board.task.wake();
-        }
-    }
-}
-
-// === impl Handover ===
-
-impl Handover {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing that can panic runs under the lock but allocation.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn recycle(&self, cell: Box<dyn Cell>) {
-        let mut waiting = self.lock();
-        if waiting.spare.len() < SPARE {
-            waiting.spare.push(cell);
-        }
-    }
-}
-
-// === impl Holder ===
-
-impl<F> Cell for Holder<F>
-where
-    F: Future<Output = ()> + Unpin + Send + 'static,
-{
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(future) = &mut self.0 else {
-            return Poll::Ready(());
-        };
-        let polled = Pin::new(future).poll(cx);
-        if polled.is_ready() {
-            // The end of a future is what its peers wait for, so it goes now, and not when its cell is used again.
-            self.0 = None;
-        }
-        polled
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc;
     use std::thread;
 
+    use hyper::rt::Executor;
     use tokio::sync::Notify;
     use tokio_test::task::{Spawn, spawn};
 

@@ -369,6 +369,8 @@ where
 }
 
 impl<B> Drop for Cursor<B> {
+    // Most bodies have none: they are over before they begin.
+    #[cold]
     fn drop(&mut self) {
         lock(&self.shared.tape).readers.retain(|other| *other != self.reader);
         self.shared.waiting.forget(self.reader);

@@ -211,27 +211,6 @@ where
 
 // === impl ReplayBody ===
 
-impl ReplayBody {
-    /// A body of nothing.
-    pub const fn empty() -> Self {
-        Self(Kind::Empty)
-    }
-
-    /// A body that is all there; it shows its size.
-    pub const fn whole(data: Bytes) -> Self {
-        Self(Kind::Whole { data: Some(data), sized: true })
-    }
-
-    /// A body that is passed through and not kept.
-    pub fn through<B>(body: B) -> Self
-    where
-        B: Body + Send + Unpin + 'static,
-        B::Error: Into<BoxError>,
-    {
-        Self(through(body))
-    }
-}
-
 impl Body for ReplayBody {
     type Data = Bytes;
     type Error = BoxError;
@@ -265,12 +244,6 @@ impl Body for ReplayBody {
             Kind::Shared(cursor) => cursor.size_hint(),
             Kind::Through(body) => body.size_hint(),
         }
-    }
-}
-
-impl Default for ReplayBody {
-    fn default() -> Self {
-        Self::empty()
     }
 }
 

@@ -1,9 +1,13 @@
-//! The error that says at which endpoint a request failed; layers further out read it to go elsewhere or to lay blame.
+//! Where it happened: the number of an endpoint, and the error that says at which one a request failed; layers further out
+//! read it to go elsewhere or to lay blame.
 
-use std::{error::Error as StdError, fmt};
+use std::{error::Error as StdError, fmt, num::NonZeroU64};
 
-use super::EndpointId;
-use crate::outcome::BoxError;
+use super::{BoxError, find_cause};
+
+/// The number of an endpoint within its cluster: the same as long as the identity stays in the cluster, never given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(NonZeroU64);
 
 /// A request failed at this endpoint; what happened is the source.
 #[derive(Debug)]
@@ -11,6 +15,27 @@ pub struct AtEndpoint {
     endpoint: EndpointId,
     source: BoxError,
 }
+
+// === impl EndpointId ===
+
+impl EndpointId {
+    pub(crate) fn new(number: NonZeroU64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    pub fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for EndpointId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+// === impl AtEndpoint ===
 
 impl AtEndpoint {
     pub(crate) fn new(endpoint: EndpointId, source: BoxError) -> Self {
@@ -32,14 +57,7 @@ impl AtEndpoint {
 
     /// The endpoint at which `error`, or anything in its chain of sources, happened.
     pub fn of(error: &(dyn StdError + 'static)) -> Option<EndpointId> {
-        let mut next = Some(error);
-        while let Some(error) = next {
-            if let Some(at) = error.downcast_ref::<Self>() {
-                return Some(at.endpoint);
-            }
-            next = error.source();
-        }
-        None
+        find_cause(error).map(Self::endpoint)
     }
 }
 

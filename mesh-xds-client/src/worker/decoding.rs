@@ -1,0 +1,82 @@
+//! One response on its way through the decoders, a slice at a time.
+
+use std::{sync::Arc, vec};
+
+use crate::{
+    ResourceKind,
+    report::Findings,
+    session::{Batch, RawResource, Ticket, Verdict},
+    store::{Origin, Refused, Store, Taken},
+};
+
+/// A response whose resources are being decoded.
+pub(super) struct Decoding {
+    /// The place of the control plane that sent it.
+    pub(super) place: usize,
+    pub(super) kind: ResourceKind,
+    pub(super) version: Arc<str>,
+    resources: vec::IntoIter<RawResource>,
+    pub(super) ticket: Ticket,
+    pub(super) verdict: Verdict,
+    pub(super) findings: Findings,
+}
+
+/// How much is decoded before others have their turn: some two milliseconds' worth.
+///
+/// In bytes rather than in time, so that a run under a paused clock takes the same steps twice. One resource is never
+/// divided.
+pub(super) const SLICE: usize = 128 * 1024;
+
+/// How much less comparing costs than decoding, and a resource of no bytes at all.
+const COMPARING: usize = 16;
+pub(super) const LEAST: usize = 64;
+
+// === impl Decoding ===
+
+impl Decoding {
+    pub(super) fn new(place: usize, batch: Batch) -> Self {
+        let Batch { kind, version, resources, ticket } = batch;
+        Self {
+            place,
+            kind,
+            version: version.into(),
+            resources: resources.into_iter(),
+            ticket,
+            verdict: Verdict::default(),
+            findings: Findings::default(),
+        }
+    }
+
+    /// Decodes a slice. Returns whether that was the last.
+    pub(super) fn advance(&mut self, store: &mut Store, origin: &Origin<'_>) -> bool {
+        let mut left = SLICE;
+        while left > 0 {
+            let Some(raw) = self.resources.next() else { return true };
+            let size = raw.body.value.len();
+            let is_decoded = self.offer(store, raw, origin);
+            left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
+        }
+        false
+    }
+
+    /// Returns whether the resource had to be decoded.
+    fn offer(&mut self, store: &mut Store, raw: RawResource, origin: &Origin<'_>) -> bool {
+        let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
+        match store.offer(self.kind, raw, own.as_ref().unwrap_or(&self.version), origin) {
+            Ok(Taken { name, is_decoded, has_new_warnings }) => {
+                if has_new_warnings && let Some(entry) = store.get(self.kind, &name) {
+                    self.findings.warned.push((name.clone(), entry.warnings().to_vec()));
+                }
+                self.verdict.accepted.push(name);
+                is_decoded
+            }
+            Err(Refused { error, is_repeated }) => {
+                if !is_repeated {
+                    self.findings.refused.push(error.clone());
+                }
+                self.verdict.rejected.push(error);
+                !is_repeated
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! One control plane of the process: its session, and what its bootstrap says of it.
+//!
+//! However many authorities name it, there is one stream to it. What of its session waits for the stream lies here;
+//! the stream itself lies with the work, and ends with it.
+
+use std::{sync::Arc, time::Duration};
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use metrics::Gauge;
+
+use super::fallback::Standing;
+use crate::{
+    ResourceKind,
+    bootstrap::{Server, ServerFeature},
+    meters,
+    session::{self, Session},
+    store::Terms,
+    transport::Dialer,
+};
+
+/// A control plane. See the [module](self).
+pub(crate) struct Upstream {
+    pub(super) server: Server,
+    pub(super) name: String,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) session: Session,
+    pub(super) standing: Standing,
+    pub(super) connected: Gauge,
+}
+
+/// How long gRFC A88 waits for a resource where silence is trouble rather than absence.
+const PATIENT: Duration = Duration::from_secs(30);
+
+// === impl Upstream ===
+
+impl Upstream {
+    pub(crate) fn new(server: Server, dialer: Arc<Dialer>, mut config: session::Config, node: Node, seed: u64) -> Self {
+        config.variant = server.variant();
+        if server.has_feature(ServerFeature::ResourceTimerIsTransientError) {
+            config.absence_timeout = config.absence_timeout.max(PATIENT);
+        }
+        let name = server.uri().to_string();
+        Self {
+            dialer,
+            session: Session::new(config, node, seed),
+            standing: Standing::default(),
+            connected: meters::connected(&name),
+            name,
+            server,
+        }
+    }
+
+    /// Its address, as it is written in the bootstrap.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What its bad news of a resource of this kind means.
+    pub(super) fn terms(&self, kind: ResourceKind) -> Terms {
+        let is_strict = self.server.has_feature(ServerFeature::FailOnDataErrors);
+        Terms {
+            kept: if is_strict { None } else { self.why_kept(kind) },
+            is_strict,
+            is_patient: self.server.has_feature(ServerFeature::ResourceTimerIsTransientError),
+        }
+    }
+
+    /// Why what the server removes goes on serving.
+    ///
+    /// A control plane that orders its responses removes a cluster before the routes that named it, where one change
+    /// does both: until they have let go, the cluster is not to be missed. When none names it, it is forgotten.
+    fn why_kept(&self, kind: ResourceKind) -> Option<&'static str> {
+        match kind {
+            ResourceKind::Cluster => return Some("until no route names it"),
+            // Delta alone can remove these. Envoy goes on with them, whatever their server says.
+            ResourceKind::ClusterLoadAssignment => return Some("until no cluster names it"),
+            ResourceKind::RouteConfiguration => return Some("until no listener names it"),
+            ResourceKind::Listener => {}
+        }
+        let is_ignored = self.server.has_feature(ServerFeature::IgnoreResourceDeletion);
+        is_ignored.then_some("since the server has the feature ignore_resource_deletion")
+    }
+}

@@ -1,0 +1,275 @@
+//! Several control planes in one list (gRFC A71): when the next is asked, what it is asked for, and how the first
+//! comes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh_core::source::{ConfigSource, ServerStatus};
+use mesh_xds_client::ResourceKind::{Cluster, Listener};
+use mesh_xds_client::XdsClientBuilder;
+use mesh_xds_client::bootstrap::{Bootstrap, ServerFeature};
+use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
+use mesh_xds_client::testkit::{ControlPlane, Event};
+use tonic::Status;
+
+use crate::support::{Pipes, Planes, Running, address, offer, reached, routed, run, set};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// As many control planes as there are in the list, in one list, and the ways to them.
+struct List {
+    planes: Vec<ControlPlane>,
+    pipes: Vec<Pipes>,
+}
+
+impl List {
+    fn of(count: u16) -> Self {
+        let planes: Vec<_> = (0..count).map(|_| ControlPlane::new()).collect();
+        let pipes = planes.iter().map(Pipes::to).collect();
+        Self { planes, pipes }
+    }
+
+    fn builder(&self, features: &[ServerFeature]) -> XdsClientBuilder {
+        let uris = (1..=self.planes.len()).map(|port| format!("10.0.0.1:{port}"));
+        let features = || features.iter().copied();
+        let bootstrap = uris.fold(Bootstrap::builder(), |builder, uri| {
+            builder.server_with_features(uri, mesh_xds_client::bootstrap::ChannelCredentials::Insecure, features())
+        });
+        let connector = Planes((1..).zip(self.pipes.iter().cloned()).collect());
+        mesh_xds_client::XdsClient::builder(bootstrap.build().expect("valid")).connector(connector).seed(7)
+    }
+
+    /// Takes one away, without a word.
+    fn take_away(&self, place: usize) {
+        self.pipes[place].cut(true);
+        self.planes[place].abort_connections();
+    }
+
+    fn bring_back(&self, place: usize) {
+        self.pipes[place].cut(false);
+    }
+}
+
+fn servers(running: &Running) -> Vec<ServerStatus> {
+    running.client.status().servers
+}
+
+fn in_use(running: &Running) -> Vec<bool> {
+    servers(running).iter().map(|server| server.in_use).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_server_that_is_away_is_replaced_and_returned_to_and_the_second_is_let_go() {
+    let list = List::of(2);
+    offer(&list.planes[0], "echo", &["v1"]);
+    offer(&list.planes[1], "echo", &["v2"]);
+    list.take_away(0);
+    let mut running = run(list.builder(&[]));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v2"]).await;
+    assert_eq!(running.client.status().server, "10.0.0.1:2");
+    assert!(running.client.status().connected);
+    assert_eq!(in_use(&running), [true, true]);
+    let first = &servers(&running)[0];
+    assert!(!first.connected && first.last_error.as_ref().is_some_and(|error| error.contains("takes no connections")));
+
+    // The first one is tried all the while, and needs no end of the second to be heard.
+    list.bring_back(0);
+    running.until_routed("echo", &["v1"]).await;
+    assert_eq!(running.client.status().server, "10.0.0.1:1");
+    assert_eq!(in_use(&running), [true, false]);
+    list.planes[1].wait_streams(0).await;
+    let seen = list.planes[1].events().len();
+    running.settle(600 * SECOND).await;
+    assert_eq!(list.planes[1].events().len(), seen, "it is left alone");
+    let second = &servers(&running)[1];
+    assert_eq!((second.connected, &second.last_error), (false, &None), "to be let go is no trouble");
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_server_is_not_asked_while_all_that_is_wanted_is_held_or_known_not_to_be() {
+    let list = List::of(2);
+    offer(&list.planes[0], "echo", &["v1"]);
+    offer(&list.planes[1], "echo", &["v2"]);
+    let mut running = run(list.builder(&[]));
+    let _interests = [running.client.watch("echo"), running.client.watch("nowhere")];
+    running.until_routed("echo", &["v1"]).await;
+    running.until_unavailable("nowhere").await;
+    let before = running.present();
+    list.take_away(0);
+    running.settle(600 * SECOND).await;
+    assert!(Arc::ptr_eq(&before, &running.present()));
+    assert_eq!(list.pipes[1].attempts(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_that_means_trouble_is_no_answer_and_has_the_second_server_asked() {
+    let list = List::of(2);
+    list.planes[0].silence(true);
+    offer(&list.planes[1], "echo", &["v2"]);
+    let mut running = run(list.builder(&[ServerFeature::ResourceTimerIsTransientError]));
+    let _interest = running.client.watch("echo");
+    running.until_unavailable("echo").await;
+    let error = running.resource(Listener, "echo").and_then(|resource| resource.error).expect("timed out");
+    assert!(error.contains("has not answered in time, and may yet"), "{error}");
+    list.take_away(0);
+    running.until_routed("echo", &["v2"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_second_server_does_not_have_stays_and_what_it_has_replaces() {
+    stays_and_replaces(&[]).await;
+    stays_and_replaces(&[ServerFeature::Delta]).await;
+}
+
+async fn stays_and_replaces(features: &[ServerFeature]) {
+    let list = List::of(2);
+    offer(&list.planes[0], "echo", &["v1"]);
+    offer(&list.planes[0], "own", &["v3"]);
+    offer(&list.planes[1], "echo", &["v2"]);
+    offer(&list.planes[1], "late", &["v4"]);
+    let mut running = run(list.builder(features));
+    let _interests = [running.client.watch("echo"), running.client.watch("own")];
+    running.until_routed("echo", &["v1"]).await;
+    running.until_routed("own", &["v3"]).await;
+    list.take_away(0);
+    running.settle(60 * SECOND).await;
+    let late = running.client.watch("late");
+    running.until_routed("late", &["v4"]).await;
+    running.until_routed("echo", &["v2"]).await;
+    running.settle(60 * SECOND).await;
+    assert_eq!(routed(&running.present(), "own"), Some(set(&["v3"])), "cached, and unknown to the second");
+
+    // It came from another server meanwhile, so the first must send it although it has not changed.
+    drop(late);
+    list.bring_back(0);
+    let seen = list.planes[0].events().len();
+    running.until_routed("echo", &["v1"]).await;
+    let events = list.planes[0].events().split_off(seen);
+    let greeting = events.iter().filter_map(Event::request).find(|request| request.has_node).expect("it is asked");
+    assert!(greeting.version.is_empty() && greeting.holds.is_empty(), "{greeting:?}");
+    let greeted = list.planes[1].events();
+    let greeted = greeted.iter().filter_map(Event::request).find(|request| request.has_node).expect("it was asked");
+    assert!(greeted.version.is_empty() && greeted.holds.is_empty(), "{greeted:?}");
+    assert_eq!(routed(&running.present(), "own"), Some(set(&["v3"])));
+    assert_eq!(reached(&running.present(), "v1"), ["10.0.0.1:80"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_reader_ever_sees_a_target_without_routes_while_servers_change_hands() {
+    let list = List::of(2);
+    for plane in &list.planes {
+        offer(plane, "echo", &["v1"]);
+    }
+    let mut running = run(list.builder(&[]));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+    let mut snapshots = running.client.snapshots();
+    let reader = tokio::spawn(async move {
+        while snapshots.changed().await.is_ok() {
+            let snapshot = snapshots.borrow_and_update().clone();
+            assert_eq!(routed(&snapshot, "echo"), Some(set(&["v1"])));
+            assert!(!reached(&snapshot, "v1").is_empty());
+        }
+    });
+    let mut late = Vec::new();
+    for round in 0..10 {
+        list.take_away(0);
+        // Something is lacking each time, which only the second has.
+        let name = format!("late-{round}");
+        list.planes[1].update(|tx| {
+            tx.set(listener(&name, name.as_str())).set(route_config(&name, [("v1", 1)]));
+            tx.set(endpoints("v1", [address(2)]));
+        });
+        late.push(running.client.watch(&name));
+        running.until_routed(&name, &["v1"]).await;
+        running.until(|snapshot| reached(snapshot, "v1") == ["10.0.0.2:80"]).await;
+        list.bring_back(0);
+        running.until(|snapshot| reached(snapshot, "v1") == ["10.0.0.1:80"]).await;
+        list.planes[1].wait_streams(0).await;
+    }
+    assert!(!reader.is_finished(), "every snapshot had routes and endpoints");
+    reader.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn third_server_serves_while_two_are_away_and_each_that_returns_ends_those_below_it() {
+    let list = List::of(3);
+    for (place, version) in ["v1", "v2", "v3"].into_iter().enumerate() {
+        offer(&list.planes[place], "echo", &[version]);
+    }
+    list.take_away(0);
+    list.take_away(1);
+    let mut running = run(list.builder(&[]));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v3"]).await;
+    list.bring_back(1);
+    running.until_routed("echo", &["v2"]).await;
+    assert_eq!(in_use(&running), [true, true, false]);
+    list.bring_back(0);
+    running.until_routed("echo", &["v1"]).await;
+    assert_eq!(in_use(&running), [true, false, false]);
+    list.planes[1].wait_streams(0).await;
+    list.planes[2].wait_streams(0).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_that_ends_after_an_answer_is_no_reason_to_fall_back() {
+    let list = List::of(2);
+    offer(&list.planes[0], "echo", &["v1"]);
+    let mut running = run(list.builder(&[]));
+    let _interests = [running.client.watch("echo"), running.client.watch("nowhere")];
+    running.until_routed("echo", &["v1"]).await;
+    for _ in 0..10 {
+        list.planes[0].end_streams(Status::unavailable("restarting"));
+        running.settle(SECOND).await;
+    }
+    assert_eq!(list.pipes[1].attempts(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_takes_streams_and_ends_them_unanswered_is_fallen_back_from() {
+    let list = List::of(2);
+    offer(&list.planes[1], "echo", &["v2"]);
+    list.planes[0].silence(true);
+    let refusing = list.planes[0].clone();
+    let refuser = tokio::spawn(async move {
+        let mut opened = 0;
+        loop {
+            let mut seen = 0;
+            let is_next = |event: &Event| {
+                seen += usize::from(matches!(event, Event::StreamOpened { .. }));
+                seen > opened
+            };
+            refusing.wait_for(is_next).await;
+            opened += 1;
+            refusing.end_streams(Status::unauthenticated("who are you"));
+        }
+    });
+    let mut running = run(list.builder(&[]));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v2"]).await;
+    let error = servers(&running)[0].last_error.clone().expect("it sends everybody away");
+    assert!(error.contains("who are you"), "{error}");
+    refuser.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn release_during_a_large_response_of_the_second_server_does_no_harm() {
+    let list = List::of(2);
+    offer(&list.planes[0], "echo", &["v1"]);
+    let many: Vec<String> = (0..500).map(|number| format!("w{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    offer(&list.planes[1], "echo", &many);
+    list.take_away(0);
+    let mut running = run(list.builder(&[]));
+    let _interest = running.client.watch("echo");
+    list.planes[1].wait_for(|event| event.request().is_some_and(|request| request.kind == Some(Cluster))).await;
+    list.bring_back(0);
+    running.until_routed("echo", &["v1"]).await;
+    list.planes[0].set(endpoints("v1", [address(9)]));
+    running.until(|snapshot| reached(snapshot, "v1") == ["10.0.0.9:80"]).await;
+    running.settle(SECOND).await;
+    assert_eq!(running.client.status().resources.len(), 4, "nothing of the second is left");
+    drop(list.planes[0].set(cluster("v1")));
+}
