@@ -74,7 +74,10 @@ pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize
 #[macro_export]
 macro_rules! resource_target {
     ($kind:ident) => {
-        libfuzzer_sys::fuzz_target!(|bytes: &[u8]| $crate::resource::check(mesh_xds_client::ResourceKind::$kind, bytes));
+        libfuzzer_sys::fuzz_target!(|bytes: &[u8]| $crate::resource::check(
+            mesh_xds_client::ResourceKind::$kind,
+            bytes
+        ));
 
         libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
             $crate::resource::mutate(data, size, max_size, seed)

@@ -279,8 +279,15 @@ impl World {
             let resource_errors = script.errors();
             let removed_resources = (0..script.below(3)).map(|_| script.any_name()).collect();
             let type_url = kind.type_url().to_owned();
-            DeltaDiscoveryResponse { resources, removed_resources, resource_errors, nonce, type_url, ..Default::default() }
-                .into()
+            DeltaDiscoveryResponse {
+                resources,
+                removed_resources,
+                resource_errors,
+                nonce,
+                type_url,
+                ..Default::default()
+            }
+            .into()
         } else {
             let wrapper = |resource: &Resource| Any { type_url: Resource::type_url(), value: resource.encode_to_vec() };
             let resources = (0..count).map(|_| wrapper(&script.resource(kind))).collect();
@@ -441,7 +448,8 @@ impl World {
         let is_ambiguous = self.stream.is_ambiguous;
         let (subscribe, unsubscribe) = (&request.resource_names_subscribe, &request.resource_names_unsubscribe);
         let conversation = self.stream.kinds.entry(kind).or_default();
-        let says_nothing = subscribe.is_empty() && unsubscribe.is_empty() && request.initial_resource_versions.is_empty();
+        let says_nothing =
+            subscribe.is_empty() && unsubscribe.is_empty() && request.initial_resource_versions.is_empty();
         if !is_ambiguous && request.response_nonce.is_empty() {
             assert!(request.error_detail.is_none(), "an error of no response");
             assert!(is_first || !says_nothing, "a request that says nothing");
@@ -486,7 +494,10 @@ impl World {
             let wanted = self.wanted.iter().filter(|key| key.0 == *kind).map(|key| &key.1);
             let known = conversation.names.iter().filter(|name| *name != "*");
             assert!(known.eq(wanted), "the server does not know what is wanted of {kind}");
-            assert!(self.stream.is_ambiguous || conversation.pending.is_empty(), "a batch of {kind} was never answered");
+            assert!(
+                self.stream.is_ambiguous || conversation.pending.is_empty(),
+                "a batch of {kind} was never answered"
+            );
         }
         let mut turns = 0;
         while let Some(next) = self.session.next_timeout() {

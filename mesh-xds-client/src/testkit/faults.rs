@@ -38,7 +38,9 @@ pub(super) struct Faults {
 }
 
 /// What is done to the bytes of one response.
-pub(super) struct Damage(pub(super) Box<dyn FnOnce(&mut Vec<u8>) + Send>);
+pub(super) struct Damage(pub(super) Box<Corrupt>);
+
+type Corrupt = dyn FnOnce(&mut Vec<u8>) + Send;
 
 // === impl Faults ===
 
