@@ -1,4 +1,5 @@
 //! Writes what the targets start from: `seeds DIRECTORY` makes a directory there for each target.
+#![forbid(unsafe_code)]
 
 use std::path::Path;
 use std::{env, fs, io};

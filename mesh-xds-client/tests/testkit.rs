@@ -12,7 +12,9 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use envoy_types::pb::google::{protobuf::Any, rpc};
 use hyper_util::rt::TokioIo;
+use mesh_core::source::ConfigSource;
 use mesh_xds_client::ResourceKind::{self, ClusterLoadAssignment, Listener, RouteConfiguration};
+use mesh_xds_client::bootstrap::ServerFeature;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
 use mesh_xds_client::testkit::{ControlPlane, Event, Mutations};
 use prost::Message;
@@ -461,6 +463,27 @@ async fn in_delta_answers_are_recorded_with_what_was_asked() {
     assert!(answer.is_delta && answer.names == ["a"], "{answer:?}");
     let first = plane.events().into_iter().find_map(|event| event.request().cloned()).expect("recorded");
     assert_eq!((first.subscribes, first.holds.get("x").map(String::as_str)), (vec!["a".to_owned()], Some("7")));
+}
+
+// A canary
+
+#[tokio::test(start_paused = true)]
+async fn a_client_through_memory_takes_what_is_offered_and_shifted_in_either_variant() {
+    for features in [None, Some(ServerFeature::Delta)] {
+        let plane = ControlPlane::new();
+        plane.offer("echo.test", [("v1", address(1)), ("v2", address(2))]);
+        let client = plane.client_with(features.clone()).build().expect("a valid client");
+        let work = tokio::spawn(client.work());
+        let interest = client.watch("echo.test");
+        plane.shift("echo.test", [("v1", 1), ("v2", 9)]).await.expect("accepted");
+        let acks = plane.acks();
+        assert!(acks.iter().all(|ack| ack.is_delta == features.is_some() && ack.node_id == "test"), "{acks:?}");
+        assert_eq!(plane.subscriptions(CDS), ["v1".to_owned(), "v2".to_owned()].into());
+        let refused = plane.shift("echo.test", [("v1", 0)]).await.expect_err("weights that come to nothing");
+        assert_eq!(refused.request().kind, Some(RouteConfiguration));
+        drop((interest, client));
+        work.abort();
+    }
 }
 
 // Breaking

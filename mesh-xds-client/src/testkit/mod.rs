@@ -110,7 +110,7 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::{Status, metadata::MetadataMap};
 
-use crate::bootstrap::{Bootstrap, ChannelCredentials, Node};
+use crate::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use crate::session::Response;
 use crate::{ResourceKind, XdsClient, XdsClientBuilder};
 
@@ -234,11 +234,16 @@ impl ControlPlane {
 
 /// A canary.
 impl ControlPlane {
-    /// A client of this control plane, through memory, to be built: it needs no address and no bootstrap. It is told from others
-    /// by its node, `test`, and its reconnects and all else that it leaves to chance are the same in each run.
+    /// A client of this control plane, through memory, to be built: it needs no address and no bootstrap. It speaks state of the
+    /// world, its node is `test`, and what it leaves to chance is the same in each run.
     pub fn client(&self) -> XdsClientBuilder {
+        self.client_with([])
+    }
+
+    /// As [`client`](Self::client), of a server with these features: [`ServerFeature::Delta`] has it speak delta.
+    pub fn client_with(&self, features: impl IntoIterator<Item = ServerFeature>) -> XdsClientBuilder {
         let bootstrap = Bootstrap::builder()
-            .server("127.0.0.1:15010", ChannelCredentials::Insecure)
+            .server_with_features("127.0.0.1:15010", ChannelCredentials::Insecure, features)
             .node(Node::new("test"))
             .build()
             .expect("an address and a name make a bootstrap");
