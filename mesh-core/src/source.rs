@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use tokio::sync::watch;
 
 use crate::{
-    config::{Snapshot, Warning},
+    config::{Semantics, Snapshot, Warning},
     identity::Identities,
 };
 
@@ -22,6 +22,16 @@ pub trait ConfigSource: Send + Sync + 'static {
     /// What a target is called is the source's affair; for xDS it is `host:port`, or `xds:` names.
     fn watch(&self, target: &str) -> Interest;
 
+    /// Keeps this cluster in the snapshots, as soon as it and its endpoints are known, until the interest is dropped,
+    /// whether the routes of a target name it or not: a request has (`cluster_header`).
+    ///
+    /// The name may come from a stranger, so whoever asks bounds how many there are. None, the default, is a source that has no
+    /// clusters but those of its targets.
+    fn demand(&self, cluster: &str) -> Option<Interest> {
+        let _ = cluster;
+        None
+    }
+
     /// The snapshots, the latest first; one that is missed was out of date.
     fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>>;
 
@@ -30,6 +40,13 @@ pub trait ConfigSource: Send + Sync + 'static {
 
     /// What it holds, and how each resource stands.
     fn status(&self) -> SourceStatus;
+
+    /// Whose rules what it says follows, whoever reads it. None, the default, is those of the client that does: a control
+    /// plane tells gRPC's clients one thing and proxies another, and does not know of clients that take themselves for
+    /// proxies.
+    fn semantics(&self) -> Option<Semantics> {
+        None
+    }
 
     /// The identities that come with the source, under the names by which its resources refer to them; the mesh takes this
     /// registry for its own. None by default.

@@ -4,7 +4,7 @@ use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
 use mesh_core::{
     Dice,
-    config::{IdentityName, Snapshot},
+    config::{ConfigError, IdentityName, Semantics, Snapshot},
     identity::{Identities, IdentitySource},
     source::{ConfigSource, Interest, SourceStatus, Work},
 };
@@ -17,7 +17,9 @@ use mesh_http::{
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::{
+    Dialect,
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Server},
+    istio::{InboundListener, names},
     resource::Context,
     session,
     status::Shared,
@@ -63,6 +65,7 @@ pub struct XdsClient {
 #[must_use = "a builder does nothing until it builds"]
 pub struct XdsClientBuilder {
     bootstrap: Bootstrap,
+    dialect: Dialect,
     connector: Arc<dyn Connect>,
     resolver: Arc<dyn Resolve>,
     provider: Option<Provider>,
@@ -79,6 +82,8 @@ pub struct XdsClientBuilder {
 pub enum BuildError {
     /// There is no bootstrap, or none that is valid.
     Bootstrap(BootstrapError),
+    /// The bootstrap lacks what the [`Dialect`] needs.
+    Dialect(ConfigError),
     /// The control plane cannot be spoken to as the bootstrap says.
     Server {
         /// The control plane.
@@ -98,6 +103,7 @@ pub enum BuildError {
 /// What works. Locked by whoever polls the work.
 struct Engine {
     worker: Mutex<Worker>,
+    dialect: Dialect,
     dialers: Vec<Arc<Dialer>>,
     certificates: Vec<Arc<FileIdentity>>,
     identities: Identities,
@@ -128,6 +134,7 @@ impl XdsClient {
     pub fn builder(bootstrap: Bootstrap) -> XdsClientBuilder {
         XdsClientBuilder {
             bootstrap,
+            dialect: Dialect::default(),
             connector: Arc::new(SocketConnector),
             resolver: Arc::new(SystemResolver::default()),
             provider: Provider::compiled_in(),
@@ -137,6 +144,13 @@ impl XdsClient {
             session: session::Config::default(),
             limits: Limits::default(),
         }
+    }
+
+    /// The last good listener through which requests come in to this workload (`virtualInbound`), which a client in the
+    /// dialect of sidecars is sent and keeps. None before it has come, and in gRPC's dialect. How it stands is in the
+    /// status.
+    pub fn inbound_listener(&self) -> Option<Arc<InboundListener>> {
+        self.shared.held().store.inbound(names::INBOUND).cloned()
     }
 }
 
@@ -150,6 +164,15 @@ impl ConfigSource for XdsClient {
             // After the last handle there is nobody whom it could concern.
             let _ = commands.send(Command::Release(target));
         })
+    }
+
+    fn demand(&self, cluster: &str) -> Option<Interest> {
+        let cluster: Arc<str> = cluster.into();
+        let _ = self.commands.send(Command::Demand(cluster.clone()));
+        let commands = self.commands.clone();
+        Some(Interest::new(move || {
+            let _ = commands.send(Command::Waive(cluster));
+        }))
     }
 
     fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
@@ -175,6 +198,10 @@ impl ConfigSource for XdsClient {
     fn identities(&self) -> Option<Identities> {
         Some(self.engine.identities.clone())
     }
+
+    fn semantics(&self) -> Option<Semantics> {
+        self.engine.dialect.semantics()
+    }
 }
 
 impl fmt::Debug for XdsClient {
@@ -195,6 +222,13 @@ async fn all(mut running: Vec<Work>) {
 // === impl XdsClientBuilder ===
 
 impl XdsClientBuilder {
+    /// How the control plane is asked for routes. Default: as gRPC asks. In the dialect of sidecars the SDS secrets `default`
+    /// and `ROOTCA` mean the identity `default`, which may be registered later: until it is, connections that need it fail.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
     /// Opens connections to the control plane. Default: sockets.
     pub fn connector(mut self, connector: impl Connect) -> Self {
         self.connector = Arc::new(connector);
@@ -278,7 +312,12 @@ impl XdsClientBuilder {
     ///
     /// When certificates that the bootstrap names cannot be had, or there is no cryptography to use them.
     pub fn build(self) -> Result<XdsClient, BuildError> {
-        let Self { bootstrap, connector, resolver, provider, identities, context, seed, session, limits } = self;
+        let Self { bootstrap, dialect, connector, resolver, provider, identities, mut context, seed, session, limits } =
+            self;
+        dialect.check(&bootstrap).map_err(BuildError::Dialect)?;
+        if dialect == Dialect::Sidecar {
+            context = context.for_sidecars();
+        }
         let (context, certificates) = certificates(&bootstrap, provider.as_ref(), &identities, context)?;
         let parts = Parts { connector, resolver, provider, limits };
         let node = bootstrap.node().to_proto();
@@ -293,8 +332,8 @@ impl XdsClientBuilder {
         let names = upstreams.iter().map(|upstream| upstream.name().to_owned());
         let shared = Arc::new(Shared::new(&bootstrap.node().id, names));
         let (commands, orders) = mpsc::unbounded_channel();
-        let worker = Worker::new(shared.clone(), orders, bootstrap, context, upstreams);
-        let engine = Arc::new(Engine { worker: Mutex::new(worker), dialers, certificates, identities });
+        let worker = Worker::new(shared.clone(), orders, bootstrap, dialect, context, upstreams);
+        let engine = Arc::new(Engine { worker: Mutex::new(worker), dialect, dialers, certificates, identities });
         Ok(XdsClient { shared, commands, engine })
     }
 }
@@ -347,6 +386,7 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bootstrap(_) => f.write_str("there is no bootstrap to make an xDS client by"),
+            Self::Dialect(_) => f.write_str("the bootstrap lacks what the dialect needs"),
             Self::Server { server, .. } => write!(f, "the control plane {server} cannot be spoken to"),
             Self::CertificateProvider { name, .. } => write!(f, "the certificate provider `{name}` cannot provide"),
         }
@@ -357,6 +397,7 @@ impl StdError for BuildError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Bootstrap(source) => Some(source),
+            Self::Dialect(source) => Some(source),
             Self::Server { source, .. } | Self::CertificateProvider { source, .. } => Some(source),
         }
     }

@@ -13,6 +13,7 @@
 //! ```
 //!
 //! - [`XdsClient`] is the handle, and the source that a mesh takes its configuration from; its work is one task;
+//! - [`istio`]: one line into an Istio mesh, and which [`Dialect`] to speak there;
 //! - [`bootstrap`]: which control planes to ask for what, and as whom;
 //! - [`session`]: the protocol of one stream, as a state machine without I/O;
 //! - `testkit` (with the feature of that name): a control plane in process, for tests of one's own.
@@ -66,7 +67,7 @@
 //!
 //! # Known gaps
 //!
-//! The client asks for names one by one; everything of a kind can be asked for of a [`session`] alone. `trusted_xds_server` (A81)
+//! Of clusters alone everything can be asked for, in [sidecars' dialect](Dialect::Sidecar). `trusted_xds_server` (A81)
 //! is read past, and load is not reported. A listener that its server removes is gone, as in gRPC to this day; the default of
 //! A88, to keep it, is had with `ignore_resource_deletion` (A53). Names of `xdstp:` with directives, and collections, are refused.
 
@@ -76,12 +77,15 @@ pub mod bootstrap;
 #[cfg(mesh_fuzz)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod istio;
 pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
 mod assemble;
 mod client;
+mod dialect;
+mod expected;
 mod fingerprint;
 mod kind;
 mod meters;
@@ -96,6 +100,7 @@ mod worker;
 
 pub use self::{
     client::{BuildError, XdsClient, XdsClientBuilder},
+    dialect::Dialect,
     kind::ResourceKind,
     transport::SetupError,
 };

@@ -5,6 +5,8 @@
 //!
 //! Compare before decoding: a resource whose bytes are those of the last version costs a hash, keeps its `Arc` and is
 //! nobody's change. A full state of a thousand clusters in which one has changed decodes one.
+//!
+//! Of a kind of which everything is asked for, all that comes is kept, until the server takes it away and nobody needs it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,7 +25,7 @@ use crate::{
     ResourceKind,
     fingerprint::Fingerprint,
     name::{canonical, canonical_arc},
-    resource::{self, Context, ListenerResource, Resource},
+    resource::{self, Context, InboundListener, ListenerResource, Resource},
     session::{AbsenceReason, RawResource, ResourceError},
 };
 
@@ -32,6 +34,8 @@ use crate::{
 pub(crate) struct Store {
     /// By [`ResourceKind::index`].
     shelves: [BTreeMap<Arc<str>, Entry>; ResourceKind::ALL.len()],
+    /// By [`ResourceKind::index`].
+    everything: [Everything; ResourceKind::ALL.len()],
     tally: Tally,
     changes: Changes,
 }
@@ -39,6 +43,16 @@ pub(crate) struct Store {
 /// Who is asked for a resource: the place of an authority in the client's list (gRFC A47).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AuthorityId(pub(crate) usize);
+
+/// Whether everything of a kind is asked for, rather than names. It is the authority of the older names that is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Everything {
+    #[default]
+    Unasked,
+    Asked,
+    /// A response has come.
+    Answered,
+}
 
 /// What is known of one resource.
 #[derive(Debug)]
@@ -52,6 +66,8 @@ pub(crate) struct Entry {
     good: Option<Good>,
     /// Why the latest news does not serve. Set by bad news, cleared by good.
     error: Option<String>,
+    /// Whether it is asked for by its name, rather than among all that there are.
+    is_named: bool,
     /// The version that was refused last, so that it is not decoded, nor reported, again.
     refused: Option<(Fingerprint, ResourceError)>,
 }
@@ -157,7 +173,8 @@ impl<'a> Origin<'a> {
 impl Store {
     /// Makes room for a resource that is asked for from now on.
     pub(crate) fn want(&mut self, kind: ResourceKind, name: &Arc<str>, authority: AuthorityId) {
-        self.insert(kind, name, Entry::new(Some(authority), ResourceState::Requested));
+        let is_named = !self.is_everything(kind);
+        self.insert(kind, name, Entry { is_named, ..Entry::new(Some(authority), ResourceState::Requested) });
     }
 
     /// Makes room for a resource whose name nobody can be asked for, for this reason.
@@ -181,15 +198,52 @@ impl Store {
         entry.authority
     }
 
-    /// All that an authority is asked for.
+    /// Asks for everything of a kind. Returns whether that is news.
+    pub(crate) fn want_everything(&mut self, kind: ResourceKind) -> bool {
+        let everything = &mut self.everything[kind.index()];
+        let is_news = *everything == Everything::Unasked;
+        if is_news {
+            *everything = Everything::Asked;
+        }
+        is_news
+    }
+
+    /// Whether everything of a kind is asked for. Its names are then asked for by nobody.
+    pub(crate) fn is_everything(&self, kind: ResourceKind) -> bool {
+        self.everything[kind.index()] != Everything::Unasked
+    }
+
+    /// A response of this kind has come, and what it brought is stored.
+    pub(crate) fn answered(&mut self, kind: ResourceKind) {
+        let everything = &mut self.everything[kind.index()];
+        if *everything == Everything::Asked {
+            *everything = Everything::Answered;
+            self.changes.structure = true;
+        }
+    }
+
+    /// The names of a kind that need not be held when only these are wanted: all others, or where everything is asked for
+    /// those of them that the server does not have.
+    pub(crate) fn dispensable(&self, kind: ResourceKind, wanted: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+        let keeps_all = self.is_everything(kind);
+        let is_there = |entry: &Entry| matches!(entry.state, ResourceState::Synced | ResourceState::Rejected);
+        let is_gone = |entry: &Entry| !keeps_all || !is_there(entry);
+        let gone = self.shelves[kind.index()].iter().filter(|(name, entry)| is_gone(entry) && !wanted.contains(*name));
+        gone.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// All that an authority is asked for by name.
     pub(crate) fn asked_of(&self, authority: AuthorityId) -> impl Iterator<Item = (ResourceKind, &Arc<str>)> {
-        self.entries().filter(move |(.., entry)| entry.authority == Some(authority)).map(|(kind, name, _)| (kind, name))
+        let is_asked =
+            move |kind: &ResourceKind, entry: &Entry| entry.authority == Some(authority) && !self.is_everything(*kind);
+        self.entries().filter(move |(kind, _, entry)| is_asked(kind, entry)).map(|(kind, name, _)| (kind, name))
     }
 
     /// Whether anything that an authority is asked for has neither a value nor an answer.
     pub(crate) fn lacks(&self, authority: AuthorityId) -> bool {
+        let is_unanswered = authority == AuthorityId::default() && self.everything.contains(&Everything::Asked);
         let is_lacking = |entry: &Entry| entry.good.is_none() && !entry.is_answered;
-        self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
+        is_unanswered || self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
     }
 
     fn entries(&self) -> impl Iterator<Item = (ResourceKind, &Arc<str>, &Entry)> {
@@ -198,6 +252,7 @@ impl Store {
     }
 
     /// The names of a kind, in order.
+    #[cfg(all(test, feature = "testkit"))]
     pub(crate) fn names(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<str>> {
         self.shelves[kind.index()].keys()
     }
@@ -213,6 +268,14 @@ impl Store {
             Resource::Listener(listener) => Some(listener),
             _ => None,
         })
+    }
+
+    /// The listener of this name through which requests come in.
+    pub(crate) fn inbound(&self, name: &str) -> Option<&Arc<InboundListener>> {
+        match &self.get(ResourceKind::Listener, name)?.good.as_ref()?.resource {
+            Resource::Inbound(listener) => Some(listener),
+            _ => None,
+        }
     }
 
     /// The routes of this name.
@@ -276,6 +339,9 @@ impl Store {
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
             return Err(Refused { error: nameless(&raw, origin.context), is_repeated: false });
         };
+        if self.is_everything(kind) && self.get(kind, &name).is_none() && (origin.is_heeded)(AuthorityId::default()) {
+            self.want(kind, &name, AuthorityId::default());
+        }
         let entry = self.shelves[kind.index()].get_mut(&name);
         let Some(entry) = entry.filter(|entry| entry.authority.is_some_and(origin.is_heeded)) else {
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
@@ -383,7 +449,12 @@ fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
 
 impl Entry {
     fn new(authority: Option<AuthorityId>, state: ResourceState) -> Self {
-        Self { authority, state, is_answered: false, good: None, error: None, refused: None }
+        Self { authority, state, is_answered: false, good: None, error: None, is_named: true, refused: None }
+    }
+
+    /// How it stands.
+    pub(crate) fn state(&self) -> ResourceState {
+        self.state
     }
 
     /// Why the latest news does not serve.
@@ -431,8 +502,20 @@ impl Entry {
         }
     }
 
-    /// A set of endpoints shares with the one before whatever has not changed.
+    /// The value of these bytes.
+    ///
+    /// What nobody could make use of is refused where it was asked for by name. Where it comes with everything that there is,
+    /// as Istio's `PassthroughCluster` does, a refusal would be of every response: there it is kept, and fails its own traffic.
     fn decode(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
+        let decoded = self.read(body, context)?;
+        match decoded.value.useless() {
+            Some(error) if self.is_named => Err(error),
+            _ => Ok(decoded),
+        }
+    }
+
+    /// A set of endpoints shares with the one before whatever has not changed.
+    fn read(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
         match self.good.as_ref().map(|good| &good.resource) {
             Some(Resource::Endpoints(former)) => resource::decode_endpoints(body.value.into(), Some(former))
                 .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
@@ -549,7 +632,14 @@ fn place(state: ResourceState) -> usize {
 
 #[cfg(all(test, feature = "testkit"))]
 mod tests {
-    use envoy_types::{pb::envoy::config::cluster::v3::Cluster as WireCluster, util::pack_any};
+    use envoy_types::{
+        pb::envoy::config::cluster::v3::{
+            Cluster as WireCluster,
+            cluster::{ClusterDiscoveryType, DiscoveryType},
+        },
+        util::pack_any,
+    };
+    use mesh_core::config::Discovery;
 
     use super::*;
     use crate::testkit::resource::cluster;
@@ -572,7 +662,7 @@ mod tests {
     }
 
     fn warned_of(name: &str) -> WireCluster {
-        WireCluster { dns_lookup_family: 1, ..cluster(name) }
+        WireCluster { connection_pool_per_downstream_connection: true, ..cluster(name) }
     }
 
     #[test]
@@ -595,6 +685,24 @@ mod tests {
         assert_eq!(first.error, again.error);
         offer(&mut store, cluster("a"), "3").expect("valid");
         assert!(!offer(&mut store, unusable("a"), "4").expect_err("refused").is_repeated, "it was good in between");
+    }
+
+    #[test]
+    fn cluster_that_cannot_be_honoured_is_refused_by_name_and_kept_among_all() {
+        let passthrough = || WireCluster {
+            cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+            ..WireCluster { name: "a".to_owned(), ..WireCluster::default() }
+        };
+        let mut store = asking_for("a");
+        let refused = offer(&mut store, passthrough(), "1").expect_err("asked for by name");
+        assert_eq!(refused.error.name.as_deref(), Some("a"));
+        assert!(refused.error.message.contains("original destination is not supported"), "{}", refused.error);
+
+        let mut store = asking_for("a");
+        store.shelves[CDS.index()].get_mut("a").expect("asked for").is_named = false;
+        assert!(offer(&mut store, passthrough(), "1").expect("kept").has_new_warnings);
+        let Known::Good(cluster) = store.cluster("a") else { panic!("it is there") };
+        assert!(matches!(cluster.discovery, Discovery::Unsupported(_)), "{cluster:?}");
     }
 
     #[test]

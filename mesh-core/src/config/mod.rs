@@ -9,7 +9,9 @@
 //! differ, [`Semantics`] decides when the configuration is compiled; the data does not depend on who reads it.
 
 mod action;
+mod aggregate;
 mod cluster;
+mod dns;
 mod endpoint;
 mod error;
 mod header;
@@ -19,6 +21,7 @@ mod policy;
 pub mod preset;
 mod retry;
 mod route;
+mod security;
 mod snapshot;
 mod tls;
 mod value;
@@ -28,10 +31,12 @@ pub use self::{
         Action, ClusterChoice, DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath,
         WeightedCluster, WeightedClusters,
     },
+    aggregate::{Aggregate, AggregateError},
     cluster::{
-        CircuitBreakers, Cluster, Discovery, DnsName, HttpProtocol, LoadBalancing, OutlierDetection, RequestPriority,
+        CircuitBreakers, Cluster, Discovery, HttpProtocol, LoadBalancing, OutlierDetection, RequestPriority,
         RetryBudget, Thresholds,
     },
+    dns::{AddressFamily, DnsEndpoints, DnsName, Host, LookUp},
     endpoint::{
         Address, DropOverload, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata, MetadataValue,
     },
@@ -42,6 +47,7 @@ pub use self::{
     policy::{ClusterPolicy, ConnectionPolicy, Policy, RoutePolicy, Timeouts},
     retry::{Backoff, RetryAfter, RetryOn, RetryPolicy},
     route::{Domain, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost},
+    security::{Security, SecurityMatch},
     snapshot::{ClusterEntry, Snapshot, TargetState},
     tls::{IdentityName, SanKind, SanMatcher, Sni, SpiffeId, Trust, UpstreamTls},
     value::{Fraction, Percent, TimeLimit, Weight},

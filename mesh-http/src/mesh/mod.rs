@@ -1,6 +1,7 @@
 //! What the clients of a process share: a source of configuration, identities, connections, clusters, and every task.
 
 mod dns;
+mod on_demand;
 mod registry;
 
 use std::{
@@ -15,15 +16,15 @@ use std::{
 use mesh_core::{
     Dice,
     cluster::ClusterStatus,
-    config::{self, ClusterPolicy, ConfigError, IdentityName, Snapshot, Trust},
+    config::{self, ClusterPolicy, ConfigError, IdentityName, Security, Semantics, Snapshot, Trust, UpstreamTls},
     identity::{Identities, IdentitySource, IdentityStatus},
     outcome::FailureKind,
     source::{ConfigSource, SourceStatus},
 };
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
-use self::registry::Registry;
 pub(crate) use self::registry::{Compiled, Routes, Target};
+use self::{on_demand::OnDemand, registry::Registry};
 use crate::{
     Error,
     cluster::{Cluster, Environment, PoolStatus},
@@ -173,12 +174,39 @@ impl Mesh {
         Ok(self.shared.registry().add_steered(&self.shared.parts, name, profile, interest))
     }
 
+    /// Until when a request of `target` may wait for the cluster `name`, which is asked for if it was not before; none where
+    /// there is nobody to ask, or no more to wait for.
+    pub(crate) fn ask(&self, target: &Arc<Target>, name: &str, now: Instant) -> Option<Instant> {
+        let source = self.shared.source.as_ref().filter(|_| target.is_steered())?;
+        let until = target.on_demand.ask(name, now, &**source)?;
+        OnDemand::watch(target, &self.shared.parts);
+        // It may be in the snapshot on another target's account.
+        self.shared.parts.poke.notify_one();
+        Some(until)
+    }
+
+    /// Whose rules the source follows, if it has its own.
+    pub(crate) fn semantics(&self) -> Option<Semantics> {
+        self.shared.source.as_ref().and_then(|source| source.semantics())
+    }
+
     /// Refuses a policy that names identities which nobody registered.
     pub(crate) fn check_identities(&self, policy: &ClusterPolicy) -> Result<(), ConfigError> {
-        let Some(tls) = &policy.tls else { return Ok(()) };
-        self.check_identity("tls.identity", tls.identity())?;
+        if let Some(tls) = &policy.tls {
+            self.check_tls("tls", tls)?;
+        }
+        for (index, one) in policy.security.iter().enumerate() {
+            if let Security::Tls(tls) = &one.security {
+                self.check_tls(&format!("security[{index}]"), tls)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tls(&self, field: &str, tls: &UpstreamTls) -> Result<(), ConfigError> {
+        self.check_identity(&format!("{field}.identity"), tls.identity())?;
         match tls.trust() {
-            Trust::Identity(name) => self.check_identity("tls.trust", Some(name)),
+            Trust::Identity(name) => self.check_identity(&format!("{field}.trust"), Some(name)),
             _ => Ok(()),
         }
     }
@@ -379,7 +407,7 @@ impl Parts {
     /// A cluster without endpoints, whose work is under way.
     pub(crate) fn new_cluster(&self, profile: &Profile, said: &Arc<config::Cluster>) -> Arc<Cluster> {
         let policy = profile.cluster_policy(&said.policy);
-        let cluster = Cluster::new(&self.environment, said, policy, profile.rules(), self.next_seed());
+        let cluster = Cluster::new(&self.environment, said, policy, profile.rules, self.next_seed());
         self.tasks.work(cluster.balanced().work());
         cluster
     }

@@ -5,6 +5,9 @@
 //! target -> Listener -> RouteConfiguration -> Cluster -> ClusterLoadAssignment
 //! ```
 //!
+//! What leads from a target to its routes differs by dialect, and `lead` knows; in that of sidecars there is no listener, and
+//! every cluster is held whether a route names it or not. What comes after the routes is the same.
+//!
 //! The graph is walked from the targets: what is reached is wanted, and whatever is no longer reached is not (mark and
 //! sweep), so nothing is left behind when clusters come and go. On the way each target is in one of three conditions:
 //!
@@ -13,11 +16,12 @@
 //! - they are *warming*: the routes before them go on serving, and so do those routes' clusters;
 //! - there are none, and never were: the target is unavailable, and says why.
 //!
-//! A cluster warms in the same way where it moves to other endpoints. A cluster that does not exist is simply not in the
-//! snapshot, and fails what is routed to it and nothing else.
+//! A cluster warms in the same way where it moves to other endpoints, or comes to be made of other clusters; what it is made of
+//! is reached through it. A cluster that does not exist is simply not in the snapshot, and fails what is routed to it and
+//! nothing else.
 //!
-//! Known gap: clusters that routes take from a request header (`cluster_header`) cannot be told in advance. Only those that
-//! other routes name are held.
+//! Which clusters requests name themselves (`cluster_header`) cannot be told in advance. They are demanded one by one, and in
+//! the snapshot as soon as they are warm.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,18 +31,28 @@ use std::{
 use mesh_core::config::{Cluster, ClusterEntry, Discovery, Endpoints, Listener, RouteConfig, Snapshot, TargetState};
 
 use crate::{
-    ResourceKind,
+    Dialect, ResourceKind,
+    istio::names::INBOUND,
     name::canonical_arc,
     resource::{ListenerResource, RouteSource},
     store::{Changes, Known, Store},
 };
+
+mod lead;
+mod reach;
+
+pub(crate) use self::lead::Lead;
+use self::lead::{Found, Gone};
 
 /// The targets that are watched, and what was last published of them.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     /// Told to whoever reads why a target is unavailable, as the key to the control plane's own logs.
     node_id: String,
+    dialect: Dialect,
     targets: BTreeMap<Arc<str>, Target>,
+    /// The clusters that somebody asks for whatever routes name, and how many do.
+    demanded: BTreeMap<Arc<str>, usize>,
     snapshot: Arc<Snapshot>,
     /// Set by a change of endpoints, taken by the next.
     spare: Option<Spare>,
@@ -57,7 +71,12 @@ struct Spare {
 
 /// The names to ask for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted([BTreeSet<Arc<str>>; ResourceKind::ALL.len()]);
+pub(crate) struct Wanted {
+    /// By [`ResourceKind::index`].
+    names: [BTreeSet<Arc<str>>; ResourceKind::ALL.len()],
+    /// The kind of which everything is wanted that there is.
+    everything: Option<ResourceKind>,
+}
 
 /// What came of assembling.
 #[derive(Debug)]
@@ -72,8 +91,8 @@ pub(crate) struct Assembled {
 #[derive(Debug)]
 struct Target {
     users: usize,
-    /// The name of its listener, or why it has none.
-    listener: Result<Arc<str>, Arc<str>>,
+    /// What leads to its routes, or why nothing does.
+    lead: Result<Lead, Arc<str>>,
     /// The routes that serve.
     serving: Option<Candidate>,
     /// The routes that will serve once they are warm.
@@ -90,35 +109,26 @@ struct Candidate {
     clusters: Vec<Arc<str>>,
 }
 
-/// Where a target's configuration stands.
-enum Found<'a> {
-    Routes(&'a Arc<ListenerResource>, &'a Arc<RouteConfig>),
-    /// Not all of it has come.
-    Awaited,
-    /// The listener is missing.
-    NoListener,
-    /// The listener is there, and the routes that it names are missing.
-    NoRoutes(&'a Arc<str>),
-}
-
 // === impl Assembly ===
 
 impl Assembly {
-    pub(crate) fn new(node_id: impl Into<String>) -> Self {
+    pub(crate) fn new(node_id: impl Into<String>, dialect: Dialect) -> Self {
         Self {
             node_id: node_id.into(),
+            dialect,
             targets: BTreeMap::new(),
+            demanded: BTreeMap::new(),
             snapshot: Arc::default(),
             spare: None,
             by_endpoints: BTreeMap::new(),
         }
     }
 
-    /// Another user of `target`, whose listener has this name, or none for this reason.
-    pub(crate) fn watch(&mut self, target: Arc<str>, listener: impl FnOnce() -> Result<Arc<str>, Arc<str>>) {
+    /// Another user of `target`, to whose routes this leads, or nothing for this reason.
+    pub(crate) fn watch(&mut self, target: Arc<str>, lead: impl FnOnce() -> Result<Lead, Arc<str>>) {
         let target = self.targets.entry(target).or_insert_with(|| Target {
             users: 0,
-            listener: listener(),
+            lead: lead(),
             serving: None,
             warming: None,
             state: None,
@@ -135,6 +145,20 @@ impl Assembly {
         }
     }
 
+    /// Another user of the cluster `name`, whatever routes name.
+    pub(crate) fn demand(&mut self, name: Arc<str>) {
+        *self.demanded.entry(name).or_default() += 1;
+    }
+
+    /// A user of the cluster `name` less.
+    pub(crate) fn waive(&mut self, name: &str) {
+        let Some(users) = self.demanded.get_mut(name) else { return };
+        *users -= 1;
+        if *users == 0 {
+            self.demanded.remove(name);
+        }
+    }
+
     /// Makes the next snapshot of what is held.
     pub(crate) fn assemble(&mut self, store: &Store, changes: &Changes) -> Assembled {
         if changes.structure {
@@ -144,11 +168,13 @@ impl Assembly {
     }
 
     fn rebuild(&mut self, store: &Store) -> Assembled {
-        let mut wanted = Wanted::default();
+        let mut wanted = Wanted::of_dialect(self.dialect);
         for target in self.targets.values_mut() {
             target.advance(store, &self.node_id);
             target.mark(store, &mut wanted);
         }
+        self.demanded.keys().for_each(|name| wanted.add(ResourceKind::Cluster, name));
+        wanted.mark_parts(store, &self.snapshot);
         wanted.mark_endpoints(store);
 
         let states = self.targets.iter().filter_map(|(name, target)| Some((name.clone(), target.state.clone()?)));
@@ -169,23 +195,12 @@ impl Assembly {
         Assembled { snapshot: Some(self.publish(next)), wanted: Some(wanted) }
     }
 
-    /// The clusters of all routes that serve.
+    /// The clusters of all routes that serve, and those that are asked for beside them, as soon as they are warm.
     fn clusters(&self, store: &Store) -> BTreeMap<Arc<str>, ClusterEntry> {
         let serving = self.targets.values().filter_map(|target| target.serving.as_ref());
-        let names: BTreeSet<_> = serving.flat_map(|candidate| &candidate.clusters).collect();
-        names.into_iter().filter_map(|name| Some((name.clone(), self.entry(store, name)?))).collect()
-    }
-
-    fn entry(&self, store: &Store, name: &str) -> Option<ClusterEntry> {
-        let Known::Good(cluster) = store.cluster(name) else { return None };
-        let endpoints = match cluster.endpoints_name().map(|name| store.endpoints(name)) {
-            None => own_endpoints(cluster),
-            Some(Known::Missing) => None,
-            Some(Known::Good(endpoints)) => Some(endpoints.clone()),
-            // It has moved to other endpoints, which have not come: until then it serves from the old ones.
-            Some(Known::Awaited) => return self.snapshot.clusters.get(name).cloned(),
-        };
-        Some(ClusterEntry { cluster: cluster.clone(), endpoints })
+        let serves = |name: &&Arc<str>| self.snapshot.clusters.contains_key(*name) || reach::is_warm(store, name);
+        let names = serving.flat_map(|candidate| &candidate.clusters).chain(self.demanded.keys().filter(serves));
+        reach::entries(store, &self.snapshot, names.cloned())
     }
 
     /// The same snapshot with other endpoints: by far the most frequent change.
@@ -263,28 +278,33 @@ impl Spare {
 impl Target {
     /// Takes the step that the resources allow.
     fn advance(&mut self, store: &Store, node_id: &str) {
-        let listener = match &self.listener {
-            Ok(listener) => listener.clone(),
+        let lead = match &self.lead {
+            Ok(lead) => lead,
             Err(reason) => {
                 self.state = Some(TargetState::Unavailable(reason.clone()));
                 return;
             }
         };
-        match find(store, &listener) {
-            Found::Routes(source, routes) => self.follow(store, source, routes),
+        match lead.find(store) {
+            Found::Routes(source, routes) => {
+                let (source, routes) = (source.clone(), routes.clone());
+                self.follow(store, &source, &routes);
+            }
             Found::Awaited => {}
-            // Only a removal by the server takes a listener away, and the routes go with it.
-            Found::NoListener => {
+            // Only a removal by the server takes away what leads to routes, and the routes go with it.
+            Found::Gone(gone) => {
+                let reason = gone.why(store, node_id);
                 self.serving = None;
                 self.warming = None;
-                self.fail(store, ResourceKind::Listener, &listener, node_id);
+                self.state = Some(TargetState::Unavailable(reason));
             }
             Found::NoRoutes(routes) => {
+                let reason = Gone::Resource(ResourceKind::RouteConfiguration, routes).why(store, node_id);
                 self.warming = None;
                 // Other routes that are missing leave those before them serving; these very routes were taken away.
                 self.serving = self.serving.take().filter(|serving| !serving.is_by_name(routes));
                 if self.serving.is_none() {
-                    self.fail(store, ResourceKind::RouteConfiguration, routes, node_id);
+                    self.state = Some(TargetState::Unavailable(reason));
                 }
             }
         }
@@ -298,7 +318,7 @@ impl Target {
             return;
         }
         let candidate = self.warming.take().filter(is_this).unwrap_or_else(|| Candidate::new(source, routes));
-        if !candidate.clusters.iter().all(|cluster| is_warm(store, cluster)) {
+        if !candidate.clusters.iter().all(|cluster| reach::is_warm(store, cluster)) {
             self.warming = Some(candidate);
             return;
         }
@@ -306,50 +326,12 @@ impl Target {
         self.serving = Some(candidate);
     }
 
-    fn fail(&mut self, store: &Store, kind: ResourceKind, name: &str, node_id: &str) {
-        let error = store.get(kind, name).and_then(|entry| entry.error()).unwrap_or("it is not there");
-        let reason = format!("{kind} `{name}`: {error} (node id `{node_id}`)");
-        self.state = Some(TargetState::Unavailable(reason.into()));
-    }
-
-    /// Marks the listener, the routes that it names, and the clusters of what serves and of what is to serve.
+    /// Marks what leads to the routes, and the clusters of what serves and of what is to serve.
     fn mark(&self, store: &Store, wanted: &mut Wanted) {
-        let Ok(listener) = &self.listener else { return };
-        wanted.add(ResourceKind::Listener, listener);
-        if let Known::Good(resource) = store.listener(listener)
-            && let RouteSource::Named(routes) = &resource.routes
-        {
-            wanted.add(ResourceKind::RouteConfiguration, routes);
-        }
+        let Ok(lead) = &self.lead else { return };
+        lead.mark(store, |kind, name| wanted.add(kind, name));
         for cluster in self.serving.iter().chain(&self.warming).flat_map(|candidate| &candidate.clusters) {
             wanted.add(ResourceKind::Cluster, cluster);
-        }
-    }
-}
-
-fn find<'a>(store: &'a Store, listener: &str) -> Found<'a> {
-    let resource = match store.listener(listener) {
-        Known::Good(resource) => resource,
-        Known::Awaited => return Found::Awaited,
-        Known::Missing => return Found::NoListener,
-    };
-    match &resource.routes {
-        RouteSource::Inline(routes) => Found::Routes(resource, routes),
-        RouteSource::Named(name) => match store.routes(name) {
-            Known::Good(routes) => Found::Routes(resource, routes),
-            Known::Awaited => Found::Awaited,
-            Known::Missing => Found::NoRoutes(name),
-        },
-    }
-}
-
-/// Whether a cluster and its endpoints are known, or known not to come.
-fn is_warm(store: &Store, cluster: &str) -> bool {
-    match store.cluster(cluster) {
-        Known::Awaited => false,
-        Known::Missing => true,
-        Known::Good(cluster) => {
-            cluster.endpoints_name().is_none_or(|name| !matches!(store.endpoints(name), Known::Awaited))
         }
     }
 }
@@ -377,17 +359,41 @@ impl Candidate {
 // === impl Wanted ===
 
 impl Wanted {
+    /// What a dialect wants whatever the targets are.
+    fn of_dialect(dialect: Dialect) -> Self {
+        let mut wanted = Self::default();
+        if dialect == Dialect::Sidecar {
+            wanted.everything = Some(ResourceKind::Cluster);
+            wanted.add(ResourceKind::Listener, &INBOUND.into());
+        }
+        wanted
+    }
+
     /// The names of one kind.
     pub(crate) fn of(&self, kind: ResourceKind) -> &BTreeSet<Arc<str>> {
-        &self.0[kind.index()]
+        &self.names[kind.index()]
+    }
+
+    /// Whether everything of a kind is wanted, and its names are only those that matter at present.
+    pub(crate) fn everything(&self, kind: ResourceKind) -> bool {
+        self.everything == Some(kind)
     }
 
     fn add(&mut self, kind: ResourceKind, name: &Arc<str>) {
-        let names = &mut self.0[kind.index()];
+        let names = &mut self.names[kind.index()];
         let name = canonical_arc(name);
         if !names.contains(&name) {
             names.insert(name);
         }
+    }
+
+    /// Marks what the clusters that are wanted are made of.
+    fn mark_parts(&mut self, store: &Store, last: &Snapshot) {
+        let named: Vec<_> = self.of(ResourceKind::Cluster).iter().cloned().collect();
+        reach::descend(named, |name| {
+            self.add(ResourceKind::Cluster, name);
+            reach::wanted_parts(store, last, name)
+        });
     }
 
     fn mark_endpoints(&mut self, store: &Store) {
@@ -395,7 +401,7 @@ impl Wanted {
             Known::Good(cluster) => cluster.endpoints_name().map(canonical_arc),
             Known::Awaited | Known::Missing => None,
         });
-        self.0[ResourceKind::ClusterLoadAssignment.index()] = clusters.collect();
+        self.names[ResourceKind::ClusterLoadAssignment.index()] = clusters.collect();
     }
 }
 

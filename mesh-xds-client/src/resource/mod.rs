@@ -8,11 +8,11 @@
 //! sidecars. Where they judge differently the stricter counts, unless Istio sends what the stricter refuses. Which rules
 //! a value then follows is decided by who uses it ([`Semantics`](mesh_core::config::Semantics)).
 //!
-//! One transport serves all endpoints of a cluster. Where Envoy would choose by endpoint (`transport_socket_matches`), it is
-//! `transport_socket` if that is TLS, else the first TLS among the matches, for endpoints too that were meant to be reached
-//! in plaintext; in plaintext they are reached where no TLS is spoken of and `raw_buffer` is named, and a cluster whose
-//! transports are none that is known here is refused. So Istio's clusters with automatic mutual TLS are taken, warned of,
-//! and never fall back.
+//! Where the endpoints of a cluster are reached in different ways (`transport_socket_matches`), each is reached as the first
+//! match that its metadata fits says; nothing falls back to plaintext that the cluster does not name.
+//!
+//! A cluster whose endpoints are found in a way that is not honoured here is understood nevertheless, with a warning: whether
+//! it is refused is for the [store](crate::store) to say, by who asked for it.
 //!
 //! Fields that only name things in Envoy's own statistics, logs and traces, or tune how it listens, are not warned of.
 
@@ -22,9 +22,11 @@ mod balance;
 mod cluster;
 mod common;
 mod connection;
+mod discovery;
 mod endpoints;
 mod filter;
 mod header;
+mod inbound;
 mod listener;
 mod matcher;
 mod notes;
@@ -51,11 +53,12 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 use mesh_core::{
-    config::{Cluster, ConfigError, Decoded, IdentityName, RouteConfig},
+    config::{Cluster, ConfigError, Decoded, Discovery, IdentityName, RouteConfig},
     identity::Identities,
 };
 use prost::{DecodeError, Message};
 
+pub use self::inbound::InboundListener;
 pub(crate) use self::{
     assignment::Assignment,
     listener::{ListenerResource, RouteSource},
@@ -64,13 +67,15 @@ use self::{
     common::{filled, undecodable},
     notes::Notes,
 };
-use crate::{ResourceKind, session::ResourceError};
+use crate::{ResourceKind, istio::names::INBOUND, session::ResourceError};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Resource {
     /// The filters of a target, and its routes or their name.
     Listener(Arc<ListenerResource>),
+    /// What requests come in through.
+    Inbound(Arc<InboundListener>),
     /// The routes of a target.
     RouteConfiguration(Arc<RouteConfig>),
     /// How a cluster is found and treated.
@@ -85,6 +90,8 @@ pub(crate) struct Context {
     identities: BTreeSet<IdentityName>,
     registry: Identities,
     secrets: BTreeMap<Arc<str>, IdentityName>,
+    /// The listener that is for what comes in.
+    inbound: Option<&'static str>,
 }
 
 /// The first step: in all four messages the name is field 1, and the rest is skipped.
@@ -102,6 +109,9 @@ struct NameOnly {
 pub(crate) fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
     let bytes = resource.value.as_slice();
     match ResourceKind::from_type_url(&resource.type_url) {
+        Some(ResourceKind::Listener) if context.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name)) => {
+            decode_inbound(bytes).map(|listener| map(listener, Resource::Inbound))
+        }
         Some(ResourceKind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
         Some(ResourceKind::RouteConfiguration) => {
             decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration))
@@ -127,6 +137,15 @@ fn map<T>(decoded: Decoded<T>, into: impl FnOnce(Arc<T>) -> Resource) -> Decoded
 /// Refuses what the module's rules refuse, with the name if that could be read.
 pub(crate) fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, ResourceError> {
     read::<listener_pb::Listener, _>(bytes, listener::decode)
+}
+
+/// Reads an `envoy.config.listener.v3.Listener` for servers.
+///
+/// # Errors
+///
+/// As [`decode_listener`].
+fn decode_inbound(bytes: &[u8]) -> Result<Decoded<InboundListener>, ResourceError> {
+    read(bytes, |message: listener_pb::Listener, _| InboundListener::new(message))
 }
 
 /// Reads an `envoy.config.route.v3.RouteConfiguration`.
@@ -201,6 +220,24 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
     (!found.name.is_empty()).then(|| found.name.into())
 }
 
+// === impl Resource ===
+
+impl Resource {
+    /// Why nobody could make use of it, though it is understood.
+    pub(crate) fn useless(&self) -> Option<ResourceError> {
+        match self {
+            Self::Cluster(cluster) => match &cluster.discovery {
+                Discovery::Unsupported(why) => {
+                    let error = ConfigError::new("cluster_discovery_type", why, discovery::REMEDY);
+                    Some(refusal(Some(cluster.name()), &error))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
 // === impl Context ===
 
 impl Context {
@@ -224,6 +261,14 @@ impl Context {
         self.identities.insert(name.clone());
         self.secrets.insert(secret.into(), name);
         self
+    }
+
+    /// Also honours what Istio's sidecars are sent: the identity of the workload by its two secrets, whether it is registered
+    /// yet or not, and the listener for what comes in.
+    #[must_use]
+    pub(crate) fn for_sidecars(mut self) -> Self {
+        self.inbound = Some(INBOUND);
+        self.with_secret("default", "default").with_secret("ROOTCA", "default")
     }
 
     /// Also honours certificate provider instances and SDS secrets that go by the name of an identity which is in `registry`

@@ -16,6 +16,7 @@
 
 use std::{error::Error as StdError, fmt::Write as _, sync::Arc, time::Duration};
 
+use mesh_core::source::ResourceState;
 use metrics::Gauge;
 use tokio::{
     sync::mpsc,
@@ -24,15 +25,16 @@ use tokio::{
 };
 
 use crate::{
-    ResourceKind,
+    Dialect, ResourceKind,
     assemble::{Assembled, Assembly, Wanted},
     bootstrap::Bootstrap,
+    expected::Expected,
     meters::Meters,
     report::Reporter,
     resource::Context,
     session::{AbsenceReason, Event},
     status::Shared,
-    store::{Denial, Origin, Store},
+    store::{AuthorityId, Denial, Origin, Store},
     transport::Heard,
 };
 
@@ -56,9 +58,11 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     commands: mpsc::UnboundedReceiver<Command>,
     bootstrap: Bootstrap,
+    dialect: Dialect,
     context: Context,
     federation: Federation,
     assembly: Assembly,
+    expected: Expected,
     /// The response that is being decoded. None is read until it is done.
     decoding: Option<Decoding>,
     meters: Meters,
@@ -71,6 +75,10 @@ pub(crate) enum Command {
     Watch(Arc<str>),
     /// A user of a target less.
     Release(Arc<str>),
+    /// Another user of a cluster, whatever routes name.
+    Demand(Arc<str>),
+    /// A user of such a cluster less.
+    Waive(Arc<str>),
 }
 
 /// Marks every control plane as not connected when the worker's future is dropped.
@@ -87,18 +95,22 @@ impl Worker {
         shared: Arc<Shared>,
         commands: mpsc::UnboundedReceiver<Command>,
         bootstrap: Bootstrap,
+        dialect: Dialect,
         context: Context,
         upstreams: Vec<Upstream>,
     ) -> Self {
-        let assembly = Assembly::new(&bootstrap.node().id);
+        let assembly = Assembly::new(&bootstrap.node().id, dialect);
+        let patience = upstreams.iter().map(|upstream| upstream.session.patience()).max().unwrap_or_default();
         let federation = Federation::new(&bootstrap, upstreams);
         Self {
             shared,
             commands,
             bootstrap,
+            dialect,
             context,
             federation,
             assembly,
+            expected: Expected::new(patience),
             decoding: None,
             meters: Meters::new(),
             reporter: Reporter::default(),
@@ -110,13 +122,15 @@ impl Worker {
         for upstream in &mut self.federation.upstreams {
             upstream.session.stream_ended("the work on it was dropped", Instant::now());
         }
+        // A dialect may want something before there is a target.
+        self.shared.held().store.touch();
         let gauges = self.federation.upstreams.iter().map(|upstream| upstream.connected.clone());
         let _online = Online { shared: self.shared.clone(), gauges: gauges.collect() };
         let mut streams = Streams::new(self.federation.upstreams.len());
         loop {
             self.settle(&mut streams);
             let timeouts = self.federation.upstreams.iter_mut().filter_map(|upstream| upstream.session.next_timeout());
-            let due = timeouts.min();
+            let due = timeouts.chain(self.expected.next()).min();
             tokio::select! {
                 biased;
                 (place, news) = streams.next(self.decoding.is_none()) => self.hear(place, news),
@@ -125,6 +139,7 @@ impl Worker {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let now = Instant::now();
                     self.federation.upstreams.iter_mut().for_each(|upstream| upstream.session.timeout(now));
+                    self.give_up(now);
                 }
             }
         }
@@ -235,6 +250,25 @@ impl Worker {
         tracing::warn!(%kind, name, ?reason, node.id = self.node_id(), "resource is absent");
     }
 
+    /// Waits no longer for what was expected and has not come. Silence tells nothing while nobody is there to speak.
+    fn give_up(&mut self, now: Instant) {
+        while let Some((kind, name)) = self.expected.pop(now) {
+            let mut held = self.shared.held();
+            if held.store.get(kind, &name).is_none_or(|entry| entry.state() != ResourceState::Requested) {
+                continue;
+            }
+            let place = held.main;
+            if held.servers[place].connected {
+                let terms = self.federation.upstreams[place].terms(kind);
+                held.store.absent(kind, &name, AbsenceReason::NotFoundTimer, terms);
+                tracing::warn!(%kind, %name, node.id = self.node_id(), "resource has not come");
+            } else {
+                drop(held);
+                self.expected.wait_for(kind, &name, now);
+            }
+        }
+    }
+
     fn node_id(&self) -> &str {
         &self.bootstrap.node().id
     }
@@ -253,10 +287,12 @@ impl Worker {
     fn follow(&mut self, command: Command) {
         match command {
             Command::Watch(target) => {
-                let listener = || self.bootstrap.listener_of(&target);
-                self.assembly.watch(target.clone(), listener);
+                let lead = || self.dialect.lead(&self.bootstrap, &target);
+                self.assembly.watch(target.clone(), lead);
             }
             Command::Release(target) => self.assembly.release(&target),
+            Command::Demand(cluster) => self.assembly.demand(cluster),
+            Command::Waive(cluster) => self.assembly.waive(&cluster),
         }
     }
 
@@ -282,6 +318,9 @@ impl Worker {
         let Decoding { place, kind, version, verdict, findings, ticket, .. } = decoding;
         self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
+        if self.federation.is_heeded(place, AuthorityId::default()) {
+            self.shared.held().store.answered(kind);
+        }
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
     }
 
@@ -299,7 +338,7 @@ impl Worker {
         }
         let Assembled { snapshot, wanted } = self.assembly.assemble(&held.store, &changes);
         if let Some(wanted) = wanted {
-            reconcile(&wanted, &mut held.store, &mut self.federation);
+            reconcile(&wanted, &mut held.store, &mut self.federation, &mut self.expected);
         }
         self.meters.resources(held.store.tally());
         drop(held);
@@ -316,18 +355,26 @@ impl Worker {
     }
 }
 
-/// Asks for what is wanted and not yet asked for, and forgets the rest.
-fn reconcile(wanted: &Wanted, store: &mut Store, federation: &mut Federation) {
+/// Asks for what is wanted and not yet asked for, and forgets the rest. Where everything is asked for, names are waited for.
+fn reconcile(wanted: &Wanted, store: &mut Store, federation: &mut Federation, expected: &mut Expected) {
     for kind in ResourceKind::ALL {
-        let wanted = wanted.of(kind);
-        let gone: Vec<_> = store.names(kind).filter(|name| !wanted.contains(*name)).cloned().collect();
-        for name in gone {
-            if let Some(authority) = store.forget(kind, &name) {
+        let is_everything = wanted.everything(kind);
+        if is_everything && store.want_everything(kind) {
+            federation.subscribe_all(kind);
+        }
+        for name in store.dispensable(kind, wanted.of(kind)) {
+            if let Some(authority) = store.forget(kind, &name).filter(|_| !is_everything) {
                 federation.unsubscribe(authority, kind, &name);
             }
         }
-        for name in wanted {
-            if store.get(kind, name).is_none() {
+        for name in wanted.of(kind) {
+            if store.get(kind, name).is_some() {
+                continue;
+            }
+            if is_everything {
+                store.want(kind, name, AuthorityId::default());
+                expected.wait_for(kind, name, Instant::now());
+            } else {
                 want(kind, name, store, federation);
             }
         }
@@ -409,7 +456,7 @@ mod tests {
         let upstream = Upstream::new(server, dialer, session::Config::default(), Node::default(), 1);
         let shared = Arc::new(Shared::new("", ["plane:80".to_owned()]));
         let (commands, orders) = mpsc::unbounded_channel();
-        let mut worker = Worker::new(shared.clone(), orders, bootstrap, Context::new(), vec![upstream]);
+        let mut worker = Worker::new(shared.clone(), orders, bootstrap, Dialect::Grpc, Context::new(), vec![upstream]);
         let mut streams = Streams::new(1);
         let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
         for name in &names {

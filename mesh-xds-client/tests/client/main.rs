@@ -4,6 +4,7 @@ mod delta;
 mod fallback;
 mod federation;
 mod servers;
+mod sidecar;
 mod sockets;
 mod support;
 mod whole;

@@ -9,8 +9,8 @@ use serde_json::json;
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::SOURCES;
 use super::process::{Conversation, PATIENCE};
+use super::{Prober, SOURCES};
 use crate::identity::Identity;
 use crate::load::Tally;
 
@@ -78,6 +78,11 @@ impl GrpcCore {
         command.arg(target).env("GRPC_XDS_BOOTSTRAP_CONFIG", bootstrap).env_remove("GRPC_XDS_BOOTSTRAP");
         let (conversation, _) = Conversation::start(command).await;
         GrpcClient { conversation }
+    }
+
+    /// Starts a client of many targets.
+    pub async fn prober(&self, bootstrap: &str) -> Prober {
+        Prober::start(self.command("prober.py"), bootstrap).await
     }
 
     fn server_command(&self, names: &[&str]) -> Command {

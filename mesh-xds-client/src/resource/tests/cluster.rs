@@ -13,9 +13,15 @@ use envoy_types::pb::{
             endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, lb_endpoint::HostIdentifier},
         },
         extensions::{
+            clusters::{
+                aggregate::v3::ClusterConfig,
+                common::dns::v3::DnsLookupFamily,
+                dns::v3::{DnsCluster, dns_cluster},
+            },
             load_balancing_policies::{
-                least_request::v3::LeastRequest, random::v3::Random, ring_hash::v3::RingHash,
-                round_robin::v3::RoundRobin, wrr_locality::v3::WrrLocality,
+                client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin, least_request::v3::LeastRequest,
+                random::v3::Random, ring_hash::v3::RingHash, round_robin::v3::RoundRobin,
+                wrr_locality::v3::WrrLocality,
             },
             transport_sockets::raw_buffer::v3::RawBuffer,
             upstreams::http::v3::{
@@ -25,9 +31,12 @@ use envoy_types::pb::{
         },
         r#type::v3::Percent as PercentMessage,
     },
-    google::protobuf::{Any, BoolValue},
+    google::protobuf::{self as wire, Any, BoolValue, Struct, Value, value},
 };
-use mesh_core::config::{Discovery, DnsName, Endpoints, HttpProtocol, LoadBalancing, Percent, TimeLimit};
+use mesh_core::config::{
+    AddressFamily, Backoff, Discovery, DnsEndpoints, DnsName, Endpoints, HttpProtocol, LoadBalancing, LookUp, Percent,
+    Security, SecurityMatch, TimeLimit,
+};
 
 use super::{
     samples::{HTTP_OPTIONS, address, any, file, group, http_options, lb_endpoint, seconds, unknown, wrap},
@@ -102,7 +111,7 @@ fn discovery_is_refused_for_each_field_that_breaks_a_rule() {
                 m.name = "xdstp://authority/envoy.config.cluster.v3.Cluster/a".to_owned();
                 eds(m).service_name.clear();
             }),
-            ("cluster_type", |m| {
+            ("cluster_type.typed_config", |m| {
                 m.cluster_discovery_type = Some(parts::ClusterDiscoveryType::ClusterType(Default::default()));
             }),
             ("type", |m| m.cluster_discovery_type = Some(parts::ClusterDiscoveryType::Type(77))),
@@ -147,10 +156,135 @@ fn discovery_is_refused_for_each_field_that_breaks_a_rule() {
 
 #[test]
 fn names_are_left_to_be_resolved() {
-    let mut message = dns(parts::DiscoveryType::StrictDns);
-    assert_eq!(decoded(&message).value.discovery, Discovery::StrictDns(vec![dns_name("cart.example")]));
-    message = dns(parts::DiscoveryType::LogicalDns);
-    assert_eq!(decoded(&message).value.discovery, Discovery::LogicalDns(dns_name("cart.example")));
+    let hosts = Endpoints::by_name([dns_name("cart.example")]).expect("one name");
+    for (kind, is_logical) in [(parts::DiscoveryType::StrictDns, false), (parts::DiscoveryType::LogicalDns, true)] {
+        let found = dns_of(&dns(kind));
+        assert_eq!(found.is_logical(), is_logical);
+        assert_eq!(found.hosts().groups()[0].endpoints, hosts.groups()[0].endpoints);
+        assert_eq!(found.look_up().family, AddressFamily::V6Preferred, "Envoy's AUTO");
+    }
+}
+
+/// What a message says of DNS, without a warning.
+fn dns_of(message: &Wire) -> Arc<DnsEndpoints> {
+    let Decoded { value, warnings } = decoded(message);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let Discovery::Dns(dns) = value.discovery else { panic!("{:?}", value.discovery) };
+    dns
+}
+
+/// A cluster of an extension with this configuration.
+fn custom<M: Message + prost::Name>(config: &M) -> Wire {
+    let custom = parts::CustomClusterType { name: "custom".to_owned(), typed_config: Some(any(config)) };
+    Wire {
+        cluster_discovery_type: Some(parts::ClusterDiscoveryType::ClusterType(custom)),
+        lb_policy: parts::LbPolicy::ClusterProvided as i32,
+        load_assignment: assignment(vec![named("cart.example", 443)]),
+        ..Wire { name: "cluster".to_owned(), ..Wire::default() }
+    }
+}
+
+#[test]
+fn what_is_said_of_a_name_is_kept_with_it() {
+    let mut weighed = named("a.example", 443);
+    weighed.load_balancing_weight = wrap(3);
+    let mut assignment = ClusterLoadAssignment {
+        endpoints: vec![group(0, vec![weighed]), group(1, vec![named("b.example", 443), named("10.0.0.1", 80)])],
+        ..Default::default()
+    };
+    assignment.endpoints[1].locality = Some(core::Locality { zone: "far".to_owned(), ..Default::default() });
+    let mut message = of_type(parts::DiscoveryType::StrictDns);
+    message.load_assignment = Some(assignment);
+    let found = dns_of(&message);
+    let [near, far] = found.hosts().groups() else { panic!("{found:?}") };
+    assert_eq!(near.endpoints[0].weight().get(), 3);
+    assert_eq!((far.priority, &*far.locality.zone, far.endpoints.len()), (1, "far", 2));
+    assert_eq!(found.names(), ["a.example", "b.example"].map(Arc::from));
+}
+
+#[test]
+#[expect(deprecated, reason = "these came before the extension and are still sent")]
+fn look_ups_follow_what_the_cluster_or_its_extension_says() {
+    let mut old = dns(parts::DiscoveryType::LogicalDns);
+    (old.dns_refresh_rate, old.dns_jitter, old.respect_dns_ttl) = (seconds(60), seconds(2), true);
+    old.dns_lookup_family = parts::DnsLookupFamily::V4Preferred as i32;
+    old.dns_failure_refresh_rate = Some(parts::RefreshRate { base_interval: seconds(3), max_interval: seconds(9) });
+    let new = custom(&DnsCluster {
+        dns_refresh_rate: seconds(60),
+        dns_jitter: seconds(2),
+        respect_dns_ttl: true,
+        dns_lookup_family: DnsLookupFamily::V4Preferred as i32,
+        dns_failure_refresh_rate: Some(dns_cluster::RefreshRate {
+            base_interval: seconds(3),
+            max_interval: seconds(9),
+        }),
+        all_addresses_in_single_endpoint: true,
+        ..DnsCluster::default()
+    });
+    let new = Wire { lb_policy: 0, ..new };
+    let expected = LookUp {
+        refresh: Some(Duration::from_secs(60)),
+        follows_records: true,
+        failure: Backoff::new(Duration::from_secs(3), Duration::from_secs(9)).expect("3 s is below 9 s"),
+        jitter: Duration::from_secs(2),
+        family: AddressFamily::V4Preferred,
+        ..LookUp::default()
+    };
+    for message in [old.clone(), new] {
+        let found = dns_of(&message);
+        assert_eq!((found.look_up(), found.is_logical()), (&expected, true));
+    }
+    old.respect_dns_ttl = false;
+    assert!(!dns_of(&old).look_up().follows_records, "the rate alone counts");
+    old.dns_refresh_rate = None;
+    assert!(dns_of(&old).look_up().follows_records, "there is no rate");
+    assert_refused(
+        dns(parts::DiscoveryType::StrictDns),
+        &samples::context(),
+        &[
+            ("dns_refresh_rate", |m: &mut Wire| m.dns_refresh_rate = seconds(0)),
+            ("dns_jitter", |m| m.dns_jitter = seconds(-1)),
+            ("dns_lookup_family", |m| m.dns_lookup_family = 77),
+            ("dns_failure_refresh_rate.base_interval", |m| {
+                m.dns_failure_refresh_rate = Some(parts::RefreshRate::default());
+            }),
+            ("dns_failure_refresh_rate.max_interval", |m| {
+                m.dns_failure_refresh_rate =
+                    Some(parts::RefreshRate { base_interval: seconds(3), max_interval: seconds(2) });
+            }),
+        ],
+    );
+    assert_warned(
+        dns(parts::DiscoveryType::StrictDns),
+        &samples::context(),
+        &[
+            ("typed_dns_resolver_config", |m: &mut Wire| m.typed_dns_resolver_config = Some(Default::default())),
+            ("dns_resolution_config", |m| m.dns_resolution_config = Some(Default::default())),
+            ("use_tcp_for_dns_lookups", |m| m.use_tcp_for_dns_lookups = true),
+        ],
+    );
+}
+
+#[test]
+fn aggregate_names_its_clusters_in_order() {
+    let message = custom(&ClusterConfig { clusters: ["b", "a", "b"].map(str::to_owned).into() });
+    let Decoded { value, warnings } = decoded(&message);
+    assert_eq!(value.aggregate().expect("it is one").clusters(), ["b", "a"].map(Arc::from));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let none = custom(&ClusterConfig::default());
+    let bad = decode_message(&none, &samples::context()).expect_err("of nothing");
+    assert_eq!(bad.blamed(), "cluster_type.typed_config.clusters");
+}
+
+#[test]
+fn ways_that_are_not_honoured_are_told_by_their_name() {
+    // Any message that is no cluster type will do.
+    let custom = decoded(&custom(&RawBuffer::default()));
+    let Discovery::Unsupported(why) = &custom.value.discovery else { panic!("{custom:?}") };
+    assert!(why.contains("`custom`") && why.contains("RawBuffer"), "{why}");
+    assert_eq!(fields(&custom.warnings), ["cluster_type.typed_config.type_url"]);
+    let error = Resource::Cluster(Arc::new(custom.value)).useless().expect("nobody can use it");
+    assert_eq!((error.name.as_deref(), error.blamed()), (Some("cluster"), "cluster_discovery_type"));
 }
 
 #[test]
@@ -166,18 +300,17 @@ fn addresses_and_static_endpoints_are_kept_in_the_cluster() {
 }
 
 #[test]
-fn clusters_of_a_sidecar_that_reach_nothing_here_are_kept_and_empty() {
+fn clusters_of_a_sidecar_that_reach_nothing_here_are_understood() {
     // BlackHoleCluster and PassthroughCluster, which Istio sends to everyone.
     let black_hole = decoded(&of_type(parts::DiscoveryType::Static));
     let passthrough = decoded(&Wire {
         lb_policy: parts::LbPolicy::ClusterProvided as i32,
         ..of_type(parts::DiscoveryType::OriginalDst)
     });
-    for cluster in [&black_hole.value, &passthrough.value] {
-        assert_eq!(cluster.discovery, Discovery::Static(Arc::new(Endpoints::none())));
-    }
+    assert_eq!(black_hole.value.discovery, Discovery::Static(Arc::new(Endpoints::none())));
     assert!(black_hole.warnings.is_empty());
-    assert_eq!(fields(&passthrough.warnings), ["type", "lb_policy"]);
+    assert!(matches!(passthrough.value.discovery, Discovery::Unsupported(_)));
+    assert_eq!(fields(&passthrough.warnings), ["type"]);
 }
 
 // --- how they are treated ---
@@ -201,6 +334,7 @@ fn policy_keeps_what_its_source_says() {
     assert_eq!(connections.keep_alive_interval, TimeLimit::after(Duration::from_secs(30)).ok());
     assert_eq!(connections.keep_alive_timeout, Some(Duration::from_secs(5)));
     assert_eq!(connections.keep_alive_while_idle, Some(true), "as Envoy does");
+    assert_eq!(connections.max_streams, Some(50));
     assert!(policy.tls.is_some());
 }
 
@@ -268,9 +402,11 @@ fn what_is_not_known_of_clusters_is_warned_of() {
         samples::cluster(),
         &samples::context(),
         &[
-            ("transport_socket_matches", |m: &mut Wire| m.transport_socket_matches = vec![Default::default()]),
+            ("transport_socket_matches[0].transport_socket", |m: &mut Wire| {
+                m.transport_socket_matches = vec![Default::default()];
+            }),
+            ("transport_socket_matcher", |m| m.transport_socket_matcher = Some(Default::default())),
             ("health_checks", |m| m.health_checks = vec![Default::default()]),
-            ("dns_lookup_family", |m| m.dns_lookup_family = 1),
             ("lb_subset_config", |m| m.lb_subset_config = Some(Default::default())),
             ("lrs_server", |m| {
                 let own = core::config_source::ConfigSourceSpecifier::Self_(Default::default());
@@ -305,11 +441,13 @@ fn what_is_not_known_of_clusters_is_warned_of() {
 
 // --- how they are reached ---
 
-/// A cluster that chooses by endpoint, as Istio's sidecars are sent it, and has these transports besides.
-fn by_endpoint(transports: &[Any], all: Option<Any>) -> Wire {
-    let one = |socket: &Any| parts::TransportSocketMatch {
+/// A cluster that chooses by endpoint, as Istio's sidecars are sent it: these transports for these values of `tlsMode`, or for
+/// everybody, and another for all who fit none.
+fn by_endpoint(transports: &[(Option<&str>, Any)], all: Option<Any>) -> Wire {
+    let one = |(mode, socket): &(Option<&str>, Any)| parts::TransportSocketMatch {
+        name: format!("tlsMode-{}", mode.unwrap_or("disabled")),
+        r#match: Some(mode.map(tls_mode).unwrap_or_default()),
         transport_socket: samples::socket_of(socket.clone()),
-        ..Default::default()
     };
     Wire {
         transport_socket: all.and_then(samples::socket_of),
@@ -318,47 +456,93 @@ fn by_endpoint(transports: &[Any], all: Option<Any>) -> Wire {
     }
 }
 
+fn tls_mode(mode: &str) -> Struct {
+    let value = Value { kind: Some(value::Kind::StringValue(mode.to_owned())) };
+    Struct { fields: [("tlsMode".to_owned(), value)].into() }
+}
+
 fn raw() -> Any {
     any(&RawBuffer::default())
 }
 
+fn secured() -> Any {
+    any(&samples::tls_context())
+}
+
+/// How endpoints of these values of `tlsMode` are reached: one that has a sidecar, one that has none, and one of another mode.
+fn ways(message: &Wire) -> [&'static str; 3] {
+    let policy = decoded(message).value.policy;
+    let of = |mode: Option<&str>| {
+        let namespaces = mode.map(|mode| (SecurityMatch::NAMESPACE.to_owned(), tls_mode(mode)));
+        let said = core::Metadata { filter_metadata: namespaces.into_iter().collect(), ..Default::default() };
+        let metadata = crate::resource::endpoints::metadata(said, &mut Notes::default());
+        match policy.security_of(Some(&metadata)) {
+            Security::Plaintext => "plaintext",
+            Security::Tls(_) => "tls",
+            Security::Unavailable(_) => "not at all",
+        }
+    };
+    [of(Some("istio")), of(None), of(Some("other"))]
+}
+
 #[test]
-fn tls_for_some_endpoints_is_tls_for_all_and_never_plaintext() {
-    let tls = any(&samples::tls_context());
-    for message in [
-        by_endpoint(&[tls.clone(), raw()], None),
-        by_endpoint(&[unknown(), raw(), tls.clone()], None),
-        by_endpoint(std::slice::from_ref(&tls), Some(raw())),
+fn endpoints_with_a_sidecar_are_reached_by_tls_and_others_as_the_cluster_says() {
+    let istio = || (Some("istio"), secured());
+    for (message, expected, warned) in [
+        (by_endpoint(&[istio(), (None, raw())], None), ["tls", "plaintext", "plaintext"], &[][..]),
+        (by_endpoint(&[istio()], Some(raw())), ["tls", "plaintext", "plaintext"], &[]),
+        (by_endpoint(&[istio()], None), ["tls", "not at all", "not at all"], &["transport_socket"]),
+        (by_endpoint(&[(Some("other"), raw())], Some(secured())), ["tls", "tls", "plaintext"], &[]),
+        (
+            by_endpoint(&[istio(), (Some("other"), unknown()), (None, raw())], None),
+            ["tls", "plaintext", "not at all"],
+            &["transport_socket_matches[1].transport_socket"],
+        ),
+        (by_endpoint(&[(None, raw()), istio()], None), ["plaintext"; 3], &[]),
+        (by_endpoint(&[], Some(raw())), ["plaintext"; 3], &[]),
     ] {
-        let Decoded { value, warnings } = decoded(&message);
-        assert_eq!(value.policy.tls, decoded(&samples::cluster()).value.policy.tls);
-        assert_eq!(fields(&warnings), ["transport_socket_matches"]);
-        assert!(warnings[0].message.contains("none in plaintext"), "{warnings:?}");
+        assert_eq!(ways(&message), expected, "{message:?}");
+        assert_eq!(fields(&decoded(&message).warnings), warned);
     }
 }
 
 #[test]
-fn transport_of_all_endpoints_counts_before_those_of_some() {
-    let mut other = samples::tls_context();
-    "other".clone_into(&mut other.sni);
-    let message = by_endpoint(&[any(&other), raw()], Some(any(&samples::tls_context())));
-    assert_eq!(decoded(&message).value.policy.tls, decoded(&samples::cluster()).value.policy.tls);
-}
+fn tls_of_a_match_is_read_as_that_of_a_cluster() {
+    let message = by_endpoint(&[(Some("istio"), secured()), (None, raw())], None);
+    let policy = decoded(&message).value.policy;
+    assert_eq!(policy.tls, None);
+    assert_eq!((&*policy.security[0].name, &*policy.security[1].name), ("tlsMode-istio", "tlsMode-disabled"));
+    let Security::Tls(tls) = &policy.security[0].security else { panic!("TLS") };
+    assert_eq!(Some(tls), decoded(&samples::cluster()).value.policy.tls.as_ref());
 
-#[test]
-fn plaintext_has_to_be_named_where_endpoints_have_transports_of_their_own() {
-    for message in [by_endpoint(&[raw()], None), by_endpoint(&[unknown(), raw()], None), by_endpoint(&[], Some(raw()))]
-    {
-        assert_eq!(decoded(&message).value.policy.tls, None);
-    }
-    for message in [by_endpoint(&[unknown()], None), by_endpoint(&[any(&samples::tls_context()), raw()], None)] {
-        let context = Context::new();
-        let refused = decode_message(&message, &context).expect_err("plaintext would be a fall-back");
-        assert!(refused.blamed().starts_with("transport_socket_matches"), "{}", refused);
-    }
+    let refused = decode_message(&message, &Context::new()).expect_err("nobody to be, and nobody to trust");
+    assert!(refused.blamed().starts_with("transport_socket_matches[0].transport_socket."), "{}", refused);
     let matcher = Wire { transport_socket_matcher: Some(Default::default()), ..by_endpoint(&[], Some(raw())) };
     let refused = decode_message(&matcher, &samples::context()).expect_err("it may ask for TLS");
     assert_eq!(refused.blamed(), "transport_socket_matcher");
+}
+
+#[test]
+fn names_that_dns_resolves_are_reached_as_what_stands_beside_them_says() {
+    let reached = |modes: &[Option<&str>]| {
+        let hosts = modes.iter().zip(1..).map(|(mode, port)| {
+            let facts = mode.map(|mode| (SecurityMatch::NAMESPACE.to_owned(), tls_mode(mode)));
+            let metadata = core::Metadata { filter_metadata: facts.into_iter().collect(), ..Default::default() };
+            LbEndpoint { metadata: Some(metadata), ..named("a.example", port) }
+        });
+        let message = Wire {
+            load_assignment: assignment(hosts.collect()),
+            eds_cluster_config: None,
+            ..of_type(parts::DiscoveryType::StrictDns)
+        };
+        let sockets = by_endpoint(&[(Some("istio"), secured()), (None, raw())], None);
+        let message =
+            Wire { transport_socket: None, transport_socket_matches: sockets.transport_socket_matches, ..message };
+        decoded(&message).value.policy.security_of(None)
+    };
+    assert_eq!(reached(&[None, None]), Security::Plaintext);
+    assert!(matches!(reached(&[Some("istio")]), Security::Tls(_)));
+    assert!(matches!(reached(&[None, Some("istio")]), Security::Tls(_)), "the strictest");
 }
 
 #[test]
@@ -433,6 +617,48 @@ fn first_known_policy_of_the_list_counts() {
         decoded(&balanced_by(vec![unknown(), ring_hash(), least, any(&Random::default())]));
     assert_eq!(value.policy.load_balancing, Some(LoadBalancing::LeastRequest { choices: 3 }));
     assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn what_takes_turns_in_place_of_hashing_is_refused_where_nobody_would_take_it() {
+    let ring = |minimum, maximum, hash_function| {
+        let size = |value: u64| Some(wire::UInt64Value { value });
+        let (minimum_ring_size, maximum_ring_size) = (size(minimum), size(maximum));
+        let legacy = parts::RingHashLbConfig { minimum_ring_size, maximum_ring_size, hash_function };
+        let lb_config = Some(parts::LbConfig::RingHashLbConfig(legacy));
+        let lb_policy = parts::LbPolicy::RingHash.into();
+        let typed = RingHash { hash_function, minimum_ring_size, maximum_ring_size, ..Default::default() };
+        [Wire { lb_policy, lb_config, ..samples::cluster() }, balanced_by(vec![any(&typed)])]
+    };
+    for good in [ring(1, 1, 0), ring(1024, 8 << 20, 1)].concat() {
+        decoded(&good);
+    }
+    let bad = [
+        (ring(0, 1, 0), "minimum_ring_size"),
+        (ring(1, 0, 0), "maximum_ring_size"),
+        (ring(2, 1, 0), "minimum_ring_size"),
+        (ring(1, (8 << 20) + 1, 0), "maximum_ring_size"),
+        (ring(1, 1, 9), "hash_function"),
+    ];
+    for (messages, field) in bad {
+        for message in messages {
+            let bad = decode_message(&message, &samples::context()).expect_err(field);
+            assert!(bad.blamed().ends_with(field), "{bad}");
+        }
+    }
+    for (config, field) in [
+        (
+            ClientSideWeightedRoundRobin {
+                error_utilization_penalty: Some(wire::FloatValue { value: -1.0 }),
+                ..Default::default()
+            },
+            "error_utilization_penalty",
+        ),
+        (ClientSideWeightedRoundRobin { blackout_period: seconds(-1), ..Default::default() }, "blackout_period"),
+    ] {
+        let bad = decode_message(&balanced_by(vec![any(&config)]), &samples::context()).expect_err(field);
+        assert!(bad.blamed().ends_with(field), "{bad}");
+    }
 }
 
 #[test]
@@ -513,7 +739,7 @@ fn zero_requests_per_connection_are_no_limit() {
 #[test]
 fn http_options_are_refused_for_each_field_that_breaks_a_rule() {
     use http_parts::{ExplicitHttpConfig, explicit_http_config::ProtocolConfig};
-    let cases: [Case<HttpProtocolOptions>; 5] = [
+    let cases: [Case<HttpProtocolOptions>; 6] = [
         ("upstream_protocol_options", |o| o.upstream_protocol_options = None),
         ("explicit_http_config.protocol_config", |o| {
             o.upstream_protocol_options =
@@ -522,6 +748,12 @@ fn http_options_are_refused_for_each_field_that_breaks_a_rule() {
         ("explicit_http_config.http2_protocol_options.connection_keepalive.timeout", |o| {
             let http2 =
                 core::Http2ProtocolOptions { connection_keepalive: Some(Default::default()), ..Default::default() };
+            let protocol_config = Some(ProtocolConfig::Http2ProtocolOptions(http2));
+            o.upstream_protocol_options =
+                Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config }));
+        }),
+        ("explicit_http_config.http2_protocol_options.max_concurrent_streams", |o| {
+            let http2 = core::Http2ProtocolOptions { max_concurrent_streams: wrap(0), ..Default::default() };
             let protocol_config = Some(ProtocolConfig::Http2ProtocolOptions(http2));
             o.upstream_protocol_options =
                 Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config }));
