@@ -472,7 +472,7 @@ async fn a_client_through_memory_takes_what_is_offered_and_shifted_in_either_var
     for features in [None, Some(ServerFeature::Delta)] {
         let plane = ControlPlane::new();
         plane.offer("echo.test", [("v1", address(1)), ("v2", address(2))]);
-        let client = plane.client_with(features.clone()).build().expect("a valid client");
+        let client = plane.client_with(features).build().expect("a valid client");
         let work = tokio::spawn(client.work());
         let interest = client.watch("echo.test");
         plane.shift("echo.test", [("v1", 1), ("v2", 9)]).await.expect("accepted");
