@@ -22,6 +22,16 @@ pub trait ConfigSource: Send + Sync + 'static {
     /// What a target is called is the source's affair; for xDS it is `host:port`, or `xds:` names.
     fn watch(&self, target: &str) -> Interest;
 
+    /// Keeps this cluster in the snapshots, as soon as it and its endpoints are known, until the interest is dropped,
+    /// whether the routes of a target name it or not: a request has (`cluster_header`).
+    ///
+    /// The name may come from a stranger, so whoever asks bounds how many there are. None, the default, is a source that has no
+    /// clusters but those of its targets.
+    fn demand(&self, cluster: &str) -> Option<Interest> {
+        let _ = cluster;
+        None
+    }
+
     /// The snapshots, the latest first; one that is missed was out of date.
     fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>>;
 

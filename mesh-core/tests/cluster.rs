@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use mesh_core::{
     Dice,
-    cluster::Cluster,
+    cluster::{Capacity, Cluster},
     config::{
         CircuitBreakers, ClusterPolicy, DropOverload, Endpoints, Fraction, HealthStatus, LoadBalancing,
         OutlierDetection, Percent, RequestPriority, Semantics, Thresholds,
@@ -380,4 +380,40 @@ async fn each_category_of_drops_has_its_share_and_no_drops_leave_the_dice_alone(
     let failure = scene.cluster.drop_overload(&mut dice).expect("all are").failure();
     assert_eq!((failure.kind, failure.flags, failure.sent), (FailureKind::Dropped, Flags::UDO, Sent::No));
     assert!(!failure.class().is_failure(), "no endpoint is to blame");
+}
+
+// --- capacity ---
+
+fn capacity(semantics: Semantics, endpoints: &Endpoints) -> (u32, u32, bool) {
+    let scene = Scene::with(ClusterPolicy::default(), semantics, endpoints);
+    let Capacity { healthy, degraded, is_empty, .. } = scene.cluster.capacity(Instant::now());
+    (healthy, degraded, is_empty)
+}
+
+#[tokio::test(start_paused = true)]
+async fn capacity_is_what_health_and_overprovisioning_leave_of_all_priorities() {
+    use HealthStatus::{Degraded, Unhealthy};
+    let half = || vec![endpoint(1), ailing(2, Unhealthy)];
+    let fifth =
+        || vec![endpoint(3), ailing(4, Unhealthy), ailing(5, Unhealthy), ailing(6, Unhealthy), ailing(7, Degraded)];
+    for (endpoints, of_envoy, of_grpc) in [
+        (flat([1, 2]), (100, 0, false), (100, 0, false)),
+        (groups(vec![group(0, "a", 1, half())]), (70, 0, false), (100, 0, false)),
+        (groups(vec![group(0, "a", 1, fifth())]), (28, 28, false), (100, 0, false)),
+        (groups(vec![group(0, "a", 1, half()), group(1, "a", 1, fifth())]), (98, 28, false), (100, 0, false)),
+        (groups(vec![group(0, "a", 1, vec![ailing(1, Unhealthy)])]), (0, 0, false), (0, 0, false)),
+        (Endpoints::none(), (0, 0, true), (0, 0, true)),
+    ] {
+        assert_eq!(capacity(Semantics::Envoy, &endpoints), of_envoy, "{endpoints:?}");
+        assert_eq!(capacity(Semantics::Grpc, &endpoints), of_grpc, "{endpoints:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_that_nobody_can_reach_has_no_capacity_until_it_is_time_to_try_again() {
+    let mut scene = Scene::new(LoadBalancing::RoundRobin, &flat([1]));
+    assert_eq!(scene.cluster.capacity(Instant::now()).healthy, 100);
+    scene.pick().settle(&failure(FailureKind::Connect, Sent::No));
+    assert_eq!(scene.cluster.capacity(Instant::now()), Capacity::default());
+    assert_eq!(scene.cluster.capacity(Instant::now() + Duration::from_secs(120)).healthy, 100);
 }

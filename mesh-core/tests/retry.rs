@@ -688,6 +688,58 @@ async fn kept_request_hears_of_every_attempt_and_its_number() {
     assert_eq!(heard.iter().map(|(this, line)| (*this, line.as_str())).collect::<Vec<_>>(), expected);
 }
 
+/// Knows so many other places for a request that could not leave.
+#[derive(Clone)]
+struct Elsewhere(u32);
+
+struct Traveller {
+    request: Cloned<&'static str>,
+    left: u32,
+}
+
+impl Keep<&'static str> for Elsewhere {
+    type Kept = Traveller;
+
+    fn keep(&self, request: &'static str, repeatable: bool) -> Traveller {
+        Traveller { request: ByClone.keep(request, repeatable), left: self.0 }
+    }
+}
+
+impl Kept for Traveller {
+    type Attempt = &'static str;
+
+    fn attempt(&mut self, this: Try) -> Option<&'static str> {
+        self.request.attempt(this)
+    }
+
+    fn retire(&mut self, this: Try) -> bool {
+        self.request.retire(this)
+    }
+
+    fn moves_on(&mut self, _: &Failure) -> bool {
+        let goes_on = self.left > 0;
+        self.left = self.left.saturating_sub(1);
+        goes_on
+    }
+
+    fn commit(&mut self, this: Try) {
+        self.request.commit(this);
+    }
+}
+
+impl<Res> Observe<Res> for Traveller {}
+
+#[tokio::test(start_paused = true)]
+async fn request_that_could_not_leave_moves_on_as_no_attempt_and_one_that_left_does_not() {
+    for (sent, places, started) in [(Sent::No, 2, 3), (Sent::No, 0, 1), (Sent::Maybe, 2, 1)] {
+        let script = Script::new([Fail(FailureKind::Connect, sent)]);
+        let layer = RetryLayer::cloning(policy(RetryOn::CONFLICT, 3)).keep(Elsewhere(places));
+        assert!(layer.layer(script.clone()).oneshot("request").await.is_err());
+        assert_eq!(script.started(), started, "{sent:?} {places}");
+        assert!(script.gaps().iter().all(Duration::is_zero));
+    }
+}
+
 /// Panics when it is called unready; ready only while `open`.
 struct Strict {
     ready: bool,

@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
+    Dice,
     cluster::{self as core, EndpointInfo},
     config::{self, Address, ClusterPolicy, ConnectionPolicy, HttpProtocol, Semantics, UpstreamTls},
     endpoint::EndpointId,
@@ -20,7 +21,11 @@ use mesh_core::{
     outcome::BoxError,
 };
 use pin_project::pin_project;
+use tokio::time::Instant;
 
+mod aggregate;
+
+pub(crate) use self::aggregate::{Itinerary, Leaves};
 use crate::{
     connect::Connect,
     outgoing::Outgoing,
@@ -34,6 +39,8 @@ use crate::{
 pub(crate) struct Cluster {
     balanced: Arc<core::Cluster<Transport>>,
     metrics: Arc<ClusterMetrics>,
+    /// Where it is made of other clusters, and has no endpoints of its own.
+    leaves: Option<Leaves>,
 }
 
 /// How the connections to an endpoint stand.
@@ -53,6 +60,9 @@ pub struct PoolStatus {
     /// What there is.
     pub figures: PoolFigures,
 }
+
+/// A cluster that was looked for: it, or why there is none that requests could go to.
+pub(crate) type Found = Result<Arc<Cluster>, Arc<str>>;
 
 /// What every cluster of a mesh opens its connections with.
 #[derive(Clone)]
@@ -110,7 +120,8 @@ impl Cluster {
     ) -> Arc<Self> {
         let transport = Transport::new(environment.clone(), seed);
         let balanced = core::Cluster::new(config, policy, semantics, transport, seed);
-        Arc::new(Self { balanced, metrics: Arc::new(ClusterMetrics::of(config.name())) })
+        let leaves = config.aggregate().map(|_| Leaves::new());
+        Arc::new(Self { balanced, metrics: Arc::new(ClusterMetrics::of(config.name())), leaves })
     }
 
     /// The name.
@@ -121,6 +132,27 @@ impl Cluster {
     /// Its endpoints, and how one is picked.
     pub(crate) fn balanced(&self) -> &Arc<core::Cluster<Transport>> {
         &self.balanced
+    }
+
+    /// What it is made of, where that is other clusters.
+    pub(crate) fn leaves(&self) -> Option<&Leaves> {
+        self.leaves.as_ref()
+    }
+
+    /// Is made of these clusters from now on, which have endpoints of their own.
+    pub(crate) fn update_leaves(&self, leaves: Vec<Arc<Self>>) {
+        if let Some(made_of) = &self.leaves {
+            made_of.replace(leaves);
+        }
+    }
+
+    /// Whether a request is to be refused, since the source of the endpoints sheds load; where there are several sources, that
+    /// of the cluster to which it would go at `now`.
+    pub(crate) fn drop_overload(&self, dice: &mut Dice, now: Instant) -> Option<core::Dropped> {
+        match &self.leaves {
+            None => self.balanced.drop_overload(dice),
+            Some(leaves) => leaves.choose(dice, now, &[])?.balanced.drop_overload(dice),
+        }
     }
 
     /// What may be under way.

@@ -3,7 +3,7 @@
 //! The mesh opens every connection through one [`Connect`], endpoints and control plane alike, so that a test replaces the
 //! network with pipes in memory, and a program tunnels, binds or counts as it likes. TLS comes after this.
 
-use std::{fmt, future::Future, io, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future::Future, io, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use mesh_core::config::Address;
 use tokio::{
@@ -55,14 +55,15 @@ impl Connect for SocketConnector {
 }
 
 /// Opens a stream to the first of `addresses` that answers: each has a head start of 250 ms over the next, or less when it
-/// fails sooner (happy eyeballs, RFC 8305). The others are given up.
+/// fails sooner (happy eyeballs, RFC 8305, gRFC A61). The first comes first; after it the families of addresses take turns, so
+/// that one that leads nowhere costs one head start. The others are given up.
 ///
 /// # Errors
 ///
 /// The error of the last address, when none answers.
 pub async fn connect_any(connector: &Arc<dyn Connect>, addresses: &[Address]) -> io::Result<Stream> {
     let mut racing: Vec<Connecting> = Vec::new();
-    let mut waiting = addresses.iter();
+    let mut waiting = in_turn(addresses);
     let mut last_error = None;
     loop {
         if let Some(address) = waiting.next() {
@@ -75,6 +76,38 @@ pub async fn connect_any(connector: &Arc<dyn Connect>, addresses: &[Address]) ->
             Some(Err(error)) => last_error = Some(error),
             None => {}
         }
+    }
+}
+
+/// The addresses in the order in which they are tried (RFC 8305, section 4).
+fn in_turn(addresses: &[Address]) -> impl ExactSizeIterator<Item = &Address> {
+    let first = addresses.first().map(family);
+    let (mut like, mut unlike) = (Vec::with_capacity(addresses.len()), Vec::new());
+    for address in addresses {
+        if Some(family(address)) == first { like.push(address) } else { unlike.push(address) }
+    }
+    let (mut like, mut unlike) = (like.into_iter(), unlike.into_iter());
+    let mut ordered = Vec::with_capacity(addresses.len());
+    while ordered.len() < addresses.len() {
+        ordered.extend(like.next());
+        ordered.extend(unlike.next());
+    }
+    ordered.into_iter()
+}
+
+/// What two addresses have in common that may be broken for all alike.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Family {
+    V4,
+    V6,
+    Other,
+}
+
+fn family(address: &Address) -> Family {
+    match address {
+        Address::Socket(SocketAddr::V4(_)) => Family::V4,
+        Address::Socket(SocketAddr::V6(_)) => Family::V6,
+        Address::Unix(_) => Family::Other,
     }
 }
 
@@ -109,7 +142,7 @@ impl fmt::Debug for dyn Connect {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, net::SocketAddr};
+    use std::future::pending;
 
     use tokio::time::Instant;
 
@@ -146,6 +179,32 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn refused_address_hands_over_at_once() {
         assert_eq!(connect(&[2, 3]).await.expect("port 3 answers"), Duration::ZERO);
+    }
+
+    #[test]
+    fn families_take_turns_after_the_first_address() {
+        let addresses = ["[::1]:1", "[::1]:2", "[::1]:3", "10.0.0.1:1", "10.0.0.1:2"];
+        let order = |addresses: &[&str]| -> Vec<String> {
+            let addresses: Vec<_> = addresses
+                .iter()
+                .map(|address| Address::from(address.parse::<SocketAddr>().expect("an address")))
+                .collect();
+            in_turn(&addresses).map(ToString::to_string).collect()
+        };
+        assert_eq!(order(&addresses), ["[::1]:1", "10.0.0.1:1", "[::1]:2", "10.0.0.1:2", "[::1]:3"]);
+        assert_eq!(order(&addresses[2..4]), &addresses[2..4]);
+        assert_eq!(order(&["10.0.0.1:1", "10.0.0.1:2"]), ["10.0.0.1:1", "10.0.0.1:2"]);
+        assert!(order(&[]).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn family_that_leads_nowhere_costs_one_head_start() {
+        let address = |text: &str| Address::from(text.parse::<SocketAddr>().expect("an address"));
+        // Those of port 1 never answer.
+        let addresses: Vec<_> = ["[::1]:1", "[::2]:1", "[::3]:1", "10.0.0.1:3"].map(address).into();
+        let (connector, start): (Arc<dyn Connect>, _) = (Arc::new(Scripted), Instant::now());
+        connect_any(&connector, &addresses).await.expect("port 3 answers");
+        assert_eq!(start.elapsed(), HEAD_START);
     }
 
     #[tokio::test(start_paused = true)]

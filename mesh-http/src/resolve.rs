@@ -25,7 +25,8 @@ pub struct Resolved {
 }
 
 /// Looks names up as the operating system is configured to (`/etc/resolv.conf`, `/etc/hosts`), by hickory-resolver; the
-/// default. The configuration is read at the first look-up.
+/// default. The configuration is read at the first look-up. It keeps no answers: whoever asks knows how often, and how long an
+/// answer is valid.
 #[derive(Default)]
 pub struct SystemResolver {
     resolver: OnceLock<TokioResolver>,
@@ -36,7 +37,9 @@ impl SystemResolver {
         if let Some(resolver) = self.resolver.get() {
             return Ok(resolver);
         }
-        let resolver = TokioResolver::builder_tokio()?.build()?;
+        let mut builder = TokioResolver::builder_tokio()?;
+        builder.options_mut().cache_size = 0;
+        let resolver = builder.build()?;
         Ok(self.resolver.get_or_init(|| resolver))
     }
 }

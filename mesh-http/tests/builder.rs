@@ -11,8 +11,8 @@ use std::{
 
 use client_support::{answering, named, text};
 use mesh_core::config::{
-    Address, Cluster, Discovery, DnsName, Endpoint, Endpoints, LoadBalancing, OutlierDetection, Policy, RouteConfig,
-    Trust, UpstreamTls, preset,
+    Address, Aggregate, Cluster, Discovery, DnsEndpoints, DnsName, Endpoint, Endpoints, LoadBalancing,
+    OutlierDetection, Policy, RouteConfig, Trust, UpstreamTls, preset,
 };
 use mesh_http::{
     Client, ClientBuilder, Error, IntoEndpoint, Mesh,
@@ -112,7 +112,8 @@ async fn endpoints_that_stand_in_the_cluster_serve() {
 
 #[tokio::test]
 async fn cluster_without_endpoints_or_with_two_kinds_is_refused() {
-    let by_name = Discovery::LogicalDns(DnsName::new("books.example", 80).unwrap());
+    let names = Endpoints::by_name([DnsName::new("books.example", 80).unwrap()]).unwrap();
+    let by_name = Discovery::Dns(Arc::new(DnsEndpoints::logical(names).unwrap()));
     let by_source = Discovery::Endpoints("books".into());
     let none = pair("clusters[books].endpoints", "none");
     let twice = pair("clusters[books].endpoints", "set beside a discovery that finds them");
@@ -120,12 +121,40 @@ async fn cluster_without_endpoints_or_with_two_kinds_is_refused() {
         (by_source.clone(), None, &none),
         (by_source, Some(Endpoints::none()), &none),
         (Discovery::Static(Arc::new(Endpoints::none())), None, &none),
-        (Discovery::StrictDns(Vec::new()), None, &none),
+        (Discovery::Dns(Arc::new(DnsEndpoints::strict(Endpoints::new(Vec::new()).unwrap()))), None, &none),
         (Discovery::Static(Arc::new(endpoints(1))), Some(endpoints(2)), &twice),
         (by_name, Some(endpoints(1)), &twice),
     ] {
         assert_eq!(refused(of_cluster(discovery, given)), *refusal);
     }
+}
+
+/// A client of `books`, which is made of these; `near` has an endpoint of its own, number 1.
+fn of_aggregate(parts: &[&str]) -> Result<Client, Error> {
+    let made_of = |name: &str, parts: &[&str]| {
+        let mut cluster = Cluster::new(name).unwrap();
+        cluster.discovery = Discovery::Aggregate(Arc::new(Aggregate::of(parts.iter().copied()).unwrap()));
+        cluster
+    };
+    let mesh = Mesh::builder().connector(named()).seed(1).build().unwrap();
+    let builder = Client::builder("shop").mesh(&mesh).routes(RouteConfig::to_cluster("routes", "books"));
+    let builder = builder.cluster(made_of("books", parts), None).cluster(Cluster::new("near").unwrap(), endpoints(1));
+    builder.cluster(made_of("inner", &["near"]), None).build()
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_made_of_others_serves_from_them() {
+    for parts in [&["near"][..], &["inner"], &["books", "inner", "near"]] {
+        assert_eq!(answering(&of_aggregate(parts).unwrap()).await, [1].into(), "{parts:?}");
+    }
+}
+
+#[tokio::test]
+async fn cluster_made_of_itself_or_of_nobody_is_refused() {
+    assert_eq!(refused(of_aggregate(&["gone"])), pair("clusters[books].discovery", "gone"));
+    assert_eq!(refused(of_aggregate(&["books"])), pair("clusters[books].discovery", "books"));
+    let unusable = Discovery::Unsupported("by magic".into());
+    assert_eq!(refused(of_cluster(unusable, None)), pair("clusters[books].discovery", "by magic"));
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use client_support::{Said, TTL, Zone, answering, named};
 use mesh_core::config::{
-    Cluster, ClusterEntry, Discovery, DnsName, Endpoint, Endpoints, Listener, RouteConfig, Snapshot, TargetState,
+    Cluster, ClusterEntry, Discovery, DnsEndpoints, DnsName, Endpoint, Endpoints, Listener, RouteConfig, Snapshot,
+    TargetState,
 };
 use mesh_http::{Client, Mesh};
 use tokio::time::sleep;
@@ -64,7 +65,8 @@ impl Shop {
 }
 
 fn by_dns(names: &[&str]) -> Discovery {
-    Discovery::StrictDns(names.iter().map(|name| DnsName::new(*name, 80).unwrap()).collect())
+    let names = names.iter().map(|name| DnsName::new(*name, 80).unwrap());
+    Discovery::Dns(Arc::new(DnsEndpoints::strict(Endpoints::by_name(names).unwrap())))
 }
 
 fn endpoints(numbers: &[u8]) -> Endpoints {

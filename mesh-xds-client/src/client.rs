@@ -152,6 +152,15 @@ impl ConfigSource for XdsClient {
         })
     }
 
+    fn demand(&self, cluster: &str) -> Option<Interest> {
+        let cluster: Arc<str> = cluster.into();
+        let _ = self.commands.send(Command::Demand(cluster.clone()));
+        let commands = self.commands.clone();
+        Some(Interest::new(move || {
+            let _ = commands.send(Command::Waive(cluster));
+        }))
+    }
+
     fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.shared.snapshots.subscribe()
     }

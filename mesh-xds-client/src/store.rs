@@ -52,6 +52,8 @@ pub(crate) struct Entry {
     good: Option<Good>,
     /// Why the latest news does not serve. Set by bad news, cleared by good.
     error: Option<String>,
+    /// Whether it is asked for by its name, rather than among all that there are.
+    is_named: bool,
     /// The version that was refused last, so that it is not decoded, nor reported, again.
     refused: Option<(Fingerprint, ResourceError)>,
 }
@@ -383,7 +385,7 @@ fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
 
 impl Entry {
     fn new(authority: Option<AuthorityId>, state: ResourceState) -> Self {
-        Self { authority, state, is_answered: false, good: None, error: None, refused: None }
+        Self { authority, state, is_answered: false, good: None, error: None, is_named: true, refused: None }
     }
 
     /// Why the latest news does not serve.
@@ -431,8 +433,20 @@ impl Entry {
         }
     }
 
-    /// A set of endpoints shares with the one before whatever has not changed.
+    /// The value of these bytes.
+    ///
+    /// What nobody could make use of is refused where it was asked for by name. Where it comes with everything that there is,
+    /// as Istio's `PassthroughCluster` does, a refusal would be of every response: there it is kept, and fails its own traffic.
     fn decode(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
+        let decoded = self.read(body, context)?;
+        match decoded.value.useless() {
+            Some(error) if self.is_named => Err(error),
+            _ => Ok(decoded),
+        }
+    }
+
+    /// A set of endpoints shares with the one before whatever has not changed.
+    fn read(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
         match self.good.as_ref().map(|good| &good.resource) {
             Some(Resource::Endpoints(former)) => resource::decode_endpoints(body.value.into(), Some(former))
                 .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
@@ -549,7 +563,14 @@ fn place(state: ResourceState) -> usize {
 
 #[cfg(all(test, feature = "testkit"))]
 mod tests {
-    use envoy_types::{pb::envoy::config::cluster::v3::Cluster as WireCluster, util::pack_any};
+    use envoy_types::{
+        pb::envoy::config::cluster::v3::{
+            Cluster as WireCluster,
+            cluster::{ClusterDiscoveryType, DiscoveryType},
+        },
+        util::pack_any,
+    };
+    use mesh_core::config::Discovery;
 
     use super::*;
     use crate::testkit::resource::cluster;
@@ -572,7 +593,7 @@ mod tests {
     }
 
     fn warned_of(name: &str) -> WireCluster {
-        WireCluster { dns_lookup_family: 1, ..cluster(name) }
+        WireCluster { connection_pool_per_downstream_connection: true, ..cluster(name) }
     }
 
     #[test]
@@ -595,6 +616,24 @@ mod tests {
         assert_eq!(first.error, again.error);
         offer(&mut store, cluster("a"), "3").expect("valid");
         assert!(!offer(&mut store, unusable("a"), "4").expect_err("refused").is_repeated, "it was good in between");
+    }
+
+    #[test]
+    fn cluster_that_cannot_be_honoured_is_refused_by_name_and_kept_among_all() {
+        let passthrough = || WireCluster {
+            cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+            ..WireCluster { name: "a".to_owned(), ..WireCluster::default() }
+        };
+        let mut store = asking_for("a");
+        let refused = offer(&mut store, passthrough(), "1").expect_err("asked for by name");
+        assert_eq!(refused.error.name.as_deref(), Some("a"));
+        assert!(refused.error.message.contains("original destination is not supported"), "{}", refused.error);
+
+        let mut store = asking_for("a");
+        store.shelves[CDS.index()].get_mut("a").expect("asked for").is_named = false;
+        assert!(offer(&mut store, passthrough(), "1").expect("kept").has_new_warnings);
+        let Known::Good(cluster) = store.cluster("a") else { panic!("it is there") };
+        assert!(matches!(cluster.discovery, Discovery::Unsupported(_)), "{cluster:?}");
     }
 
     #[test]

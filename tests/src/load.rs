@@ -63,7 +63,8 @@ impl Tally {
         }
     }
 
-    fn count(&mut self, result: Result<String, impl Into<Error>>) {
+    /// Counts one more call.
+    pub fn count(&mut self, result: Result<String, impl Into<Error>>) {
         let calls = match result {
             Ok(backend) => self.answers.entry(backend).or_default(),
             Err(error) => self.failures.entry(chain(&*error.into())).or_default(),

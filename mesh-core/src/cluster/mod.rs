@@ -27,6 +27,7 @@ use crate::{
 };
 
 mod available;
+mod capacity;
 mod drops;
 mod factory;
 mod status;
@@ -35,6 +36,7 @@ mod work;
 
 pub use self::{
     available::Available,
+    capacity::Capacity,
     drops::Dropped,
     factory::{FromFactory, PerRequest, ServiceFuture},
     status::{ClusterStatus, EndpointStatus, PriorityStatus},

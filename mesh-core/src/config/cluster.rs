@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{ClusterPolicy, ConfigError, Endpoints, Percent};
+use super::{Aggregate, ClusterPolicy, ConfigError, DnsEndpoints, Endpoints, Percent};
 
 /// A named set of endpoints that serve the same requests.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,19 +19,17 @@ pub struct Cluster {
 pub enum Discovery {
     /// From whoever gave the cluster, under this name, which may differ from the cluster's (EDS `service_name`).
     Endpoints(Arc<str>),
-    /// Every address of these names is an endpoint (`STRICT_DNS`).
-    StrictDns(Vec<DnsName>),
-    /// The addresses of one name are one endpoint, tried in order (`LOGICAL_DNS`).
-    LogicalDns(DnsName),
+    /// By DNS (`STRICT_DNS`, `LOGICAL_DNS`).
+    Dns(Arc<DnsEndpoints>),
     /// These (`STATIC`).
     Static(Arc<Endpoints>),
-}
-
-/// A name that is resolved to addresses, and their port.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct DnsName {
-    host: Arc<str>,
-    port: u16,
+    /// Those of other clusters, the first of which that can take a request does
+    /// (`envoy.extensions.clusters.aggregate.v3.ClusterConfig`, gRFC A37). Each request is treated as the cluster says that it
+    /// goes to; of this one's policy only the limits of retries count.
+    Aggregate(Arc<Aggregate>),
+    /// In a way that is not honoured here, for this reason, which requests to the cluster fail with (NC). Sources that send
+    /// every cluster there is send such ones too.
+    Unsupported(Arc<str>),
 }
 
 /// How an endpoint is picked among those that are available.
@@ -165,44 +163,16 @@ impl Cluster {
     pub fn endpoints_name(&self) -> Option<&Arc<str>> {
         match &self.discovery {
             Discovery::Endpoints(name) => Some(name),
-            Discovery::StrictDns(_) | Discovery::LogicalDns(_) | Discovery::Static(_) => None,
+            Discovery::Dns(_) | Discovery::Static(_) | Discovery::Aggregate(_) | Discovery::Unsupported(_) => None,
         }
     }
-}
 
-// === impl DnsName ===
-
-impl DnsName {
-    /// The name `host` with `port`.
-    ///
-    /// # Errors
-    ///
-    /// Refuses what cannot be a DNS name, and port 0.
-    pub fn new(host: impl Into<Arc<str>>, port: u16) -> Result<Self, ConfigError> {
-        let host = host.into();
-        let label = |label: &str| {
-            !label.is_empty()
-                && label.len() <= 63
-                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-        };
-        let absolute = host.strip_suffix('.').unwrap_or(&host);
-        if absolute.len() > 253 || !absolute.split('.').all(label) {
-            return Err(ConfigError::new("host", &host, "give a DNS name of letters, digits, hyphens and dots"));
+    /// What it is made of, where that is other clusters.
+    pub fn aggregate(&self) -> Option<&Arc<Aggregate>> {
+        match &self.discovery {
+            Discovery::Aggregate(aggregate) => Some(aggregate),
+            _ => None,
         }
-        if port == 0 {
-            return Err(ConfigError::new("port", 0, "give a port between 1 and 65535"));
-        }
-        Ok(Self { host, port })
-    }
-
-    /// The name.
-    pub fn host(&self) -> &Arc<str> {
-        &self.host
-    }
-
-    /// The port.
-    pub fn port(&self) -> u16 {
-        self.port
     }
 }
 
@@ -323,15 +293,6 @@ impl Default for OutlierDetection {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn dns_name_refuses_what_no_resolver_takes() {
-        for bad in ["", "a..b", "a b", &"x".repeat(64), "ü.example"] {
-            assert!(DnsName::new(bad, 80).is_err(), "{bad}");
-        }
-        assert!(DnsName::new("a_b.example.", 80).is_ok());
-        assert_eq!(DnsName::new("a", 0).expect_err("port").field(), "port");
-    }
 
     #[test]
     fn a_source_that_sets_one_retry_limit_has_chosen_both() {

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
+    hash::Hash,
     net::SocketAddr,
     path::Path,
     sync::Arc,
@@ -10,17 +11,18 @@ use std::{
 
 use super::{ConfigError, Fraction, Weight};
 
-/// All endpoints of a cluster at one moment.
+/// All endpoints of a cluster at one moment; `A` says where each is: an [`Address`], or a [`Host`](super::Host) while names
+/// are to be resolved.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Endpoints {
-    groups: Vec<LocalityEndpoints>,
+pub struct Endpoints<A = Address> {
+    groups: Vec<LocalityEndpoints<A>>,
     overprovisioning: u32,
     drops: Vec<DropOverload>,
 }
 
 /// The endpoints of one locality at one priority (`LocalityLbEndpoints`).
 #[derive(Clone, Debug, PartialEq)]
-pub struct LocalityEndpoints {
+pub struct LocalityEndpoints<A = Address> {
     /// Where they are.
     pub locality: Arc<Locality>,
     /// The share of the locality among those of its priority; unset takes none where localities are weighted.
@@ -28,7 +30,7 @@ pub struct LocalityEndpoints {
     /// 0 is preferred; higher numbers are for when lower ones are not available.
     pub priority: u32,
     /// The endpoints.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Vec<Endpoint<A>>,
 }
 
 /// A place: region, zone within it, sub-zone within that.
@@ -44,8 +46,8 @@ pub struct Locality {
 
 /// One instance of a service (`LbEndpoint`).
 #[derive(Clone, Debug, PartialEq)]
-pub struct Endpoint {
-    addresses: Box<[Address]>,
+pub struct Endpoint<A = Address> {
+    addresses: Box<[A]>,
     hostname: Option<Arc<str>>,
     weight: Weight,
     health: HealthStatus,
@@ -115,17 +117,24 @@ impl Endpoints {
     /// The highest priority number.
     pub const LOWEST_PRIORITY: u32 = 128;
 
+    /// None at all: requests fail with UH.
+    pub fn none() -> Self {
+        Self { groups: Vec::new(), overprovisioning: Self::OVERPROVISIONING, drops: Vec::new() }
+    }
+}
+
+impl<A: Eq + Hash + fmt::Display> Endpoints<A> {
     /// The endpoints of `groups`.
     ///
     /// # Errors
     ///
     /// Refuses a priority past 128 or one that leaves a gap below it, the same locality twice at one priority, an
     /// address twice, and weights that add up past 2^32-1 (per priority for localities, per locality for endpoints).
-    pub fn new(groups: Vec<LocalityEndpoints>) -> Result<Self, ConfigError> {
+    pub fn new(groups: Vec<LocalityEndpoints<A>>) -> Result<Self, ConfigError> {
         check_priorities(&groups)?;
         check_localities(&groups)?;
         check_addresses(&groups)?;
-        Ok(Self { groups, overprovisioning: Self::OVERPROVISIONING, drops: Vec::new() })
+        Ok(Self { groups, overprovisioning: Endpoints::OVERPROVISIONING, drops: Vec::new() })
     }
 
     /// One group of unweighted endpoints, without locality.
@@ -133,7 +142,7 @@ impl Endpoints {
     /// # Errors
     ///
     /// Refuses an empty list and an address twice.
-    pub fn flat(endpoints: Vec<Endpoint>) -> Result<Self, ConfigError> {
+    pub fn flat(endpoints: Vec<Endpoint<A>>) -> Result<Self, ConfigError> {
         if endpoints.is_empty() {
             return Err(ConfigError::new("endpoints", "[]", "give at least one address, or a DNS name"));
         }
@@ -144,12 +153,9 @@ impl Endpoints {
             endpoints,
         }])
     }
+}
 
-    /// None at all: requests fail with UH.
-    pub fn none() -> Self {
-        Self { groups: Vec::new(), overprovisioning: Self::OVERPROVISIONING, drops: Vec::new() }
-    }
-
+impl<A> Endpoints<A> {
     /// Another overprovisioning factor, in percent (`overprovisioning_factor`).
     ///
     /// # Errors
@@ -174,7 +180,7 @@ impl Endpoints {
     }
 
     /// The groups, in the order of their source.
-    pub fn groups(&self) -> &[LocalityEndpoints] {
+    pub fn groups(&self) -> &[LocalityEndpoints<A>] {
         &self.groups
     }
 
@@ -199,7 +205,7 @@ impl Endpoints {
     }
 }
 
-fn check_priorities(groups: &[LocalityEndpoints]) -> Result<(), ConfigError> {
+fn check_priorities<A>(groups: &[LocalityEndpoints<A>]) -> Result<(), ConfigError> {
     let highest = groups.iter().map(|group| group.priority).max().unwrap_or(0);
     if highest > Endpoints::LOWEST_PRIORITY {
         return Err(ConfigError::new("endpoints.priority", highest, "give at most 128"));
@@ -213,7 +219,7 @@ fn check_priorities(groups: &[LocalityEndpoints]) -> Result<(), ConfigError> {
     }
 }
 
-fn check_localities(groups: &[LocalityEndpoints]) -> Result<(), ConfigError> {
+fn check_localities<A>(groups: &[LocalityEndpoints<A>]) -> Result<(), ConfigError> {
     let mut seen = HashSet::new();
     let mut weights = BTreeMap::<u32, u64>::new();
     for (index, group) in groups.iter().enumerate() {
@@ -237,7 +243,7 @@ fn within_u32(sum: u64) -> Result<(), ConfigError> {
     }
 }
 
-fn check_addresses(groups: &[LocalityEndpoints]) -> Result<(), ConfigError> {
+fn check_addresses<A: Eq + Hash + fmt::Display>(groups: &[LocalityEndpoints<A>]) -> Result<(), ConfigError> {
     let mut seen = HashSet::new();
     for (g, group) in groups.iter().enumerate() {
         for (e, endpoint) in group.endpoints.iter().enumerate() {
@@ -263,8 +269,15 @@ impl fmt::Display for Locality {
 impl Endpoint {
     /// The endpoint at `address`, of weight one and unknown health.
     pub fn new(address: impl Into<Address>) -> Self {
+        Self::at(address.into())
+    }
+}
+
+impl<A> Endpoint<A> {
+    /// The endpoint at `place`, of weight one and unknown health.
+    pub fn at(place: A) -> Self {
         Self {
-            addresses: Box::new([address.into()]),
+            addresses: Box::new([place]),
             hostname: None,
             weight: Weight::ONE,
             health: HealthStatus::Unknown,
@@ -272,9 +285,21 @@ impl Endpoint {
         }
     }
 
+    /// The same endpoint elsewhere, if there is any place.
+    pub fn moved_to<B>(&self, places: impl IntoIterator<Item = B>) -> Option<Endpoint<B>> {
+        let addresses: Box<[B]> = places.into_iter().collect();
+        (!addresses.is_empty()).then(|| Endpoint {
+            addresses,
+            hostname: self.hostname.clone(),
+            weight: self.weight,
+            health: self.health,
+            metadata: self.metadata.clone(),
+        })
+    }
+
     /// Further addresses of the same endpoint, tried after the first (`additional_addresses`, gRFC A61).
     #[must_use]
-    pub fn with_additional(mut self, further: impl IntoIterator<Item = Address>) -> Self {
+    pub fn with_additional(mut self, further: impl IntoIterator<Item = A>) -> Self {
         self.addresses = self.addresses.into_iter().chain(further).collect();
         self
     }
@@ -308,12 +333,12 @@ impl Endpoint {
     }
 
     /// The first address.
-    pub fn address(&self) -> &Address {
+    pub fn address(&self) -> &A {
         &self.addresses[0]
     }
 
     /// All addresses, in order; at least one.
-    pub fn addresses(&self) -> &[Address] {
+    pub fn addresses(&self) -> &[A] {
         &self.addresses
     }
 

@@ -9,7 +9,9 @@
 //! differ, [`Semantics`] decides when the configuration is compiled; the data does not depend on who reads it.
 
 mod action;
+mod aggregate;
 mod cluster;
+mod dns;
 mod endpoint;
 mod error;
 mod header;
@@ -28,10 +30,12 @@ pub use self::{
         Action, ClusterChoice, DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath,
         WeightedCluster, WeightedClusters,
     },
+    aggregate::{Aggregate, AggregateError},
     cluster::{
-        CircuitBreakers, Cluster, Discovery, DnsName, HttpProtocol, LoadBalancing, OutlierDetection, RequestPriority,
+        CircuitBreakers, Cluster, Discovery, HttpProtocol, LoadBalancing, OutlierDetection, RequestPriority,
         RetryBudget, Thresholds,
     },
+    dns::{AddressFamily, DnsEndpoints, DnsName, Host, LookUp},
     endpoint::{
         Address, DropOverload, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata, MetadataValue,
     },

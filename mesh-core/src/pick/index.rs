@@ -43,6 +43,8 @@ pub(crate) struct Index {
     /// Why there may be nobody.
     pub(crate) reason: NoEndpoint,
     pub(crate) loads: PriorityLoads,
+    /// How fit each priority is.
+    pub(crate) levels: Box<[Level]>,
 }
 
 /// Which pool gets a request.
@@ -156,6 +158,7 @@ impl Index {
             last_resort: sorter.last_resort(),
             reason: sorter.reason(),
             loads,
+            levels: levels.into(),
         }
     }
 

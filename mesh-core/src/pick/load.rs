@@ -26,10 +26,7 @@ pub(crate) struct PriorityLoads {
 impl PriorityLoads {
     /// Envoy's rule; `overprovisioning` and `panic_threshold` in percent.
     pub(crate) fn spread(levels: &[Level], overprovisioning: u32, panic_threshold: f64) -> Self {
-        let available = |fit: u32, total: u32| match total {
-            0 => 0,
-            _ => (u64::from(overprovisioning) * u64::from(fit) / u64::from(total)).min(100) as u32,
-        };
+        let available = |fit: u32, total: u32| available(fit, total, overprovisioning);
         let healthy: Vec<_> = levels.iter().map(|level| available(level.healthy, level.total)).collect();
         let degraded: Vec<_> = levels.iter().map(|level| available(level.degraded, level.total)).collect();
         let sum = healthy.iter().chain(&degraded).sum::<u32>().min(100);
@@ -96,6 +93,14 @@ impl Level {
             0 => 0.0,
             total => 100.0 * f64::from(self.healthy + self.degraded) / f64::from(total),
         }
+    }
+}
+
+/// Of a hundred requests, how many `fit` of `total` endpoints can take.
+pub(crate) fn available(fit: u32, total: u32, overprovisioning: u32) -> u32 {
+    match total {
+        0 => 0,
+        _ => (u64::from(overprovisioning) * u64::from(fit) / u64::from(total)).min(100) as u32,
     }
 }
 

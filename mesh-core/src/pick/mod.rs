@@ -22,6 +22,7 @@ mod wheel;
 
 pub(crate) use self::{
     index::{Index, Rules},
+    load::{Level, available},
     set::EndpointSet,
 };
 pub use self::{

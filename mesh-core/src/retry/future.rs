@@ -295,7 +295,7 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
         J: Judge<Res>,
     {
         let failure = result.err().map(|error| Failure::of(&**error));
-        if failure.is_some_and(|failure| self.account.may_repeat(&failure)) && self.governed.kept().retire(this) {
+        if failure.is_some_and(|failure| self.goes_on(&failure)) && self.governed.kept().retire(this) {
             return Next::After(Duration::ZERO);
         }
         // The retry that has just ended makes room for the next.
@@ -308,6 +308,12 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
             Verdict::Deliver => Next::Deliver(Flags::default()),
             Verdict::Retry(wait) => self.retry(this, wait, failure),
         }
+    }
+
+    /// Whether a request that has failed so is to be sent again at once, as no attempt.
+    #[cold]
+    fn goes_on(&mut self, failure: &Failure) -> bool {
+        self.account.may_repeat(failure) || (failure.sent == Sent::No && self.governed.kept().moves_on(failure))
     }
 
     /// Whether there can be another attempt, which is worth while.

@@ -2,7 +2,7 @@
 
 use std::task::Context;
 
-use crate::outcome::BoxError;
+use crate::outcome::{BoxError, Failure};
 
 /// Keeps requests for another attempt.
 pub trait Keep<R> {
@@ -32,6 +32,14 @@ pub trait Kept {
 
     /// The answer of this attempt is delivered: no other will be made.
     fn commit(&mut self, this: Try);
+
+    /// Whether the request, of which an attempt has failed without leaving, is to be sent elsewhere at once, without policy or
+    /// budget, as no attempt: where whoever keeps it knows a place that whoever sends it does not. No by default. Called once
+    /// for each such failure; where this always said yes, the call would never end.
+    fn moves_on(&mut self, failure: &Failure) -> bool {
+        let _ = failure;
+        false
+    }
 
     /// Counts what was read of the request so far, in any unit: while it grows, an attempt without an answer is not silent.
     fn progress(&self) -> u64 {

@@ -34,13 +34,17 @@ pub(crate) struct AttemptParts {
 // === impl Attempt ===
 
 impl Attempt {
-    /// An attempt at a request of which `facts` were decided.
-    pub(crate) fn new(request: Request<Outgoing>, terms: Terms, facts: &Facts) -> Self {
+    /// An attempt, in this cluster, at a request of which `facts` were decided.
+    pub(crate) fn new(
+        request: Request<Outgoing>,
+        cluster: Arc<core::Cluster<Transport>>,
+        terms: Terms,
+        facts: &Facts,
+    ) -> Self {
         let parts = AttemptParts {
             priority: facts.priority,
             takes_hostname: matches!(facts.forward.host_rewrite, Some(HostRewrite::Endpoint)),
         };
-        let cluster = facts.cluster.balanced().clone();
         Self(Box::new(Balanced { request, cluster: Some(cluster), terms: Some(terms), parts }))
     }
 

@@ -70,6 +70,39 @@ impl Caller {
         &self.target
     }
 
+    /// Until when a request may wait for the cluster that it names; none where there is no more to wait for.
+    pub(crate) fn ask(&self, cluster: &str) -> Option<Instant> {
+        self.mesh.ask(&self.target, cluster, Instant::now())
+    }
+
+    /// Waits `until` then, or where that is not said for ever, for the cluster that a request names or for other routes than
+    /// `seen`, unless the time of the call is up first. Whether it came shows when the call is routed again.
+    pub(crate) fn reached(
+        self: Arc<Self>,
+        (cluster, seen): (Arc<str>, Arc<Routes>),
+        until: Option<Instant>,
+        own: Option<Expiry>,
+    ) -> Known {
+        Box::pin(async move {
+            let reached = async {
+                tokio::select! {
+                    biased;
+                    () = self.target.on_demand.reached(&cluster) => {}
+                    _ = self.target.other_than(&seen) => {}
+                }
+            };
+            let nearest = [until, own.map(|own| own.at())].into_iter().flatten().min();
+            match nearest {
+                Some(at) => _ = timeout_at(at, reached).await,
+                None => reached.await,
+            }
+            match own {
+                Some(own) if own.at() <= Instant::now() => Err(Failed::from(own.elapsed(Sent::No)).into()),
+                _ => Ok(self.target.routes().clone()),
+            }
+        })
+    }
+
     pub(crate) fn metrics(&self) -> &Arc<CallMetrics> {
         &self.metrics
     }

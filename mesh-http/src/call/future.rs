@@ -143,9 +143,17 @@ where
             }
         };
         telemetry::propagate(call.request.headers_mut(), &call.span);
-        match route::route::<B, P>(compiled, &call.beginning, &mut call.request) {
+        match route::route::<B, P>((caller.target(), compiled), &call.beginning, &mut call.request) {
             Ok(Routing::Forward(forwarding)) => Self::forward(after, call, forwarding),
             Ok(Routing::Answer(answer)) => Self::end(caller, call, Ok(*answer)),
+            Ok(Routing::Missing { named: Some(name), error, deadline }) => match caller.ask(&name) {
+                // Once its time is over it is as good as gone, but for those who wait whatever it takes.
+                None if !waits_for_ready => Self::end(caller, call, Err(error)),
+                until => {
+                    let until = until.filter(|_| !waits_for_ready);
+                    Self::wait_for(caller, call, |caller| caller.reached((name, routes.clone()), until, deadline))
+                }
+            },
             Ok(Routing::Missing { deadline, .. }) if waits_for_ready => Self::wait(caller, routes, deadline, call),
             Ok(Routing::Missing { error, .. }) | Err(error) => Self::end(caller, call, Err(error)),
         }
@@ -158,10 +166,16 @@ where
     }
 
     /// To Waiting, until there are other routes than `seen` or the time of the call is up.
-    fn wait(caller: &Arc<Caller>, seen: &Arc<Routes>, own: Option<Expiry>, mut call: Unrouted<B>) -> Stage<B, P> {
+    fn wait(caller: &Arc<Caller>, seen: &Arc<Routes>, own: Option<Expiry>, call: Unrouted<B>) -> Stage<B, P> {
+        let waits_for_ready = call.beginning.options.wait_for_ready;
+        Self::wait_for(caller, call, |caller| caller.known(seen.clone(), own, waits_for_ready))
+    }
+
+    /// To Waiting.
+    fn wait_for(caller: &Arc<Caller>, mut call: Unrouted<B>, known: impl FnOnce(Arc<Caller>) -> Known) -> Stage<B, P> {
         let Unrouted { beginning, span, record, .. } = &mut call;
         record.get_or_insert_with(|| CallRecord::open(caller.metrics(), span.clone(), beginning.start));
-        let known = caller.clone().known(seen.clone(), own, beginning.options.wait_for_ready);
+        let known = known(caller.clone());
         Stage::Waiting(Box::new(Waiting { call: Some(call), caller: caller.clone(), known }))
     }
 
@@ -220,7 +234,7 @@ where
     /// To UnderWay, unless the source of the endpoints sheds load, and chance takes this request.
     fn send(after: &mut Option<After>, mut routed: Routed<B>) -> Stage<B, P> {
         let facts = &mut routed.facts;
-        match facts.cluster.balanced().drop_overload(&mut facts.dice) {
+        match facts.cluster.drop_overload(&mut facts.dice, facts.start) {
             None => Stage::UnderWay(Box::pin(stack::<P>().call(routed))),
             Some(dropped) => Self::refuse(after, dropped),
         }

@@ -1,6 +1,6 @@
 //! How the mesh keeps a request for another attempt: as mesh-core's replay does, with what was decided beside it.
 
-use std::{marker::PhantomData, task::Context};
+use std::{marker::PhantomData, sync::Arc, task::Context};
 
 use bytes::Bytes;
 use http::Response;
@@ -8,8 +8,9 @@ use http_body::Body;
 use mesh_core::{
     Dice,
     balance::{AtEndpoint, Terms},
+    cluster as core,
     endpoint::Tried,
-    outcome::BoxError,
+    outcome::{BoxError, Failure},
     retry::{Govern, Governed, Keep, Kept, Observe, Replay, Replayed, Try},
 };
 use tokio::time::Instant;
@@ -20,6 +21,7 @@ use super::{
 };
 use crate::{
     body::AttemptBody,
+    cluster::{Itinerary, Transport},
     outgoing::Outgoing,
     protocol::{Announcement, Protocol},
 };
@@ -35,6 +37,8 @@ pub(crate) struct KeptRouted<B, P> {
     /// One roll for each attempt.
     dice: Dice,
     tried: Tried,
+    /// Where it was among the clusters of an aggregate; boxed, as hardly any request goes to one.
+    itinerary: Option<Box<Itinerary>>,
     protocol: PhantomData<fn() -> P>,
 }
 
@@ -64,6 +68,7 @@ where
             dice: facts.dice,
             facts,
             tried: Tried::new(),
+            itinerary: None,
             protocol: PhantomData,
         }
     }
@@ -111,19 +116,33 @@ where
             numbered: self.facts.forward.announce_attempt,
         };
         P::announce(request.headers_mut(), &announcement);
-        self.facts.cluster.metrics().attempted();
+        let mut dice = Dice::new(self.dice.roll());
+        let cluster = match self.facts.cluster.leaves() {
+            None => {
+                self.facts.cluster.metrics().attempted();
+                self.facts.cluster.balanced().clone()
+            }
+            Some(_) => self.choose(&mut dice, now),
+        };
         let terms = Terms {
-            dice: Dice::new(self.dice.roll()),
+            dice,
             tried: self.tried.clone(),
             now,
             breaker: Some(self.facts.priority),
             wait_for_ready: self.facts.wait_for_ready,
         };
-        Some(Attempt::new(request, terms, &self.facts))
+        Some(Attempt::new(request, cluster, terms, &self.facts))
     }
 
     fn retire(&mut self, this: Try) -> bool {
         self.replayed.retire(this)
+    }
+
+    fn moves_on(&mut self, failure: &Failure) -> bool {
+        match (self.facts.cluster.leaves(), &mut self.itinerary) {
+            (Some(leaves), Some(itinerary)) => itinerary.moves_on(leaves, failure),
+            _ => false,
+        }
     }
 
     fn commit(&mut self, this: Try) {
@@ -132,6 +151,24 @@ where
 
     fn is_idempotent(&self) -> bool {
         self.replayed.is_idempotent()
+    }
+}
+
+impl<B, P> KeptRouted<B, P> {
+    /// The cluster that an attempt goes to, of those that an aggregate comes to.
+    #[cold]
+    fn choose(&mut self, dice: &mut Dice, now: Instant) -> Arc<core::Cluster<Transport>> {
+        let own = &self.facts.cluster;
+        let itinerary = self.itinerary.get_or_insert_default();
+        let before = itinerary.latest().cloned();
+        // Without any there are no endpoints either.
+        let chosen = own.leaves().and_then(|leaves| itinerary.next(leaves, dice, now)).unwrap_or_else(|| own.clone());
+        if before.is_some_and(|before| !Arc::ptr_eq(&before, &chosen)) {
+            // Endpoints are numbered by their cluster.
+            self.tried = Tried::new();
+        }
+        chosen.metrics().attempted();
+        chosen.balanced().clone()
     }
 }
 

@@ -10,13 +10,14 @@ use mesh_core::{
     outcome::FailureKind,
     route::redirect,
 };
+use tokio::time::Instant;
 
 use super::{caller::Beginning, faults::InjectedFaults, routed::Facts};
 use crate::{
     Error,
     body::Body,
     cluster::Cluster,
-    mesh::Compiled,
+    mesh::{Compiled, Target},
     plan::{Destinations, ForwardPlan, Plan, Step, Treatment},
     protocol::Protocol,
 };
@@ -27,8 +28,9 @@ pub(crate) enum Routing<P: Protocol> {
     Forward(Forwarding),
     /// It is answered here; boxed, since this is rare and a body is large.
     Answer(Box<Response<Body<P>>>),
-    /// Its cluster does not exist. The request is as it came, and may wait for the cluster until its time is up.
-    Missing { error: Error, deadline: Option<Expiry> },
+    /// Its cluster does not exist. The request is as it came, and may wait for the cluster until its time is up, above all where
+    /// it has `named` the cluster itself.
+    Missing { error: Error, named: Option<Arc<str>>, deadline: Option<Expiry> },
 }
 
 /// What was decided about a request that goes to a cluster, and what waits for it before and after.
@@ -45,7 +47,7 @@ pub(crate) struct Forwarding {
 ///
 /// NR when there is no route, DPE when its changes leave nothing that can be sent.
 pub(crate) fn route<B, P: Protocol>(
-    compiled: &Compiled,
+    (target, compiled): (&Target, &Compiled),
     beginning: &Beginning,
     request: &mut Request<B>,
 ) -> Result<Routing<P>, Error> {
@@ -67,13 +69,14 @@ pub(crate) fn route<B, P: Protocol>(
         Step::Refuse(why) => Err(Error::new(FailureKind::NoRoute, why.to_string())),
         Step::Forward(forward) => {
             let deadline = deadline::<P, B>(forward, beginning, request);
-            match choose(compiled, forward, &head, roll) {
+            match choose((target, compiled), forward, &head, (roll, beginning.start)) {
                 Ok((treatment, cluster)) => {
-                    let cluster = cluster.clone();
                     let leg = Leg { plan, forward, treatment, cluster };
                     leg.forwarding(beginning, deadline, dice, request).map(Routing::Forward)
                 }
-                Err(error) => Ok(Routing::Missing { error, deadline }),
+                Err(error) => {
+                    Ok(Routing::Missing { error, named: forward.to.named_by(&head).map(Arc::from), deadline })
+                }
             }
         }
     }
@@ -87,27 +90,29 @@ fn deadline<P: Protocol, B>(forward: &ForwardPlan, beginning: &Beginning, reques
 
 /// Which of the plan's clusters the request goes to, or the one that it names itself, and how it is treated.
 fn choose<'a>(
-    compiled: &'a Compiled,
+    (target, compiled): (&Target, &Compiled),
     forward: &'a ForwardPlan,
     head: &RequestHead<'_>,
-    roll: u64,
-) -> Result<(&'a Treatment, &'a Arc<Cluster>), Error> {
+    (roll, now): (u64, Instant),
+) -> Result<(&'a Treatment, Arc<Cluster>), Error> {
     let destination = match &forward.to {
         Destinations::One(destination) => destination,
         Destinations::Weighted { shares, each } => &each[shares.pick(roll)],
-        Destinations::Named { by, treatment } => {
-            let named = head.headers.get(by).and_then(|name| name.to_str().ok());
-            let cluster = named.and_then(|name| compiled.cluster(name));
-            let missing = || no_cluster(forward, named.unwrap_or("(none named)"));
-            return cluster.map(|cluster| (treatment, cluster)).ok_or_else(missing);
+        Destinations::Named { treatment, .. } => {
+            let name = forward.to.named_by(head);
+            let name = name.ok_or_else(|| no_cluster(forward, "(none named)", "is not known"))?;
+            let found = compiled.cluster(name).cloned().or_else(|| target.on_demand.find(name, now));
+            let found = found.ok_or_else(|| no_cluster(forward, name, "is not known"))?;
+            return Ok((treatment, found.map_err(|why| no_cluster(forward, name, &why))?));
         }
     };
-    let cluster = destination.cluster.as_ref().ok_or_else(|| no_cluster(forward, &destination.name))?;
-    Ok((&destination.treatment, cluster))
+    let cluster = destination.cluster.as_ref().map_err(|why| no_cluster(forward, &destination.name, why))?;
+    Ok((&destination.treatment, cluster.clone()))
 }
 
-fn no_cluster(forward: &ForwardPlan, name: &str) -> Error {
-    Error::new(FailureKind::NoCluster, format!("cluster `{name}` is not known")).answering(forward.cluster_not_found)
+/// Why there is no cluster `name` for a request: it is not known, or cannot be used.
+fn no_cluster(forward: &ForwardPlan, name: &str, why: &str) -> Error {
+    Error::new(FailureKind::NoCluster, format!("cluster `{name}` {why}")).answering(forward.cluster_not_found)
 }
 
 /// The way of a request to its cluster.

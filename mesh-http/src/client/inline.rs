@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use mesh_core::config::{
-    Action, Cluster, ClusterChoice, ClusterEntry, ConfigError, Discovery, Domain, Endpoints, Forward, Listener, Route,
-    RouteConfig, RouteMatch, Snapshot, TargetState, VirtualHost,
+    Action, Aggregate, Cluster, ClusterChoice, ClusterEntry, ConfigError, Discovery, DnsEndpoints, Domain, Endpoints,
+    Forward, Listener, Route, RouteConfig, RouteMatch, Snapshot, TargetState, VirtualHost,
 };
 
 use super::EndpointSpec;
@@ -61,6 +61,7 @@ impl Inline {
         if let Some(missing) = routes.clusters().into_iter().find(|name| !entries.contains_key(name)) {
             return Err(ConfigError::new("routes.cluster", missing, "add the cluster, by `cluster`"));
         }
+        check_aggregates(&entries)?;
         let listener = Listener::new(name.clone(), Arc::new(routes));
         Ok(Some(Snapshot {
             generation: 1,
@@ -98,7 +99,7 @@ fn discovered(
     match (addresses.is_empty(), names.is_empty()) {
         (false, true) => Ok((cluster, Some(Endpoints::flat(addresses)?))),
         (true, false) => {
-            cluster.discovery = Discovery::StrictDns(names);
+            cluster.discovery = Discovery::Dns(Arc::new(DnsEndpoints::strict(Endpoints::by_name(names)?)));
             Ok((cluster, None))
         }
         _ => {
@@ -125,11 +126,31 @@ fn check_discovery(discovery: &Discovery, given: Option<&Endpoints>) -> Result<(
             return Err(ConfigError::new("endpoints", "set beside a discovery that finds them", remedy));
         }
         (Discovery::Static(own), None) => Some(&**own),
-        (Discovery::StrictDns(names), None) if names.is_empty() => None,
-        (Discovery::StrictDns(_) | Discovery::LogicalDns(_), None) => return Ok(()),
+        (Discovery::Dns(dns), None) if dns.hosts().is_empty() => None,
+        (Discovery::Unsupported(why), None) => {
+            return Err(ConfigError::new("discovery", why, "find the endpoints in another way"));
+        }
+        (Discovery::Dns(_) | Discovery::Aggregate(_), None) => return Ok(()),
     };
     match known {
         Some(known) if !known.is_empty() => Ok(()),
         _ => Err(ConfigError::new("endpoints", "none", "give at least one endpoint, or discover them by DNS")),
     }
+}
+
+/// Refuses a cluster made of others that are not there, or too many times over.
+fn check_aggregates(entries: &BTreeMap<Arc<str>, ClusterEntry>) -> Result<(), ConfigError> {
+    let made_of_others = entries.iter().filter_map(|(name, entry)| Some((name, entry.cluster.aggregate()?)));
+    for (name, aggregate) in made_of_others {
+        let refused = |value: &Arc<str>, remedy: String| {
+            Err(ConfigError::new("discovery", value, remedy).within(format!("clusters[{name}]")))
+        };
+        if let Some(missing) = aggregate.clusters().iter().find(|part| !entries.contains_key(*part)) {
+            return refused(missing, "add the cluster, by `cluster`".to_owned());
+        }
+        if let Err(error) = Aggregate::leaves(name, |part| entries.get(part).map(|entry| &entry.cluster)) {
+            return refused(name, format!("make it of other clusters: {error}"));
+        }
+    }
+    Ok(())
 }

@@ -5,8 +5,7 @@
 //! a name that is gone takes no other with it.
 
 use std::{
-    collections::HashSet,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -16,7 +15,7 @@ use std::{
 
 use mesh_core::{
     Dice,
-    config::{Address, Backoff, Discovery, DnsName, Endpoint, Endpoints},
+    config::{AddressFamily, Discovery, DnsEndpoints, LookUp, Semantics},
     outcome::BoxError,
 };
 use tokio::{
@@ -31,12 +30,8 @@ use crate::{
     resolve::{Resolve, Resolved},
 };
 
-/// Look-ups no more often than this, whatever the records say: a time to live of zero is common and means "do not cache".
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
-/// Look-ups at least this often, so that a mistake in a zone heals.
+/// Look-ups at least this often where the records decide, so that a mistake in a zone heals.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// The longest wait after failures.
-const LONGEST_BACKOFF: Duration = Duration::from_secs(60);
 /// How long one look-up may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,9 +45,11 @@ pub(crate) struct LookUps {
 #[derive(Debug)]
 struct Board {
     cluster: Weak<Cluster>,
-    names: Vec<DnsName>,
-    /// Whether the addresses of one name are one endpoint.
-    is_logical: bool,
+    said: Arc<DnsEndpoints>,
+    /// Those of `said`, each once.
+    names: Vec<Arc<str>>,
+    /// Which addresses count.
+    family: AddressFamily,
     known: Mutex<Known>,
     /// Set once there are addresses, or none to be had.
     is_warm: AtomicBool,
@@ -81,29 +78,34 @@ impl LookUps {
     /// ones.
     pub(crate) fn begin(
         parts: &Parts,
-        cluster: &Arc<Cluster>,
+        (cluster, rules): (&Arc<Cluster>, Semantics),
         discovery: &Discovery,
         before: Option<Self>,
         others_serve: bool,
     ) -> Option<Self> {
-        let (names, is_logical) = match discovery {
-            Discovery::StrictDns(names) => (names.clone(), false),
-            Discovery::LogicalDns(name) => (vec![name.clone()], true),
-            Discovery::Endpoints(_) | Discovery::Static(_) => return None,
-        };
-        let addresses = names.iter().map(|name| before.as_ref()?.addresses(name)).collect();
+        let Discovery::Dns(said) = discovery else { return None };
+        let family = if rules == Semantics::Grpc { AddressFamily::All } else { said.look_up().family };
+        let names = said.names();
+        // What did not count then was not kept, so under another family only the next look-up can tell.
+        let known = before.as_ref().filter(|before| before.board.family == family);
+        let addresses = names.iter().map(|name| known?.addresses(name)).collect();
         let others_serve = others_serve || before.as_ref().is_some_and(Self::serve);
         // They end before the new ones begin, so that they cannot have the last word.
         drop(before);
+        let known = Known { addresses, unanswered: names.len(), others_serve };
         let board = Arc::new(Board {
             cluster: Arc::downgrade(cluster),
-            is_logical,
-            known: Mutex::new(Known { addresses, unanswered: names.len(), others_serve }),
+            said: said.clone(),
+            family,
             is_warm: AtomicBool::new(others_serve || names.is_empty()),
             poke: parts.poke.clone(),
             stop: CancellationToken::new(),
             names,
+            known: Mutex::new(known),
         });
+        if board.names.is_empty() {
+            board.publish(&board.known(), cluster);
+        }
         let seed = parts.next_seed();
         for index in 0..board.names.len() {
             let dice = Dice::of_call(seed, 0, index as u64);
@@ -127,8 +129,8 @@ impl LookUps {
     }
 
     /// What `name` meant last.
-    fn addresses(&self, name: &DnsName) -> Option<Vec<IpAddr>> {
-        let index = self.board.names.iter().position(|known| known.host() == name.host())?;
+    fn addresses(&self, name: &str) -> Option<Vec<IpAddr>> {
+        let index = self.board.names.iter().position(|known| **known == *name)?;
         self.board.known().addresses[index].clone()
     }
 }
@@ -145,25 +147,25 @@ impl Drop for LookUps {
 impl Board {
     /// Looks a name up, for ever.
     async fn follow(&self, index: usize, resolver: &dyn Resolve, mut dice: Dice) {
-        let name = &self.names[index];
+        let (name, how) = (&self.names[index], self.said.look_up());
         let mut is_first = true;
         let mut failures = 0;
         loop {
-            let wait = match look_up(resolver, name).await {
+            let wait = match look_up(resolver, name, self.family).await {
                 Ok(Resolved { addresses, valid_for }) => {
                     failures = 0;
                     self.learn(index, Some(addresses), is_first);
-                    valid_for.clamp(SHORTEST_WAIT, LONGEST_WAIT)
+                    wait_after_answer(how, valid_for)
                 }
                 Err(error) => {
                     failures += 1;
-                    tracing::warn!(%error, name = %name.host(), "look-up failed, last addresses serve on");
+                    tracing::warn!(%error, %name, "look-up failed, last addresses serve on");
                     self.learn(index, None, is_first);
-                    wait_after(failures, &mut dice)
+                    wait_after_failure(how, failures, &mut dice)
                 }
             };
             is_first = false;
-            sleep(wait).await;
+            sleep(wait + how.jitter.mul_f64(dice.share())).await;
         }
     }
 
@@ -174,10 +176,8 @@ impl Board {
             return;
         }
         known.unanswered -= usize::from(is_first);
-        let is_news = answer.is_some() || (is_first && known.unanswered == 0);
-        if answer.is_some() {
-            known.addresses[index] = answer;
-        }
+        let is_news =
+            known.take(index, answer) || (is_first && (known.addresses[index].is_some() || known.unanswered == 0));
         let may_replace = known.unanswered == 0 || !known.others_serve;
         if let (true, true, Some(cluster)) = (is_news, may_replace, self.cluster.upgrade()) {
             self.publish(&known, &cluster);
@@ -190,18 +190,18 @@ impl Board {
     }
 
     fn publish(&self, known: &Known, cluster: &Cluster) {
-        let of_names = self.names.iter().zip(&known.addresses);
-        let found = of_names.flat_map(|(name, addresses)| match addresses {
-            Some(addresses) => endpoints(name, addresses, self.is_logical),
-            None => Vec::new(),
+        let found = self.said.resolved(|name| {
+            let index = self.names.iter().position(|known| **known == *name);
+            index.and_then(|index| known.addresses[index].as_deref()).unwrap_or_default()
         });
-        // Two names may share an address; the first counts.
-        let mut seen = HashSet::new();
-        let found: Vec<_> = found.filter(|endpoint| seen.insert(endpoint.address().clone())).collect();
-        match Endpoints::flat(found) {
+        match found {
+            Ok(endpoints) if endpoints.is_empty() => {
+                tracing::warn!(cluster = %cluster.name(), "no name of the cluster has ever had an address");
+            }
             Ok(endpoints) => cluster.update_endpoints(&endpoints),
-            // No name has ever meant anything.
-            Err(error) => tracing::warn!(%error, cluster = %cluster.name(), "no name of the cluster has an address"),
+            Err(error) => {
+                tracing::warn!(%error, cluster = %cluster.name(), "too many addresses, the last ones serve on")
+            }
         }
     }
 
@@ -210,30 +210,47 @@ impl Board {
     }
 }
 
-async fn look_up(resolver: &dyn Resolve, name: &DnsName) -> Result<Resolved, BoxError> {
-    let answer = timeout(PATIENCE, resolver.resolve(name.host())).await??;
-    match answer.addresses.is_empty() {
-        true => Err("the name has no addresses".into()),
-        false => Ok(answer),
+// === impl Known ===
+
+impl Known {
+    /// Takes an answer. Says whether it differs from the one before: the same addresses in another order do not, since resolvers
+    /// turn them about, and the endpoint of a logical name is all of them.
+    fn take(&mut self, index: usize, answer: Option<Vec<IpAddr>>) -> bool {
+        let (Some(answer), held) = (answer, &mut self.addresses[index]) else { return false };
+        let is_same = held
+            .as_ref()
+            .is_some_and(|held| held.len() == answer.len() && held.iter().all(|address| answer.contains(address)));
+        if !is_same {
+            *held = Some(answer);
+        }
+        !is_same
+    }
+}
+
+async fn look_up(resolver: &dyn Resolve, name: &str, family: AddressFamily) -> Result<Resolved, BoxError> {
+    let Resolved { addresses, valid_for } = timeout(PATIENCE, resolver.resolve(name)).await??;
+    if addresses.is_empty() {
+        return Err("the name has no addresses".into());
+    }
+    let addresses = family.of(addresses);
+    match addresses.is_empty() {
+        true => Err(format!("the name has no addresses of the family that counts, {family:?}").into()),
+        false => Ok(Resolved { addresses, valid_for }),
+    }
+}
+
+/// How long an answer serves whose records are valid for so long.
+fn wait_after_answer(how: &LookUp, valid_for: Duration) -> Duration {
+    match how.refresh {
+        Some(refresh) if !how.follows_records || valid_for.is_zero() => refresh,
+        _ => valid_for.clamp(how.least_validity, LONGEST_WAIT.max(how.least_validity)),
     }
 }
 
 /// How long to wait after so many failures in a row. Half of the window is certain, so that a failing resolver is never
 /// asked in a tight loop.
-fn wait_after(failures: u32, dice: &mut Dice) -> Duration {
-    let backoff = Backoff::new(SHORTEST_WAIT, LONGEST_BACKOFF).expect("1 s is below 60 s");
-    backoff.window(failures).mul_f64(0.5 + dice.share() / 2.0)
-}
-
-/// Every address of a name; as one endpoint, where that is what the name stands for.
-fn endpoints(name: &DnsName, addresses: &[IpAddr], is_logical: bool) -> Vec<Endpoint> {
-    let mut addresses = addresses.iter().map(|ip| Address::from(SocketAddr::new(*ip, name.port())));
-    let named = |endpoint: Endpoint| endpoint.with_hostname(name.host().clone());
-    if is_logical {
-        let first = addresses.next().map(Endpoint::new);
-        return first.map(|first| named(first.with_additional(addresses))).into_iter().collect();
-    }
-    addresses.map(|address| named(Endpoint::new(address))).collect()
+fn wait_after_failure(how: &LookUp, failures: u32, dice: &mut Dice) -> Duration {
+    how.failure.window(failures).mul_f64(0.5 + dice.share() / 2.0)
 }
 
 #[cfg(test)]
@@ -243,22 +260,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_address_of_a_strict_name_is_an_endpoint_and_a_logical_name_is_one() {
-        let name = DnsName::new("reviews.example", 80).expect("a legal name");
-        let addresses = [1, 2].map(|last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last)));
-        let strict = endpoints(&name, &addresses, false);
-        assert_eq!(strict.iter().map(|endpoint| endpoint.addresses().len()).collect::<Vec<_>>(), [1, 1]);
-        let logical = endpoints(&name, &addresses, true);
-        assert_eq!(logical.iter().map(|endpoint| endpoint.addresses().len()).collect::<Vec<_>>(), [2]);
-        assert!(strict.iter().chain(&logical).all(|endpoint| endpoint.hostname() == Some(name.host())));
+    fn failures_wait_longer_each_time_up_to_a_minute() {
+        let (how, mut dice) = (LookUp::default(), Dice::new(1));
+        let waits: Vec<_> = (1..12).map(|failures| wait_after_failure(&how, failures, &mut dice)).collect();
+        assert!(waits[0] >= LookUp::LEAST / 2 && waits[0] <= LookUp::LEAST, "{waits:?}");
+        assert!(waits[5] >= Duration::from_secs(16), "{waits:?}");
+        assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(60)), "{waits:?}");
     }
 
     #[test]
-    fn failures_wait_longer_each_time_up_to_a_minute() {
-        let mut dice = Dice::new(1);
-        let waits: Vec<_> = (1..12).map(|failures| wait_after(failures, &mut dice)).collect();
-        assert!(waits[0] >= SHORTEST_WAIT / 2 && waits[0] <= SHORTEST_WAIT, "{waits:?}");
-        assert!(waits[5] >= Duration::from_secs(16), "{waits:?}");
-        assert!(waits.iter().all(|wait| *wait <= LONGEST_BACKOFF), "{waits:?}");
+    fn records_or_a_rate_decide_when_a_name_is_looked_up_again() {
+        let seconds = Duration::from_secs;
+        let of = |refresh: Option<u64>, follows_records, valid_for| {
+            let how = LookUp { refresh: refresh.map(seconds), follows_records, ..LookUp::default() };
+            wait_after_answer(&how, seconds(valid_for)).as_secs()
+        };
+        assert_eq!([of(None, true, 30), of(None, true, 0), of(None, true, 9_999)], [30, 1, 300]);
+        assert_eq!([of(Some(5), true, 30), of(Some(5), true, 0)], [30, 5], "a rate beside the records");
+        assert_eq!([of(Some(5), false, 30), of(Some(600), false, 30)], [5, 600], "a rate alone");
+        assert_eq!(of(None, false, 30), 30);
+        let slow = LookUp { least_validity: seconds(60), ..LookUp::default() };
+        assert_eq!(wait_after_answer(&slow, seconds(2)), seconds(60));
+    }
+
+    #[test]
+    fn addresses_that_a_resolver_turned_about_are_no_news() {
+        let ip = |last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last));
+        let mut known = Known { addresses: vec![None], unanswered: 0, others_serve: false };
+        assert!(known.take(0, Some(vec![ip(1), ip(2)])));
+        assert!(!known.take(0, Some(vec![ip(2), ip(1)])));
+        assert!(!known.take(0, None));
+        assert_eq!(known.addresses[0], Some(vec![ip(1), ip(2)]));
+        assert!(known.take(0, Some(vec![ip(2)])));
     }
 }

@@ -1,6 +1,7 @@
 //! What the clients of a process share: a source of configuration, identities, connections, clusters, and every task.
 
 mod dns;
+mod on_demand;
 mod registry;
 
 use std::{
@@ -20,10 +21,10 @@ use mesh_core::{
     outcome::FailureKind,
     source::{ConfigSource, SourceStatus},
 };
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
-use self::registry::Registry;
 pub(crate) use self::registry::{Compiled, Routes, Target};
+use self::{on_demand::OnDemand, registry::Registry};
 use crate::{
     Error,
     cluster::{Cluster, Environment, PoolStatus},
@@ -171,6 +172,17 @@ impl Mesh {
         };
         let interest = source.watch(&name);
         Ok(self.shared.registry().add_steered(&self.shared.parts, name, profile, interest))
+    }
+
+    /// Until when a request of `target` may wait for the cluster `name`, which is asked for if it was not before; none where
+    /// there is nobody to ask, or no more to wait for.
+    pub(crate) fn ask(&self, target: &Arc<Target>, name: &str, now: Instant) -> Option<Instant> {
+        let source = self.shared.source.as_ref().filter(|_| target.is_steered())?;
+        let until = target.on_demand.ask(name, now, &**source)?;
+        OnDemand::watch(target, &self.shared.parts);
+        // It may be in the snapshot on another target's account.
+        self.shared.parts.poke.notify_one();
+        Some(until)
     }
 
     /// Refuses a policy that names identities which nobody registered.

@@ -4,23 +4,22 @@
 //! break: clusters first, then the routes that use them, then whatever nothing uses any more.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Weak},
 };
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    config::{self, ClusterEntry, Discovery, Endpoints, Listener, Snapshot, TargetState},
+    config::{self, Aggregate, ClusterEntry, Discovery, Endpoints, Listener, Snapshot, TargetState},
     route::RouteTable,
     source::Interest,
 };
 use tokio::sync::Notify;
 
-use super::Parts;
+use super::{Parts, dns::LookUps, on_demand::OnDemand};
 use crate::{
-    cluster::Cluster,
-    mesh::dns::LookUps,
+    cluster::{Cluster, Found},
     plan::{ActiveFaults, Plan, Planner, Profile},
 };
 
@@ -59,6 +58,8 @@ pub(crate) struct Target {
     origin: Origin,
     routes: ArcSwap<Routes>,
     changed: Notify,
+    /// What requests name themselves.
+    pub(crate) on_demand: OnDemand,
     /// Rung when the last client is gone, so that the clusters that only it used are let go of.
     poke: Arc<Notify>,
 }
@@ -89,8 +90,20 @@ pub(crate) enum Routes {
 pub(crate) struct Compiled {
     pub(crate) table: RouteTable<Plan>,
     listener: Arc<Listener>,
-    /// Every cluster that routes name, as it was found when they were compiled.
-    clusters: Vec<(Arc<str>, Option<Arc<Cluster>>)>,
+    /// Every cluster that routes name, as it was found when they were compiled; then those that they are made of.
+    clusters: Vec<(Arc<str>, Found)>,
+}
+
+/// The clusters of a snapshot on their way into the routes of a target.
+struct Gathering<'a> {
+    registry: &'a mut Registry,
+    parts: &'a Parts,
+    target: &'a Target,
+    snapshot: &'a Snapshot,
+    named: Vec<(Arc<str>, Found)>,
+    /// What those are made of.
+    leaves: Vec<(Arc<str>, Found)>,
+    is_warm: bool,
 }
 
 // === impl Registry ===
@@ -179,23 +192,35 @@ impl Registry {
             Some(TargetState::Ready(listener)) => self.compile(parts, target, &snapshot, listener),
             Some(TargetState::Unavailable(reason)) => target.publish(Routes::Unavailable(reason.clone())),
         }
+        self.reach(parts, target, &snapshot);
+    }
+
+    /// Finds the clusters that requests of `target` have named, as far as they are there.
+    fn reach(&mut self, parts: &Parts, target: &Target, snapshot: &Snapshot) {
+        let names = target.on_demand.names();
+        let (mut found, mut made_of) = (Vec::new(), BTreeSet::new());
+        for name in names.into_iter().filter(|name| snapshot.clusters.contains_key(name)) {
+            let mut gathering = Gathering::new(self, parts, target, snapshot);
+            let cluster = gathering.find(&name);
+            made_of.extend(gathering.leaves.into_iter().map(|(name, _)| name));
+            // One that has been found is not lost while it finds other endpoints.
+            if gathering.is_warm || target.on_demand.uses(&name) {
+                found.push((name, cluster));
+            }
+        }
+        target.on_demand.publish(found, made_of);
     }
 
     fn compile(&mut self, parts: &Parts, target: &Arc<Target>, snapshot: &Snapshot, listener: &Arc<Listener>) {
-        let names = listener.routes.clusters();
-        let mut clusters = Vec::with_capacity(names.len());
-        let mut warm = true;
-        for name in names {
-            let entry = snapshot.clusters.get(&name).map(|said| self.cluster(parts, target, said));
-            warm &= entry.is_none_or(Entry::is_warm);
-            clusters.push((name, entry.map(|entry| entry.cluster.clone())));
-        }
+        let mut gathering = Gathering::new(self, parts, target, snapshot);
+        listener.routes.clusters().into_iter().for_each(|name| gathering.add(name));
+        let (clusters, is_warm) = gathering.finish();
         // The task that warms a cluster has everything refreshed again when it is done.
-        if !warm || target.has(listener, &clusters) {
+        if !is_warm || target.has(listener, &clusters) {
             return;
         }
         let active = |filter: &Arc<str>| self.faults.of(target.scope(), listener.name(), filter);
-        let find = |name: &str| clusters.iter().find(|(known, _)| **known == *name)?.1.clone();
+        let find = |name: &str| find(&clusters, name).cloned().unwrap_or_else(|| Err(unknown()));
         let planner = Planner::new(&target.profile, listener, active, &find);
         let table = RouteTable::compile(&listener.routes, |host, route| planner.plan(host, route));
         target.publish(Routes::Ready(Arc::new(Compiled { table, listener: listener.clone(), clusters })));
@@ -204,15 +229,22 @@ impl Registry {
     /// The cluster that `said` speaks of, brought up to date.
     fn cluster(&mut self, parts: &Parts, target: &Target, said: &ClusterEntry) -> &Entry {
         let key = Key { scope: target.scope(), name: said.cluster.name().clone() };
-        let entry = self.clusters.entry(key).or_insert_with(|| Entry::new(parts, &target.profile, said));
+        let make = || Entry::new(parts, &target.profile, said);
+        let entry = self.clusters.entry(key).or_insert_with(make);
+        if entry.cluster.leaves().is_some() != said.cluster.aggregate().is_some() {
+            // It is another thing under the same name.
+            *entry = make();
+        }
         entry.update(parts, &target.profile, said);
         entry
     }
 
     fn sweep(&mut self, targets: &[Arc<Target>]) {
-        let routes: Vec<_> = targets.iter().map(|target| (target.scope(), target.routes())).collect();
+        let routes: Vec<_> = targets.iter().map(|target| (target, target.routes())).collect();
         self.clusters.retain(|key, entry| {
-            let is_used = routes.iter().any(|(scope, routes)| *scope == key.scope && routes.names(&key.name));
+            let is_used = routes.iter().any(|(target, routes)| {
+                target.scope() == key.scope && (routes.names(&key.name) || target.on_demand.uses(&key.name))
+            });
             // A cluster that warms is not in any routes yet. One that is let go of here serves the requests that have it,
             // and retires its endpoints with the last of them.
             is_used || !entry.is_warm()
@@ -220,12 +252,91 @@ impl Registry {
     }
 }
 
+// === impl Gathering ===
+
+impl<'a> Gathering<'a> {
+    fn new(registry: &'a mut Registry, parts: &'a Parts, target: &'a Target, snapshot: &'a Snapshot) -> Self {
+        Self { registry, parts, target, snapshot, named: Vec::new(), leaves: Vec::new(), is_warm: true }
+    }
+
+    /// Finds a cluster that routes name, and those that it is made of.
+    fn add(&mut self, name: Arc<str>) {
+        let found = self.find(&name);
+        self.named.push((name, found));
+    }
+
+    fn find(&mut self, name: &Arc<str>) -> Found {
+        let snapshot = self.snapshot;
+        let said = snapshot.clusters.get(name).ok_or_else(unknown)?;
+        match &said.cluster.discovery {
+            Discovery::Unsupported(why) => Err(useless(why)),
+            Discovery::Aggregate(_) => self.made_of_others(name, said),
+            _ => {
+                let (cluster, is_warm) = self.bring_up_to_date(said);
+                self.is_warm &= is_warm;
+                Ok(cluster)
+            }
+        }
+    }
+
+    /// A cluster that is made of others, which are brought up to date too. It changes over to them when they are warm.
+    fn made_of_others(&mut self, name: &Arc<str>, said: &ClusterEntry) -> Found {
+        let snapshot = self.snapshot;
+        let known = |name: &str| snapshot.clusters.get(name).filter(|entry| is_honoured(&entry.cluster.discovery));
+        let leaves = Aggregate::leaves(name, |name| known(name).map(|entry| &entry.cluster)).map_err(useless)?;
+        let leaves = leaves.into_iter().filter_map(|name| known(&name).map(|said| (name, said)));
+        let (mut found, mut are_warm) = (Vec::new(), true);
+        for (name, said) in leaves {
+            let (leaf, is_warm) = self.bring_up_to_date(said);
+            are_warm &= is_warm;
+            found.push(leaf.clone());
+            self.leaves.push((name, Ok(leaf)));
+        }
+        let (cluster, _) = self.bring_up_to_date(said);
+        if are_warm {
+            cluster.update_leaves(found);
+        }
+        self.is_warm &= are_warm;
+        Ok(cluster)
+    }
+
+    fn bring_up_to_date(&mut self, said: &ClusterEntry) -> (Arc<Cluster>, bool) {
+        let entry = self.registry.cluster(self.parts, self.target, said);
+        (entry.cluster.clone(), entry.is_warm())
+    }
+
+    /// All that was found, and whether the endpoints of all are known, or known not to be had.
+    fn finish(self) -> (Vec<(Arc<str>, Found)>, bool) {
+        let Self { mut named, mut leaves, is_warm, .. } = self;
+        named.append(&mut leaves);
+        (named, is_warm)
+    }
+}
+
+fn is_honoured(discovery: &Discovery) -> bool {
+    !matches!(discovery, Discovery::Unsupported(_))
+}
+
+fn find<'a>(clusters: &'a [(Arc<str>, Found)], name: &str) -> Option<&'a Found> {
+    clusters.iter().find(|(known, _)| **known == *name).map(|(_, found)| found)
+}
+
+/// Why a cluster that nobody knows takes no requests.
+fn unknown() -> Arc<str> {
+    "is not known".into()
+}
+
+/// Why a cluster that is known takes none.
+fn useless(why: impl fmt::Display) -> Arc<str> {
+    format!("cannot be used: {why}").into()
+}
+
 // === impl Entry ===
 
 impl Entry {
     fn new(parts: &Parts, profile: &Profile, said: &ClusterEntry) -> Self {
         let cluster = parts.new_cluster(profile, &said.cluster);
-        let look_ups = LookUps::begin(parts, &cluster, &said.cluster.discovery, None, false);
+        let look_ups = LookUps::begin(parts, (&cluster, profile.rules()), &said.cluster.discovery, None, false);
         // No endpoints yet: the first update sets them.
         Self { cluster, config: said.cluster.clone(), endpoints: None, look_ups }
     }
@@ -238,7 +349,7 @@ impl Entry {
     fn update(&mut self, parts: &Parts, profile: &Profile, said: &ClusterEntry) {
         let has_moved = self.config.discovery != said.cluster.discovery;
         if has_moved {
-            self.follow(parts, &said.cluster.discovery);
+            self.follow(parts, profile, &said.cluster.discovery);
         }
         if !Arc::ptr_eq(&self.config, &said.cluster) {
             self.cluster.update_policy(profile.cluster_policy(&said.cluster.policy));
@@ -247,9 +358,9 @@ impl Entry {
         let endpoints = match &said.cluster.discovery {
             Discovery::Endpoints(_) => said.endpoints.as_ref(),
             Discovery::Static(own) => Some(own),
-            Discovery::StrictDns(names) if names.is_empty() => None,
-            // The look-ups find them.
-            Discovery::StrictDns(_) | Discovery::LogicalDns(_) => return,
+            Discovery::Dns(dns) if dns.hosts().is_empty() => None,
+            // The look-ups find them, or they are other clusters'.
+            Discovery::Dns(_) | Discovery::Aggregate(_) | Discovery::Unsupported(_) => return,
         };
         let is_known = match (&self.endpoints, endpoints) {
             (Some(held), Some(said)) => Arc::ptr_eq(held, said),
@@ -264,9 +375,10 @@ impl Entry {
     }
 
     /// Finds the endpoints in another way from now on. Those that are known serve until others are.
-    fn follow(&mut self, parts: &Parts, discovery: &Discovery) {
+    fn follow(&mut self, parts: &Parts, profile: &Profile, discovery: &Discovery) {
         let others_serve = self.endpoints.take().is_some_and(|endpoints| !endpoints.is_empty());
-        self.look_ups = LookUps::begin(parts, &self.cluster, discovery, self.look_ups.take(), others_serve);
+        self.look_ups =
+            LookUps::begin(parts, (&self.cluster, profile.rules()), discovery, self.look_ups.take(), others_serve);
     }
 }
 
@@ -275,7 +387,8 @@ impl Entry {
 impl Target {
     fn new(parts: &Parts, name: Arc<str>, profile: Arc<Profile>, origin: Origin) -> Self {
         let (routes, changed) = (ArcSwap::from_pointee(Routes::Waiting), Notify::new());
-        Self { name, profile, origin, routes, changed, poke: parts.poke.clone() }
+        let on_demand = OnDemand::new();
+        Self { name, profile, origin, routes, changed, on_demand, poke: parts.poke.clone() }
     }
 
     /// What requests find at this moment.
@@ -314,21 +427,27 @@ impl Target {
         }
     }
 
+    /// Whether the source of the mesh steers it.
+    pub(super) fn is_steered(&self) -> bool {
+        matches!(self.origin, Origin::Source { .. })
+    }
+
     fn shares_scope_with(&self, profile: &Profile) -> bool {
-        matches!(self.origin, Origin::Source { .. }) && *self.profile == *profile
+        self.is_steered() && *self.profile == *profile
     }
 
     /// Whether the routes in force were compiled from just these.
-    fn has(&self, listener: &Arc<Listener>, clusters: &[(Arc<str>, Option<Arc<Cluster>>)]) -> bool {
-        let same = |(a, b): (&Option<Arc<Cluster>>, &Option<Arc<Cluster>>)| match (a, b) {
-            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-            (None, None) => true,
+    fn has(&self, listener: &Arc<Listener>, clusters: &[(Arc<str>, Found)]) -> bool {
+        let same = |a: &Found, b: &Found| match (a, b) {
+            (Ok(a), Ok(b)) => Arc::ptr_eq(a, b),
+            (Err(a), Err(b)) => a == b,
             _ => false,
         };
         match &**self.routes() {
             Routes::Ready(compiled) => {
                 Arc::ptr_eq(&compiled.listener, listener)
-                    && compiled.clusters.iter().zip(clusters).all(|(a, b)| same((&a.1, &b.1)))
+                    && compiled.clusters.len() == clusters.len()
+                    && compiled.clusters.iter().zip(clusters).all(|(a, b)| a.0 == b.0 && same(&a.1, &b.1))
             }
             _ => false,
         }
@@ -350,9 +469,9 @@ impl fmt::Debug for Target {
 // === impl Compiled ===
 
 impl Compiled {
-    /// The cluster of this name, if routes of the target name it and it exists.
-    pub(crate) fn cluster(&self, name: &str) -> Option<&Arc<Cluster>> {
-        self.clusters.iter().find(|(known, _)| &**known == name)?.1.as_ref()
+    /// The cluster of this name, if routes of the target name it.
+    pub(crate) fn cluster(&self, name: &str) -> Option<&Found> {
+        find(&self.clusters, name)
     }
 }
 

@@ -9,12 +9,15 @@
 use std::sync::{Arc, atomic::AtomicU32};
 
 use http::{HeaderName, StatusCode};
-use mesh_core::config::{
-    DirectResponse, FaultInjection, HeaderMutations, HostRewrite, PathMatch, PathRewrite, Redirect, RequestPriority,
-    RetryPolicy, Route, WeightedClusters,
+use mesh_core::{
+    RequestHead,
+    config::{
+        DirectResponse, FaultInjection, HeaderMutations, HostRewrite, PathMatch, PathRewrite, Redirect,
+        RequestPriority, RetryPolicy, Route, WeightedClusters,
+    },
 };
 
-use crate::cluster::Cluster;
+use crate::cluster::Found;
 
 mod faults;
 mod limits;
@@ -79,8 +82,8 @@ pub(crate) enum Destinations {
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
-    /// None when the source knows no such cluster.
-    pub(crate) cluster: Option<Arc<Cluster>>,
+    /// Why there is none, where requests cannot go to it.
+    pub(crate) cluster: Found,
     pub(crate) treatment: Treatment,
 }
 
@@ -104,6 +107,18 @@ pub(crate) struct Fault {
 impl Plan {
     pub(crate) fn path_match(&self) -> &PathMatch {
         &self.route.matches.path
+    }
+}
+
+// === impl Destinations ===
+
+impl Destinations {
+    /// The cluster that a request names, where that is what counts: the first value of the header (Envoy).
+    pub(crate) fn named_by<'a>(&self, head: &RequestHead<'a>) -> Option<&'a str> {
+        match self {
+            Self::Named { by, .. } => head.headers.get(by)?.to_str().ok(),
+            Self::One(_) | Self::Weighted { .. } => None,
+        }
     }
 }
 

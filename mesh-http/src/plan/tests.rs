@@ -26,7 +26,7 @@ fn plan(profile: &Profile, host: &VirtualHost, stream: Option<TimeLimit>, turned
     routes.most_specific_mutations_win = turned;
     let mut listener = Listener::new("l", Arc::new(routes));
     listener.policy.timeouts.max_stream_duration = stream;
-    let planner = Planner::new(profile, &listener, |_| Arc::default(), &|_| None);
+    let planner = Planner::new(profile, &listener, |_| Arc::default(), &|_| Err("is not known".into()));
     match planner.plan(host, &host.routes[0]).step {
         Step::Forward(forward) => forward,
         step => panic!("it forwards: {step:?}"),

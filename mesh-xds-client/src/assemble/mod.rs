@@ -13,11 +13,12 @@
 //! - they are *warming*: the routes before them go on serving, and so do those routes' clusters;
 //! - there are none, and never were: the target is unavailable, and says why.
 //!
-//! A cluster warms in the same way where it moves to other endpoints. A cluster that does not exist is simply not in the
-//! snapshot, and fails what is routed to it and nothing else.
+//! A cluster warms in the same way where it moves to other endpoints, or comes to be made of other clusters; what it is made of
+//! is reached through it. A cluster that does not exist is simply not in the snapshot, and fails what is routed to it and
+//! nothing else.
 //!
-//! Known gap: clusters that routes take from a request header (`cluster_header`) cannot be told in advance. Only those that
-//! other routes name are held.
+//! Which clusters requests name themselves (`cluster_header`) cannot be told in advance. They are demanded one by one, and in
+//! the snapshot as soon as they are warm.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,12 +34,16 @@ use crate::{
     store::{Changes, Known, Store},
 };
 
+mod reach;
+
 /// The targets that are watched, and what was last published of them.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     /// Told to whoever reads why a target is unavailable, as the key to the control plane's own logs.
     node_id: String,
     targets: BTreeMap<Arc<str>, Target>,
+    /// The clusters that somebody asks for whatever routes name, and how many do.
+    demanded: BTreeMap<Arc<str>, usize>,
     snapshot: Arc<Snapshot>,
     /// Set by a change of endpoints, taken by the next.
     spare: Option<Spare>,
@@ -108,6 +113,7 @@ impl Assembly {
         Self {
             node_id: node_id.into(),
             targets: BTreeMap::new(),
+            demanded: BTreeMap::new(),
             snapshot: Arc::default(),
             spare: None,
             by_endpoints: BTreeMap::new(),
@@ -135,6 +141,20 @@ impl Assembly {
         }
     }
 
+    /// Another user of the cluster `name`, whatever routes name.
+    pub(crate) fn demand(&mut self, name: Arc<str>) {
+        *self.demanded.entry(name).or_default() += 1;
+    }
+
+    /// A user of the cluster `name` less.
+    pub(crate) fn waive(&mut self, name: &str) {
+        let Some(users) = self.demanded.get_mut(name) else { return };
+        *users -= 1;
+        if *users == 0 {
+            self.demanded.remove(name);
+        }
+    }
+
     /// Makes the next snapshot of what is held.
     pub(crate) fn assemble(&mut self, store: &Store, changes: &Changes) -> Assembled {
         if changes.structure {
@@ -149,6 +169,8 @@ impl Assembly {
             target.advance(store, &self.node_id);
             target.mark(store, &mut wanted);
         }
+        self.demanded.keys().for_each(|name| wanted.add(ResourceKind::Cluster, name));
+        wanted.mark_parts(store, &self.snapshot);
         wanted.mark_endpoints(store);
 
         let states = self.targets.iter().filter_map(|(name, target)| Some((name.clone(), target.state.clone()?)));
@@ -169,23 +191,12 @@ impl Assembly {
         Assembled { snapshot: Some(self.publish(next)), wanted: Some(wanted) }
     }
 
-    /// The clusters of all routes that serve.
+    /// The clusters of all routes that serve, and those that are asked for beside them, as soon as they are warm.
     fn clusters(&self, store: &Store) -> BTreeMap<Arc<str>, ClusterEntry> {
         let serving = self.targets.values().filter_map(|target| target.serving.as_ref());
-        let names: BTreeSet<_> = serving.flat_map(|candidate| &candidate.clusters).collect();
-        names.into_iter().filter_map(|name| Some((name.clone(), self.entry(store, name)?))).collect()
-    }
-
-    fn entry(&self, store: &Store, name: &str) -> Option<ClusterEntry> {
-        let Known::Good(cluster) = store.cluster(name) else { return None };
-        let endpoints = match cluster.endpoints_name().map(|name| store.endpoints(name)) {
-            None => own_endpoints(cluster),
-            Some(Known::Missing) => None,
-            Some(Known::Good(endpoints)) => Some(endpoints.clone()),
-            // It has moved to other endpoints, which have not come: until then it serves from the old ones.
-            Some(Known::Awaited) => return self.snapshot.clusters.get(name).cloned(),
-        };
-        Some(ClusterEntry { cluster: cluster.clone(), endpoints })
+        let serves = |name: &&Arc<str>| self.snapshot.clusters.contains_key(*name) || reach::is_warm(store, name);
+        let names = serving.flat_map(|candidate| &candidate.clusters).chain(self.demanded.keys().filter(serves));
+        reach::entries(store, &self.snapshot, names.cloned())
     }
 
     /// The same snapshot with other endpoints: by far the most frequent change.
@@ -298,7 +309,7 @@ impl Target {
             return;
         }
         let candidate = self.warming.take().filter(is_this).unwrap_or_else(|| Candidate::new(source, routes));
-        if !candidate.clusters.iter().all(|cluster| is_warm(store, cluster)) {
+        if !candidate.clusters.iter().all(|cluster| reach::is_warm(store, cluster)) {
             self.warming = Some(candidate);
             return;
         }
@@ -343,17 +354,6 @@ fn find<'a>(store: &'a Store, listener: &str) -> Found<'a> {
     }
 }
 
-/// Whether a cluster and its endpoints are known, or known not to come.
-fn is_warm(store: &Store, cluster: &str) -> bool {
-    match store.cluster(cluster) {
-        Known::Awaited => false,
-        Known::Missing => true,
-        Known::Good(cluster) => {
-            cluster.endpoints_name().is_none_or(|name| !matches!(store.endpoints(name), Known::Awaited))
-        }
-    }
-}
-
 // === impl Candidate ===
 
 impl Candidate {
@@ -388,6 +388,15 @@ impl Wanted {
         if !names.contains(&name) {
             names.insert(name);
         }
+    }
+
+    /// Marks what the clusters that are wanted are made of.
+    fn mark_parts(&mut self, store: &Store, last: &Snapshot) {
+        let named: Vec<_> = self.of(ResourceKind::Cluster).iter().cloned().collect();
+        reach::descend(named, |name| {
+            self.add(ResourceKind::Cluster, name);
+            reach::wanted_parts(store, last, name)
+        });
     }
 
     fn mark_endpoints(&mut self, store: &Store) {

@@ -2,7 +2,16 @@
 
 use std::net::SocketAddr;
 
-use envoy_types::{pb::envoy::config::cluster::v3::Cluster as WireCluster, util::pack_any};
+use envoy_types::{
+    pb::envoy::{
+        config::cluster::v3::{
+            Cluster as WireCluster,
+            cluster::{ClusterDiscoveryType, CustomClusterType},
+        },
+        extensions::clusters::aggregate::v3::ClusterConfig,
+    },
+    util::pack_any,
+};
 use mesh_core::source::ResourceState;
 
 use super::*;
@@ -311,4 +320,79 @@ fn a_snapshot_that_is_read_stays_as_it_is_while_endpoints_change() {
             readers.drain(..readers.len().saturating_sub(kept));
         }
     }
+}
+
+fn aggregate(name: &str, parts: &[&str]) -> WireCluster {
+    let config = ClusterConfig { clusters: parts.iter().map(ToString::to_string).collect() };
+    let custom = CustomClusterType { name: "aggregate".to_owned(), typed_config: Some(pack_any(config)) };
+    WireCluster {
+        name: name.to_owned(),
+        cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(custom)),
+        ..WireCluster::default()
+    }
+}
+
+#[test]
+fn cluster_made_of_others_is_warm_with_the_last_of_them() {
+    let mut bench = Bench::serving();
+    assert!(bench.set(route_config("routes", [("sum", 1)])).is_none());
+    assert!(bench.set(aggregate("sum", &["b", "inner"])).is_none());
+    assert!(bench.set(aggregate("inner", &["c", "sum"])).is_none());
+    assert_eq!(bench.wanted(Cds), ["a", "b", "c", "inner", "sum"], "the old routes serve");
+    assert!(bench.set(static_cluster("b")).is_none());
+    assert!(bench.set(cluster("c")).is_none());
+    let snapshot = bench.set(endpoints("c", [one()])).expect("all is known");
+    assert_eq!(routes(&snapshot), ["sum".into()]);
+    assert_eq!(snapshot.clusters.keys().map(|name| &**name).collect::<Vec<_>>(), ["b", "c", "inner", "sum"]);
+    bench.step();
+    assert_eq!(bench.wanted(Cds), ["b", "c", "inner", "sum"]);
+}
+
+#[test]
+fn cluster_that_comes_to_be_made_of_others_serves_as_before_until_they_are_warm() {
+    let mut bench = Bench::serving();
+    assert!(bench.set(aggregate("a", &["b"])).is_none());
+    assert_eq!(bench.wanted(Cds), ["a", "b"]);
+    bench.set(cluster("b"));
+    let snapshot = bench.set(endpoints("b", [one()])).expect("it is warm");
+    assert!(snapshot.clusters["a"].cluster.aggregate().is_some() && snapshot.clusters.contains_key("b"));
+
+    assert!(bench.set(aggregate("a", &["c"])).is_none());
+    assert_eq!(bench.wanted(Cds), ["a", "b", "c"], "what it was made of serves still");
+    let snapshot = bench.time_out(Cds, "c").expect("there is no such cluster");
+    assert_eq!(snapshot.clusters.len(), 1, "it is made of nothing, as it was said");
+    bench.step();
+    assert_eq!(bench.wanted(Cds), ["a", "c"]);
+}
+
+#[test]
+fn cluster_that_is_demanded_is_held_as_long_as_it_is() {
+    let mut bench = Bench::serving();
+    for _ in 0..2 {
+        bench.assembly.demand("b".into());
+    }
+    bench.store.touch();
+    assert!(bench.step().is_none());
+    assert_eq!(bench.wanted(Cds), ["a", "b"]);
+    assert!(bench.set(cluster("b")).is_none(), "its endpoints are not known");
+    let snapshot = bench.set(endpoints("b", [two()])).expect("it is warm");
+    assert!(snapshot.clusters.contains_key("b"));
+    for left in [true, false] {
+        bench.assembly.waive("b");
+        bench.store.touch();
+        bench.step();
+        assert_eq!(bench.wanted(Eds).contains(&"b"), left);
+    }
+}
+
+#[test]
+fn clusters_above_one_another_without_end_are_not_followed_without_end() {
+    let mut bench = Bench::serving();
+    bench.set(route_config("routes", [("c0", 1)]));
+    for number in 0..100 {
+        if bench.wanted(Cds).contains(&format!("c{number}").as_str()) {
+            bench.set(aggregate(&format!("c{number}"), &[&format!("c{}", number + 1)]));
+        }
+    }
+    assert!(bench.wanted(Cds).len() <= 2 + 17, "{:?}", bench.wanted(Cds));
 }

@@ -1,22 +1,15 @@
 //! A cluster: where its endpoints come from, and how they are treated (`Cluster`).
 
-use std::{net::IpAddr, sync::Arc};
+use std::sync::Arc;
 
-use envoy_types::pb::envoy::config::{
-    cluster::v3::{
-        self as pb,
-        cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig},
-    },
-    core::v3::{self as core, address::Address as WireAddress},
-    endpoint::v3::{ClusterLoadAssignment, LbEndpoint, lb_endpoint::HostIdentifier},
-};
-use mesh_core::config::{Cluster, ClusterPolicy, ConfigError, Discovery, DnsName, Endpoints};
+use envoy_types::pb::envoy::config::{cluster::v3 as pb, core::v3 as core};
+use mesh_core::config::{Cluster, ClusterPolicy, ConfigError, Discovery};
 
 use super::{
     Context, balance,
-    common::{filled, positive, same_source, told_as},
-    connection, endpoints,
-    notes::{IsSet, Notes, warn_if_set},
+    common::{filled, positive},
+    connection, discovery,
+    notes::{Notes, warn_if_set},
     protection, transport,
 };
 
@@ -26,7 +19,11 @@ pub(super) fn decode(mut message: pb::Cluster, context: &Context, notes: &mut No
     refuse_foreign_reports(message.lrs_server.as_ref(), notes)?;
     let name = filled("name", std::mem::take(&mut message.name), "name the cluster")?;
     let mut cluster = Cluster::new(name)?;
-    cluster.discovery = discovery(cluster.name(), &mut message, notes)?;
+    cluster.discovery = discovery::take(cluster.name(), &mut message, notes)?;
+    if matches!(cluster.discovery, Discovery::Aggregate(_) | Discovery::Unsupported(_)) {
+        // `CLUSTER_PROVIDED`: which endpoint is picked is the affair of other clusters, or nobody's.
+        message.lb_policy = 0;
+    }
     cluster.policy = policy(message, context, notes)?;
     Ok(cluster)
 }
@@ -37,16 +34,8 @@ fn warn_of_unread(message: &pb::Cluster, notes: &mut Notes) {
     warn_if_set!(
         notes,
         message,
-        "names are resolved as the process is set up to",
-        [
-            dns_refresh_rate,
-            dns_jitter,
-            dns_failure_refresh_rate,
-            dns_lookup_family,
-            dns_resolvers,
-            dns_resolution_config,
-            typed_dns_resolver_config,
-        ]
+        "names are looked up with the resolver of the process",
+        [dns_resolvers, dns_resolution_config, use_tcp_for_dns_lookups]
     );
     warn_if_set!(notes, message, "requests may go to any endpoint of the cluster", [lb_subset_config]);
     warn_if_set!(
@@ -112,115 +101,4 @@ fn policy(mut message: pb::Cluster, context: &Context, notes: &mut Notes) -> Res
         connections,
         tls: tls.map(Arc::new),
     })
-}
-
-// --- where endpoints come from ---
-
-fn discovery(name: &Arc<str>, message: &mut pb::Cluster, notes: &mut Notes) -> Result<Discovery, ConfigError> {
-    let assigned = message.load_assignment.take();
-    match discovery_type(message.cluster_discovery_type.as_ref())? {
-        DiscoveryType::Eds => {
-            let eds = message.eds_cluster_config.take();
-            notes.required("eds_cluster_config", eds, |eds, _| service_name(name, eds)).map(Discovery::Endpoints)
-        }
-        DiscoveryType::StrictDns => notes.required("load_assignment", assigned, strict_dns),
-        DiscoveryType::LogicalDns => {
-            notes.required("load_assignment", assigned, logical_dns).map(Discovery::LogicalDns)
-        }
-        DiscoveryType::Static => {
-            let endpoints = notes.opt("load_assignment", assigned, endpoints::inline)?;
-            Ok(Discovery::Static(Arc::new(endpoints.unwrap_or_else(Endpoints::none))))
-        }
-        // Every sidecar of Istio is sent one. To refuse it would refuse every update.
-        DiscoveryType::OriginalDst => {
-            notes.warn("type", "no connection is intercepted here; the cluster has no endpoints");
-            Ok(Discovery::Static(Arc::new(Endpoints::none())))
-        }
-    }
-}
-
-fn discovery_type(wire: Option<&ClusterDiscoveryType>) -> Result<DiscoveryType, ConfigError> {
-    const REMEDY: &str = "use EDS, STRICT_DNS, LOGICAL_DNS or STATIC";
-    match wire {
-        Some(ClusterDiscoveryType::Type(number)) => {
-            DiscoveryType::try_from(*number).map_err(|_| ConfigError::new("type", number, REMEDY))
-        }
-        Some(ClusterDiscoveryType::ClusterType(custom)) => Err(ConfigError::new("cluster_type", &custom.name, REMEDY)),
-        None => Ok(DiscoveryType::Static),
-    }
-}
-
-fn service_name(cluster: &Arc<str>, message: EdsClusterConfig) -> Result<Arc<str>, ConfigError> {
-    same_source("eds_config", message.eds_config.as_ref())?;
-    if message.service_name.is_set() {
-        return Ok(message.service_name.into());
-    }
-    if cluster.starts_with("xdstp:") {
-        return Err(ConfigError::new("service_name", "", "name the endpoints of a cluster that has an xdstp name"));
-    }
-    Ok(cluster.clone())
-}
-
-fn strict_dns(message: ClusterLoadAssignment, notes: &mut Notes) -> Result<Discovery, ConfigError> {
-    // An IP address needs no resolver, and as endpoints they keep their weights and localities.
-    if all_are_addresses(&message) {
-        let endpoints = endpoints::inline(message, notes)?;
-        return Ok(Discovery::Static(Arc::new(endpoints)));
-    }
-    let groups = notes.each("endpoints", message.endpoints, |group, notes| {
-        warn_if_set!(notes, group, "names resolve to equal endpoints", [load_balancing_weight, metadata]);
-        if group.priority != 0 {
-            notes.warn("priority", "all names have priority 0");
-        }
-        notes.each("lb_endpoints", group.lb_endpoints, dns_name)
-    })?;
-    let names = groups.concat();
-    if names.is_empty() {
-        return Err(ConfigError::new("endpoints", "[]", "name at least one host"));
-    }
-    Ok(Discovery::StrictDns(names))
-}
-
-fn logical_dns(message: ClusterLoadAssignment, notes: &mut Notes) -> Result<DnsName, ConfigError> {
-    let names = notes.each("endpoints", message.endpoints, |group, notes| {
-        notes.each("lb_endpoints", group.lb_endpoints, dns_name)
-    })?;
-    match <[DnsName; 1]>::try_from(names.concat()) {
-        Ok([name]) if names.len() == 1 => Ok(name),
-        _ => Err(ConfigError::new("endpoints", format!("{} localities", names.len()), "name exactly one host")),
-    }
-}
-
-fn all_are_addresses(message: &ClusterLoadAssignment) -> bool {
-    let mut endpoints = message.endpoints.iter().flat_map(|group| &group.lb_endpoints).peekable();
-    let is_address =
-        |endpoint: &LbEndpoint| socket_address(endpoint).is_some_and(|socket| socket.address.parse::<IpAddr>().is_ok());
-    endpoints.peek().is_some() && endpoints.all(is_address)
-}
-
-fn dns_name(message: LbEndpoint, notes: &mut Notes) -> Result<DnsName, ConfigError> {
-    warn_if_set!(notes, message, "names resolve to equal endpoints", [load_balancing_weight, metadata]);
-    let refused = |error: ConfigError| error.within("endpoint.address.socket_address");
-    let Some(socket) = socket_address(&message) else {
-        return Err(refused(ConfigError::new("", "", "set this field")));
-    };
-    if socket.resolver_name.is_set() {
-        let error = ConfigError::new("resolver_name", &socket.resolver_name, "leave it empty, for DNS");
-        return Err(refused(error));
-    }
-    let port = endpoints::port(socket).map_err(refused)?;
-    DnsName::new(socket.address.as_str(), port).map_err(|error| {
-        let field = if error.field() == "port" { "port_value" } else { "address" };
-        refused(told_as(field, &error))
-    })
-}
-
-fn socket_address(message: &LbEndpoint) -> Option<&core::SocketAddress> {
-    let Some(HostIdentifier::Endpoint(endpoint)) = &message.host_identifier else {
-        return None;
-    };
-    match &endpoint.address.as_ref()?.address {
-        Some(WireAddress::SocketAddress(socket)) => Some(socket),
-        _ => None,
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    fmt::Display,
     hash::{DefaultHasher, Hash, Hasher},
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -21,8 +22,8 @@ use envoy_types::pb::{
     google::protobuf::{Struct, UInt32Value, Value, value::Kind},
 };
 use mesh_core::config::{
-    Address, ConfigError, DropOverload, Endpoint, Endpoints, HealthStatus, Locality, LocalityEndpoints, Metadata,
-    MetadataValue, Weight,
+    Address, ConfigError, DnsName, DropOverload, Endpoint, Endpoints, HealthStatus, Host, Locality, LocalityEndpoints,
+    Metadata, MetadataValue, Weight,
 };
 
 use super::{
@@ -66,14 +67,23 @@ pub(super) fn inline(message: pb::ClusterLoadAssignment, notes: &mut Notes) -> R
     Ok(endpoints)
 }
 
+/// The endpoints of an assignment that stands in a cluster, which may be given by name.
+pub(super) fn by_name(message: pb::ClusterLoadAssignment, notes: &mut Notes) -> Result<Endpoints<Host>, ConfigError> {
+    let groups = message.endpoints.into_iter().map(Group::from).collect();
+    let mut interner = Interner::default();
+    let read = |message, notes: &mut Notes| endpoint_at(message, host, &mut interner, notes);
+    let (endpoints, _) = assignment(groups, message.policy, Place::Optional, read, notes)?;
+    Ok(endpoints)
+}
+
 /// The endpoints of these groups, and whether each of them is there: what was listed before is left out.
-pub(super) fn assignment<M>(
+pub(super) fn assignment<M, A: Eq + Hash + Display>(
     groups: Vec<Group<M>>,
     policy: Option<Policy>,
     place: Place,
-    mut read: impl FnMut(M, &mut Notes) -> Result<Endpoint, ConfigError>,
+    mut read: impl FnMut(M, &mut Notes) -> Result<Endpoint<A>, ConfigError>,
     notes: &mut Notes,
-) -> Result<(Endpoints, IsWhole), ConfigError> {
+) -> Result<(Endpoints<A>, IsWhole), ConfigError> {
     let mut groups = notes.each("endpoints", groups, |message, notes| group(message, place, &mut read, notes))?;
     share_localities(&mut groups);
     let is_whole = !leave_out_repeated(&mut groups, notes);
@@ -88,7 +98,7 @@ pub(super) fn assignment<M>(
 /// Whether nothing was left out.
 pub(super) type IsWhole = bool;
 
-fn with_policy(endpoints: Endpoints, message: Policy, notes: &mut Notes) -> Result<Endpoints, ConfigError> {
+fn with_policy<A>(endpoints: Endpoints<A>, message: Policy, notes: &mut Notes) -> Result<Endpoints<A>, ConfigError> {
     warn_if_set!(
         notes,
         message,
@@ -105,7 +115,7 @@ fn with_policy(endpoints: Endpoints, message: Policy, notes: &mut Notes) -> Resu
 }
 
 /// A place that is named at several priorities is kept once.
-fn share_localities(groups: &mut [LocalityEndpoints]) {
+fn share_localities<A>(groups: &mut [LocalityEndpoints<A>]) {
     let mut known = HashSet::new();
     for group in groups {
         match known.get(&group.locality) {
@@ -117,7 +127,7 @@ fn share_localities(groups: &mut [LocalityEndpoints]) {
 
 /// Leaves out endpoints that stand in an earlier group already, as Envoy does: Istio lists the gateway of a remote network
 /// in each locality behind it. Within one group a repetition is a mistake, and refused. Returns whether there were any.
-fn leave_out_repeated(groups: &mut [LocalityEndpoints], notes: &mut Notes) -> bool {
+fn leave_out_repeated<A: Eq + Hash>(groups: &mut [LocalityEndpoints<A>], notes: &mut Notes) -> bool {
     if groups.len() < 2 {
         return false;
     }
@@ -150,12 +160,12 @@ fn drop_overload(message: policy::DropOverload, _: &mut Notes) -> Result<DropOve
     Ok(DropOverload { category: category.into(), share: fraction("drop_percentage", share)? })
 }
 
-fn group<M>(
+fn group<M, A>(
     message: Group<M>,
     place: Place,
-    read: impl FnMut(M, &mut Notes) -> Result<Endpoint, ConfigError>,
+    read: impl FnMut(M, &mut Notes) -> Result<Endpoint<A>, ConfigError>,
     notes: &mut Notes,
-) -> Result<LocalityEndpoints, ConfigError> {
+) -> Result<LocalityEndpoints<A>, ConfigError> {
     warn_if_set!(notes, message, "it is not known here", [metadata]);
     if message.locality.is_none() && place == Place::Required {
         return Err(ConfigError::new("locality", "", "set this field; it may be empty"));
@@ -182,14 +192,26 @@ pub(super) fn endpoint(
     interner: &mut Interner<'_>,
     notes: &mut Notes,
 ) -> Result<Endpoint, ConfigError> {
+    endpoint_at(message, address, interner, notes)
+}
+
+/// One endpoint, whose place `read` reads.
+fn endpoint_at<A>(
+    message: pb::LbEndpoint,
+    read: fn(core::Address, &mut Notes) -> Result<A, ConfigError>,
+    interner: &mut Interner<'_>,
+    notes: &mut Notes,
+) -> Result<Endpoint<A>, ConfigError> {
     let (first, further, hostname) = match message.host_identifier {
-        Some(HostIdentifier::Endpoint(message)) => notes.at("endpoint", message, addresses)?,
+        Some(HostIdentifier::Endpoint(message)) => {
+            notes.at("endpoint", message, |message, notes| addresses(message, read, notes))?
+        }
         Some(HostIdentifier::EndpointName(name)) => {
             return Err(ConfigError::new("endpoint_name", name, "set `endpoint`"));
         }
         None => return Err(ConfigError::new("endpoint", "", "set this field")),
     };
-    let mut endpoint = Endpoint::new(first).with_health(health(message.health_status, notes));
+    let mut endpoint = Endpoint::at(first).with_health(health(message.health_status, notes));
     if !further.is_empty() {
         endpoint = endpoint.with_additional(further);
     }
@@ -207,10 +229,14 @@ pub(super) fn endpoint(
 }
 
 /// The address of an endpoint, its further ones, and its hostname.
-fn addresses(message: pb::Endpoint, notes: &mut Notes) -> Result<(Address, Vec<Address>, String), ConfigError> {
-    let first = notes.required("address", message.address, address)?;
+fn addresses<A>(
+    message: pb::Endpoint,
+    read: fn(core::Address, &mut Notes) -> Result<A, ConfigError>,
+    notes: &mut Notes,
+) -> Result<(A, Vec<A>, String), ConfigError> {
+    let first = notes.required("address", message.address, read)?;
     let further = notes.each("additional_addresses", message.additional_addresses, |further, notes| {
-        notes.required("address", further.address, address)
+        notes.required("address", further.address, read)
     })?;
     Ok((first, further, message.hostname))
 }
@@ -235,8 +261,28 @@ fn address(message: core::Address, notes: &mut Notes) -> Result<Address, ConfigE
     }
 }
 
+/// Where an endpoint is that may be given by name; without a resolver of its own, since DNS is all there is here.
+fn host(message: core::Address, notes: &mut Notes) -> Result<Host, ConfigError> {
+    let Some(WireAddress::SocketAddress(message)) = message.address else {
+        return Err(ConfigError::new("socket_address", "", "set this field"));
+    };
+    notes.at("socket_address", message, |message, _| {
+        if message.resolver_name.is_set() {
+            return Err(ConfigError::new("resolver_name", &message.resolver_name, "leave it empty, for DNS"));
+        }
+        let port = port(&message)?;
+        if let Ok(ip) = message.address.parse::<IpAddr>() {
+            return Ok(Host::Address(SocketAddr::new(ip, port).into()));
+        }
+        DnsName::new(message.address, port).map(Host::Name).map_err(|error| {
+            let field = if error.field() == "port" { "port_value" } else { "address" };
+            told_as(field, &error)
+        })
+    })
+}
+
 /// The port of an address over TCP.
-pub(super) fn port(message: &core::SocketAddress) -> Result<u16, ConfigError> {
+fn port(message: &core::SocketAddress) -> Result<u16, ConfigError> {
     if message.protocol != socket_address::Protocol::Tcp as i32 {
         return Err(ConfigError::new("protocol", message.protocol, "use TCP"));
     }

@@ -14,6 +14,9 @@
 //! transports are none that is known here is refused. So Istio's clusters with automatic mutual TLS are taken, warned of,
 //! and never fall back.
 //!
+//! A cluster whose endpoints are found in a way that is not honoured here is understood nevertheless, with a warning: whether
+//! it is refused is for the [store](crate::store) to say, by who asked for it.
+//!
 //! Fields that only name things in Envoy's own statistics, logs and traces, or tune how it listens, are not warned of.
 
 mod action;
@@ -22,6 +25,7 @@ mod balance;
 mod cluster;
 mod common;
 mod connection;
+mod discovery;
 mod endpoints;
 mod filter;
 mod header;
@@ -47,7 +51,7 @@ use envoy_types::pb::{
     google::protobuf::Any,
 };
 use mesh_core::{
-    config::{Cluster, ConfigError, Decoded, IdentityName, RouteConfig},
+    config::{Cluster, ConfigError, Decoded, Discovery, IdentityName, RouteConfig},
     identity::Identities,
 };
 use prost::{DecodeError, Message};
@@ -195,6 +199,24 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
     // What was read before an error stays, and the name comes first wherever fields are written in order.
     let _ = found.merge(bytes);
     (!found.name.is_empty()).then(|| found.name.into())
+}
+
+// === impl Resource ===
+
+impl Resource {
+    /// Why nobody could make use of it, though it is understood.
+    pub(crate) fn useless(&self) -> Option<ResourceError> {
+        match self {
+            Self::Cluster(cluster) => match &cluster.discovery {
+                Discovery::Unsupported(why) => {
+                    let error = ConfigError::new("cluster_discovery_type", why, discovery::REMEDY);
+                    Some(refusal(Some(cluster.name()), &error))
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
 }
 
 // === impl Context ===

@@ -71,6 +71,10 @@ pub(crate) enum Command {
     Watch(Arc<str>),
     /// A user of a target less.
     Release(Arc<str>),
+    /// Another user of a cluster, whatever routes name.
+    Demand(Arc<str>),
+    /// A user of such a cluster less.
+    Waive(Arc<str>),
 }
 
 /// Marks every control plane as not connected when the worker's future is dropped.
@@ -257,6 +261,8 @@ impl Worker {
                 self.assembly.watch(target.clone(), listener);
             }
             Command::Release(target) => self.assembly.release(&target),
+            Command::Demand(cluster) => self.assembly.demand(cluster),
+            Command::Waive(cluster) => self.assembly.waive(&cluster),
         }
     }
 

@@ -13,6 +13,11 @@ use envoy_types::pb::{
             endpoint::v3::{ClusterLoadAssignment, Endpoint, LbEndpoint, lb_endpoint::HostIdentifier},
         },
         extensions::{
+            clusters::{
+                aggregate::v3::ClusterConfig,
+                common::dns::v3::DnsLookupFamily,
+                dns::v3::{DnsCluster, dns_cluster},
+            },
             load_balancing_policies::{
                 least_request::v3::LeastRequest, random::v3::Random, ring_hash::v3::RingHash,
                 round_robin::v3::RoundRobin, wrr_locality::v3::WrrLocality,
@@ -27,7 +32,10 @@ use envoy_types::pb::{
     },
     google::protobuf::{Any, BoolValue},
 };
-use mesh_core::config::{Discovery, DnsName, Endpoints, HttpProtocol, LoadBalancing, Percent, TimeLimit};
+use mesh_core::config::{
+    AddressFamily, Backoff, Discovery, DnsEndpoints, DnsName, Endpoints, HttpProtocol, LoadBalancing, LookUp, Percent,
+    TimeLimit,
+};
 
 use super::{
     samples::{HTTP_OPTIONS, address, any, file, group, http_options, lb_endpoint, seconds, unknown, wrap},
@@ -102,7 +110,7 @@ fn discovery_is_refused_for_each_field_that_breaks_a_rule() {
                 m.name = "xdstp://authority/envoy.config.cluster.v3.Cluster/a".to_owned();
                 eds(m).service_name.clear();
             }),
-            ("cluster_type", |m| {
+            ("cluster_type.typed_config", |m| {
                 m.cluster_discovery_type = Some(parts::ClusterDiscoveryType::ClusterType(Default::default()));
             }),
             ("type", |m| m.cluster_discovery_type = Some(parts::ClusterDiscoveryType::Type(77))),
@@ -147,10 +155,135 @@ fn discovery_is_refused_for_each_field_that_breaks_a_rule() {
 
 #[test]
 fn names_are_left_to_be_resolved() {
-    let mut message = dns(parts::DiscoveryType::StrictDns);
-    assert_eq!(decoded(&message).value.discovery, Discovery::StrictDns(vec![dns_name("cart.example")]));
-    message = dns(parts::DiscoveryType::LogicalDns);
-    assert_eq!(decoded(&message).value.discovery, Discovery::LogicalDns(dns_name("cart.example")));
+    let hosts = Endpoints::by_name([dns_name("cart.example")]).expect("one name");
+    for (kind, is_logical) in [(parts::DiscoveryType::StrictDns, false), (parts::DiscoveryType::LogicalDns, true)] {
+        let found = dns_of(&dns(kind));
+        assert_eq!(found.is_logical(), is_logical);
+        assert_eq!(found.hosts().groups()[0].endpoints, hosts.groups()[0].endpoints);
+        assert_eq!(found.look_up().family, AddressFamily::V6Preferred, "Envoy's AUTO");
+    }
+}
+
+/// What a message says of DNS, without a warning.
+fn dns_of(message: &Wire) -> Arc<DnsEndpoints> {
+    let Decoded { value, warnings } = decoded(message);
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let Discovery::Dns(dns) = value.discovery else { panic!("{:?}", value.discovery) };
+    dns
+}
+
+/// A cluster of an extension with this configuration.
+fn custom<M: Message + prost::Name>(config: &M) -> Wire {
+    let custom = parts::CustomClusterType { name: "custom".to_owned(), typed_config: Some(any(config)) };
+    Wire {
+        cluster_discovery_type: Some(parts::ClusterDiscoveryType::ClusterType(custom)),
+        lb_policy: parts::LbPolicy::ClusterProvided as i32,
+        load_assignment: assignment(vec![named("cart.example", 443)]),
+        ..Wire { name: "cluster".to_owned(), ..Wire::default() }
+    }
+}
+
+#[test]
+fn what_is_said_of_a_name_is_kept_with_it() {
+    let mut weighed = named("a.example", 443);
+    weighed.load_balancing_weight = wrap(3);
+    let mut assignment = ClusterLoadAssignment {
+        endpoints: vec![group(0, vec![weighed]), group(1, vec![named("b.example", 443), named("10.0.0.1", 80)])],
+        ..Default::default()
+    };
+    assignment.endpoints[1].locality = Some(core::Locality { zone: "far".to_owned(), ..Default::default() });
+    let mut message = of_type(parts::DiscoveryType::StrictDns);
+    message.load_assignment = Some(assignment);
+    let found = dns_of(&message);
+    let [near, far] = found.hosts().groups() else { panic!("{found:?}") };
+    assert_eq!(near.endpoints[0].weight().get(), 3);
+    assert_eq!((far.priority, &*far.locality.zone, far.endpoints.len()), (1, "far", 2));
+    assert_eq!(found.names(), ["a.example", "b.example"].map(Arc::from));
+}
+
+#[test]
+#[expect(deprecated, reason = "these came before the extension and are still sent")]
+fn look_ups_follow_what_the_cluster_or_its_extension_says() {
+    let mut old = dns(parts::DiscoveryType::LogicalDns);
+    (old.dns_refresh_rate, old.dns_jitter, old.respect_dns_ttl) = (seconds(60), seconds(2), true);
+    old.dns_lookup_family = parts::DnsLookupFamily::V4Preferred as i32;
+    old.dns_failure_refresh_rate = Some(parts::RefreshRate { base_interval: seconds(3), max_interval: seconds(9) });
+    let new = custom(&DnsCluster {
+        dns_refresh_rate: seconds(60),
+        dns_jitter: seconds(2),
+        respect_dns_ttl: true,
+        dns_lookup_family: DnsLookupFamily::V4Preferred as i32,
+        dns_failure_refresh_rate: Some(dns_cluster::RefreshRate {
+            base_interval: seconds(3),
+            max_interval: seconds(9),
+        }),
+        all_addresses_in_single_endpoint: true,
+        ..DnsCluster::default()
+    });
+    let new = Wire { lb_policy: 0, ..new };
+    let expected = LookUp {
+        refresh: Some(Duration::from_secs(60)),
+        follows_records: true,
+        failure: Backoff::new(Duration::from_secs(3), Duration::from_secs(9)).expect("3 s is below 9 s"),
+        jitter: Duration::from_secs(2),
+        family: AddressFamily::V4Preferred,
+        ..LookUp::default()
+    };
+    for message in [old.clone(), new] {
+        let found = dns_of(&message);
+        assert_eq!((found.look_up(), found.is_logical()), (&expected, true));
+    }
+    old.respect_dns_ttl = false;
+    assert!(!dns_of(&old).look_up().follows_records, "the rate alone counts");
+    old.dns_refresh_rate = None;
+    assert!(dns_of(&old).look_up().follows_records, "there is no rate");
+    assert_refused(
+        dns(parts::DiscoveryType::StrictDns),
+        &samples::context(),
+        &[
+            ("dns_refresh_rate", |m: &mut Wire| m.dns_refresh_rate = seconds(0)),
+            ("dns_jitter", |m| m.dns_jitter = seconds(-1)),
+            ("dns_lookup_family", |m| m.dns_lookup_family = 77),
+            ("dns_failure_refresh_rate.base_interval", |m| {
+                m.dns_failure_refresh_rate = Some(parts::RefreshRate::default());
+            }),
+            ("dns_failure_refresh_rate.max_interval", |m| {
+                m.dns_failure_refresh_rate =
+                    Some(parts::RefreshRate { base_interval: seconds(3), max_interval: seconds(2) });
+            }),
+        ],
+    );
+    assert_warned(
+        dns(parts::DiscoveryType::StrictDns),
+        &samples::context(),
+        &[
+            ("typed_dns_resolver_config", |m: &mut Wire| m.typed_dns_resolver_config = Some(Default::default())),
+            ("dns_resolution_config", |m| m.dns_resolution_config = Some(Default::default())),
+            ("use_tcp_for_dns_lookups", |m| m.use_tcp_for_dns_lookups = true),
+        ],
+    );
+}
+
+#[test]
+fn aggregate_names_its_clusters_in_order() {
+    let message = custom(&ClusterConfig { clusters: ["b", "a", "b"].map(str::to_owned).into() });
+    let Decoded { value, warnings } = decoded(&message);
+    assert_eq!(value.aggregate().expect("it is one").clusters(), ["b", "a"].map(Arc::from));
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let none = custom(&ClusterConfig::default());
+    let bad = decode_message(&none, &samples::context()).expect_err("of nothing");
+    assert_eq!(bad.blamed(), "cluster_type.typed_config.clusters");
+}
+
+#[test]
+fn ways_that_are_not_honoured_are_told_by_their_name() {
+    // Any message that is no cluster type will do.
+    let custom = decoded(&custom(&RawBuffer::default()));
+    let Discovery::Unsupported(why) = &custom.value.discovery else { panic!("{custom:?}") };
+    assert!(why.contains("`custom`") && why.contains("RawBuffer"), "{why}");
+    assert_eq!(fields(&custom.warnings), ["cluster_type.typed_config.type_url"]);
+    let error = Resource::Cluster(Arc::new(custom.value)).useless().expect("nobody can use it");
+    assert_eq!((error.name.as_deref(), error.blamed()), (Some("cluster"), "cluster_discovery_type"));
 }
 
 #[test]
@@ -166,18 +299,17 @@ fn addresses_and_static_endpoints_are_kept_in_the_cluster() {
 }
 
 #[test]
-fn clusters_of_a_sidecar_that_reach_nothing_here_are_kept_and_empty() {
+fn clusters_of_a_sidecar_that_reach_nothing_here_are_understood() {
     // BlackHoleCluster and PassthroughCluster, which Istio sends to everyone.
     let black_hole = decoded(&of_type(parts::DiscoveryType::Static));
     let passthrough = decoded(&Wire {
         lb_policy: parts::LbPolicy::ClusterProvided as i32,
         ..of_type(parts::DiscoveryType::OriginalDst)
     });
-    for cluster in [&black_hole.value, &passthrough.value] {
-        assert_eq!(cluster.discovery, Discovery::Static(Arc::new(Endpoints::none())));
-    }
+    assert_eq!(black_hole.value.discovery, Discovery::Static(Arc::new(Endpoints::none())));
     assert!(black_hole.warnings.is_empty());
-    assert_eq!(fields(&passthrough.warnings), ["type", "lb_policy"]);
+    assert!(matches!(passthrough.value.discovery, Discovery::Unsupported(_)));
+    assert_eq!(fields(&passthrough.warnings), ["type"]);
 }
 
 // --- how they are treated ---
@@ -270,7 +402,6 @@ fn what_is_not_known_of_clusters_is_warned_of() {
         &[
             ("transport_socket_matches", |m: &mut Wire| m.transport_socket_matches = vec![Default::default()]),
             ("health_checks", |m| m.health_checks = vec![Default::default()]),
-            ("dns_lookup_family", |m| m.dns_lookup_family = 1),
             ("lb_subset_config", |m| m.lb_subset_config = Some(Default::default())),
             ("lrs_server", |m| {
                 let own = core::config_source::ConfigSourceSpecifier::Self_(Default::default());
