@@ -445,7 +445,7 @@ mod tests {
             worker.decode();
             slices += 1;
         }
-        assert_eq!(slices, (1000 * (1000 + 20 + LEAST)).div_ceil(SLICE));
+        assert_eq!(slices, 1000_usize.div_ceil(SLICE.div_ceil(1000 + 20 + LEAST)));
         assert!(worker.assemble());
         assert_eq!(shared.snapshots.borrow().targets.len(), 1000);
         assert_eq!(shared.snapshots.borrow().generation, 1);

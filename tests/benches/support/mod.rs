@@ -9,12 +9,13 @@ use bytes::Bytes;
 use envoy_types::pb::{
     envoy::config::{
         cluster::v3::Cluster,
+        core::v3::Metadata,
         endpoint::v3::ClusterLoadAssignment,
         route::v3::{
             Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route, route_action, route_match,
         },
     },
-    google::protobuf::Duration as WireDuration,
+    google::protobuf::{Duration as WireDuration, Struct, Value, value::Kind},
 };
 use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full};
@@ -79,6 +80,22 @@ impl Elsewhere {
         });
     }
 
+    /// The same, where the endpoints may have Istio's metadata.
+    pub(crate) fn offer_described(&self, size: Size, has_metadata: bool) {
+        self.offer(size, 0);
+        if !has_metadata {
+            return;
+        }
+        self.plane.update(|tx| {
+            for number in 0..size.clusters {
+                let mut said = self.assignment(number, size, 0);
+                let endpoints = said.endpoints.iter_mut().flat_map(|locality| &mut locality.lb_endpoints);
+                endpoints.for_each(|endpoint| endpoint.metadata = Some(istio_metadata(number)));
+                tx.set(said);
+            }
+        });
+    }
+
     /// The endpoints of a cluster: of the first, the backend.
     pub(crate) fn assignment(&self, number: usize, size: Size, version: u32) -> ClusterLoadAssignment {
         if number == 0 {
@@ -114,6 +131,19 @@ pub(crate) fn host(number: usize) -> String {
 fn said(number: usize, version: u32) -> Cluster {
     let connect_timeout = Some(WireDuration { seconds: 1 + i64::from(version), nanos: 0 });
     Cluster { connect_timeout, ..cluster(&name(number)) }
+}
+
+/// What Istio says of an endpoint: its workload, and that it takes mutual TLS.
+fn istio_metadata(number: usize) -> Metadata {
+    let one = |key: &str, value: String| Struct {
+        fields: [(key.to_owned(), Value { kind: Some(Kind::StringValue(value)) })].into(),
+    };
+    let workload = format!("service-{number}-v1;shop;service-{number};v1;Kubernetes");
+    let filter_metadata = [
+        ("istio".to_owned(), one("workload", workload)),
+        ("envoy.transport_socket_match".to_owned(), one("tlsMode", "istio".to_owned())),
+    ];
+    Metadata { filter_metadata: filter_metadata.into(), ..<_>::default() }
 }
 
 /// In another version every route has another name.
