@@ -70,7 +70,7 @@ fn measure(name: &str, variant: Variant, runtime: &Runtime) {
         storm.blows.store(false, Relaxed);
         ratios.push(stormy[stormy.len() - 1] / quiet[quiet.len() - 1]);
         // What was pushed last is done with before it is quiet again.
-        runtime.block_on(sleep(Duration::from_millis(200)));
+        runtime.block_on(async { sleep(Duration::from_millis(200)).await });
     }
     let pushes = f64::from(storm.pushes.load(Relaxed) - pushed) / (ROUNDS as f64 * ROUND.as_secs_f64());
     println!(
