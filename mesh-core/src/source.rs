@@ -1,11 +1,15 @@
 //! Where configuration comes from, as clients see it: a control plane, or anything else that publishes snapshots.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::sync::watch;
 
 use crate::{
-    config::{Snapshot, Warning},
+    config::{Semantics, Snapshot, Warning},
     identity::Identities,
 };
 
@@ -41,6 +45,13 @@ pub trait ConfigSource: Send + Sync + 'static {
     /// What it holds, and how each resource stands.
     fn status(&self) -> SourceStatus;
 
+    /// Whose rules what it says follows, whoever reads it. None, the default, is those of the client that does: a control
+    /// plane tells gRPC's clients one thing and proxies another, and does not know of clients that take themselves for
+    /// proxies.
+    fn semantics(&self) -> Option<Semantics> {
+        None
+    }
+
     /// The identities that come with the source, under the names by which its resources refer to them; the mesh takes this
     /// registry for its own. None by default.
     fn identities(&self) -> Option<Identities> {
@@ -64,6 +75,8 @@ pub struct SourceStatus {
     pub connected: bool,
     /// The last trouble with any server.
     pub last_error: Option<String>,
+    /// How long ago servers were last known to agree with what serves: zero while they answer, and while nothing is held.
+    pub age: Duration,
     /// Every server that is known, the preferred ones first. None where a source has only the one above.
     pub servers: Vec<ServerStatus>,
     /// Everything that is asked for.
@@ -102,13 +115,27 @@ pub struct ResourceStatus {
     pub error: Option<String>,
     /// What of the serving version is not honoured.
     pub warnings: Vec<Warning>,
+    /// The update that was refused last, until a later one is accepted.
+    pub refused: Option<RefusedUpdate>,
+    /// Whether the version that serves was kept from an earlier run of the program. No server has sent it in this one.
+    pub is_cached: bool,
+}
+
+/// A version that was refused. The reason is the [`error`](ResourceStatus::error) of its resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RefusedUpdate {
+    /// The version, as the server calls it.
+    pub version: Arc<str>,
+    /// When it came, for the last time.
+    pub at: SystemTime,
 }
 
 /// Whether a resource is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResourceState {
-    /// Asked for, not answered yet.
+    /// Asked for, not answered yet. One that is [cached](ResourceStatus::is_cached) serves nevertheless.
     Requested,
     /// Here, and serving.
     Synced,
@@ -176,6 +203,17 @@ impl ResourceStatus {
             updated: None,
             error: None,
             warnings: Vec::new(),
+            refused: None,
+            is_cached: false,
         }
+    }
+}
+
+// === impl RefusedUpdate ===
+
+impl RefusedUpdate {
+    /// A version that was refused at this time.
+    pub fn new(version: Arc<str>, at: SystemTime) -> Self {
+        Self { version, at }
     }
 }

@@ -14,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
     Dice,
     cluster::{self as core, EndpointInfo},
-    config::{self, Address, ClusterPolicy, ConnectionPolicy, HttpProtocol, Semantics, UpstreamTls},
+    config::{self, Address, ClusterPolicy, ConnectionPolicy, HttpProtocol, Security, Semantics, UpstreamTls},
     endpoint::EndpointId,
     identity::IdentityError,
     limit::Limits,
@@ -77,17 +77,26 @@ pub(crate) struct Environment {
 pub(crate) struct Transport {
     environment: Environment,
     seed: u64,
-    /// What pools were last made with. Looked at when an endpoint is opened or told of a change, never by requests.
-    cached: Mutex<Option<CachedContext>>,
+    /// What pools are made with. Looked at when an endpoint is opened or told of a change, never by requests.
+    contexts: Mutex<Contexts>,
     /// Of the endpoints that were opened and have not left. Only for the status: requests have the pool itself.
     gauges: Mutex<BTreeMap<EndpointId, Gauge<Outgoing>>>,
 }
 
-/// What pools are made with, and the policy that it was made from.
-struct CachedContext {
+/// What the pools of a cluster are made with: a context for each way in which its endpoints are reached, of which there are
+/// one or two.
+#[derive(Default)]
+struct Contexts {
+    known: Vec<KnownContext>,
+    /// The generation that was given last.
+    last_generation: u64,
+}
+
+/// What pools are made with, and what it was made from.
+struct KnownContext {
     connections: ConnectionPolicy,
     connect_timeout: Option<Duration>,
-    tls: Option<Arc<UpstreamTls>>,
+    security: Security,
     generation: u64,
     context: Arc<PoolContext>,
 }
@@ -205,35 +214,35 @@ impl fmt::Debug for Cluster {
 
 impl Transport {
     fn new(environment: Environment, seed: u64) -> Self {
-        Self { environment, seed, cached: Mutex::default(), gauges: Mutex::default() }
+        Self { environment, seed, contexts: Mutex::default(), gauges: Mutex::default() }
     }
 
     fn gauges(&self) -> MutexGuard<'_, BTreeMap<EndpointId, Gauge<Outgoing>>> {
         self.gauges.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a pool of `endpoint` is made with: one context for all endpoints of a cluster, made anew when the policy is another.
-    /// Connections of another protocol or under other TLS are of another generation, and drain.
+    /// What a pool of `endpoint` is made with: one context for all endpoints that are reached in the same way, made anew when
+    /// the policy is another. Connections of another protocol or under other TLS are of another generation, and drain.
     fn context(&self, endpoint: &EndpointInfo<'_>) -> Arc<PoolContext> {
         let policy = endpoint.policy;
-        let mut cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cached) = cached.as_ref().filter(|cached| cached.is_of(policy)) {
-            return cached.context.clone();
+        let security = policy.security_of(endpoint.metadata.map(Arc::as_ref));
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = contexts.known.iter().find(|known| known.is_of(policy, &security)) {
+            return known.context.clone();
         }
-        let generation =
-            cached.as_ref().map_or(0, |before| before.generation + u64::from(before.is_other_kind(policy)));
-        let context = Arc::new(self.new_context(endpoint, generation));
-        *cached = Some(CachedContext {
+        let generation = contexts.generation_of(policy, &security);
+        let context = Arc::new(self.new_context(endpoint, &security, generation));
+        contexts.known.push(KnownContext {
             connections: policy.connections,
             connect_timeout: policy.connect_timeout,
-            tls: policy.tls.clone(),
+            security,
             generation,
             context: context.clone(),
         });
         context
     }
 
-    fn new_context(&self, endpoint: &EndpointInfo<'_>, generation: u64) -> PoolContext {
+    fn new_context(&self, endpoint: &EndpointInfo<'_>, security: &Security, generation: u64) -> PoolContext {
         let Environment { connector, tasks, .. } = &self.environment;
         let policy = endpoint.policy;
         let context = PoolContext::new(connector.clone(), Arc::new(tasks.clone()), endpoint.limits.clone())
@@ -241,11 +250,15 @@ impl Transport {
             .connect_timeout(policy.connect_timeout.unwrap_or(PoolContext::CONNECT_TIMEOUT))
             .generation(generation)
             .seed(self.seed);
-        match policy.tls.as_deref().map(|tls| self.connector(tls, policy.connections.protocol)) {
-            None => context,
-            Some(Ok(connector)) => context.tls(connector),
+        let connector = match security {
+            Security::Plaintext => return context,
+            Security::Tls(tls) => self.connector(tls, policy.connections.protocol),
+            Security::Unavailable(reason) => Err(TlsError::Unavailable { reason: reason.clone() }),
+        };
+        match connector {
+            Ok(connector) => context.tls(connector),
             // What there is finishes, and nothing goes out in plaintext in its place; until the policy is another.
-            Some(Err(error)) => {
+            Err(error) => {
                 tracing::warn!(%error, cluster = %endpoint.cluster, "no connections can be made as configured");
                 context.no_tls(error)
             }
@@ -254,10 +267,14 @@ impl Transport {
 
     /// What shakes hands as `tls` says. Identities are read at each handshake, so they may come later than this.
     fn connector(&self, tls: &UpstreamTls, protocol: Option<HttpProtocol>) -> Result<Connector, TlsError> {
+        let client = self.environment.tls.as_ref().ok_or_else(no_provider)?;
         let own: Vec<&str> = tls.alpn().iter().map(|protocol| &**protocol).collect();
         let implied = PoolContext::alpn(protocol.unwrap_or_default());
-        let client = self.environment.tls.as_ref().ok_or_else(no_provider)?;
-        client.connector(tls, if own.is_empty() { implied } else { &own })
+        if own.iter().any(|name| PoolContext::is_http(name)) {
+            return client.connector(tls, &own);
+        }
+        let tls = tls.clone().with_alpn(own.iter().chain(implied).copied());
+        client.connector(&tls, implied)
     }
 }
 
@@ -285,17 +302,45 @@ impl core::Transport for Transport {
     }
 }
 
-// === impl CachedContext ===
+// === impl Contexts ===
 
-impl CachedContext {
-    fn is_of(&self, policy: &ClusterPolicy) -> bool {
+impl Contexts {
+    /// The generation of connections under `security`: that of the context before, which is forgotten, where it differs in
+    /// nothing that a connection shows.
+    fn generation_of(&mut self, policy: &ClusterPolicy, security: &Security) -> u64 {
+        let mut generation = None;
+        self.known.retain(|known| {
+            let is_same_kind = known.is_kind_of(policy, security);
+            if is_same_kind {
+                generation = Some(known.generation);
+            }
+            // What no endpoint can be told of any more goes as well.
+            !is_same_kind && known.is_possible_in(policy)
+        });
+        generation.unwrap_or_else(|| {
+            self.last_generation += 1;
+            self.last_generation
+        })
+    }
+}
+
+// === impl KnownContext ===
+
+impl KnownContext {
+    fn is_of(&self, policy: &ClusterPolicy, security: &Security) -> bool {
         self.connections == policy.connections
             && self.connect_timeout == policy.connect_timeout
-            && self.tls == policy.tls
+            && self.security == *security
     }
 
-    fn is_other_kind(&self, policy: &ClusterPolicy) -> bool {
-        self.tls != policy.tls || self.connections.protocol != policy.connections.protocol
+    fn is_kind_of(&self, policy: &ClusterPolicy, security: &Security) -> bool {
+        self.security == *security && self.connections.protocol == policy.connections.protocol
+    }
+
+    fn is_possible_in(&self, policy: &ClusterPolicy) -> bool {
+        let is_named = policy.security.iter().any(|one| one.security == self.security);
+        let is_common = policy.security_of(None) == self.security;
+        (is_named || is_common) && self.connections.protocol == policy.connections.protocol
     }
 }
 

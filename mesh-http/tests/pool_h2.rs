@@ -228,6 +228,21 @@ async fn peer_that_permits_no_stream_is_not_asked_for_more_connections() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn streams_of_a_connection_are_limited_below_what_the_peer_permits() {
+    let backend = Backend::new();
+    let policy = ConnectionPolicy { max_streams: Some(2), ..h2() };
+    let net = backend.h2(100);
+    let bench = Bench::new(&net, |context| context.policy(&policy));
+    let calls: Vec<_> = (0..6).map(|_| bench.start("/wait")).collect();
+    settle().await;
+    assert_eq!((net.connects(), bench.figures().streams, bench.figures().pending), (3, 6, 0));
+    backend.gate.add_permits(6);
+    for call in calls {
+        text(call.await.unwrap()).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn old_connection_drains_without_loss() {
     let backend = Backend::new();
     let policy = ConnectionPolicy { max_age: seconds(100), ..h2() };

@@ -95,6 +95,29 @@ async fn peer_chooses_the_version_by_alpn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn names_that_sidecars_of_istio_use_say_which_http_is_spoken() {
+    let names = ["istio-h2", "istio-http/1.1", "istio", "h2", "http/1.1"];
+    for (protocol, chosen, spoken) in [
+        (HttpProtocol::Auto, "istio-h2", "HTTP/2.0"),
+        (HttpProtocol::Auto, "istio-http/1.1", "HTTP/1.1"),
+        (HttpProtocol::Auto, "istio", "HTTP/1.1"),
+        (HttpProtocol::Http2, "istio", "HTTP/2.0"),
+        (HttpProtocol::Http1, "istio", "HTTP/1.1"),
+        (HttpProtocol::Http2, "h2", "HTTP/2.0"),
+    ] {
+        let (authority, config) = authority();
+        let tls = UpstreamTls::new(authority.trust()).with_alpn(names);
+        let pool = pool(&context(&serving(config, &[chosen]), &tls, protocol));
+        assert_eq!(ask(&pool, "peer").await, format!("0 {spoken}"), "{protocol:?} {chosen}");
+    }
+    let (authority, config) = authority();
+    let tls = UpstreamTls::new(authority.trust()).with_alpn(names);
+    let pool = pool(&context(&serving(config, &["istio-h2"]), &tls, HttpProtocol::Http1));
+    let refused = pool.send(request_to("peer"), RequestPriority::Default).await;
+    assert_eq!(blame(refused), (FailureKind::Tls, Sent::No, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn connection_is_not_shared_with_an_authority_that_it_was_not_verified_for() {
     let (authority, config) = authority();
     let net = serving(config, &["h2"]);

@@ -1,10 +1,10 @@
 //! The client: a cheap handle that is a [`ConfigSource`], and the builder that puts its parts together.
 
-use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use mesh_core::{
     Dice,
-    config::{IdentityName, Snapshot},
+    config::{ConfigError, IdentityName, Semantics, Snapshot},
     identity::{Identities, IdentitySource},
     source::{ConfigSource, Interest, SourceStatus, Work},
 };
@@ -17,12 +17,15 @@ use mesh_http::{
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::{
+    Dialect,
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Server},
+    cache::{CacheStatus, Keeper, Scope},
+    istio::{InboundListener, names},
     resource::Context,
     session,
     status::Shared,
     transport::{self, Dialer, Limits, Parts, SetupError},
-    worker::{Command, Upstream, Worker},
+    worker::{Cache, Command, Upstream, Worker},
 };
 
 /// A client of an xDS control plane, and the source of configuration for a mesh.
@@ -63,6 +66,7 @@ pub struct XdsClient {
 #[must_use = "a builder does nothing until it builds"]
 pub struct XdsClientBuilder {
     bootstrap: Bootstrap,
+    dialect: Dialect,
     connector: Arc<dyn Connect>,
     resolver: Arc<dyn Resolve>,
     provider: Option<Provider>,
@@ -71,6 +75,9 @@ pub struct XdsClientBuilder {
     seed: u64,
     session: session::Config,
     limits: Limits,
+    keeps_contents: bool,
+    cache: Option<PathBuf>,
+    cache_interval: Duration,
 }
 
 /// An [`XdsClient`] cannot be made.
@@ -79,6 +86,8 @@ pub struct XdsClientBuilder {
 pub enum BuildError {
     /// There is no bootstrap, or none that is valid.
     Bootstrap(BootstrapError),
+    /// The bootstrap lacks what the [`Dialect`] needs.
+    Dialect(ConfigError),
     /// The control plane cannot be spoken to as the bootstrap says.
     Server {
         /// The control plane.
@@ -98,9 +107,11 @@ pub enum BuildError {
 /// What works. Locked by whoever polls the work.
 struct Engine {
     worker: Mutex<Worker>,
+    dialect: Dialect,
     dialers: Vec<Arc<Dialer>>,
     certificates: Vec<Arc<FileIdentity>>,
     identities: Identities,
+    keeper: Option<Arc<Keeper>>,
 }
 
 // === impl XdsClient ===
@@ -128,6 +139,7 @@ impl XdsClient {
     pub fn builder(bootstrap: Bootstrap) -> XdsClientBuilder {
         XdsClientBuilder {
             bootstrap,
+            dialect: Dialect::default(),
             connector: Arc::new(SocketConnector),
             resolver: Arc::new(SystemResolver::default()),
             provider: Provider::compiled_in(),
@@ -136,7 +148,26 @@ impl XdsClient {
             seed: Dice::random_seed(),
             session: session::Config::default(),
             limits: Limits::default(),
+            keeps_contents: false,
+            cache: None,
+            cache_interval: Duration::from_secs(5),
         }
+    }
+
+    /// The last good listener through which requests come in to this workload (`virtualInbound`), which a client in the
+    /// dialect of sidecars is sent and keeps. None before it has come, and in gRPC's dialect. How it stands is in the
+    /// status.
+    pub fn inbound_listener(&self) -> Option<Arc<InboundListener>> {
+        self.shared.held().store.inbound(names::INBOUND).cloned()
+    }
+
+    /// How its cache file stands, if it has [one](XdsClientBuilder::cache_file).
+    pub fn cache_status(&self) -> Option<CacheStatus> {
+        self.engine.keeper.as_ref().map(|keeper| keeper.status())
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
     }
 }
 
@@ -166,13 +197,13 @@ impl ConfigSource for XdsClient {
     }
 
     fn work(&self) -> Work {
-        let engine = self.engine.clone();
+        let (engine, shared) = (self.engine.clone(), self.shared.clone());
         Box::pin(async move {
             let mut worker = engine.worker.lock().await;
             tokio::select! {
                 biased;
                 () = worker.run() => {}
-                () = all(engine.backgrounds()) => {}
+                () = all(engine.backgrounds(&shared)) => {}
             }
         })
     }
@@ -183,6 +214,10 @@ impl ConfigSource for XdsClient {
 
     fn identities(&self) -> Option<Identities> {
         Some(self.engine.identities.clone())
+    }
+
+    fn semantics(&self) -> Option<Semantics> {
+        self.engine.dialect.semantics()
     }
 }
 
@@ -204,6 +239,13 @@ async fn all(mut running: Vec<Work>) {
 // === impl XdsClientBuilder ===
 
 impl XdsClientBuilder {
+    /// How the control plane is asked for routes. Default: as gRPC asks. In the dialect of sidecars the SDS secrets `default`
+    /// and `ROOTCA` mean the identity `default`, which may be registered later: until it is, connections that need it fail.
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
     /// Opens connections to the control plane. Default: sockets.
     pub fn connector(mut self, connector: impl Connect) -> Self {
         self.connector = Arc::new(connector);
@@ -243,6 +285,34 @@ impl XdsClientBuilder {
     /// Decides the jitter of reconnects. Default: chance.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// Keeps the bytes of resources as they came, so that [CSDS](crate::csds) shows what they hold. Default: they are let go
+    /// of, and CSDS shows everything else.
+    ///
+    /// It costs their length, which for a cluster of Istio's is some kilobytes, and 100 to 500 B for each endpoint.
+    pub fn keep_contents(mut self) -> Self {
+        self.keeps_contents = true;
+        self
+    }
+
+    /// Keeps the last good configuration in this file, and begins with it where no control plane is in reach. See
+    /// [`cache`](crate::cache). Default: none.
+    ///
+    /// The file is read when the client is built, with blocking I/O, and written by its work, where blocking is allowed. Its
+    /// directory must be there, be this process's to write, and outlast the process: in Kubernetes an `emptyDir` outlasts a
+    /// container, and not a pod. Each client needs a file of its own. It costs what [`keep_contents`](Self::keep_contents) does,
+    /// which it implies.
+    pub fn cache_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.cache = Some(path.into());
+        self
+    }
+
+    /// How long after a change the cache file is written, with all that has changed by then. Default 5 s. A shorter time loses
+    /// less when the process is killed, and writes more often; what ends in order writes once more at the end.
+    pub fn cache_interval(mut self, interval: Duration) -> Self {
+        self.cache_interval = interval;
         self
     }
 
@@ -287,7 +357,13 @@ impl XdsClientBuilder {
     ///
     /// When certificates that the bootstrap names cannot be had, or there is no cryptography to use them.
     pub fn build(self) -> Result<XdsClient, BuildError> {
-        let Self { bootstrap, connector, resolver, provider, identities, context, seed, session, limits } = self;
+        let Self { bootstrap, dialect, connector, resolver, provider, identities, mut context, seed, session, .. } =
+            self;
+        let limits = self.limits;
+        dialect.check(&bootstrap).map_err(BuildError::Dialect)?;
+        if dialect == Dialect::Sidecar {
+            context = context.for_sidecars();
+        }
         let (context, certificates) = certificates(&bootstrap, provider.as_ref(), &identities, context)?;
         let parts = Parts { connector, resolver, provider, limits };
         let node = bootstrap.node().to_proto();
@@ -300,16 +376,33 @@ impl XdsClientBuilder {
             upstreams.push(Upstream::new(server.clone(), dialer, session.clone(), node.clone(), seed));
         }
         let names = upstreams.iter().map(|upstream| upstream.name().to_owned());
-        let shared = Arc::new(Shared::new(&bootstrap.node().id, names));
+        let shared = Arc::new(Shared::new(node, names));
+        if self.keeps_contents || self.cache.is_some() {
+            shared.held().store.keep_contents();
+        }
+        let cache = self.cache.map(|path| Keeper::open(path, cache_scope(&bootstrap), self.cache_interval));
+        let keeper = cache.as_ref().map(|(keeper, _)| keeper.clone());
         let (commands, orders) = mpsc::unbounded_channel();
-        let worker = Worker::new(shared.clone(), orders, bootstrap, context, upstreams);
-        let engine = Arc::new(Engine { worker: Mutex::new(worker), dialers, certificates, identities });
+        let cache = Cache::new(cache);
+        let worker = Worker::new(shared.clone(), orders, bootstrap, dialect, context, upstreams, cache);
+        let engine = Engine { worker: Mutex::new(worker), dialect, dialers, certificates, identities, keeper };
+        let engine = Arc::new(engine);
         Ok(XdsClient { shared, commands, engine })
     }
 }
 
 /// The seeds that the session of one control plane derives from its own, and room to spare.
 const SEEDS: u64 = 256;
+
+/// Who a cache file is for: the node, and every control plane by whom it is told what to keep.
+fn cache_scope(bootstrap: &Bootstrap) -> Scope {
+    let node = bootstrap.node().to_proto();
+    let servers = bootstrap.servers().iter().map(|server| server.uri().to_string());
+    let of_authorities = bootstrap.authorities().flat_map(|(name, authority)| {
+        authority.servers().iter().map(move |server| format!("xdstp://{name}: {}", server.uri()))
+    });
+    Scope { node_id: node.id, node_cluster: node.cluster, servers: servers.chain(of_authorities).collect() }
+}
 
 /// Every control plane of the bootstrap, whoever names it, once: what is equal shares a stream (gRFC A47).
 fn distinct_servers(bootstrap: &Bootstrap) -> Vec<&Server> {
@@ -356,6 +449,7 @@ impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bootstrap(_) => f.write_str("there is no bootstrap to make an xDS client by"),
+            Self::Dialect(_) => f.write_str("the bootstrap lacks what the dialect needs"),
             Self::Server { server, .. } => write!(f, "the control plane {server} cannot be spoken to"),
             Self::CertificateProvider { name, .. } => write!(f, "the certificate provider `{name}` cannot provide"),
         }
@@ -366,6 +460,7 @@ impl StdError for BuildError {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
             Self::Bootstrap(source) => Some(source),
+            Self::Dialect(source) => Some(source),
             Self::Server { source, .. } | Self::CertificateProvider { source, .. } => Some(source),
         }
     }
@@ -374,8 +469,10 @@ impl StdError for BuildError {
 // === impl Engine ===
 
 impl Engine {
-    fn backgrounds(&self) -> Vec<Work> {
+    fn backgrounds(&self, shared: &Arc<Shared>) -> Vec<Work> {
         let dialers = self.dialers.iter().filter_map(|dialer| dialer.background());
-        dialers.chain(self.certificates.iter().map(|identity| identity.clone().work())).collect()
+        let certificates = self.certificates.iter().map(|identity| identity.clone().work());
+        let keeper = self.keeper.iter().map(|keeper| Box::pin(keeper.clone().keep(shared.clone())) as Work);
+        dialers.chain(certificates).chain(keeper).collect()
     }
 }

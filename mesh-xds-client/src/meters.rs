@@ -11,6 +11,8 @@ use crate::{ResourceKind, store::Tally};
 
 /// The handles, taken once: a recorder has to be installed before the client is built.
 pub(crate) struct Meters {
+    pub(crate) age: Gauge,
+    cached: Gauge,
     last_update: Gauge,
     /// By [`ResourceKind::index`].
     updates: [Updates; ResourceKind::ALL.len()],
@@ -38,7 +40,12 @@ impl Meters {
             gauge.set(0.0);
             gauge
         });
+        let (age, cached) = (gauge!("mesh_xds_config_age_seconds"), gauge!("mesh_xds_config_from_cache"));
+        age.set(0.0);
+        cached.set(0.0);
         Self {
+            age,
+            cached,
             last_update: gauge!("mesh_xds_last_update_timestamp_seconds"),
             updates,
             resources: gauges.collect(),
@@ -63,6 +70,7 @@ impl Meters {
         for (gauge, (_, _, count)) in self.resources.iter().zip(tally.iter()) {
             gauge.set(count as f64);
         }
+        self.cached.set(tally.cached() as f64);
         self.shown = tally;
     }
 }
@@ -70,6 +78,11 @@ impl Meters {
 /// Whether this control plane has answered on the present stream.
 pub(crate) fn connected(server: &str) -> Gauge {
     gauge!("mesh_xds_connected", "server" => server.to_owned())
+}
+
+/// A cache file could not be written.
+pub(crate) fn cache_failure() {
+    counter!("mesh_xds_cache_write_failures_total").increment(1);
 }
 
 fn label(state: ResourceState) -> &'static str {

@@ -1,10 +1,16 @@
-//! What the control plane has said of each resource that is asked for: the last good value, and what became of the latest.
+//! What the control plane has said of each resource that is asked for: the last good value, and what became of the
+//! latest.
 //!
-//! Good configuration survives bad news. A refused version leaves the value before it in place, and so does a stream that
-//! ends; only a removal by the server, or nobody asking any longer, takes a value away.
+//! Good configuration survives bad news. A refused version leaves the value before it in place, and so does a stream
+//! that ends; only a removal by the server, or nobody asking any longer, takes a value away.
 //!
 //! Compare before decoding: a resource whose bytes are those of the last version costs a hash, keeps its `Arc` and is
 //! nobody's change. A full state of a thousand clusters in which one has changed decodes one.
+//!
+//! Of a kind of which everything is asked for, all that comes is kept, until the server takes it away and nobody needs it.
+//!
+//! The bytes themselves are let go of when they are decoded, unless somebody shows them or writes them down
+//! ([`keep_contents`](Store::keep_contents)).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,10 +18,10 @@ use std::{
     time::SystemTime,
 };
 
-use envoy_types::pb::google::protobuf::Any;
+use bytes::Bytes;
 use mesh_core::{
     config::{Cluster, Decoded, Endpoints, RouteConfig, Warning},
-    source::{ResourceState, ResourceStatus},
+    source::{RefusedUpdate, ResourceState, ResourceStatus},
 };
 use tonic::Code;
 
@@ -23,7 +29,8 @@ use crate::{
     ResourceKind,
     fingerprint::Fingerprint,
     name::{canonical, canonical_arc},
-    resource::{self, Context, ListenerResource, Resource},
+    resource::{self, Context, InboundListener, ListenerResource, Resource},
+    secrets,
     session::{AbsenceReason, RawResource, ResourceError},
 };
 
@@ -32,13 +39,26 @@ use crate::{
 pub(crate) struct Store {
     /// By [`ResourceKind::index`].
     shelves: [BTreeMap<Arc<str>, Entry>; ResourceKind::ALL.len()],
+    /// By [`ResourceKind::index`].
+    everything: [Everything; ResourceKind::ALL.len()],
     tally: Tally,
     changes: Changes,
+    keeps_contents: bool,
 }
 
 /// Who is asked for a resource: the place of an authority in the client's list (gRFC A47).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AuthorityId(pub(crate) usize);
+
+/// Whether everything of a kind is asked for, rather than names. It is the authority of the older names that is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Everything {
+    #[default]
+    Unasked,
+    Asked,
+    /// A response has come.
+    Answered,
+}
 
 /// What is known of one resource.
 #[derive(Debug)]
@@ -46,16 +66,26 @@ pub(crate) struct Entry {
     /// None where its name is none that anybody could be asked for.
     authority: Option<AuthorityId>,
     state: ResourceState,
-    /// Whether a server has answered, be it that there is none. Where none has, and it cannot be reached, another may be asked
-    /// (gRFC A71).
+    /// Whether a server has answered, be it that there is none. Where none has, and it cannot be reached, another may
+    /// be asked (gRFC A71).
     is_answered: bool,
     good: Option<Good>,
     /// Why the latest news does not serve. Set by bad news, cleared by good.
     error: Option<String>,
+    /// When the latest bad news came, for as long as `error` is set.
+    failed_at: Option<SystemTime>,
     /// Whether it is asked for by its name, rather than among all that there are.
     is_named: bool,
-    /// The version that was refused last, so that it is not decoded, nor reported, again.
-    refused: Option<(Fingerprint, ResourceError)>,
+    refused: Option<RefusedVersion>,
+}
+
+/// The version that was refused last, so that it is not decoded, nor reported, again.
+#[derive(Debug)]
+struct RefusedVersion {
+    fingerprint: Fingerprint,
+    error: ResourceError,
+    version: Arc<str>,
+    at: SystemTime,
 }
 
 /// A version that serves.
@@ -66,6 +96,55 @@ struct Good {
     version: Arc<str>,
     updated: SystemTime,
     warnings: Vec<Warning>,
+    /// As they came, where they are kept and may be shown.
+    contents: Option<Bytes>,
+    /// Whether it is from an earlier run, and no server has sent it in this one.
+    is_cached: bool,
+}
+
+/// A resource as an earlier run held it.
+#[derive(Debug, Clone)]
+pub(crate) struct Saved {
+    pub(crate) version: Arc<str>,
+    pub(crate) updated: SystemTime,
+    pub(crate) contents: Bytes,
+}
+
+/// A resource as it came, with all that is told of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Dump {
+    pub(crate) kind: ResourceKind,
+    pub(crate) name: Arc<str>,
+    pub(crate) state: ResourceState,
+    /// The version that serves.
+    pub(crate) good: Option<DumpedGood>,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// The version of a resource that serves.
+#[derive(Debug, Clone)]
+pub(crate) struct DumpedGood {
+    pub(crate) version: Arc<str>,
+    pub(crate) updated: SystemTime,
+    /// The bytes of its message, where they are kept and may be shown.
+    pub(crate) contents: Option<Bytes>,
+}
+
+/// Why the latest news of a resource does not serve.
+#[derive(Debug, Clone)]
+pub(crate) struct Failure {
+    pub(crate) details: String,
+    pub(crate) at: SystemTime,
+    /// The version that was refused, where one was.
+    pub(crate) version: Option<Arc<str>>,
+}
+
+/// What is needed to take a resource out of a response.
+struct News<'a> {
+    version: &'a Arc<str>,
+    origin: &'a Origin<'a>,
+    keeps_contents: bool,
+    changes: &'a mut Changes,
 }
 
 /// Where a resource comes from.
@@ -95,7 +174,13 @@ pub(crate) struct Denial {
 
 /// How many resources of each kind are in each state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Tally([[usize; STATES.len()]; ResourceKind::ALL.len()]);
+pub(crate) struct Tally {
+    states: [[usize; STATES.len()]; ResourceKind::ALL.len()],
+    cached: usize,
+}
+
+/// What counts of a resource: its state, and whether it is cached.
+type Counted = (ResourceState, bool);
 
 /// What has changed since it was last asked.
 #[derive(Debug, Default)]
@@ -157,41 +242,85 @@ impl<'a> Origin<'a> {
 // === impl Store ===
 
 impl Store {
+    /// Keeps the bytes of what is accepted from now on, at the cost of their length.
+    pub(crate) fn keep_contents(&mut self) {
+        self.keeps_contents = true;
+    }
+
     /// Makes room for a resource that is asked for from now on.
     pub(crate) fn want(&mut self, kind: ResourceKind, name: &Arc<str>, authority: AuthorityId) {
-        self.insert(kind, name, Entry::new(Some(authority), ResourceState::Requested));
+        let is_named = !self.is_everything(kind);
+        self.insert(kind, name, Entry { is_named, ..Entry::new(Some(authority), ResourceState::Requested) });
     }
 
     /// Makes room for a resource whose name nobody can be asked for, for this reason.
     pub(crate) fn refuse_name(&mut self, kind: ResourceKind, name: &Arc<str>, reason: String) {
-        let entry = Entry { error: Some(reason), ..Entry::new(None, ResourceState::Rejected) };
+        let mut entry = Entry::new(None, ResourceState::Requested);
+        entry.fail(ResourceState::Rejected, reason);
         self.insert(kind, name, entry);
         self.changes.structure = true;
     }
 
     fn insert(&mut self, kind: ResourceKind, name: &Arc<str>, entry: Entry) {
-        let state = entry.state;
+        let counted = entry.counted();
         if self.shelves[kind.index()].insert(name.clone(), entry).is_none() {
-            self.tally.add(kind, state);
+            self.tally.add(kind, counted);
         }
     }
 
     /// Forgets a resource that nobody asks for any longer. Returns who was asked for it.
     pub(crate) fn forget(&mut self, kind: ResourceKind, name: &str) -> Option<AuthorityId> {
         let entry = self.shelves[kind.index()].remove(name)?;
-        self.tally.remove(kind, entry.state);
+        self.tally.remove(kind, entry.counted());
         entry.authority
     }
 
-    /// All that an authority is asked for.
-    pub(crate) fn asked_of(&self, authority: AuthorityId) -> impl Iterator<Item = (ResourceKind, &Arc<str>)> {
-        self.entries().filter(move |(.., entry)| entry.authority == Some(authority)).map(|(kind, name, _)| (kind, name))
+    /// Asks for everything of a kind. Returns whether that is news.
+    pub(crate) fn want_everything(&mut self, kind: ResourceKind) -> bool {
+        let everything = &mut self.everything[kind.index()];
+        let is_news = *everything == Everything::Unasked;
+        if is_news {
+            *everything = Everything::Asked;
+        }
+        is_news
     }
 
-    /// Whether anything that an authority is asked for has neither a value nor an answer.
+    /// Whether everything of a kind is asked for. Its names are then asked for by nobody.
+    pub(crate) fn is_everything(&self, kind: ResourceKind) -> bool {
+        self.everything[kind.index()] != Everything::Unasked
+    }
+
+    /// A response of this kind has come, and what it brought is stored.
+    pub(crate) fn answered(&mut self, kind: ResourceKind) {
+        let everything = &mut self.everything[kind.index()];
+        if *everything == Everything::Asked {
+            *everything = Everything::Answered;
+            self.changes.structure = true;
+        }
+    }
+
+    /// The names of a kind that need not be held when only these are wanted: all others, or where everything is asked for
+    /// those of them that the server does not have.
+    pub(crate) fn dispensable(&self, kind: ResourceKind, wanted: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+        let keeps_all = self.is_everything(kind);
+        let is_there = |entry: &Entry| matches!(entry.state, ResourceState::Synced | ResourceState::Rejected);
+        let is_gone = |entry: &Entry| !keeps_all || !is_there(entry);
+        let gone = self.shelves[kind.index()].iter().filter(|(name, entry)| is_gone(entry) && !wanted.contains(*name));
+        gone.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// All that an authority is asked for by name.
+    pub(crate) fn asked_of(&self, authority: AuthorityId) -> impl Iterator<Item = (ResourceKind, &Arc<str>)> {
+        let is_asked =
+            move |kind: &ResourceKind, entry: &Entry| entry.authority == Some(authority) && !self.is_everything(*kind);
+        self.entries().filter(move |(kind, _, entry)| is_asked(kind, entry)).map(|(kind, name, _)| (kind, name))
+    }
+
+    /// Whether anything that an authority is asked for has neither a value of this run nor an answer.
     pub(crate) fn lacks(&self, authority: AuthorityId) -> bool {
-        let is_lacking = |entry: &Entry| entry.good.is_none() && !entry.is_answered;
-        self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
+        let is_unanswered = authority == AuthorityId::default() && self.everything.contains(&Everything::Asked);
+        let is_lacking = |entry: &Entry| !entry.is_answered && (entry.good.is_none() || entry.is_cached());
+        is_unanswered || self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
     }
 
     fn entries(&self) -> impl Iterator<Item = (ResourceKind, &Arc<str>, &Entry)> {
@@ -200,6 +329,7 @@ impl Store {
     }
 
     /// The names of a kind, in order.
+    #[cfg(all(test, feature = "testkit"))]
     pub(crate) fn names(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<str>> {
         self.shelves[kind.index()].keys()
     }
@@ -215,6 +345,14 @@ impl Store {
             Resource::Listener(listener) => Some(listener),
             _ => None,
         })
+    }
+
+    /// The listener of this name through which requests come in.
+    pub(crate) fn inbound(&self, name: &str) -> Option<&Arc<InboundListener>> {
+        match &self.get(ResourceKind::Listener, name)?.good.as_ref()?.resource {
+            Resource::Inbound(listener) => Some(listener),
+            _ => None,
+        }
     }
 
     /// The routes of this name.
@@ -257,8 +395,8 @@ impl Store {
 
     /// Takes a resource out of a response.
     ///
-    /// What nobody asked this server for is accepted without a look: it will not be used, and a server may send more than it was
-    /// asked for.
+    /// What nobody asked this server for is accepted without a look: it will not be used, and a server may send more
+    /// than it was asked for.
     pub(crate) fn offer(
         &mut self,
         kind: ResourceKind,
@@ -278,21 +416,55 @@ impl Store {
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
             return Err(Refused { error: nameless(&raw, origin.context), is_repeated: false });
         };
+        if self.is_everything(kind) && self.get(kind, &name).is_none() && (origin.is_heeded)(AuthorityId::default()) {
+            self.want(kind, &name, AuthorityId::default());
+        }
         let entry = self.shelves[kind.index()].get_mut(&name);
         let Some(entry) = entry.filter(|entry| entry.authority.is_some_and(origin.is_heeded)) else {
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
         };
-        let before = entry.state;
-        let outcome = entry.offer(raw, name, version, origin, &mut self.changes);
+        let before = entry.counted();
+        let mut news = News { version, origin, keeps_contents: self.keeps_contents, changes: &mut self.changes };
+        let outcome = entry.offer(raw, name, &mut news);
+        let after = entry.counted();
         // What was gone, or new, and is there now may be what somebody waits for; so may a refusal.
-        self.changes.structure |= before != entry.state;
-        self.tally.move_one(kind, before, entry.state);
+        self.changes.structure |= before.0 != after.0;
+        self.tally.move_one(kind, before, after);
         outcome
+    }
+
+    /// Has a resource of an earlier run serve until a server sends it. Its state stays what it is: asked for, and not
+    /// answered. Nothing happens where the resource is not asked for any longer, or there is news of it.
+    ///
+    /// # Errors
+    ///
+    /// When this run cannot use it.
+    pub(crate) fn restore(
+        &mut self,
+        kind: ResourceKind,
+        name: &str,
+        saved: Saved,
+        context: &Context,
+    ) -> Result<(), ResourceError> {
+        let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return Ok(()) };
+        if entry.good.is_some() || entry.state != ResourceState::Requested {
+            return Ok(());
+        }
+        let before = entry.counted();
+        let good = Good::restored(kind, saved, self.keeps_contents, context)?;
+        if let Some(error) = good.resource.useless().filter(|_| entry.is_named) {
+            return Err(error);
+        }
+        entry.good = Some(good);
+        self.changes.structure = true;
+        self.tally.move_one(kind, before, entry.counted());
+        Ok(())
     }
 
     /// The server has no such resource, as far as can be told. Whether the value before stays is for the terms to say.
     pub(crate) fn absent(&mut self, kind: ResourceKind, name: &str, reason: AbsenceReason, terms: Terms) {
         let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
+        let before = entry.counted();
         let (state, error, drops) = match reason {
             AbsenceReason::NotFoundTimer if terms.is_patient => {
                 (ResourceState::TimedOut, "the control plane has not answered in time, and may yet", false)
@@ -302,7 +474,9 @@ impl Store {
             }
             AbsenceReason::Expired => (ResourceState::Absent, "its time to live is over", true),
             AbsenceReason::Unknown => {
-                (ResourceState::Absent, "the control plane has no such resource", terms.is_strict)
+                // What is of an earlier run alone has this for a removal.
+                let drops = terms.is_strict || entry.is_cached() && terms.kept.is_none();
+                (ResourceState::Absent, "the control plane has no such resource", drops)
             }
             AbsenceReason::Removed => (ResourceState::Absent, "the control plane has removed it", terms.kept.is_none()),
         };
@@ -313,16 +487,17 @@ impl Store {
             error = format!("{error}; it is kept {why}");
         }
         entry.is_answered |= !(reason == AbsenceReason::NotFoundTimer && terms.is_patient);
-        let before = entry.fail(state, error);
+        entry.fail(state, error);
         self.changes.structure = true;
-        self.tally.move_one(kind, before, state);
+        self.tally.move_one(kind, before, entry.counted());
     }
 
-    /// The server says why it does not give a resource (xRFC TP3). What was good before ends only where the server is to be taken
-    /// by its word, and the word is that there is none for this client (gRFC A88).
+    /// The server says why it does not give a resource (xRFC TP3). What was good before ends only where the server is
+    /// to be taken by its word, and the word is that there is none for this client (gRFC A88).
     pub(crate) fn deny(&mut self, kind: ResourceKind, name: &str, denial: Denial, terms: Terms) {
         let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
         let Denial { code, message } = denial;
+        let before = entry.counted();
         if terms.is_strict && matches!(code, Code::NotFound | Code::PermissionDenied) {
             entry.good = None;
         }
@@ -335,9 +510,9 @@ impl Store {
             error += "; the version before is kept";
         }
         entry.is_answered = true;
-        let before = entry.fail(state, error);
+        entry.fail(state, error);
         self.changes.structure = true;
-        self.tally.move_one(kind, before, state);
+        self.tally.move_one(kind, before, entry.counted());
     }
 
     /// The targets that are watched have changed, and with them what is needed.
@@ -358,6 +533,11 @@ impl Store {
     /// How every resource stands, by kind and name.
     pub(crate) fn status(&self) -> Vec<ResourceStatus> {
         self.entries().map(|(kind, name, entry)| entry.status(kind, name)).collect()
+    }
+
+    /// Every resource with what is kept of its bytes, by kind and name.
+    pub(crate) fn dump(&self) -> Vec<Dump> {
+        self.entries().map(|(kind, name, entry)| entry.dump(kind, name)).collect()
     }
 }
 
@@ -385,7 +565,21 @@ fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
 
 impl Entry {
     fn new(authority: Option<AuthorityId>, state: ResourceState) -> Self {
-        Self { authority, state, is_answered: false, good: None, error: None, is_named: true, refused: None }
+        Self {
+            authority,
+            state,
+            is_answered: false,
+            good: None,
+            error: None,
+            failed_at: None,
+            is_named: true,
+            refused: None,
+        }
+    }
+
+    /// How it stands.
+    pub(crate) fn state(&self) -> ResourceState {
+        self.state
     }
 
     /// Why the latest news does not serve.
@@ -398,36 +592,41 @@ impl Entry {
         self.good.as_ref().map_or(&[], |good| &good.warnings)
     }
 
-    fn offer(
-        &mut self,
-        raw: RawResource,
-        name: Arc<str>,
-        version: &Arc<str>,
-        origin: &Origin<'_>,
-        changes: &mut Changes,
-    ) -> Result<Taken, Refused> {
+    /// Whether what serves is of an earlier run.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.good.as_ref().is_some_and(|good| good.is_cached)
+    }
+
+    fn counted(&self) -> Counted {
+        (self.state, self.is_cached())
+    }
+
+    fn offer(&mut self, raw: RawResource, name: Arc<str>, news: &mut News<'_>) -> Result<Taken, Refused> {
         self.is_answered = true;
         let fingerprint = Fingerprint::of([&raw.body]);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
-            self.confirm(version);
+            self.confirm(raw, news);
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
         }
-        if let Some((_, error)) = self.refused.as_ref().filter(|(refused, _)| *refused == fingerprint) {
-            return Err(Refused { error: error.clone(), is_repeated: true });
+        if let Some(refused) = self.refused.as_mut().filter(|refused| refused.fingerprint == fingerprint) {
+            (refused.version, refused.at) = (news.version.clone(), SystemTime::now());
+            self.failed_at = Some(refused.at);
+            return Err(Refused { error: refused.error.clone(), is_repeated: true });
         }
-        match self.decode(raw.body, origin.context) {
+        let bytes = Bytes::from(raw.body.value);
+        match self.decode(&raw.body.type_url, &bytes, news.origin.context) {
             Ok(decoded) => {
                 let has_new_warnings = !decoded.warnings.is_empty() && decoded.warnings != self.warnings();
-                self.replace(decoded, fingerprint, version, changes);
+                self.replace(decoded, fingerprint, bytes, news);
                 Ok(Taken { name, is_decoded: true, has_new_warnings })
             }
             Err(mut error) => {
                 // It may stand on the wrapper alone.
                 error.name.get_or_insert_with(|| name.to_string());
-                if origin.terms.is_strict {
+                if news.origin.terms.is_strict {
                     self.good = None;
                 }
-                self.refuse(fingerprint, &error, changes);
+                self.refuse(fingerprint, &error, news);
                 Err(Refused { error, is_repeated: false })
             }
         }
@@ -437,8 +636,8 @@ impl Entry {
     ///
     /// What nobody could make use of is refused where it was asked for by name. Where it comes with everything that there is,
     /// as Istio's `PassthroughCluster` does, a refusal would be of every response: there it is kept, and fails its own traffic.
-    fn decode(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
-        let decoded = self.read(body, context)?;
+    fn decode(&self, type_url: &str, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
+        let decoded = self.read(type_url, bytes, context)?;
         match decoded.value.useless() {
             Some(error) if self.is_named => Err(error),
             _ => Ok(decoded),
@@ -446,46 +645,47 @@ impl Entry {
     }
 
     /// A set of endpoints shares with the one before whatever has not changed.
-    fn read(&self, body: Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
+    fn read(&self, type_url: &str, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
         match self.good.as_ref().map(|good| &good.resource) {
-            Some(Resource::Endpoints(former)) => resource::decode_endpoints(body.value.into(), Some(former))
+            Some(Resource::Endpoints(former)) => resource::decode_endpoints(bytes.clone(), Some(former))
                 .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
-            _ => resource::decode(&body, context),
+            _ => resource::decode_parts(type_url, bytes, context),
         }
     }
 
     /// The bytes that serve were sent again.
-    fn confirm(&mut self, version: &Arc<str>) {
+    fn confirm(&mut self, raw: RawResource, news: &News<'_>) {
         self.settle();
-        if let Some(good) = self.good.as_mut().filter(|good| good.version != *version) {
-            good.version = version.clone();
+        let Some(good) = self.good.as_mut() else { return };
+        let was_cached = std::mem::take(&mut good.is_cached);
+        if was_cached || good.version != *news.version {
+            good.version = news.version.clone();
             good.updated = SystemTime::now();
+        }
+        if was_cached && good.contents.is_some() {
+            // What it was read from need not be held for it.
+            good.contents = Some(raw.body.value.into());
         }
     }
 
-    fn replace(
-        &mut self,
-        decoded: Decoded<Resource>,
-        fingerprint: Fingerprint,
-        version: &Arc<str>,
-        changes: &mut Changes,
-    ) {
+    fn replace(&mut self, decoded: Decoded<Resource>, fingerprint: Fingerprint, bytes: Bytes, news: &mut News<'_>) {
         let Decoded { value, warnings } = decoded;
+        let contents = news.keeps_contents.then_some(bytes).filter(|bytes| !secrets::may_be_in(bytes));
         let resource = match self.good.take() {
             // Servers that write maps in any order send the same in other bytes, and that is nobody's change.
             Some(good) if good.resource == value => good.resource,
             before => {
                 match &value {
                     Resource::Endpoints(assignment) if before.is_some() => {
-                        changes.endpoints.insert(canonical_arc(&assignment.cluster));
+                        news.changes.endpoints.insert(canonical_arc(&assignment.cluster));
                     }
-                    _ => changes.structure = true,
+                    _ => news.changes.structure = true,
                 }
                 value
             }
         };
-        let (version, updated) = (version.clone(), SystemTime::now());
-        self.good = Some(Good { resource, fingerprint, version, updated, warnings });
+        let (version, updated) = (news.version.clone(), SystemTime::now());
+        self.good = Some(Good { resource, fingerprint, version, updated, warnings, contents, is_cached: false });
         self.settle();
     }
 
@@ -493,22 +693,24 @@ impl Entry {
     fn settle(&mut self) {
         self.state = ResourceState::Synced;
         self.error = None;
+        self.failed_at = None;
         self.refused = None;
     }
 
-    /// The latest news is bad. Returns the state before.
-    fn fail(&mut self, state: ResourceState, error: String) -> ResourceState {
+    /// The latest news is bad.
+    fn fail(&mut self, state: ResourceState, error: String) {
+        self.state = state;
         self.error = Some(error);
+        self.failed_at = Some(SystemTime::now());
         self.refused = None;
-        std::mem::replace(&mut self.state, state)
     }
 
-    fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, changes: &mut Changes) {
-        self.state = ResourceState::Rejected;
-        self.error = Some(error.to_string());
-        self.refused = Some((fingerprint, error.clone()));
+    fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, news: &mut News<'_>) {
+        self.fail(ResourceState::Rejected, error.to_string());
+        let (version, at) = (news.version.clone(), SystemTime::now());
+        self.refused = Some(RefusedVersion { fingerprint, error: error.clone(), version, at });
         // Who has nothing to serve is told the newest reason.
-        changes.structure |= self.good.is_none();
+        news.changes.structure |= self.good.is_none();
     }
 
     fn status(&self, kind: ResourceKind, name: &Arc<str>) -> ResourceStatus {
@@ -519,8 +721,41 @@ impl Entry {
             status.version = Some(good.version.clone());
             status.updated = Some(good.updated);
             status.warnings.clone_from(&good.warnings);
+            status.is_cached = good.is_cached;
         }
+        status.refused = self.refused.as_ref().map(|refused| RefusedUpdate::new(refused.version.clone(), refused.at));
         status
+    }
+
+    fn dump(&self, kind: ResourceKind, name: &Arc<str>) -> Dump {
+        let good = self.good.as_ref().map(|good| DumpedGood {
+            version: good.version.clone(),
+            updated: good.updated,
+            contents: good.contents.clone(),
+        });
+        let failure = self.error.clone().zip(self.failed_at).map(|(details, at)| Failure {
+            details,
+            at,
+            version: self.refused.as_ref().map(|refused| refused.version.clone()),
+        });
+        Dump { kind, name: name.clone(), state: self.state, good, failure }
+    }
+}
+
+// === impl Good ===
+
+impl Good {
+    fn restored(
+        kind: ResourceKind,
+        saved: Saved,
+        keeps_contents: bool,
+        context: &Context,
+    ) -> Result<Self, ResourceError> {
+        let Saved { version, updated, contents } = saved;
+        let Decoded { value, warnings } = resource::decode_parts(kind.type_url(), &contents, context)?;
+        let fingerprint = Fingerprint::of_parts(kind.type_url(), &contents);
+        let contents = keeps_contents.then_some(contents);
+        Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached: true })
     }
 }
 
@@ -535,24 +770,31 @@ impl Changes {
 // === impl Tally ===
 
 impl Tally {
-    fn add(&mut self, kind: ResourceKind, state: ResourceState) {
-        self.0[kind.index()][place(state)] += 1;
+    fn add(&mut self, kind: ResourceKind, (state, is_cached): Counted) {
+        self.states[kind.index()][place(state)] += 1;
+        self.cached += usize::from(is_cached);
     }
 
-    fn remove(&mut self, kind: ResourceKind, state: ResourceState) {
-        self.0[kind.index()][place(state)] -= 1;
+    fn remove(&mut self, kind: ResourceKind, (state, is_cached): Counted) {
+        self.states[kind.index()][place(state)] -= 1;
+        self.cached -= usize::from(is_cached);
     }
 
-    fn move_one(&mut self, kind: ResourceKind, from: ResourceState, to: ResourceState) {
+    fn move_one(&mut self, kind: ResourceKind, from: Counted, to: Counted) {
         self.remove(kind, from);
         self.add(kind, to);
+    }
+
+    /// How many serve by what an earlier run has kept.
+    pub(crate) fn cached(&self) -> usize {
+        self.cached
     }
 
     /// Every kind and state, and how many there are.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ResourceKind, ResourceState, usize)> {
         ResourceKind::ALL
             .into_iter()
-            .zip(self.0)
+            .zip(self.states)
             .flat_map(|(kind, counts)| STATES.into_iter().zip(counts).map(move |(state, count)| (kind, state, count)))
     }
 }
@@ -564,9 +806,12 @@ fn place(state: ResourceState) -> usize {
 #[cfg(all(test, feature = "testkit"))]
 mod tests {
     use envoy_types::{
-        pb::envoy::config::cluster::v3::{
-            Cluster as WireCluster,
-            cluster::{ClusterDiscoveryType, DiscoveryType},
+        pb::{
+            envoy::config::cluster::v3::{
+                Cluster as WireCluster,
+                cluster::{ClusterDiscoveryType, DiscoveryType},
+            },
+            google::protobuf::Any,
         },
         util::pack_any,
     };
@@ -616,6 +861,104 @@ mod tests {
         assert_eq!(first.error, again.error);
         offer(&mut store, cluster("a"), "3").expect("valid");
         assert!(!offer(&mut store, unusable("a"), "4").expect_err("refused").is_repeated, "it was good in between");
+    }
+
+    #[test]
+    fn refused_version_is_told_with_its_time_until_another_is_accepted() {
+        let mut store = asking_for("a");
+        let _ = offer(&mut store, cluster("a"), "1");
+        let _ = offer(&mut store, unusable("a"), "2");
+        let first = store.status()[0].refused.clone().expect("refused");
+        assert_eq!(&*first.version, "2");
+        let _ = offer(&mut store, unusable("a"), "3");
+        let again = store.status()[0].clone();
+        let refused = again.refused.expect("refused");
+        assert_eq!((again.version.as_deref(), &*refused.version), (Some("1"), "3"), "offered again");
+        assert!(refused.at >= first.at);
+        let _ = offer(&mut store, cluster("a"), "4");
+        assert_eq!(store.status()[0].refused, None);
+    }
+
+    fn saved(resource: WireCluster, version: &str) -> Saved {
+        let contents = pack_any(resource).value.into();
+        Saved { version: version.into(), updated: SystemTime::UNIX_EPOCH, contents }
+    }
+
+    fn restored(name: &str) -> Store {
+        let mut store = asking_for(name);
+        store.restore(CDS, name, saved(cluster(name), "old"), &Context::new()).expect("usable");
+        store
+    }
+
+    #[test]
+    fn resource_of_an_earlier_run_serves_and_counts_for_no_answer() {
+        let mut store = restored("a");
+        assert!(matches!(store.cluster("a"), Known::Good(_)));
+        assert!(store.take_changes().structure);
+        assert!(store.lacks(AuthorityId::default()), "another server may know better");
+        let status = store.status().remove(0);
+        assert_eq!(
+            (status.state, status.is_cached, status.version.as_deref()),
+            (ResourceState::Requested, true, Some("old"))
+        );
+        assert_eq!(status.updated, Some(SystemTime::UNIX_EPOCH));
+        assert_eq!(store.tally().cached(), 1);
+        store.forget(CDS, "a");
+        assert_eq!(store.tally(), Tally::default());
+    }
+
+    #[test]
+    fn resource_that_comes_again_is_of_this_run_and_is_nobodys_change() {
+        let mut store = restored("a");
+        store.take_changes();
+        assert!(!offer(&mut store, cluster("a"), "new").expect("valid").is_decoded, "the same bytes");
+        let status = store.status().remove(0);
+        assert_eq!(
+            (status.state, status.is_cached, status.version.as_deref()),
+            (ResourceState::Synced, false, Some("new"))
+        );
+        assert!(status.updated > Some(SystemTime::UNIX_EPOCH));
+        assert_eq!(store.tally().cached(), 0);
+    }
+
+    #[test]
+    fn resource_of_an_earlier_run_outlives_silence_and_refusals_and_not_the_word_that_there_is_none() {
+        let mut store = restored("a");
+        let _ = offer(&mut store, unusable("a"), "new");
+        assert!(matches!(store.cluster("a"), Known::Good(_)));
+        store.absent(CDS, "a", AbsenceReason::NotFoundTimer, Terms::default());
+        assert!(matches!(store.cluster("a"), Known::Good(_)));
+        let kept = Terms { kept: Some("until no route names it"), ..Terms::default() };
+        store.absent(CDS, "a", AbsenceReason::Unknown, kept);
+        assert!(matches!(store.cluster("a"), Known::Good(_)));
+        store.absent(CDS, "a", AbsenceReason::Unknown, Terms::default());
+        assert!(matches!(store.cluster("a"), Known::Missing));
+        assert_eq!(store.tally().cached(), 0);
+    }
+
+    #[test]
+    fn news_is_not_replaced_by_what_is_old_and_the_unusable_is_told() {
+        let mut store = asking_for("a");
+        store.restore(CDS, "a", saved(unusable("a"), "old"), &Context::new()).expect_err("unusable");
+        assert!(matches!(store.cluster("a"), Known::Awaited));
+        let _ = offer(&mut store, cluster("a"), "new");
+        store.restore(CDS, "a", saved(cluster("a"), "old"), &Context::new()).expect("not looked at");
+        assert_eq!(store.status()[0].version.as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn contents_are_kept_where_asked_for_and_never_with_a_key() {
+        let contents = |store: &Store| store.dump().remove(0).good.expect("good").contents;
+        let mut store = asking_for("a");
+        let _ = offer(&mut store, cluster("a"), "1");
+        assert_eq!(contents(&store), None);
+        let mut store = asking_for("a");
+        store.keep_contents();
+        let _ = offer(&mut store, cluster("a"), "1");
+        assert_eq!(contents(&store), Some(pack_any(cluster("a")).value.into()));
+        let keyed = WireCluster { alt_stat_name: "-----BEGIN PRIVATE KEY-----".to_owned(), ..cluster("a") };
+        let _ = offer(&mut store, keyed, "2");
+        assert_eq!(contents(&store), None);
     }
 
     #[test]

@@ -620,3 +620,23 @@ async fn a_response_of_many_megabytes_is_sent_whole() {
     let response = responses.expect("a stream opens").into_inner().message().await.expect("up").expect("goes on");
     assert_eq!(response.resources[0].value.len(), 20 << 20);
 }
+
+#[tokio::test(start_paused = true)]
+async fn answers_are_awaited_until_the_last_response_has_one() {
+    let plane = ControlPlane::new();
+    plane.set(cluster("a"));
+    plane.set(endpoints("a", [address(1)]));
+    plane.wait_answered().await;
+    let is_answered = async || timeout(Duration::from_secs(1), plane.wait_answered()).await.is_ok();
+
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    let clusters = client.hear().await;
+    client.ask(ClusterLoadAssignment, &["a"]).await;
+    let assignment = client.hear().await;
+    assert!(!is_answered().await);
+    client.ack(&clusters, &["a"]).await;
+    assert!(!is_answered().await);
+    client.nack(&assignment, "", &["a"]).await;
+    assert!(is_answered().await);
+}

@@ -5,6 +5,7 @@
 //! peers and runs them, and the plain test command skips, with a line saying so, what it has no peer for.
 #![forbid(unsafe_code)]
 
+pub mod conformance;
 pub mod identity;
 pub mod kubernetes;
 pub mod load;

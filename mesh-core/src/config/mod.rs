@@ -21,6 +21,7 @@ mod policy;
 pub mod preset;
 mod retry;
 mod route;
+mod security;
 mod snapshot;
 mod tls;
 mod value;
@@ -46,6 +47,7 @@ pub use self::{
     policy::{ClusterPolicy, ConnectionPolicy, Policy, RoutePolicy, Timeouts},
     retry::{Backoff, RetryAfter, RetryOn, RetryPolicy},
     route::{Domain, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost},
+    security::{Security, SecurityMatch},
     snapshot::{ClusterEntry, Snapshot, TargetState},
     tls::{IdentityName, SanKind, SanMatcher, Sni, SpiffeId, Trust, UpstreamTls},
     value::{Fraction, Percent, TimeLimit, Weight},

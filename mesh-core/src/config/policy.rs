@@ -6,8 +6,8 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    CircuitBreakers, ConfigError, HttpProtocol, LoadBalancing, OutlierDetection, Percent, RetryPolicy, TimeLimit,
-    UpstreamTls,
+    CircuitBreakers, ConfigError, HttpProtocol, LoadBalancing, OutlierDetection, Percent, RetryPolicy, SecurityMatch,
+    TimeLimit, UpstreamTls,
 };
 
 /// Both halves of what one source says.
@@ -72,8 +72,11 @@ pub struct ClusterPolicy {
     pub connect_timeout: Option<Duration>,
     /// Which HTTP is spoken, and how connections are kept.
     pub connections: ConnectionPolicy,
-    /// TLS towards the endpoints; unset is plaintext.
+    /// TLS towards the endpoints that [`security`](Self::security) says nothing of; where both are unset, plaintext.
     pub tls: Option<Arc<UpstreamTls>>,
+    /// How endpoints are reached by what their metadata says; the first match counts (`transport_socket_matches`). See
+    /// [`security_of`](Self::security_of). Empty is unset; a source that sets this or [`tls`](Self::tls) has said both.
+    pub security: Arc<[SecurityMatch]>,
 }
 
 /// How connections to an endpoint are made and kept; every field may be unset.
@@ -90,6 +93,9 @@ pub struct ConnectionPolicy {
     pub max_age: Option<TimeLimit>,
     /// Retires a connection after this many requests (`max_requests_per_connection`). Off by default.
     pub max_requests: Option<u32>,
+    /// The most streams at a time on an HTTP/2 connection, below what the peer permits
+    /// (`Http2ProtocolOptions.max_concurrent_streams`). Default: what the peer permits.
+    pub max_streams: Option<u32>,
     /// Sends an HTTP/2 ping after this long without a frame (`connection_keepalive.interval`). Off by default.
     pub keep_alive_interval: Option<TimeLimit>,
     /// Takes the connection for dead when a ping stays unanswered this long (`connection_keepalive.timeout`). Default
@@ -161,6 +167,7 @@ impl ClusterPolicy {
     /// This policy, and `lower` wherever it is silent.
     #[must_use]
     pub fn or(&self, lower: &Self) -> Self {
+        let on_security = if self.says_security() { self } else { lower };
         Self {
             load_balancing: self.load_balancing.or(lower.load_balancing),
             locality_weighted: self.locality_weighted.or(lower.locality_weighted),
@@ -169,7 +176,8 @@ impl ClusterPolicy {
             outlier_detection: self.outlier_detection.clone().or_else(|| lower.outlier_detection.clone()),
             connect_timeout: self.connect_timeout.or(lower.connect_timeout),
             connections: self.connections.or(&lower.connections),
-            tls: self.tls.clone().or_else(|| lower.tls.clone()),
+            tls: on_security.tls.clone(),
+            security: on_security.security.clone(),
         }
     }
 
@@ -211,6 +219,7 @@ impl ConnectionPolicy {
             idle_timeout: self.idle_timeout.or(lower.idle_timeout),
             max_age: self.max_age.or(lower.max_age),
             max_requests: self.max_requests.or(lower.max_requests),
+            max_streams: self.max_streams.or(lower.max_streams),
             keep_alive_interval: self.keep_alive_interval.or(lower.keep_alive_interval),
             keep_alive_timeout: self.keep_alive_timeout.or(lower.keep_alive_timeout),
             keep_alive_while_idle: self.keep_alive_while_idle.or(lower.keep_alive_while_idle),
@@ -222,9 +231,14 @@ impl ConnectionPolicy {
     ///
     /// # Errors
     ///
-    /// Refuses a limit to connections, or to the requests of one, that admits none, and no time for the answer to a ping.
+    /// Refuses a limit to connections, or to the requests or streams of one, that admits none, and no time for the answer to
+    /// a ping.
     pub fn validated(self) -> Result<Self, ConfigError> {
-        let counts = [("max_per_endpoint", self.max_per_endpoint), ("max_requests", self.max_requests)];
+        let counts = [
+            ("max_per_endpoint", self.max_per_endpoint),
+            ("max_requests", self.max_requests),
+            ("max_streams", self.max_streams),
+        ];
         if let Some((field, _)) = counts.iter().find(|(_, most)| *most == Some(0)) {
             return Err(ConfigError::new(*field, 0, "give at least 1, or leave it unset for no limit"));
         }
@@ -252,7 +266,7 @@ mod tests {
     #[test]
     fn values_that_would_fail_all_traffic_are_refused_by_their_path() {
         type Spoil = fn(&mut ClusterPolicy);
-        let cases: [(&str, Spoil); 6] = [
+        let cases: [(&str, Spoil); 7] = [
             ("connect_timeout", |policy| policy.connect_timeout = Some(Duration::ZERO)),
             ("load_balancing.least_request.choice_count", |policy| {
                 policy.load_balancing = Some(LoadBalancing::LeastRequest { choices: 0 });
@@ -263,6 +277,7 @@ mod tests {
             }),
             ("connections.max_per_endpoint", |policy| policy.connections.max_per_endpoint = Some(0)),
             ("connections.max_requests", |policy| policy.connections.max_requests = Some(0)),
+            ("connections.max_streams", |policy| policy.connections.max_streams = Some(0)),
             ("connections.keep_alive_timeout", |policy| policy.connections.keep_alive_timeout = Some(Duration::ZERO)),
         ];
         for (field, spoil) in cases {

@@ -4,7 +4,7 @@ use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use mesh_core::config::{
     CircuitBreakers, Cluster, ConfigError, Endpoints, HttpProtocol, LoadBalancing, OutlierDetection, Policy,
-    RetryPolicy, RouteConfig, TimeLimit, UpstreamTls,
+    RetryPolicy, RouteConfig, Semantics, TimeLimit, UpstreamTls,
 };
 
 use super::{Client, IntoEndpoint, inline::Inline};
@@ -220,7 +220,7 @@ impl<P: Protocol> ClientBuilder<P> {
         };
         let mut profile = Profile {
             semantics: P::SEMANTICS,
-            steered: false,
+            rules: Semantics::Envoy,
             pins: checked("pin", pins)?,
             code: checked("policy", code)?,
             preset: checked("preset", preset)?,
@@ -228,7 +228,7 @@ impl<P: Protocol> ClientBuilder<P> {
         let target = match inline.snapshot(&mesh, &name, &authority)? {
             Some(snapshot) => mesh.add_code(name, profile, snapshot),
             None => {
-                profile.steered = true;
+                profile.rules = mesh.semantics().unwrap_or(P::SEMANTICS);
                 profile.check()?;
                 mesh.add_steered(name, profile)?
             }

@@ -62,7 +62,7 @@ where
     let (requests, dispatch) =
         builder(tasks.spawner(), options).handshake(corked).await.map_err(|error| Error::classify(error, false))?;
 
-    let figures = Arc::new(Figures::new(options.initial_streams));
+    let figures = Arc::new(Figures::new(options));
     let driver = Driver {
         dispatch: Some(dispatch),
         tasks,
@@ -119,6 +119,8 @@ struct Figures {
     phase: AtomicU8,
     claimed: AtomicUsize,
     permitted: AtomicUsize,
+    /// What is permitted on this side.
+    most: usize,
 }
 
 /// The life of a connection; it only moves forward.
@@ -183,8 +185,9 @@ impl<B> Sender<B> {
         self.figures.claimed.load(Ordering::Relaxed)
     }
 
-    /// Streams that the peer permits at once: its SETTINGS_MAX_CONCURRENT_STREAMS, or
-    /// [`initial_streams`](Http2Options::initial_streams) before it has spoken.
+    /// Streams that may be open at once: the peer's SETTINGS_MAX_CONCURRENT_STREAMS, or
+    /// [`initial_streams`](Http2Options::initial_streams) before it has spoken, and at most
+    /// [`max_streams`](Http2Options::max_streams).
     #[must_use]
     pub fn max_streams(&self) -> usize {
         self.figures.permitted.load(Ordering::Relaxed)
@@ -415,11 +418,13 @@ impl Drop for Claim {
 // === impl Figures ===
 
 impl Figures {
-    fn new(initial_streams: usize) -> Self {
+    fn new(options: &Http2Options) -> Self {
+        let most = options.max_streams.max(1);
         Self {
+            most,
             phase: AtomicU8::new(Phase::Open as u8),
             claimed: AtomicUsize::new(0),
-            permitted: AtomicUsize::new(initial_streams),
+            permitted: AtomicUsize::new(options.initial_streams.min(most)),
         }
     }
 
@@ -436,7 +441,9 @@ impl Figures {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
     }
 
+    /// The peer permits so many.
     fn permit(&self, streams: usize) {
+        let streams = streams.min(self.most);
         // Read before written: this line is shared with every caller, and the limit hardly ever changes.
         if self.permitted.load(Ordering::Relaxed) != streams {
             self.permitted.store(streams, Ordering::Relaxed);

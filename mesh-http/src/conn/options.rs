@@ -28,6 +28,9 @@ pub struct Http2Options {
     /// Streams opened before the peer has said how many it permits. Default 100, the least that RFC 9113 (6.5.2)
     /// recommends to servers. With a lower limit at the peer some of the first requests are refused, unprocessed.
     pub initial_streams: usize,
+    /// The most streams at a time, where the peer permits more. Default: as many as the peer permits. A lower limit spreads
+    /// requests over more connections, and so over more cores of the peer.
+    pub max_streams: usize,
     /// Bytes of one stream's request body that are taken ahead of what flow control lets out. Default 1 MiB.
     pub send_buffer: u32,
     /// Pings that tell a silent peer from a quiet one. Default none: a mesh sees failures in its requests, and many
@@ -68,6 +71,7 @@ impl Default for Http2Options {
             adaptive_window: false,
             max_header_list: 16 * KIB,
             initial_streams: 100,
+            max_streams: usize::MAX,
             send_buffer: MIB,
             keep_alive: None,
         }

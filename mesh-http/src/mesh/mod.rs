@@ -16,7 +16,7 @@ use std::{
 use mesh_core::{
     Dice,
     cluster::ClusterStatus,
-    config::{self, ClusterPolicy, ConfigError, IdentityName, Snapshot, Trust},
+    config::{self, ClusterPolicy, ConfigError, IdentityName, Security, Semantics, Snapshot, Trust, UpstreamTls},
     identity::{Identities, IdentitySource, IdentityStatus},
     outcome::FailureKind,
     source::{ConfigSource, SourceStatus},
@@ -192,12 +192,28 @@ impl Mesh {
         Some(until)
     }
 
+    /// Whose rules the source follows, if it has its own.
+    pub(crate) fn semantics(&self) -> Option<Semantics> {
+        self.shared.source.as_ref().and_then(|source| source.semantics())
+    }
+
     /// Refuses a policy that names identities which nobody registered.
     pub(crate) fn check_identities(&self, policy: &ClusterPolicy) -> Result<(), ConfigError> {
-        let Some(tls) = &policy.tls else { return Ok(()) };
-        self.check_identity("tls.identity", tls.identity())?;
+        if let Some(tls) = &policy.tls {
+            self.check_tls("tls", tls)?;
+        }
+        for (index, one) in policy.security.iter().enumerate() {
+            if let Security::Tls(tls) = &one.security {
+                self.check_tls(&format!("security[{index}]"), tls)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tls(&self, field: &str, tls: &UpstreamTls) -> Result<(), ConfigError> {
+        self.check_identity(&format!("{field}.identity"), tls.identity())?;
         match tls.trust() {
-            Trust::Identity(name) => self.check_identity("tls.trust", Some(name)),
+            Trust::Identity(name) => self.check_identity(&format!("{field}.trust"), Some(name)),
             _ => Ok(()),
         }
     }
@@ -394,7 +410,7 @@ impl Parts {
     /// A cluster without endpoints, whose work is under way.
     pub(crate) fn new_cluster(&self, profile: &Profile, said: &Arc<config::Cluster>) -> Arc<Cluster> {
         let policy = profile.cluster_policy(&said.policy);
-        let cluster = Cluster::new(&self.environment, said, policy, profile.rules(), self.next_seed());
+        let cluster = Cluster::new(&self.environment, said, policy, profile.rules, self.next_seed());
         self.tasks.work(cluster.balanced().work());
         cluster
     }

@@ -312,7 +312,7 @@ fn useless(why: impl fmt::Display) -> Arc<str> {
 impl Entry {
     fn new(parts: &Parts, profile: &Profile, said: &ClusterEntry) -> Self {
         let cluster = parts.new_cluster(profile, &said.cluster);
-        let look_ups = LookUps::begin(parts, (&cluster, profile.rules()), &said.cluster.discovery, None, false);
+        let look_ups = LookUps::begin(parts, (&cluster, profile.rules), &said.cluster.discovery, None, false);
         // No endpoints yet: the first update sets them.
         Self { cluster, config: said.cluster.clone(), endpoints: None, look_ups }
     }
@@ -354,7 +354,7 @@ impl Entry {
     fn follow(&mut self, parts: &Parts, profile: &Profile, discovery: &Discovery) {
         let others_serve = self.endpoints.take().is_some_and(|endpoints| !endpoints.is_empty());
         self.look_ups =
-            LookUps::begin(parts, (&self.cluster, profile.rules()), discovery, self.look_ups.take(), others_serve);
+            LookUps::begin(parts, (&self.cluster, profile.rules), discovery, self.look_ups.take(), others_serve);
     }
 }
 

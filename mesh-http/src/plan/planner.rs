@@ -71,7 +71,7 @@ impl<'a> Planner<'a> {
     }
 
     fn reads_as_grpc(&self) -> bool {
-        self.profile.rules() == Semantics::Grpc
+        self.profile.rules == Semantics::Grpc
     }
 
     fn forward(&self, place: Place<'_>, forward: &Forward) -> ForwardPlan {

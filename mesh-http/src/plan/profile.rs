@@ -7,8 +7,9 @@ use mesh_core::config::{ClusterPolicy, ConfigError, Policy, RoutePolicy, Semanti
 pub(crate) struct Profile {
     /// Of the kind of client.
     pub(crate) semantics: Semantics,
-    /// Whether routes and clusters come from the source of the mesh, and not from code.
-    pub(crate) steered: bool,
+    /// Whose rules count for what is said of routes and clusters: Envoy's for code, else those of the source of the mesh, or
+    /// of the kind of client where it has none of its own.
+    pub(crate) rules: Semantics,
     /// What nothing overrides.
     pub(crate) pins: Policy,
     /// What counts where the control plane is silent.
@@ -20,14 +21,9 @@ pub(crate) struct Profile {
 // === impl Profile ===
 
 impl Profile {
-    /// Whose rules count for what is said of routes and clusters.
-    pub(crate) fn rules(&self) -> Semantics {
-        if self.steered { self.semantics } else { Semantics::Envoy }
-    }
-
     /// Refuses what code says of clusters and gRPC never does with those of a control plane (gRFC A27).
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if self.rules() != Semantics::Grpc {
+        if self.rules != Semantics::Grpc {
             return Ok(());
         }
         let refuse = |whose: &str, field: &str, value: String| {

@@ -17,7 +17,7 @@ fn seconds(seconds: u64) -> Option<TimeLimit> {
 }
 
 fn profile(semantics: Semantics, preset: Policy) -> Profile {
-    Profile { semantics, steered: true, pins: Policy::default(), code: Policy::default(), preset }
+    Profile { semantics, rules: semantics, pins: Policy::default(), code: Policy::default(), preset }
 }
 
 /// The plan of a route of `host`, which stands alone behind a listener that says `stream` of the duration of streams.
@@ -78,7 +78,7 @@ fn grpc_reads_a_control_planes_header_maximum_then_its_stream_duration_and_not_i
 
 #[test]
 fn what_a_channels_own_code_says_is_read_as_it_stands() {
-    let profile = Profile { steered: false, ..profile(Semantics::Grpc, preset::rpc()) };
+    let profile = Profile { rules: Semantics::Envoy, ..profile(Semantics::Grpc, preset::rpc()) };
     assert_eq!(overall(&profile, request(1), None), Some((Bound::Request, 1)));
 }
 

@@ -8,6 +8,7 @@ use mesh_core::{
     limit::Limits,
 };
 
+use super::state::Version;
 use crate::{
     conn::{Http1Options, Http2Options, KeepAlive},
     connect::Connect,
@@ -91,6 +92,7 @@ impl PoolContext {
         self.max_requests = policy.max_requests.filter(|max| *max > 0);
         self.idle_timeout = policy.idle_timeout.map_or(Some(Self::IDLE_TIMEOUT), TimeLimit::duration);
         self.max_age = policy.max_age.and_then(TimeLimit::duration);
+        self.http2.max_streams = policy.max_streams.map_or(usize::MAX, |most| most as usize);
         self.http2.keep_alive = policy.keep_alive_interval.and_then(TimeLimit::duration).map(|interval| KeepAlive {
             interval,
             timeout: policy.keep_alive_timeout.unwrap_or(Self::KEEP_ALIVE_TIMEOUT),
@@ -143,6 +145,12 @@ impl PoolContext {
             HttpProtocol::Auto => &["h2", "http/1.1"],
             _ => &["http/1.1"],
         }
+    }
+
+    /// Whether an ALPN name says which HTTP is spoken.
+    #[must_use]
+    pub(crate) fn is_http(name: &str) -> bool {
+        Version::of_alpn(name.as_bytes()).is_some()
     }
 
     /// How long connection number `id` may live: up to a tenth less than the maximum age, so that connections which were

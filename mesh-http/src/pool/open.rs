@@ -100,13 +100,15 @@ fn http(error: conn::Error) -> ConnectError {
     ConnectError::Http(Arc::new(error))
 }
 
-/// Which HTTP to speak with a peer that chose `alpn`. One that ignores ALPN is taken to speak what is configured.
+/// Which HTTP to speak with a peer that chose `alpn`. One that ignores ALPN, or chose a name that says nothing of HTTP, is
+/// taken to speak what is configured.
 fn choose(protocol: HttpProtocol, alpn: Option<&[u8]>) -> Result<Version, ConnectError> {
-    let refuse = |alpn: &[u8]| Err(ConnectError::Alpn(String::from_utf8_lossy(alpn).into()));
-    match (protocol, alpn) {
-        (HttpProtocol::Http2, Some(chosen @ (b"http/1.1" | b"http/1.0"))) => refuse(chosen),
-        (HttpProtocol::Http2, _) | (HttpProtocol::Auto, Some(b"h2")) => Ok(Version::H2),
-        (HttpProtocol::Http1, Some(chosen @ b"h2")) => refuse(chosen),
+    let chosen = alpn.and_then(Version::of_alpn);
+    match (protocol, chosen) {
+        (HttpProtocol::Http2, Some(Version::H1)) | (HttpProtocol::Http1, Some(Version::H2)) => {
+            Err(ConnectError::Alpn(String::from_utf8_lossy(alpn.unwrap_or_default()).into()))
+        }
+        (HttpProtocol::Http2, _) | (HttpProtocol::Auto, Some(Version::H2)) => Ok(Version::H2),
         _ => Ok(Version::H1),
     }
 }

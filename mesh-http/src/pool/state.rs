@@ -10,6 +10,7 @@ use super::{
     error::{self, ConnectError},
     lane::{Key, Lane, is_for},
 };
+use crate::conn::Http2Options;
 
 /// What changes under the lock of a pool.
 pub(super) struct State<B> {
@@ -67,7 +68,8 @@ impl<B> State<B> {
         let name = tls.map(|tls| tls.peer_name(key.unwrap_or_default(), hostname));
         let name = name.transpose().map_err(error::unsendable)?;
         let id = self.next_id();
-        let streams = self.context.http2.initial_streams.max(1);
+        let Http2Options { initial_streams, max_streams, .. } = self.context.http2;
+        let streams = initial_streams.min(max_streams).max(1);
         self.lanes.push(Lane::new(id, key.map(Into::into), name, streams));
         Ok(self.lanes.len() - 1)
     }
@@ -114,6 +116,20 @@ impl<B> State<B> {
 /// Whether connections are for one authority each. Elsewhere they are interchangeable.
 pub(super) fn is_keyed(context: &PoolContext, hostname: Option<&str>) -> bool {
     matches!(&context.tls, Some(Ok(tls)) if tls.asks_for_authority(hostname))
+}
+
+// === impl Version ===
+
+impl Version {
+    /// The HTTP that a name of ALPN says. The sidecars of Istio have names of their own for it, by which they tell peers of
+    /// the mesh from others.
+    pub(super) fn of_alpn(name: &[u8]) -> Option<Self> {
+        match name {
+            b"h2" | b"istio-h2" => Some(Self::H2),
+            b"http/1.1" | b"http/1.0" | b"istio-http/1.1" | b"istio-http/1.0" => Some(Self::H1),
+            _ => None,
+        }
+    }
 }
 
 // === impl View ===

@@ -19,6 +19,11 @@ pub enum TlsError {
         /// The name.
         name: String,
     },
+    /// The configuration has no way to reach this endpoint.
+    Unavailable {
+        /// Why.
+        reason: Arc<str>,
+    },
     /// We refuse the peer's certificate.
     Refused(PeerError),
     /// The peer refuses us, with this alert.
@@ -130,6 +135,7 @@ impl fmt::Display for TlsError {
             Self::Name { name } => {
                 write!(f, "`{name}` is neither a DNS name nor an IP address that a peer could prove")
             }
+            Self::Unavailable { reason } => write!(f, "no connection can be made as configured: {reason}"),
             Self::Refused(_) => f.write_str("the peer's certificate is refused"),
             Self::Alert(AlertDescription::CertificateRequired) => {
                 f.write_str("the peer demands a client certificate; name an identity that has one")
@@ -150,7 +156,7 @@ impl StdError for TlsError {
             Self::Refused(error) => Some(error),
             Self::Protocol(error) => Some(error),
             Self::Io(error) => Some(&**error),
-            Self::Name { .. } | Self::Alert(_) | Self::Plaintext | Self::Closed => None,
+            Self::Name { .. } | Self::Unavailable { .. } | Self::Alert(_) | Self::Plaintext | Self::Closed => None,
         }
     }
 }

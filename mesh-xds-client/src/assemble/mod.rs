@@ -5,6 +5,9 @@
 //! target -> Listener -> RouteConfiguration -> Cluster -> ClusterLoadAssignment
 //! ```
 //!
+//! What leads from a target to its routes differs by dialect, and `lead` knows; in that of sidecars there is no listener, and
+//! every cluster is held whether a route names it or not. What comes after the routes is the same.
+//!
 //! The graph is walked from the targets: what is reached is wanted, and whatever is no longer reached is not (mark and
 //! sweep), so nothing is left behind when clusters come and go. On the way each target is in one of three conditions:
 //!
@@ -28,19 +31,25 @@ use std::{
 use mesh_core::config::{Cluster, ClusterEntry, Discovery, Endpoints, Listener, RouteConfig, Snapshot, TargetState};
 
 use crate::{
-    ResourceKind,
+    Dialect, ResourceKind,
+    istio::names::INBOUND,
     name::canonical_arc,
     resource::{ListenerResource, RouteSource},
     store::{Changes, Known, Store},
 };
 
+mod lead;
 mod reach;
+
+pub(crate) use self::lead::Lead;
+use self::lead::{Found, Gone};
 
 /// The targets that are watched, and what was last published of them.
 #[derive(Debug)]
 pub(crate) struct Assembly {
     /// Told to whoever reads why a target is unavailable, as the key to the control plane's own logs.
     node_id: String,
+    dialect: Dialect,
     targets: BTreeMap<Arc<str>, Target>,
     /// The clusters that somebody asks for whatever routes name, and how many do.
     demanded: BTreeMap<Arc<str>, usize>,
@@ -62,7 +71,12 @@ struct Spare {
 
 /// The names to ask for.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted([BTreeSet<Arc<str>>; ResourceKind::ALL.len()]);
+pub(crate) struct Wanted {
+    /// By [`ResourceKind::index`].
+    names: [BTreeSet<Arc<str>>; ResourceKind::ALL.len()],
+    /// The kind of which everything is wanted that there is.
+    everything: Option<ResourceKind>,
+}
 
 /// What came of assembling.
 #[derive(Debug)]
@@ -77,8 +91,8 @@ pub(crate) struct Assembled {
 #[derive(Debug)]
 struct Target {
     users: usize,
-    /// The name of its listener, or why it has none.
-    listener: Result<Arc<str>, Arc<str>>,
+    /// What leads to its routes, or why nothing does.
+    lead: Result<Lead, Arc<str>>,
     /// The routes that serve.
     serving: Option<Candidate>,
     /// The routes that will serve once they are warm.
@@ -95,23 +109,13 @@ struct Candidate {
     clusters: Vec<Arc<str>>,
 }
 
-/// Where a target's configuration stands.
-enum Found<'a> {
-    Routes(&'a Arc<ListenerResource>, &'a Arc<RouteConfig>),
-    /// Not all of it has come.
-    Awaited,
-    /// The listener is missing.
-    NoListener,
-    /// The listener is there, and the routes that it names are missing.
-    NoRoutes(&'a Arc<str>),
-}
-
 // === impl Assembly ===
 
 impl Assembly {
-    pub(crate) fn new(node_id: impl Into<String>) -> Self {
+    pub(crate) fn new(node_id: impl Into<String>, dialect: Dialect) -> Self {
         Self {
             node_id: node_id.into(),
+            dialect,
             targets: BTreeMap::new(),
             demanded: BTreeMap::new(),
             snapshot: Arc::default(),
@@ -120,11 +124,11 @@ impl Assembly {
         }
     }
 
-    /// Another user of `target`, whose listener has this name, or none for this reason.
-    pub(crate) fn watch(&mut self, target: Arc<str>, listener: impl FnOnce() -> Result<Arc<str>, Arc<str>>) {
+    /// Another user of `target`, to whose routes this leads, or nothing for this reason.
+    pub(crate) fn watch(&mut self, target: Arc<str>, lead: impl FnOnce() -> Result<Lead, Arc<str>>) {
         let target = self.targets.entry(target).or_insert_with(|| Target {
             users: 0,
-            listener: listener(),
+            lead: lead(),
             serving: None,
             warming: None,
             state: None,
@@ -164,7 +168,7 @@ impl Assembly {
     }
 
     fn rebuild(&mut self, store: &Store) -> Assembled {
-        let mut wanted = Wanted::default();
+        let mut wanted = Wanted::of_dialect(self.dialect);
         for target in self.targets.values_mut() {
             target.advance(store, &self.node_id);
             target.mark(store, &mut wanted);
@@ -274,28 +278,33 @@ impl Spare {
 impl Target {
     /// Takes the step that the resources allow.
     fn advance(&mut self, store: &Store, node_id: &str) {
-        let listener = match &self.listener {
-            Ok(listener) => listener.clone(),
+        let lead = match &self.lead {
+            Ok(lead) => lead,
             Err(reason) => {
                 self.state = Some(TargetState::Unavailable(reason.clone()));
                 return;
             }
         };
-        match find(store, &listener) {
-            Found::Routes(source, routes) => self.follow(store, source, routes),
+        match lead.find(store) {
+            Found::Routes(source, routes) => {
+                let (source, routes) = (source.clone(), routes.clone());
+                self.follow(store, &source, &routes);
+            }
             Found::Awaited => {}
-            // Only a removal by the server takes a listener away, and the routes go with it.
-            Found::NoListener => {
+            // Only a removal by the server takes away what leads to routes, and the routes go with it.
+            Found::Gone(gone) => {
+                let reason = gone.why(store, node_id);
                 self.serving = None;
                 self.warming = None;
-                self.fail(store, ResourceKind::Listener, &listener, node_id);
+                self.state = Some(TargetState::Unavailable(reason));
             }
             Found::NoRoutes(routes) => {
+                let reason = Gone::Resource(ResourceKind::RouteConfiguration, routes).why(store, node_id);
                 self.warming = None;
                 // Other routes that are missing leave those before them serving; these very routes were taken away.
                 self.serving = self.serving.take().filter(|serving| !serving.is_by_name(routes));
                 if self.serving.is_none() {
-                    self.fail(store, ResourceKind::RouteConfiguration, routes, node_id);
+                    self.state = Some(TargetState::Unavailable(reason));
                 }
             }
         }
@@ -317,40 +326,13 @@ impl Target {
         self.serving = Some(candidate);
     }
 
-    fn fail(&mut self, store: &Store, kind: ResourceKind, name: &str, node_id: &str) {
-        let error = store.get(kind, name).and_then(|entry| entry.error()).unwrap_or("it is not there");
-        let reason = format!("{kind} `{name}`: {error} (node id `{node_id}`)");
-        self.state = Some(TargetState::Unavailable(reason.into()));
-    }
-
-    /// Marks the listener, the routes that it names, and the clusters of what serves and of what is to serve.
+    /// Marks what leads to the routes, and the clusters of what serves and of what is to serve.
     fn mark(&self, store: &Store, wanted: &mut Wanted) {
-        let Ok(listener) = &self.listener else { return };
-        wanted.add(ResourceKind::Listener, listener);
-        if let Known::Good(resource) = store.listener(listener)
-            && let RouteSource::Named(routes) = &resource.routes
-        {
-            wanted.add(ResourceKind::RouteConfiguration, routes);
-        }
+        let Ok(lead) = &self.lead else { return };
+        lead.mark(store, |kind, name| wanted.add(kind, name));
         for cluster in self.serving.iter().chain(&self.warming).flat_map(|candidate| &candidate.clusters) {
             wanted.add(ResourceKind::Cluster, cluster);
         }
-    }
-}
-
-fn find<'a>(store: &'a Store, listener: &str) -> Found<'a> {
-    let resource = match store.listener(listener) {
-        Known::Good(resource) => resource,
-        Known::Awaited => return Found::Awaited,
-        Known::Missing => return Found::NoListener,
-    };
-    match &resource.routes {
-        RouteSource::Inline(routes) => Found::Routes(resource, routes),
-        RouteSource::Named(name) => match store.routes(name) {
-            Known::Good(routes) => Found::Routes(resource, routes),
-            Known::Awaited => Found::Awaited,
-            Known::Missing => Found::NoRoutes(name),
-        },
     }
 }
 
@@ -377,13 +359,28 @@ impl Candidate {
 // === impl Wanted ===
 
 impl Wanted {
+    /// What a dialect wants whatever the targets are.
+    fn of_dialect(dialect: Dialect) -> Self {
+        let mut wanted = Self::default();
+        if dialect == Dialect::Sidecar {
+            wanted.everything = Some(ResourceKind::Cluster);
+            wanted.add(ResourceKind::Listener, &INBOUND.into());
+        }
+        wanted
+    }
+
     /// The names of one kind.
     pub(crate) fn of(&self, kind: ResourceKind) -> &BTreeSet<Arc<str>> {
-        &self.0[kind.index()]
+        &self.names[kind.index()]
+    }
+
+    /// Whether everything of a kind is wanted, and its names are only those that matter at present.
+    pub(crate) fn everything(&self, kind: ResourceKind) -> bool {
+        self.everything == Some(kind)
     }
 
     fn add(&mut self, kind: ResourceKind, name: &Arc<str>) {
-        let names = &mut self.0[kind.index()];
+        let names = &mut self.names[kind.index()];
         let name = canonical_arc(name);
         if !names.contains(&name) {
             names.insert(name);
@@ -404,7 +401,7 @@ impl Wanted {
             Known::Good(cluster) => cluster.endpoints_name().map(canonical_arc),
             Known::Awaited | Known::Missing => None,
         });
-        self.0[ResourceKind::ClusterLoadAssignment.index()] = clusters.collect();
+        self.names[ResourceKind::ClusterLoadAssignment.index()] = clusters.collect();
     }
 }
 

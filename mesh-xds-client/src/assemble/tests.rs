@@ -14,6 +14,8 @@ use envoy_types::{
 };
 use mesh_core::source::ResourceState;
 
+mod sidecar;
+
 use super::*;
 use crate::{
     resource::Context,
@@ -31,18 +33,34 @@ use ResourceKind::{Cluster as Cds, ClusterLoadAssignment as Eds, Listener as Lds
 struct Bench {
     store: Store,
     assembly: Assembly,
+    context: Context,
 }
 
 impl Bench {
     /// Nothing is held, and these targets are watched.
     fn watching(targets: &[&str]) -> Self {
-        let mut bench = Self { store: Store::default(), assembly: Assembly::new("node-1") };
+        let mut bench = Self::new(Dialect::Grpc);
         for target in targets {
-            bench.assembly.watch((*target).into(), || Ok((*target).into()));
+            bench.watch(target, || Ok(Lead::Listener((*target).into())));
         }
+        bench
+    }
+
+    fn new(dialect: Dialect) -> Self {
+        let mut context = Context::new();
+        if dialect == Dialect::Sidecar {
+            context = context.for_sidecars();
+        }
+        let mut bench = Self { store: Store::default(), assembly: Assembly::new("node-1", dialect), context };
         bench.store.touch();
         bench.step();
         bench
+    }
+
+    fn watch(&mut self, target: &str, lead: impl FnOnce() -> Result<Lead, Arc<str>>) -> Option<Arc<Snapshot>> {
+        self.assembly.watch(target.into(), lead);
+        self.store.touch();
+        self.step()
     }
 
     /// Assembles, and asks for what is wanted until there is no more to ask for.
@@ -51,11 +69,12 @@ impl Bench {
         let Assembled { snapshot, wanted } = self.assembly.assemble(&self.store, &changes);
         let Some(wanted) = wanted else { return snapshot };
         for kind in ResourceKind::ALL {
-            let gone: Vec<_> =
-                self.store.names(kind).filter(|name| !wanted.of(kind).contains(*name)).cloned().collect();
-            gone.iter().for_each(|name| {
-                self.store.forget(kind, name);
-            });
+            if wanted.everything(kind) {
+                self.store.want_everything(kind);
+            }
+            for name in self.store.dispensable(kind, wanted.of(kind)) {
+                self.store.forget(kind, &name);
+            }
             for name in wanted.of(kind) {
                 if self.store.get(kind, name).is_none() {
                     self.store.want(kind, name, AuthorityId::default());
@@ -67,7 +86,7 @@ impl Bench {
 
     fn set<R: Resource + 'static>(&mut self, resource: R) -> Option<Arc<Snapshot>> {
         let raw = RawResource { name: None, version: None, body: pack_any(resource) };
-        self.store.offer(R::KIND, raw, &"1".into(), &Origin::anybody(&Context::new())).expect("a valid resource");
+        self.store.offer(R::KIND, raw, &"1".into(), &Origin::anybody(&self.context)).expect("a valid resource");
         self.step()
     }
 
@@ -75,7 +94,7 @@ impl Bench {
     fn spoil(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
         let body = envoy_types::pb::google::protobuf::Any { type_url: kind.type_url().to_owned(), value: vec![0xff] };
         let raw = RawResource { name: Some(name.to_owned()), version: None, body };
-        self.store.offer(kind, raw, &"2".into(), &Origin::anybody(&Context::new())).expect_err("it is no protobuf");
+        self.store.offer(kind, raw, &"2".into(), &Origin::anybody(&self.context)).expect_err("it is no protobuf");
         self.step()
     }
 

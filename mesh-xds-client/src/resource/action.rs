@@ -80,6 +80,7 @@ fn forward(mut message: pb::RouteAction, scope: &Scope, notes: &mut Notes) -> Re
     forward.host_rewrite = host_rewrite(message.host_rewrite_specifier.take())?;
     forward.priority = priority(message.priority)?;
     forward.cluster_not_found = cluster_not_found(message.cluster_not_found_response_code)?;
+    notes.each("hash_policy", std::mem::take(&mut message.hash_policy), hash_policy)?;
     forward.policy = policy(message, notes)?;
     Ok(Some(Action::Forward(forward)))
 }
@@ -124,6 +125,19 @@ fn warn_of_unread(message: &pb::RouteAction, notes: &mut Notes) {
             hedge_policy,
         ]
     );
+}
+
+/// Nothing is hashed here. What no other client would take is still refused: a header without a name, an expression that
+/// does not compile.
+fn hash_policy(message: pb::route_action::HashPolicy, notes: &mut Notes) -> Result<(), ConfigError> {
+    use pb::route_action::hash_policy::PolicySpecifier;
+    let Some(PolicySpecifier::Header(header)) = message.policy_specifier else {
+        return Ok(());
+    };
+    notes.at("header", header, |header, _| {
+        filled("header_name", header.header_name, "name the header")?;
+        header.regex_rewrite.as_ref().map(regex_rewrite).transpose().map(drop)
+    })
 }
 
 /// Time limits and retries.

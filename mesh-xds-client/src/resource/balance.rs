@@ -6,7 +6,7 @@ use envoy_types::pb::{
             Cluster, LoadBalancingPolicy,
             cluster::{
                 CommonLbConfig, LbConfig, LbPolicy, LeastRequestLbConfig,
-                common_lb_config::LocalityConfigSpecifier as CommonLocality,
+                common_lb_config::LocalityConfigSpecifier as CommonLocality, ring_hash_lb_config::HashFunction,
             },
         },
         extensions::load_balancing_policies::{
@@ -16,17 +16,17 @@ use envoy_types::pb::{
             maglev::v3::Maglev,
             pick_first::v3::PickFirst,
             random::v3::Random,
-            ring_hash::v3::RingHash,
+            ring_hash::v3::{RingHash, ring_hash},
             round_robin::v3::RoundRobin,
             wrr_locality::v3::WrrLocality,
         },
     },
-    google::protobuf::{Any, UInt32Value},
+    google::protobuf::{Any, UInt32Value, UInt64Value},
 };
 use mesh_core::config::{ConfigError, LoadBalancing, Percent};
 
 use super::{
-    common::{is, number, percent, told_as, unpack},
+    common::{duration, is, number, percent, told_as, unpack},
     notes::{Notes, warn_if_set},
 };
 
@@ -91,7 +91,13 @@ fn named(message: &Cluster, notes: &mut Notes) -> Result<LoadBalancing, ConfigEr
             _ => Ok(LoadBalancing::LEAST_REQUEST),
         },
         Ok(LbPolicy::Random) => Ok(LoadBalancing::Random),
-        Ok(LbPolicy::RingHash | LbPolicy::Maglev | LbPolicy::ClusterProvided) => {
+        Ok(policy @ (LbPolicy::RingHash | LbPolicy::Maglev | LbPolicy::ClusterProvided)) => {
+            if let (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(config))) = (policy, &message.lb_config) {
+                notes.at("ring_hash_lb_config", config, |config, _| {
+                    refuse_unknown::<HashFunction>(config.hash_function)?;
+                    refuse_bad_ring(config.minimum_ring_size, config.maximum_ring_size)
+                })?;
+            }
             notes.warn("lb_policy", ROUND_ROBIN_INSTEAD);
             Ok(LoadBalancing::RoundRobin)
         }
@@ -129,8 +135,9 @@ fn first_known(list: &LoadBalancingPolicy, depth: usize, notes: &mut Notes) -> R
         if let Some(choice) = notes.at(&field, extension, |extension, notes| known(extension, depth, notes))? {
             return Ok(choice);
         }
-        if is_replaced(extension) {
-            replaced = replaced.or(Some(field));
+        if replaced.is_none() && is_replaced(extension) {
+            notes.at(&field, extension, |extension, _| refuse_bad(extension))?;
+            replaced = Some(field);
         }
     }
     match replaced {
@@ -150,6 +157,47 @@ fn is_replaced(extension: &Any) -> bool {
         || is::<Maglev>(extension)
         || is::<PickFirst>(extension)
         || is::<ClientSideWeightedRoundRobin>(extension)
+}
+
+/// What is replaced is still refused where no client would take it.
+fn refuse_bad(extension: &Any) -> Result<(), ConfigError> {
+    if is::<RingHash>(extension) {
+        let config: RingHash = unpack(extension)?;
+        refuse_unknown::<ring_hash::HashFunction>(config.hash_function)?;
+        return refuse_bad_ring(config.minimum_ring_size, config.maximum_ring_size);
+    }
+    if is::<ClientSideWeightedRoundRobin>(extension) {
+        let config: ClientSideWeightedRoundRobin = unpack(extension)?;
+        duration("oob_reporting_period", config.oob_reporting_period)?;
+        duration("blackout_period", config.blackout_period)?;
+        duration("weight_expiration_period", config.weight_expiration_period)?;
+        duration("weight_update_period", config.weight_update_period)?;
+        let penalty = config.error_utilization_penalty.map_or(0.0, |penalty| penalty.value);
+        if penalty.is_nan() || penalty < 0.0 {
+            return Err(ConfigError::new("error_utilization_penalty", penalty, "give no penalty below 0"));
+        }
+    }
+    Ok(())
+}
+
+fn refuse_unknown<F: TryFrom<i32>>(function: i32) -> Result<(), ConfigError> {
+    F::try_from(function).map(drop).map_err(|_| ConfigError::new("hash_function", function, "use XX_HASH"))
+}
+
+/// The sizes of a ring: at most eight million entries, at least one, and not fewer than there must be (gRFC A42).
+fn refuse_bad_ring(minimum: Option<UInt64Value>, maximum: Option<UInt64Value>) -> Result<(), ConfigError> {
+    const LARGEST: u64 = 8 * 1024 * 1024;
+    const REMEDY: &str = "give a size from 1 to 8388608";
+    let (minimum, maximum) = (minimum.map_or(1024, |size| size.value), maximum.map_or(LARGEST, |size| size.value));
+    for (field, size) in [("minimum_ring_size", minimum), ("maximum_ring_size", maximum)] {
+        if !(1..=LARGEST).contains(&size) {
+            return Err(ConfigError::new(field, size, REMEDY));
+        }
+    }
+    if minimum > maximum {
+        return Err(ConfigError::new("minimum_ring_size", minimum, "give at most maximum_ring_size"));
+    }
+    Ok(())
 }
 
 fn known(extension: &Any, depth: usize, notes: &mut Notes) -> Result<Option<Choice>, ConfigError> {

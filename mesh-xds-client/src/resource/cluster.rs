@@ -19,12 +19,13 @@ pub(super) fn decode(mut message: pb::Cluster, context: &Context, notes: &mut No
     refuse_foreign_reports(message.lrs_server.as_ref(), notes)?;
     let name = filled("name", std::mem::take(&mut message.name), "name the cluster")?;
     let mut cluster = Cluster::new(name)?;
+    let names = transport::Names::of(&message);
     cluster.discovery = discovery::take(cluster.name(), &mut message, notes)?;
     if matches!(cluster.discovery, Discovery::Aggregate(_) | Discovery::Unsupported(_)) {
         // `CLUSTER_PROVIDED`: which endpoint is picked is the affair of other clusters, or nobody's.
         message.lb_policy = 0;
     }
-    cluster.policy = policy(message, context, notes)?;
+    cluster.policy = policy(message, names, context, notes)?;
     Ok(cluster)
 }
 
@@ -73,8 +74,13 @@ fn refuse_foreign_reports(server: Option<&core::ConfigSource>, notes: &mut Notes
     }
 }
 
-fn policy(mut message: pb::Cluster, context: &Context, notes: &mut Notes) -> Result<ClusterPolicy, ConfigError> {
-    let transports = transport::Transports::take(&mut message);
+fn policy(
+    mut message: pb::Cluster,
+    names: transport::Names,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<ClusterPolicy, ConfigError> {
+    let transports = transport::Transports::take(&mut message, names);
     let balance = balance::decode(&message, notes)?;
     let breakers = notes.opt("circuit_breakers", message.circuit_breakers, protection::breakers)?.unwrap_or_default();
     let outlier_detection = notes.opt("outlier_detection", message.outlier_detection, protection::outliers)?;
@@ -90,7 +96,7 @@ fn policy(mut message: pb::Cluster, context: &Context, notes: &mut Notes) -> Res
     };
     let (mut connections, auto) = connection::decode(options, notes)?;
     connections.max_per_endpoint = breakers.max_per_endpoint;
-    let tls = transport::decode(transports, auto, context, notes)?;
+    let secured = transport::decode(transports, auto, context, notes)?;
     Ok(ClusterPolicy {
         load_balancing: Some(balance.policy),
         locality_weighted: balance.locality_weighted,
@@ -99,6 +105,7 @@ fn policy(mut message: pb::Cluster, context: &Context, notes: &mut Notes) -> Res
         outlier_detection: outlier_detection.map(Arc::new),
         connect_timeout,
         connections,
-        tls: tls.map(Arc::new),
+        tls: secured.tls,
+        security: secured.by_endpoint,
     })
 }

@@ -60,7 +60,7 @@ pub(super) fn decode(options: Options, notes: &mut Notes) -> Result<(ConnectionP
     policy.max_requests = policy.max_requests.or(number(options.max_requests)).filter(|most| *most > 0);
     if let Some(http2) = options.http2 {
         policy.protocol = Some(HttpProtocol::Http2);
-        policy = policy.or(&keep_alive("http2_protocol_options", Some(http2), notes)?);
+        policy = policy.or(&of_http2("http2_protocol_options", Some(http2), notes)?);
     }
     Ok((policy, Auto::default()))
 }
@@ -111,13 +111,13 @@ fn protocol(
             notes.at("explicit_http_config", message, explicit)
         }
         Some(UpstreamProtocolOptions::AutoConfig(message)) => notes.at("auto_config", message, |message, notes| {
-            let http2 = keep_alive("http2_protocol_options", message.http2_protocol_options, notes)?;
+            let http2 = of_http2("http2_protocol_options", message.http2_protocol_options, notes)?;
             Ok((Some(HttpProtocol::Auto), http2))
         }),
         // The protocol of whoever makes the request: that of the client that reads this.
         Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(message)) => {
             notes.at("use_downstream_protocol_config", message, |message, notes| {
-                Ok((None, keep_alive("http2_protocol_options", message.http2_protocol_options, notes)?))
+                Ok((None, of_http2("http2_protocol_options", message.http2_protocol_options, notes)?))
             })
         }
         None => Err(ConfigError::new("upstream_protocol_options", "", "set explicit_http_config or another choice")),
@@ -131,7 +131,7 @@ fn explicit(
     match message.protocol_config {
         Some(ProtocolConfig::HttpProtocolOptions(_)) => Ok((Some(HttpProtocol::Http1), ConnectionPolicy::default())),
         Some(ProtocolConfig::Http2ProtocolOptions(message)) => {
-            Ok((Some(HttpProtocol::Http2), keep_alive("http2_protocol_options", Some(message), notes)?))
+            Ok((Some(HttpProtocol::Http2), of_http2("http2_protocol_options", Some(message), notes)?))
         }
         Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
             notes.warn("http3_protocol_options", "HTTP/3 is not known here; the endpoint chooses HTTP/1.1 or HTTP/2");
@@ -141,8 +141,8 @@ fn explicit(
     }
 }
 
-/// The pings of HTTP/2, as a policy that says nothing else.
-fn keep_alive(
+/// The streams and pings of HTTP/2, as a policy that says nothing else.
+fn of_http2(
     field: &'static str,
     message: Option<core::Http2ProtocolOptions>,
     notes: &mut Notes,
@@ -152,11 +152,16 @@ fn keep_alive(
             notes,
             message,
             "HTTP/2 is spoken as without it",
-            [max_concurrent_streams, initial_stream_window_size, initial_connection_window_size]
+            [initial_stream_window_size, initial_connection_window_size]
         );
-        notes.opt("connection_keepalive", message.connection_keepalive, pings)
+        let max_streams = number(message.max_concurrent_streams);
+        if max_streams == Some(0) {
+            return Err(ConfigError::new("max_concurrent_streams", 0, "give at least 1"));
+        }
+        let pings = notes.opt("connection_keepalive", message.connection_keepalive, pings)?;
+        Ok(ConnectionPolicy { max_streams, ..pings.unwrap_or_default() })
     })?;
-    Ok(policy.flatten().unwrap_or_default())
+    Ok(policy.unwrap_or_default())
 }
 
 fn pings(message: core::KeepaliveSettings, notes: &mut Notes) -> Result<ConnectionPolicy, ConfigError> {

@@ -311,13 +311,15 @@ fn health(number: i32, notes: &mut Notes) -> HealthStatus {
     }
 }
 
-fn metadata(message: core::Metadata, notes: &mut Notes) -> Metadata {
+/// Facts by namespace.
+pub(super) fn metadata(message: core::Metadata, notes: &mut Notes) -> Metadata {
     warn_if_set!(notes, message, "only filter_metadata is read", [typed_filter_metadata]);
     let facts = message.filter_metadata.into_iter();
     Metadata(facts.map(|(namespace, facts)| (namespace.into(), map(facts))).collect())
 }
 
-fn map(message: Struct) -> BTreeMap<Arc<str>, MetadataValue> {
+/// Facts by name.
+pub(super) fn map(message: Struct) -> BTreeMap<Arc<str>, MetadataValue> {
     message.fields.into_iter().map(|(key, fact)| (key.into(), value(fact))).collect()
 }
 

@@ -8,11 +8,8 @@
 //! sidecars. Where they judge differently the stricter counts, unless Istio sends what the stricter refuses. Which rules
 //! a value then follows is decided by who uses it ([`Semantics`](mesh_core::config::Semantics)).
 //!
-//! One transport serves all endpoints of a cluster. Where Envoy would choose by endpoint (`transport_socket_matches`), it is
-//! `transport_socket` if that is TLS, else the first TLS among the matches, for endpoints too that were meant to be reached
-//! in plaintext; in plaintext they are reached where no TLS is spoken of and `raw_buffer` is named, and a cluster whose
-//! transports are none that is known here is refused. So Istio's clusters with automatic mutual TLS are taken, warned of,
-//! and never fall back.
+//! Where the endpoints of a cluster are reached in different ways (`transport_socket_matches`), each is reached as the first
+//! match that its metadata fits says; nothing falls back to plaintext that the cluster does not name.
 //!
 //! A cluster whose endpoints are found in a way that is not honoured here is understood nevertheless, with a warning: whether
 //! it is refused is for the [store](crate::store) to say, by who asked for it.
@@ -29,6 +26,7 @@ mod discovery;
 mod endpoints;
 mod filter;
 mod header;
+mod inbound;
 mod listener;
 mod matcher;
 mod notes;
@@ -56,6 +54,7 @@ use mesh_core::{
 };
 use prost::{DecodeError, Message};
 
+pub use self::inbound::InboundListener;
 pub(crate) use self::{
     assignment::Assignment,
     listener::{ListenerResource, RouteSource},
@@ -64,13 +63,15 @@ use self::{
     common::{filled, undecodable},
     notes::Notes,
 };
-use crate::{ResourceKind, session::ResourceError};
+use crate::{ResourceKind, istio::names::INBOUND, session::ResourceError};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Resource {
     /// The filters of a target, and its routes or their name.
     Listener(Arc<ListenerResource>),
+    /// What requests come in through.
+    Inbound(Arc<InboundListener>),
     /// The routes of a target.
     RouteConfiguration(Arc<RouteConfig>),
     /// How a cluster is found and treated.
@@ -85,6 +86,8 @@ pub(crate) struct Context {
     identities: BTreeSet<IdentityName>,
     registry: Identities,
     secrets: BTreeMap<Arc<str>, IdentityName>,
+    /// The listener that is for what comes in.
+    inbound: Option<&'static str>,
 }
 
 /// The first step: in all four messages the name is field 1, and the rest is skipped.
@@ -100,17 +103,32 @@ struct NameOnly {
 ///
 /// Refuses a type that is not a [`ResourceKind`], bytes that are not of their type, and what breaks a rule of the type.
 pub(crate) fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
-    let bytes = resource.value.as_slice();
-    match ResourceKind::from_type_url(&resource.type_url) {
+    decode_parts(&resource.type_url, &Bytes::copy_from_slice(&resource.value), context)
+}
+
+/// As [`decode`] the resource of this type and these bytes.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub(crate) fn decode_parts(
+    type_url: &str,
+    bytes: &Bytes,
+    context: &Context,
+) -> Result<Decoded<Resource>, ResourceError> {
+    match ResourceKind::from_type_url(type_url) {
+        Some(ResourceKind::Listener) if context.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name)) => {
+            decode_inbound(bytes).map(|listener| map(listener, Resource::Inbound))
+        }
         Some(ResourceKind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
         Some(ResourceKind::RouteConfiguration) => {
             decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration))
         }
         Some(ResourceKind::Cluster) => decode_cluster(bytes, context).map(|cluster| map(cluster, Resource::Cluster)),
-        Some(ResourceKind::ClusterLoadAssignment) => decode_endpoints(Bytes::copy_from_slice(bytes), None)
+        Some(ResourceKind::ClusterLoadAssignment) => decode_endpoints(bytes.clone(), None)
             .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
         None => {
-            let error = ConfigError::new("type_url", &resource.type_url, "send a type that was asked for");
+            let error = ConfigError::new("type_url", type_url, "send a type that was asked for");
             Err(refusal(None, &error))
         }
     }
@@ -127,6 +145,15 @@ fn map<T>(decoded: Decoded<T>, into: impl FnOnce(Arc<T>) -> Resource) -> Decoded
 /// Refuses what the module's rules refuse, with the name if that could be read.
 pub(crate) fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, ResourceError> {
     read::<listener_pb::Listener, _>(bytes, listener::decode)
+}
+
+/// Reads an `envoy.config.listener.v3.Listener` for servers.
+///
+/// # Errors
+///
+/// As [`decode_listener`].
+fn decode_inbound(bytes: &[u8]) -> Result<Decoded<InboundListener>, ResourceError> {
+    read(bytes, |message: listener_pb::Listener, _| InboundListener::new(message))
 }
 
 /// Reads an `envoy.config.route.v3.RouteConfiguration`.
@@ -242,6 +269,14 @@ impl Context {
         self.identities.insert(name.clone());
         self.secrets.insert(secret.into(), name);
         self
+    }
+
+    /// Also honours what Istio's sidecars are sent: the identity of the workload by its two secrets, whether it is registered
+    /// yet or not, and the listener for what comes in.
+    #[must_use]
+    pub(crate) fn for_sidecars(mut self) -> Self {
+        self.inbound = Some(INBOUND);
+        self.with_secret("default", "default").with_secret("ROOTCA", "default")
     }
 
     /// Also honours certificate provider instances and SDS secrets that go by the name of an identity which is in `registry`

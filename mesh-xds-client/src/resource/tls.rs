@@ -62,7 +62,7 @@ fn upstream(
         warn_if_set!(notes, common, "secrets are never logged", [key_log]);
         let identity = identity(&common, context)?;
         let validation = validation(common.validation_context_type, context, notes)?;
-        Ok((identity, validation, common.alpn_protocols))
+        Ok((identity, validation, alpn(common.alpn_protocols)))
     })?;
     let (identity, validation, alpn) = common;
     let validates_sent_name = auto.san_validation || message.auto_sni_san_validation;
@@ -73,6 +73,13 @@ fn upstream(
         tls = tls.with_identity(identity);
     }
     Ok(tls)
+}
+
+/// The protocols to offer, as they are written. Only the one by which Istio's proxies agree to tell each other who they are
+/// before anything else is left out, as they leave it out themselves of connections for HTTP.
+fn alpn(mut names: Vec<String>) -> Vec<String> {
+    names.retain(|name| name != "istio-peer-exchange");
+    names
 }
 
 /// The name to send. Where it is also the name to ask for there has to be one, though Envoy would send none.
@@ -184,9 +191,14 @@ fn instance_of(field: &'static str, name: &str, context: &Context) -> Result<Ide
 }
 
 fn secret_of(field: &'static str, secret: &SdsSecretConfig, context: &Context) -> Result<IdentityName, ConfigError> {
-    context
-        .secret(&secret.name)
-        .ok_or_else(|| ConfigError::new(field, &secret.name, "name a secret that this process has an identity for"))
+    let remedy = match secret.name.split_once(':') {
+        Some(("kubernetes", _)) => "name another secret; those of Kubernetes are for gateways, and are not fetched",
+        Some(("file-cert" | "file-root", _)) => {
+            "give the process an identity of these files, and map the secret to it, by `XdsClientBuilder::secret`"
+        }
+        _ => "name a secret that this process has an identity for",
+    };
+    context.secret(&secret.name).ok_or_else(|| ConfigError::new(field, &secret.name, remedy))
 }
 
 // --- whom to trust ---

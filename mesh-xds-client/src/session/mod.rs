@@ -196,6 +196,8 @@ enum Link {
         variant: Variant,
         /// Whether the node was sent, which only the first request of a stream carries.
         introduced: bool,
+        /// Whether something is asked for that is not said to be held, so that there is something to answer, in delta.
+        prompted: bool,
         /// Whether a response has come.
         live: bool,
     },
@@ -273,6 +275,11 @@ impl Session {
         }
     }
 
+    /// How long a named resource may stay unanswered; see [`Config::absence_timeout`].
+    pub(crate) fn patience(&self) -> Duration {
+        self.absence_timeout
+    }
+
     /// Asks for a resource, until [`unsubscribe`](Self::unsubscribe). Asking twice is asking once: counting users is the
     /// caller's.
     ///
@@ -320,7 +327,7 @@ impl Session {
         if !matches!(self.link, Link::Connecting) {
             return;
         }
-        self.link = Link::Open { variant: self.variant, introduced: false, live: false };
+        self.link = Link::Open { variant: self.variant, introduced: false, prompted: false, live: false };
         for kind in ResourceKind::ALL {
             self.names_changed(kind);
         }
@@ -530,8 +537,8 @@ impl Session {
             Outgoing::Names(kind) => {
                 let deadline = now + self.absence_timeout;
                 let mut changes = self.kinds[kind.index()].send_changes(deadline)?;
-                if let Link::Open { introduced: false, .. } = self.link {
-                    changes.leave_out_one_version();
+                if let Link::Open { prompted: prompted @ false, live: false, .. } = &mut self.link {
+                    *prompted = changes.leave_out_one_version();
                 }
                 self.arm(kind, changes.armed, deadline);
                 let request = DeltaDiscoveryRequest {

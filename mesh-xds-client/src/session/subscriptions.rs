@@ -571,10 +571,11 @@ impl Wanted {
 impl Changes {
     /// Keeps silent about one thing that is held, so that a server which has no news has something to say: without a response
     /// nobody could tell that it is there. It is one that is asked for by name, since of others it would not say that they are
-    /// gone.
-    pub(super) fn leave_out_one_version(&mut self) {
+    /// gone. Returns whether something is asked for now that is not said to be held.
+    pub(super) fn leave_out_one_version(&mut self) -> bool {
         if let Some(first) = self.subscribe.iter().find(|name| self.versions.contains_key(*name)) {
             self.versions.remove(first);
         }
+        self.subscribe.iter().any(|name| name != EVERYTHING && !self.versions.contains_key(name))
     }
 }

@@ -118,6 +118,10 @@ impl stream::Watch for Watch {
         self.is_greeted = true;
         self.unanswered.add(&response.nonce, &response.system_version_info);
     }
+
+    fn unanswered(&self) -> &Unanswered {
+        &self.unanswered
+    }
 }
 
 impl Watch {

@@ -321,6 +321,15 @@ impl ControlPlane {
         }
     }
 
+    /// Waits until every response that was sent on a stream which is still open has been answered, one way or the other.
+    pub async fn wait_answered(&self) {
+        self.wait_until(|plane| {
+            let is_answered = |stream: &StreamHandle| stream.unanswered.values().all(|count| *count == 0);
+            plane.shared.with(|state| state.streams.values().all(is_answered)).then_some(())
+        })
+        .await;
+    }
+
     async fn wait_until<T>(&self, mut find: impl FnMut(&Self) -> Option<T>) -> T {
         loop {
             let recorded = self.shared.recorded.notified();
@@ -428,7 +437,9 @@ impl Shared {
     fn open_stream(&self, commands: UnboundedSender<Command>, metadata: MetadataMap) -> u64 {
         let stream = self.with(|state| {
             let stream = state.next_id();
-            state.streams.insert(stream, StreamHandle { commands, names: BTreeMap::new() });
+            state
+                .streams
+                .insert(stream, StreamHandle { commands, names: BTreeMap::new(), unanswered: BTreeMap::new() });
             stream
         });
         self.record(Event::StreamOpened { stream, metadata });

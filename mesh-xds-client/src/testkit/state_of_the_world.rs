@@ -99,6 +99,10 @@ impl stream::Watch for Watch {
         response.nonce.clone_into(&mut self.nonce);
         self.unanswered.add(&response.nonce, &response.version_info);
     }
+
+    fn unanswered(&self) -> &Unanswered {
+        &self.unanswered
+    }
 }
 
 impl Watch {

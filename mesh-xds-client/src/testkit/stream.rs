@@ -27,6 +27,8 @@ pub(super) enum Command {
 pub(super) struct StreamHandle {
     pub(super) commands: mpsc::UnboundedSender<Command>,
     pub(super) names: BTreeMap<ResourceKind, BTreeSet<String>>,
+    /// Responses of each kind that were sent and not answered.
+    pub(super) unanswered: BTreeMap<ResourceKind, usize>,
 }
 
 /// Where a stream stands with one kind, in one variant of the protocol.
@@ -60,6 +62,9 @@ pub(super) trait Watch: Default + Send + 'static {
 
     /// A response is on its way.
     fn note_sent(&mut self, response: &Self::Response);
+
+    /// What was sent and not answered.
+    fn unanswered(&self) -> &Unanswered;
 }
 
 /// Nonce and version of what was sent and not answered.
@@ -128,6 +133,7 @@ impl<W: Watch> Stream<W> {
                 let Some(response) = W::spoken(*response) else { return Ok(()) };
                 if let Some(kind) = ResourceKind::from_type_url(W::type_url(&response)) {
                     self.watches[kind.index()].note_sent(&response);
+                    self.count_unanswered(kind);
                 }
                 self.send(response).await
             }
@@ -157,6 +163,8 @@ impl<W: Watch> Stream<W> {
         }
         self.shared.record(recorded.into());
         if !is_heeded {
+            self.count_unanswered(kind);
+            self.shared.recorded.notify_waiters();
             return Ok(());
         }
         self.shared.with(|state| {
@@ -164,7 +172,11 @@ impl<W: Watch> Stream<W> {
                 handle.names.insert(kind, names);
             }
         });
-        self.send_due(kind).await
+        self.send_due(kind).await?;
+        // Not before what is due has been sent: in between it would seem that the client is done.
+        self.count_unanswered(kind);
+        self.shared.recorded.notify_waiters();
+        Ok(())
     }
 
     async fn send_due(&mut self, kind: ResourceKind) -> Result<(), Over> {
@@ -173,8 +185,18 @@ impl<W: Watch> Stream<W> {
         let due = self.shared.with(|state| if state.faults.is_silent { None } else { watch.due(kind, state, nonce) });
         let Some(response) = due else { return Ok(()) };
         watch.note_sent(&response);
+        self.count_unanswered(kind);
         self.nonces += 1;
         self.send(response).await
+    }
+
+    fn count_unanswered(&self, kind: ResourceKind) {
+        let count = self.watches[kind.index()].unanswered().0.len();
+        self.shared.with(|state| {
+            if let Some(handle) = state.streams.get_mut(&self.id) {
+                handle.unanswered.insert(kind, count);
+            }
+        });
     }
 
     async fn send(&mut self, response: W::Response) -> Result<(), Over> {

@@ -19,6 +19,8 @@ pub(super) struct Decoding {
     pub(super) ticket: Ticket,
     pub(super) verdict: Verdict,
     pub(super) findings: Findings,
+    /// Whether any resource is another one than before.
+    pub(super) has_changes: bool,
 }
 
 /// How much is decoded before others have their turn: some 60 us of it.
@@ -44,6 +46,7 @@ impl Decoding {
             ticket,
             verdict: Verdict::default(),
             findings: Findings::default(),
+            has_changes: false,
         }
     }
 
@@ -68,6 +71,7 @@ impl Decoding {
                     self.findings.warned.push((name.clone(), entry.warnings().to_vec()));
                 }
                 self.verdict.accepted.push(name);
+                self.has_changes |= is_decoded;
                 is_decoded
             }
             Err(Refused { error, is_repeated }) => {

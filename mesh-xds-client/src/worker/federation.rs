@@ -74,6 +74,14 @@ impl Federation {
             .ok_or_else(|| format!("its authority `{}` is not one of the bootstrap's authorities", parsed.authority))
     }
 
+    /// Asks for everything of a kind, of the authority of the older names.
+    pub(super) fn subscribe_all(&mut self, kind: ResourceKind) {
+        self.authorities[DEFAULT.0].asked += 1;
+        for place in self.authorities[DEFAULT.0].in_use() {
+            self.upstreams[place].session.subscribe_all(kind);
+        }
+    }
+
     /// Asks for a resource.
     pub(super) fn subscribe(&mut self, authority: AuthorityId, kind: ResourceKind, name: &str) {
         self.authorities[authority.0].asked += 1;
@@ -98,6 +106,13 @@ impl Federation {
     /// Whether this control plane is asked for anything.
     pub(super) fn is_in_use(&self, place: usize) -> bool {
         (0..self.authorities.len()).any(|authority| self.is_heeded(place, AuthorityId(authority)))
+    }
+
+    /// Whether each authority that is asked for anything has a control plane that is there, and any is asked.
+    pub(super) fn are_present(&self) -> bool {
+        let is_live = |place: usize| self.upstreams[place].standing == Standing::Live;
+        let mut asked = self.authorities.iter().filter(|authority| authority.asked > 0).peekable();
+        asked.peek().is_some() && asked.all(|authority| authority.in_use().any(is_live))
     }
 
     /// The control plane whose word counts most: of the first authority that is asked for anything the one that is
@@ -144,8 +159,10 @@ impl Federation {
         for preferred in &authority.upstreams[..server] {
             self.upstreams[*preferred].session.forget_versions();
         }
+        let session = &mut self.upstreams[place].session;
+        everything_of(id, store).for_each(|kind| session.subscribe_all(kind));
         for (kind, name) in store.asked_of(id) {
-            self.upstreams[place].session.subscribe(kind, name);
+            session.subscribe(kind, name);
         }
     }
 
@@ -156,6 +173,7 @@ impl Federation {
         tracing::info!(authority = authority.label(), server = %self.upstreams[place].name, "a preferred control plane is back");
         let is_in_use = self.is_in_use(place);
         let upstream = &mut self.upstreams[place];
+        everything_of(id, store).for_each(|kind| upstream.session.unsubscribe_all(kind));
         for (kind, name) in store.asked_of(id) {
             upstream.session.unsubscribe(kind, name);
         }
@@ -165,6 +183,11 @@ impl Federation {
             upstream.standing = Standing::Untold;
         }
     }
+}
+
+/// The kinds of which an authority is asked for everything.
+fn everything_of(id: AuthorityId, store: &Store) -> impl Iterator<Item = ResourceKind> {
+    ResourceKind::ALL.into_iter().filter(move |kind| id == DEFAULT && store.is_everything(*kind))
 }
 
 // === impl Authority ===

@@ -8,7 +8,8 @@
 //!
 //! - `federation`: who is asked for what; `upstream`: one control plane and its session;
 //! - `fallback`: which of an authority's control planes are in use, as a state machine without I/O;
-//! - `streams`: the streams to all of them; `decoding`: the one response that is being decoded.
+//! - `streams`: the streams to all of them; `decoding`: the one response that is being decoded;
+//! - `cache`: what an earlier run has kept, for as long as nobody says better.
 //!
 //! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read
 //! the snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until
@@ -16,6 +17,7 @@
 
 use std::{error::Error as StdError, fmt::Write as _, sync::Arc, time::Duration};
 
+use mesh_core::source::ResourceState;
 use metrics::Gauge;
 use tokio::{
     sync::mpsc,
@@ -24,25 +26,27 @@ use tokio::{
 };
 
 use crate::{
-    ResourceKind,
+    Dialect, ResourceKind,
     assemble::{Assembled, Assembly, Wanted},
     bootstrap::Bootstrap,
+    expected::Expected,
     meters::Meters,
     report::Reporter,
     resource::Context,
-    session::{AbsenceReason, Event},
-    status::Shared,
-    store::{Denial, Origin, Store},
+    session::{AbsenceReason, Event, Variant},
+    status::{Agreement, Shared},
+    store::{AuthorityId, Denial, Entry, Origin, Store},
     transport::Heard,
 };
 
+mod cache;
 mod decoding;
 mod fallback;
 mod federation;
 mod streams;
 mod upstream;
 
-pub(crate) use self::upstream::Upstream;
+pub(crate) use self::{cache::Cache, upstream::Upstream};
 
 use self::{
     decoding::Decoding,
@@ -56,13 +60,18 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     commands: mpsc::UnboundedReceiver<Command>,
     bootstrap: Bootstrap,
+    dialect: Dialect,
     context: Context,
     federation: Federation,
     assembly: Assembly,
+    expected: Expected,
     /// The response that is being decoded. None is read until it is done.
     decoding: Option<Decoding>,
     meters: Meters,
     reporter: Reporter,
+    cache: Cache,
+    /// When the age of the configuration is to be shown anew: while it has one.
+    age_due: Option<Instant>,
 }
 
 /// What a handle asks of the worker.
@@ -83,6 +92,11 @@ struct Online {
     gauges: Vec<Gauge>,
 }
 
+/// How often the age of the configuration is shown, and then each time that it has grown by a part of itself. Nobody can tell
+/// here whether there is a recorder: without one it is a waking of this task, while no control plane answers.
+const AGE_INTERVAL: Duration = Duration::from_secs(1);
+const AGE_PART: u32 = 100;
+
 // === impl Worker ===
 
 impl Worker {
@@ -91,21 +105,28 @@ impl Worker {
         shared: Arc<Shared>,
         commands: mpsc::UnboundedReceiver<Command>,
         bootstrap: Bootstrap,
+        dialect: Dialect,
         context: Context,
         upstreams: Vec<Upstream>,
+        cache: Cache,
     ) -> Self {
-        let assembly = Assembly::new(&bootstrap.node().id);
+        let assembly = Assembly::new(&bootstrap.node().id, dialect);
+        let patience = upstreams.iter().map(|upstream| upstream.session.patience()).max().unwrap_or_default();
         let federation = Federation::new(&bootstrap, upstreams);
         Self {
             shared,
             commands,
             bootstrap,
+            dialect,
             context,
             federation,
             assembly,
+            expected: Expected::new(patience),
             decoding: None,
             meters: Meters::new(),
             reporter: Reporter::default(),
+            cache,
+            age_due: None,
         }
     }
 
@@ -114,21 +135,27 @@ impl Worker {
         for upstream in &mut self.federation.upstreams {
             upstream.session.stream_ended("the work on it was dropped", Instant::now());
         }
+        // A dialect may want something before there is a target.
+        self.shared.held().store.touch();
         let gauges = self.federation.upstreams.iter().map(|upstream| upstream.connected.clone());
         let _online = Online { shared: self.shared.clone(), gauges: gauges.collect() };
         let mut streams = Streams::new(self.federation.upstreams.len());
         loop {
             self.settle(&mut streams);
             let timeouts = self.federation.upstreams.iter_mut().filter_map(|upstream| upstream.session.next_timeout());
-            let due = timeouts.min();
+            let due = timeouts.chain(self.expected.next()).chain(self.age_due).min();
             tokio::select! {
                 biased;
                 (place, news) = streams.next(self.decoding.is_none()) => self.hear(place, news),
                 Some(command) = self.commands.recv() => self.obey(command),
-                () = yield_now(), if self.decoding.is_some() => self.decode(),
+                () = yield_now(), if self.decoding.is_some() || self.cache.is_restoring() => self.decode(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     let now = Instant::now();
                     self.federation.upstreams.iter_mut().for_each(|upstream| upstream.session.timeout(now));
+                    self.give_up(now);
+                    if self.age_due.is_some_and(|due| due <= now) {
+                        self.show_age(now);
+                    }
                 }
             }
         }
@@ -196,6 +223,24 @@ impl Worker {
         upstream.connected.set(1.0);
         self.shared.held().servers[place].connected = true;
         tracing::info!(server = %upstream.name, node.id = self.bootstrap.node().id, "control plane is there");
+        if self.agree() {
+            self.cache.let_go();
+        }
+    }
+
+    /// Notes whether the control planes stand by what is held. Returns that.
+    fn agree(&mut self) -> bool {
+        let (are_present, now) = (self.federation.are_present(), Instant::now());
+        self.shared.held().agreement.update(are_present, now);
+        self.show_age(now);
+        are_present
+    }
+
+    fn show_age(&mut self, now: Instant) {
+        let agreement = self.shared.held().agreement;
+        let age = agreement.age(now);
+        self.meters.age.set(age.as_secs_f64());
+        self.age_due = matches!(agreement, Agreement::Past { .. }).then(|| now + AGE_INTERVAL.max(age / AGE_PART));
     }
 
     fn lost(&mut self, place: usize, cause: String, was_live: bool, retry_in: Duration) {
@@ -204,6 +249,7 @@ impl Worker {
         upstream.connected.set(0.0);
         let mut held = self.shared.held();
         held.servers[place].connected = false;
+        upstream.is_told = Default::default();
         if !is_in_use {
             return;
         }
@@ -218,6 +264,8 @@ impl Worker {
         }
         held.last_error = Some(cause.clone());
         held.servers[place].last_error = Some(cause);
+        drop(held);
+        self.agree();
     }
 
     /// Has every authority use the control planes that it should. Returns whether anything has changed by that.
@@ -234,9 +282,36 @@ impl Worker {
     }
 
     fn absent(&self, place: usize, kind: ResourceKind, name: &str, reason: AbsenceReason) {
-        let terms = self.federation.upstreams[place].terms(kind);
-        self.shared.held().store.absent(kind, name, reason, terms);
+        let upstream = &self.federation.upstreams[place];
+        let terms = upstream.terms(kind);
+        let mut held = self.shared.held();
+        // A server that has sent its full state, and in all the time since nothing of this name, has said that there is none.
+        let is_denied = reason == AbsenceReason::NotFoundTimer
+            && upstream.is_told[kind.index()]
+            && held.store.get(kind, name).is_some_and(Entry::is_cached);
+        held.store.absent(kind, name, if is_denied { AbsenceReason::Unknown } else { reason }, terms);
+        drop(held);
+        self.cache.touch();
         tracing::warn!(%kind, name, ?reason, node.id = self.node_id(), "resource is absent");
+    }
+
+    /// Waits no longer for what was expected and has not come. Silence tells nothing while nobody is there to speak.
+    fn give_up(&mut self, now: Instant) {
+        while let Some((kind, name)) = self.expected.pop(now) {
+            let mut held = self.shared.held();
+            if held.store.get(kind, &name).is_none_or(|entry| entry.state() != ResourceState::Requested) {
+                continue;
+            }
+            let place = held.main;
+            if held.servers[place].connected {
+                let terms = self.federation.upstreams[place].terms(kind);
+                held.store.absent(kind, &name, AbsenceReason::NotFoundTimer, terms);
+                tracing::warn!(%kind, %name, node.id = self.node_id(), "resource has not come");
+            } else {
+                drop(held);
+                self.expected.wait_for(kind, &name, now);
+            }
+        }
     }
 
     fn node_id(&self) -> &str {
@@ -257,19 +332,28 @@ impl Worker {
     fn follow(&mut self, command: Command) {
         match command {
             Command::Watch(target) => {
-                let listener = || self.bootstrap.listener_of(&target);
-                self.assembly.watch(target.clone(), listener);
+                let lead = || self.dialect.lead(&self.bootstrap, &target);
+                self.assembly.watch(target.clone(), lead);
             }
-            Command::Release(target) => self.assembly.release(&target),
+            Command::Release(target) => {
+                self.cache.keep_for_write(&self.shared);
+                self.assembly.release(&target);
+            }
             Command::Demand(cluster) => self.assembly.demand(cluster),
-            Command::Waive(cluster) => self.assembly.waive(&cluster),
+            Command::Waive(cluster) => {
+                self.cache.keep_for_write(&self.shared);
+                self.assembly.waive(&cluster);
+            }
         }
     }
 
     // --- the resources ---
 
-    /// Decodes a slice of the response at hand, and answers it when that was the last.
+    /// Decodes a slice of what an earlier run has kept, or of the response at hand, and answers that when it was the last.
     fn decode(&mut self) {
+        if self.cache.is_restoring() {
+            return self.cache.restore(&mut self.shared.held().store, &self.context);
+        }
         let Some(mut decoding) = self.decoding.take() else { return };
         let (place, federation) = (decoding.place, &self.federation);
         let origin = Origin {
@@ -285,17 +369,27 @@ impl Worker {
     }
 
     fn answer(&mut self, decoding: Decoding) {
-        let Decoding { place, kind, version, verdict, findings, ticket, .. } = decoding;
+        let Decoding { place, kind, version, verdict, findings, ticket, has_changes, .. } = decoding;
         self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
+        if self.federation.is_heeded(place, AuthorityId::default()) {
+            self.shared.held().store.answered(kind);
+        }
+        self.cache.tell();
+        if has_changes {
+            self.cache.touch();
+        }
+        let upstream = &mut self.federation.upstreams[place];
+        upstream.is_told[kind.index()] |= kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
     }
 
     /// Publishes what has changed, and asks for what is needed now. Returns whether anything had changed.
     ///
-    /// Nothing is published of a response that is half decoded: what it brings is seen as a whole or not at all.
+    /// Nothing is published of a response that is half decoded: what it brings is seen as a whole or not at all. What an earlier
+    /// run has kept is not looked at piece by piece either.
     fn assemble(&mut self) -> bool {
-        if self.decoding.is_some() {
+        if self.decoding.is_some() || self.cache.is_restoring() {
             return false;
         }
         let mut held = self.shared.held();
@@ -305,7 +399,12 @@ impl Worker {
         }
         let Assembled { snapshot, wanted } = self.assembly.assemble(&held.store, &changes);
         if let Some(wanted) = wanted {
-            reconcile(&wanted, &mut held.store, &mut self.federation);
+            let Self { federation, expected, cache, .. } = self;
+            let age = reconcile(&wanted, &mut held.store, federation, expected, cache);
+            if let Some(age) = age {
+                held.agreement.restored(age, Instant::now());
+                self.age_due.get_or_insert_with(Instant::now);
+            }
         }
         self.meters.resources(held.store.tally());
         drop(held);
@@ -322,22 +421,40 @@ impl Worker {
     }
 }
 
-/// Asks for what is wanted and not yet asked for, and forgets the rest.
-fn reconcile(wanted: &Wanted, store: &mut Store, federation: &mut Federation) {
+/// Asks for what is wanted and not yet asked for, and forgets the rest. Where everything is asked for, names are waited for.
+/// Returns how old what an earlier run has kept of it is.
+fn reconcile(
+    wanted: &Wanted,
+    store: &mut Store,
+    federation: &mut Federation,
+    expected: &mut Expected,
+    cache: &mut Cache,
+) -> Option<Duration> {
+    let mut age = None;
     for kind in ResourceKind::ALL {
-        let wanted = wanted.of(kind);
-        let gone: Vec<_> = store.names(kind).filter(|name| !wanted.contains(*name)).cloned().collect();
-        for name in gone {
-            if let Some(authority) = store.forget(kind, &name) {
+        let is_everything = wanted.everything(kind);
+        if is_everything && store.want_everything(kind) {
+            federation.subscribe_all(kind);
+        }
+        for name in store.dispensable(kind, wanted.of(kind)) {
+            if let Some(authority) = store.forget(kind, &name).filter(|_| !is_everything) {
                 federation.unsubscribe(authority, kind, &name);
             }
         }
-        for name in wanted {
-            if store.get(kind, name).is_none() {
+        for name in wanted.of(kind) {
+            if store.get(kind, name).is_some() {
+                continue;
+            }
+            if is_everything {
+                store.want(kind, name, AuthorityId::default());
+                expected.wait_for(kind, name, Instant::now());
+            } else {
                 want(kind, name, store, federation);
             }
+            age = cache.want(kind, name).or(age);
         }
     }
+    age
 }
 
 fn want(kind: ResourceKind, name: &Arc<str>, store: &mut Store, federation: &mut Federation) {
@@ -354,7 +471,7 @@ fn want(kind: ResourceKind, name: &Arc<str>, store: &mut Store, federation: &mut
 }
 
 /// An error and its causes.
-fn in_one_line(error: &dyn StdError) -> String {
+pub(crate) fn in_one_line(error: &dyn StdError) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -368,7 +485,10 @@ fn in_one_line(error: &dyn StdError) -> String {
 
 impl Drop for Online {
     fn drop(&mut self) {
-        self.shared.held().servers.iter_mut().for_each(|server| server.connected = false);
+        let mut held = self.shared.held();
+        held.servers.iter_mut().for_each(|server| server.connected = false);
+        held.agreement.update(false, Instant::now());
+        drop(held);
         self.gauges.iter().for_each(|gauge| gauge.set(0.0));
     }
 }
@@ -413,9 +533,17 @@ mod tests {
         };
         let dialer = Arc::new(Dialer::new(&server, &parts).expect("plaintext"));
         let upstream = Upstream::new(server, dialer, session::Config::default(), Node::default(), 1);
-        let shared = Arc::new(Shared::new("", ["plane:80".to_owned()]));
+        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
         let (commands, orders) = mpsc::unbounded_channel();
-        let mut worker = Worker::new(shared.clone(), orders, bootstrap, Context::new(), vec![upstream]);
+        let mut worker = Worker::new(
+            shared.clone(),
+            orders,
+            bootstrap,
+            Dialect::Grpc,
+            Context::new(),
+            vec![upstream],
+            Cache::default(),
+        );
         let mut streams = Streams::new(1);
         let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
         for name in &names {

@@ -26,6 +26,8 @@ pub(crate) struct Upstream {
     pub(super) session: Session,
     pub(super) standing: Standing,
     pub(super) connected: Gauge,
+    /// Of which kinds a full state has come on the present stream, by [`ResourceKind::index`].
+    pub(super) is_told: [bool; ResourceKind::ALL.len()],
 }
 
 /// How long gRFC A88 waits for a resource where silence is trouble rather than absence.
@@ -45,6 +47,7 @@ impl Upstream {
             session: Session::new(config, node, seed),
             standing: Standing::default(),
             connected: meters::connected(&name),
+            is_told: Default::default(),
             name,
             server,
         }

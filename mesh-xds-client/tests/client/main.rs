@@ -1,9 +1,11 @@
 //! The client and a control plane, from the first subscription to the snapshot that a mesh reads.
 
+mod cache;
 mod delta;
 mod fallback;
 mod federation;
 mod servers;
+mod sidecar;
 mod sockets;
 mod support;
 mod whole;
@@ -21,6 +23,7 @@ macro_rules! variants {
 
                 use crate::support::{self, Running, run};
 
+                mod restart;
                 mod subscriptions;
                 mod trouble;
                 mod updates;

@@ -27,6 +27,11 @@ pub struct RunningEnvoy {
     ports: [u16; 3],
 }
 
+/// Envoy as a sidecar that serves nobody and obeys a control plane.
+pub struct SteeredEnvoy {
+    _process: Process,
+}
+
 // === impl Envoy ===
 
 impl Envoy {
@@ -40,9 +45,17 @@ impl Envoy {
         self.start_on(super::free_ports(), name, identity).await
     }
 
+    /// Starts one that takes listeners and clusters, all there are, from the control plane at this address.
+    pub async fn steered(&self, plane: SocketAddr) -> SteeredEnvoy {
+        let [admin] = super::free_ports();
+        let values = [("PLANE_PORT", &*plane.port().to_string()), ("ADMIN_PORT", &*admin.to_string())];
+        let mut process = self.run("envoy/steered.yaml", &values);
+        let admin = (Ipv4Addr::LOCALHOST, admin).into();
+        process.until(async || command(admin, "GET", "/ready").await.is_some()).await;
+        SteeredEnvoy { _process: process }
+    }
+
     async fn start_on(&self, ports: [u16; 3], name: &str, identity: &Identity) -> RunningEnvoy {
-        let directory = process::directory();
-        let path = directory.path().join("envoy.yaml");
         let values = [
             ("PORT", &*ports[0].to_string()),
             ("TLS_PORT", &*ports[1].to_string()),
@@ -52,17 +65,24 @@ impl Envoy {
             ("KEY", &*identity.key.to_string_lossy()),
             ("CA", &*identity.roots.to_string_lossy()),
         ];
-        fs::write(&path, super::fill("envoy/envoy.yaml", &values)).expect("the directory can be written to");
-        let path = path.display().to_string();
-        // A drain takes two seconds, in place of ten minutes; without hot restart several can run side by side.
-        let arguments = ["--config-path", &path, "--concurrency", "1", "--disable-hot-restart"];
-        let arguments = [&arguments[..], &["--drain-time-s", "2", "--log-level", "warning"]].concat();
-        let process = Process::leashed(&self.program, &arguments, directory);
+        let process = self.run("envoy/envoy.yaml", &values);
         let (program, identity, name) = (self.program.clone(), identity.clone(), name.to_owned());
         let mut running = RunningEnvoy { program, process, identity, name, ports };
         let admin = running.admin_addr();
         running.process.until(async || command(admin, "GET", "/ready").await == Some(StatusCode::OK)).await;
         running
+    }
+
+    /// Starts the program with a configuration out of this template.
+    fn run(&self, template: &str, values: &[(&str, &str)]) -> Process {
+        let directory = process::directory();
+        let path = directory.path().join("envoy.yaml");
+        fs::write(&path, super::fill(template, values)).expect("the directory can be written to");
+        let path = path.display().to_string();
+        // A drain takes two seconds, in place of ten minutes; without hot restart several can run side by side.
+        let arguments = ["--config-path", &path, "--concurrency", "1", "--disable-hot-restart"];
+        let arguments = [&arguments[..], &["--drain-time-s", "2", "--log-level", "warning"]].concat();
+        Process::leashed(&self.program, &arguments, directory)
     }
 }
 

@@ -5,16 +5,16 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::SOURCES;
 use super::process::{Conversation, PATIENCE};
+use super::{Prober, SOURCES};
 use crate::identity::Identity;
 use crate::load::Tally;
 
-/// A Python that has `grpcio`.
+/// A Python that has `grpcio` and `xds-protos`.
 pub struct GrpcCore {
     python: PathBuf,
 }
@@ -40,6 +40,11 @@ pub struct Calls {
 
 /// A client of one target that counts who answers.
 pub struct GrpcClient {
+    conversation: Conversation,
+}
+
+/// A reader of CSDS with gRPC's own messages.
+pub struct StatusReader {
     conversation: Conversation,
 }
 
@@ -78,6 +83,19 @@ impl GrpcCore {
         command.arg(target).env("GRPC_XDS_BOOTSTRAP_CONFIG", bootstrap).env_remove("GRPC_XDS_BOOTSTRAP");
         let (conversation, _) = Conversation::start(command).await;
         GrpcClient { conversation }
+    }
+
+    /// Starts a client of many targets.
+    pub async fn prober(&self, bootstrap: &str) -> Prober {
+        Prober::start(self.command("prober.py"), bootstrap).await
+    }
+
+    /// Starts a reader of the CSDS service at `addr`.
+    pub async fn status_reader(&self, addr: SocketAddr) -> StatusReader {
+        let mut command = self.command("csds.py");
+        command.arg(addr.to_string());
+        let (conversation, _) = Conversation::start(command).await;
+        StatusReader { conversation }
     }
 
     fn server_command(&self, names: &[&str]) -> Command {
@@ -172,5 +190,19 @@ impl GrpcClient {
     pub async fn stop(&mut self) -> Tally {
         let tally = self.conversation.ask(&json!({ "stop": {} })).await;
         serde_json::from_value(tally).expect("the tally has this form")
+    }
+}
+
+// === impl StatusReader ===
+
+impl StatusReader {
+    /// A `ClientStatusResponse` in protobuf's JSON, by the unary method.
+    pub async fn fetch(&mut self) -> Value {
+        self.conversation.ask(&json!({ "fetch": {} })).await
+    }
+
+    /// As many responses on one stream, without the contents of resources.
+    pub async fn stream(&mut self, count: u32) -> Value {
+        self.conversation.ask(&json!({ "stream": { "count": count, "contents": false } })).await
     }
 }

@@ -13,17 +13,21 @@ use serde_json::json;
 mod envoy;
 mod go_control_plane;
 mod grpc_core;
+mod grpc_go;
 mod istiod;
 mod nginx;
+mod prober;
 mod process;
 
-pub use self::envoy::{Envoy, RunningEnvoy};
+pub use self::envoy::{Envoy, RunningEnvoy, SteeredEnvoy};
 pub use self::go_control_plane::{
     GoControlPlane, KilledControlPlane, Rejection, Report, RunningControlPlane, Snapshot,
 };
-pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers};
+pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers, StatusReader};
+pub use self::grpc_go::GrpcGo;
 pub use self::istiod::{Istiod, RunningIstiod};
 pub use self::nginx::{Nginx, RunningNginx};
+pub use self::prober::Prober;
 
 /// Where the programs and configurations for the peers are.
 const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/interop");

@@ -155,6 +155,8 @@ impl Backend {
         task.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                // An answer is several writes, and a client may let the first wait for its acknowledgement.
+                let _without = stream.set_nodelay(true);
                 connections.spawn(serving.clone().serve(stream));
                 while connections.try_join_next().is_some() {}
             }

@@ -19,8 +19,9 @@ use envoy_types::pb::{
                 dns::v3::{DnsCluster, dns_cluster},
             },
             load_balancing_policies::{
-                least_request::v3::LeastRequest, random::v3::Random, ring_hash::v3::RingHash,
-                round_robin::v3::RoundRobin, wrr_locality::v3::WrrLocality,
+                client_side_weighted_round_robin::v3::ClientSideWeightedRoundRobin, least_request::v3::LeastRequest,
+                random::v3::Random, ring_hash::v3::RingHash, round_robin::v3::RoundRobin,
+                wrr_locality::v3::WrrLocality,
             },
             transport_sockets::raw_buffer::v3::RawBuffer,
             upstreams::http::v3::{
@@ -30,11 +31,11 @@ use envoy_types::pb::{
         },
         r#type::v3::Percent as PercentMessage,
     },
-    google::protobuf::{Any, BoolValue},
+    google::protobuf::{self as wire, Any, BoolValue, Struct, Value, value},
 };
 use mesh_core::config::{
     AddressFamily, Backoff, Discovery, DnsEndpoints, DnsName, Endpoints, HttpProtocol, LoadBalancing, LookUp, Percent,
-    TimeLimit,
+    Security, SecurityMatch, TimeLimit,
 };
 
 use super::{
@@ -333,6 +334,7 @@ fn policy_keeps_what_its_source_says() {
     assert_eq!(connections.keep_alive_interval, TimeLimit::after(Duration::from_secs(30)).ok());
     assert_eq!(connections.keep_alive_timeout, Some(Duration::from_secs(5)));
     assert_eq!(connections.keep_alive_while_idle, Some(true), "as Envoy does");
+    assert_eq!(connections.max_streams, Some(50));
     assert!(policy.tls.is_some());
 }
 
@@ -400,7 +402,10 @@ fn what_is_not_known_of_clusters_is_warned_of() {
         samples::cluster(),
         &samples::context(),
         &[
-            ("transport_socket_matches", |m: &mut Wire| m.transport_socket_matches = vec![Default::default()]),
+            ("transport_socket_matches[0].transport_socket", |m: &mut Wire| {
+                m.transport_socket_matches = vec![Default::default()];
+            }),
+            ("transport_socket_matcher", |m| m.transport_socket_matcher = Some(Default::default())),
             ("health_checks", |m| m.health_checks = vec![Default::default()]),
             ("lb_subset_config", |m| m.lb_subset_config = Some(Default::default())),
             ("lrs_server", |m| {
@@ -436,11 +441,13 @@ fn what_is_not_known_of_clusters_is_warned_of() {
 
 // --- how they are reached ---
 
-/// A cluster that chooses by endpoint, as Istio's sidecars are sent it, and has these transports besides.
-fn by_endpoint(transports: &[Any], all: Option<Any>) -> Wire {
-    let one = |socket: &Any| parts::TransportSocketMatch {
+/// A cluster that chooses by endpoint, as Istio's sidecars are sent it: these transports for these values of `tlsMode`, or for
+/// everybody, and another for all who fit none.
+fn by_endpoint(transports: &[(Option<&str>, Any)], all: Option<Any>) -> Wire {
+    let one = |(mode, socket): &(Option<&str>, Any)| parts::TransportSocketMatch {
+        name: format!("tlsMode-{}", mode.unwrap_or("disabled")),
+        r#match: Some(mode.map(tls_mode).unwrap_or_default()),
         transport_socket: samples::socket_of(socket.clone()),
-        ..Default::default()
     };
     Wire {
         transport_socket: all.and_then(samples::socket_of),
@@ -449,47 +456,93 @@ fn by_endpoint(transports: &[Any], all: Option<Any>) -> Wire {
     }
 }
 
+fn tls_mode(mode: &str) -> Struct {
+    let value = Value { kind: Some(value::Kind::StringValue(mode.to_owned())) };
+    Struct { fields: [("tlsMode".to_owned(), value)].into() }
+}
+
 fn raw() -> Any {
     any(&RawBuffer::default())
 }
 
+fn secured() -> Any {
+    any(&samples::tls_context())
+}
+
+/// How endpoints of these values of `tlsMode` are reached: one that has a sidecar, one that has none, and one of another mode.
+fn ways(message: &Wire) -> [&'static str; 3] {
+    let policy = decoded(message).value.policy;
+    let of = |mode: Option<&str>| {
+        let namespaces = mode.map(|mode| (SecurityMatch::NAMESPACE.to_owned(), tls_mode(mode)));
+        let said = core::Metadata { filter_metadata: namespaces.into_iter().collect(), ..Default::default() };
+        let metadata = crate::resource::endpoints::metadata(said, &mut Notes::default());
+        match policy.security_of(Some(&metadata)) {
+            Security::Plaintext => "plaintext",
+            Security::Tls(_) => "tls",
+            Security::Unavailable(_) => "not at all",
+        }
+    };
+    [of(Some("istio")), of(None), of(Some("other"))]
+}
+
 #[test]
-fn tls_for_some_endpoints_is_tls_for_all_and_never_plaintext() {
-    let tls = any(&samples::tls_context());
-    for message in [
-        by_endpoint(&[tls.clone(), raw()], None),
-        by_endpoint(&[unknown(), raw(), tls.clone()], None),
-        by_endpoint(std::slice::from_ref(&tls), Some(raw())),
+fn endpoints_with_a_sidecar_are_reached_by_tls_and_others_as_the_cluster_says() {
+    let istio = || (Some("istio"), secured());
+    for (message, expected, warned) in [
+        (by_endpoint(&[istio(), (None, raw())], None), ["tls", "plaintext", "plaintext"], &[][..]),
+        (by_endpoint(&[istio()], Some(raw())), ["tls", "plaintext", "plaintext"], &[]),
+        (by_endpoint(&[istio()], None), ["tls", "not at all", "not at all"], &["transport_socket"]),
+        (by_endpoint(&[(Some("other"), raw())], Some(secured())), ["tls", "tls", "plaintext"], &[]),
+        (
+            by_endpoint(&[istio(), (Some("other"), unknown()), (None, raw())], None),
+            ["tls", "plaintext", "not at all"],
+            &["transport_socket_matches[1].transport_socket"],
+        ),
+        (by_endpoint(&[(None, raw()), istio()], None), ["plaintext"; 3], &[]),
+        (by_endpoint(&[], Some(raw())), ["plaintext"; 3], &[]),
     ] {
-        let Decoded { value, warnings } = decoded(&message);
-        assert_eq!(value.policy.tls, decoded(&samples::cluster()).value.policy.tls);
-        assert_eq!(fields(&warnings), ["transport_socket_matches"]);
-        assert!(warnings[0].message.contains("none in plaintext"), "{warnings:?}");
+        assert_eq!(ways(&message), expected, "{message:?}");
+        assert_eq!(fields(&decoded(&message).warnings), warned);
     }
 }
 
 #[test]
-fn transport_of_all_endpoints_counts_before_those_of_some() {
-    let mut other = samples::tls_context();
-    "other".clone_into(&mut other.sni);
-    let message = by_endpoint(&[any(&other), raw()], Some(any(&samples::tls_context())));
-    assert_eq!(decoded(&message).value.policy.tls, decoded(&samples::cluster()).value.policy.tls);
-}
+fn tls_of_a_match_is_read_as_that_of_a_cluster() {
+    let message = by_endpoint(&[(Some("istio"), secured()), (None, raw())], None);
+    let policy = decoded(&message).value.policy;
+    assert_eq!(policy.tls, None);
+    assert_eq!((&*policy.security[0].name, &*policy.security[1].name), ("tlsMode-istio", "tlsMode-disabled"));
+    let Security::Tls(tls) = &policy.security[0].security else { panic!("TLS") };
+    assert_eq!(Some(tls), decoded(&samples::cluster()).value.policy.tls.as_ref());
 
-#[test]
-fn plaintext_has_to_be_named_where_endpoints_have_transports_of_their_own() {
-    for message in [by_endpoint(&[raw()], None), by_endpoint(&[unknown(), raw()], None), by_endpoint(&[], Some(raw()))]
-    {
-        assert_eq!(decoded(&message).value.policy.tls, None);
-    }
-    for message in [by_endpoint(&[unknown()], None), by_endpoint(&[any(&samples::tls_context()), raw()], None)] {
-        let context = Context::new();
-        let refused = decode_message(&message, &context).expect_err("plaintext would be a fall-back");
-        assert!(refused.blamed().starts_with("transport_socket_matches"), "{}", refused);
-    }
+    let refused = decode_message(&message, &Context::new()).expect_err("nobody to be, and nobody to trust");
+    assert!(refused.blamed().starts_with("transport_socket_matches[0].transport_socket."), "{}", refused);
     let matcher = Wire { transport_socket_matcher: Some(Default::default()), ..by_endpoint(&[], Some(raw())) };
     let refused = decode_message(&matcher, &samples::context()).expect_err("it may ask for TLS");
     assert_eq!(refused.blamed(), "transport_socket_matcher");
+}
+
+#[test]
+fn names_that_dns_resolves_are_reached_as_what_stands_beside_them_says() {
+    let reached = |modes: &[Option<&str>]| {
+        let hosts = modes.iter().zip(1..).map(|(mode, port)| {
+            let facts = mode.map(|mode| (SecurityMatch::NAMESPACE.to_owned(), tls_mode(mode)));
+            let metadata = core::Metadata { filter_metadata: facts.into_iter().collect(), ..Default::default() };
+            LbEndpoint { metadata: Some(metadata), ..named("a.example", port) }
+        });
+        let message = Wire {
+            load_assignment: assignment(hosts.collect()),
+            eds_cluster_config: None,
+            ..of_type(parts::DiscoveryType::StrictDns)
+        };
+        let sockets = by_endpoint(&[(Some("istio"), secured()), (None, raw())], None);
+        let message =
+            Wire { transport_socket: None, transport_socket_matches: sockets.transport_socket_matches, ..message };
+        decoded(&message).value.policy.security_of(None)
+    };
+    assert_eq!(reached(&[None, None]), Security::Plaintext);
+    assert!(matches!(reached(&[Some("istio")]), Security::Tls(_)));
+    assert!(matches!(reached(&[None, Some("istio")]), Security::Tls(_)), "the strictest");
 }
 
 #[test]
@@ -564,6 +617,48 @@ fn first_known_policy_of_the_list_counts() {
         decoded(&balanced_by(vec![unknown(), ring_hash(), least, any(&Random::default())]));
     assert_eq!(value.policy.load_balancing, Some(LoadBalancing::LeastRequest { choices: 3 }));
     assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn what_takes_turns_in_place_of_hashing_is_refused_where_nobody_would_take_it() {
+    let ring = |minimum, maximum, hash_function| {
+        let size = |value: u64| Some(wire::UInt64Value { value });
+        let (minimum_ring_size, maximum_ring_size) = (size(minimum), size(maximum));
+        let legacy = parts::RingHashLbConfig { minimum_ring_size, maximum_ring_size, hash_function };
+        let lb_config = Some(parts::LbConfig::RingHashLbConfig(legacy));
+        let lb_policy = parts::LbPolicy::RingHash.into();
+        let typed = RingHash { hash_function, minimum_ring_size, maximum_ring_size, ..Default::default() };
+        [Wire { lb_policy, lb_config, ..samples::cluster() }, balanced_by(vec![any(&typed)])]
+    };
+    for good in [ring(1, 1, 0), ring(1024, 8 << 20, 1)].concat() {
+        decoded(&good);
+    }
+    let bad = [
+        (ring(0, 1, 0), "minimum_ring_size"),
+        (ring(1, 0, 0), "maximum_ring_size"),
+        (ring(2, 1, 0), "minimum_ring_size"),
+        (ring(1, (8 << 20) + 1, 0), "maximum_ring_size"),
+        (ring(1, 1, 9), "hash_function"),
+    ];
+    for (messages, field) in bad {
+        for message in messages {
+            let bad = decode_message(&message, &samples::context()).expect_err(field);
+            assert!(bad.blamed().ends_with(field), "{bad}");
+        }
+    }
+    for (config, field) in [
+        (
+            ClientSideWeightedRoundRobin {
+                error_utilization_penalty: Some(wire::FloatValue { value: -1.0 }),
+                ..Default::default()
+            },
+            "error_utilization_penalty",
+        ),
+        (ClientSideWeightedRoundRobin { blackout_period: seconds(-1), ..Default::default() }, "blackout_period"),
+    ] {
+        let bad = decode_message(&balanced_by(vec![any(&config)]), &samples::context()).expect_err(field);
+        assert!(bad.blamed().ends_with(field), "{bad}");
+    }
 }
 
 #[test]
@@ -644,7 +739,7 @@ fn zero_requests_per_connection_are_no_limit() {
 #[test]
 fn http_options_are_refused_for_each_field_that_breaks_a_rule() {
     use http_parts::{ExplicitHttpConfig, explicit_http_config::ProtocolConfig};
-    let cases: [Case<HttpProtocolOptions>; 5] = [
+    let cases: [Case<HttpProtocolOptions>; 6] = [
         ("upstream_protocol_options", |o| o.upstream_protocol_options = None),
         ("explicit_http_config.protocol_config", |o| {
             o.upstream_protocol_options =
@@ -653,6 +748,12 @@ fn http_options_are_refused_for_each_field_that_breaks_a_rule() {
         ("explicit_http_config.http2_protocol_options.connection_keepalive.timeout", |o| {
             let http2 =
                 core::Http2ProtocolOptions { connection_keepalive: Some(Default::default()), ..Default::default() };
+            let protocol_config = Some(ProtocolConfig::Http2ProtocolOptions(http2));
+            o.upstream_protocol_options =
+                Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config }));
+        }),
+        ("explicit_http_config.http2_protocol_options.max_concurrent_streams", |o| {
+            let http2 = core::Http2ProtocolOptions { max_concurrent_streams: wrap(0), ..Default::default() };
             let protocol_config = Some(ProtocolConfig::Http2ProtocolOptions(http2));
             o.upstream_protocol_options =
                 Some(UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config }));

@@ -501,6 +501,31 @@ fn actions_are_refused_for_each_field_that_breaks_a_rule() {
     );
 }
 
+#[test]
+fn hash_policy_that_no_client_takes_is_refused_though_nothing_is_hashed() {
+    use pb::route_action::{HashPolicy, hash_policy::Header, hash_policy::PolicySpecifier};
+    let by_header = |name: &str, expression: Option<&str>| {
+        let regex_rewrite = expression.map(|expression| RegexMatchAndSubstitute {
+            pattern: Some(RegexMatcher { regex: expression.to_owned(), ..Default::default() }),
+            ..Default::default()
+        });
+        let header = Header { header_name: name.to_owned(), regex_rewrite };
+        vec![HashPolicy { policy_specifier: Some(PolicySpecifier::Header(header)), ..Default::default() }]
+    };
+    let mut good = samples::routes();
+    action(&mut good).hash_policy = by_header("x", Some("a"));
+    decode_message(&good, &Context::new()).expect("a header that is there and an expression that compiles");
+    let at = "virtual_hosts[0].routes[0].route.hash_policy[0].header";
+    for (policies, field) in
+        [(by_header("", None), "header_name"), (by_header("x", Some("a)")), "regex_rewrite.pattern.regex")]
+    {
+        let mut routes = samples::routes();
+        action(&mut routes).hash_policy = policies;
+        let bad = decode_message(&routes, &Context::new()).expect_err(field);
+        assert_eq!(bad.blamed(), format!("{at}.{field}"));
+    }
+}
+
 // --- what is not honoured ---
 
 #[test]

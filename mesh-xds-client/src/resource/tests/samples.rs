@@ -252,6 +252,7 @@ pub(super) fn routes() -> route::RouteConfiguration {
 
 pub(super) fn http_options() -> HttpProtocolOptions {
     let http2 = core::Http2ProtocolOptions {
+        max_concurrent_streams: wrap(50),
         connection_keepalive: Some(core::KeepaliveSettings {
             interval: seconds(30),
             timeout: seconds(5),

@@ -199,7 +199,7 @@ fn secrets_of_a_sidecar_become_identities() {
             tls_maximum_protocol_version: 4,
             ..Default::default()
         }),
-        alpn_protocols: vec!["istio".to_owned(), "h2".to_owned()],
+        alpn_protocols: ["istio-peer-exchange", "istio", "h2"].map(str::to_owned).to_vec(),
         tls_certificate_sds_secret_configs: vec![secret("default")],
         validation_context_type: Some(ValidationContextType::CombinedValidationContext(
             CombinedCertificateValidationContext {
@@ -276,6 +276,26 @@ fn name_to_send_is_that_of_the_endpoint_of_the_authority_or_given() {
     let cluster = decode_cluster(&cluster.encode_to_vec(), &samples::context()).expect("good").value;
     assert_eq!(*tls_of(&cluster).sni(), Sni::Authority);
     assert!(tls_of(&cluster).sans().is_empty(), "auto_san_validation replaces the list");
+}
+
+#[test]
+fn secrets_that_would_have_to_be_fetched_are_refused_by_name() {
+    for (name, remedy) in [
+        ("kubernetes://shop-credential", "not fetched"),
+        ("file-cert:/etc/cert.pem~/etc/key.pem", "by `XdsClientBuilder::secret`"),
+        ("unheard-of", "has an identity for"),
+    ] {
+        let mut message = tls_context();
+        let common = common(&mut message);
+        *common = CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![secret(name)],
+            validation_context_type: common.validation_context_type.take(),
+            ..Default::default()
+        };
+        let bad = attempt(&message).expect_err(name);
+        assert_eq!(bad.blamed(), format!("{SOCKET}.common_tls_context.tls_certificate_sds_secret_configs[0].name"));
+        assert!(bad.message.contains(remedy), "{bad}");
+    }
 }
 
 #[test]

@@ -142,3 +142,14 @@ fn a_name_that_came_with_everything_can_be_asked_for() {
     script.requests();
     assert_eq!(script.reopen(), ["CDS +[a b] {b=1}"]);
 }
+
+#[test]
+fn a_new_stream_has_something_to_answer_though_all_of_a_kind_is_held_by_nobodys_name() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("a", "1")]);
+    script.subscribe(RouteConfiguration, &["r", "s"]);
+    script.requests();
+    script.exchange_change(RouteConfiguration, "n2", &[("r", "1"), ("s", "1")]);
+    assert_eq!(script.reopen(), ["CDS {a=1}", "RDS +[r s] {s=1}"]);
+}

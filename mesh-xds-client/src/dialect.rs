@@ -1,0 +1,80 @@
+//! How a control plane is asked for the routes of a target: as gRPC's clients ask, or as Envoy's sidecars do.
+
+use std::sync::Arc;
+
+use mesh_core::config::{ConfigError, Semantics};
+
+use crate::{
+    assemble::Lead,
+    bootstrap::Bootstrap,
+    istio::names::{Names, Wish},
+};
+
+/// How a control plane is asked for the routes of a target, and whose rules what it answers follows.
+///
+/// Both lead to the same model, and to the same traffic. [`istio`](crate::istio) says which to choose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// gRPC's (gRFC A27): a listener by the target's name, whose `api_listener` names the routes; clusters and endpoints by
+    /// name. Each kind of client reads what comes by its own rules.
+    #[default]
+    Grpc,
+    /// That of Envoy's sidecars, as Istio speaks it: all clusters at once, routes by service and port without a listener,
+    /// endpoints by name. What comes is meant for Envoy, so Envoy's rules hold for gRPC channels too. The node's
+    /// id must have the four parts that Istio gives it.
+    ///
+    /// A target is one of
+    ///
+    /// | target | routes | holds |
+    /// |---|---|---|
+    /// | `reviews:9080`, `reviews.shop:9080`, ... | `reviews.shop.svc.cluster.local:9080` | one service |
+    /// | `api.example.com:443` | `api.example.com:443` | one service from outside |
+    /// | `*:9080` | `9080` | every service with that port; the request's authority decides |
+    ///
+    /// Short names are completed as they are in a pod, by the namespace and the DNS domain in the node's id: `reviews` in the
+    /// namespace `shop` may be `reviews`, `reviews.shop.svc.cluster.local`, `reviews.svc.cluster.local` or
+    /// `reviews.cluster.local`, and the first of these that the control plane has a cluster for is meant
+    /// (`outbound|9080||<host>`). So the name of a `ServiceEntry` is meant as it is written. Where there is none, one that may
+    /// be about to come is waited for as long as for any other
+    /// [resource](crate::XdsClientBuilder::absence_timeout).
+    ///
+    /// Where a route says nothing of retries there are none, since Istio says so in this way where they are turned off
+    /// (`attempts: 0`), and what it does by default is said in each route: the client's preset does not come in its
+    /// place, nor what code says for silence. A [pin](mesh_core::config::Policy) in code holds.
+    Sidecar,
+}
+
+// === impl Dialect ===
+
+impl Dialect {
+    /// What leads to the routes of `target`. The error says what to write.
+    pub(crate) fn lead(self, bootstrap: &Bootstrap, target: &str) -> Result<Lead, Arc<str>> {
+        match self {
+            Self::Grpc => bootstrap.listener_of(target).map(Lead::Listener),
+            Self::Sidecar => {
+                let names = Names::of_node(&bootstrap.node().id).map_err(|error| Arc::from(error.to_string()))?;
+                Ok(match Wish::parse(target)? {
+                    Wish::Port(port) => Lead::port(target, port),
+                    Wish::Service { host, port } => Lead::service(target, &names.candidates(host), port),
+                })
+            }
+        }
+    }
+
+    /// Refuses a bootstrap that lacks what the dialect needs.
+    pub(crate) fn check(self, bootstrap: &Bootstrap) -> Result<(), ConfigError> {
+        match self {
+            Self::Grpc => Ok(()),
+            Self::Sidecar => Names::of_node(&bootstrap.node().id).map(drop).map_err(|error| error.within("node")),
+        }
+    }
+
+    /// Whose rules what comes follows, if it is not the reader's.
+    pub(crate) fn semantics(self) -> Option<Semantics> {
+        match self {
+            Self::Grpc => None,
+            Self::Sidecar => Some(Semantics::Envoy),
+        }
+    }
+}

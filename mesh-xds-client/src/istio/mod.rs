@@ -1,0 +1,57 @@
+//! Istio: which dialect to speak with istiod, who a workload is, and how it gets into the mesh.
+//!
+//! ```no_run
+//! use mesh_xds_client::istio::Workload;
+//!
+//! let client = Workload::from_env()?.client()?.build()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A client goes straight to istiod: neither Istio's agent nor a proxy is needed beside the process, and where a pod has
+//! them, the ports that this process calls should be excluded from interception, or its requests pass two meshes.
+//!
+//! # Which dialect
+//!
+//! Speak as a **sidecar**, which a [`Workload`] does unless told otherwise. What reaches Envoy reaches this process then, and
+//! istiod sends what has changed. Speak as a gRPC client (`.dialect(Dialect::Grpc)`) where one of the reasons on the right
+//! holds.
+//!
+//! | | as a sidecar | as a gRPC client |
+//! |---|---|---|
+//! | `VirtualService`, Gateway API routes, subsets | all | all |
+//! | `DestinationRule`: outlier detection, connection pools, timeouts of connections, TLS to the outside, panic threshold | honoured | not sent |
+//! | automatic mutual TLS | endpoint by endpoint, by what each can do | only `ISTIO_MUTUAL` said by name |
+//! | `ServiceEntry` resolved by DNS | served | has no endpoints |
+//! | balancing where nothing is said | least requests | turns |
+//! | rules of timeouts and weights | Envoy's, for gRPC channels too | gRPC's for gRPC channels |
+//! | `retries: { attempts: 0 }` | no retries, whatever the client's preset | not told from silence |
+//! | a change of one service costs | what has changed (delta) | all that is asked for (state of the world: istiod's delta for gRPC forgets names) |
+//! | a client holds | all clusters of its namespace's view; a `Sidecar` resource with few egress hosts keeps that small | what it asks for |
+//! | needs | any istiod that serves sidecars | one that serves `GENERATOR=grpc`; mTLS with SPIFFE names from 1.29 on |
+//!
+//! A client of one or two services in a mesh of thousands, without a `Sidecar` resource to narrow its view, is cheaper as a
+//! gRPC client. So is one whose rules must be those of other gRPC clients beside it. Everybody else loses by it.
+//!
+//! # Targets of a sidecar
+//!
+//! `reviews:9080`, `reviews.shop:9080`, the name in full, or a host of a `ServiceEntry`: one service. `*:9080`: every service
+//! that has this port, by the authority of each request; such a client holds the endpoints of all of them.
+//! [`Dialect::Sidecar`](crate::Dialect::Sidecar) says how short names are completed.
+//!
+//! Istio routes by HTTP only what it takes for HTTP: a port needs a name or an `appProtocol` that says so (`http`, `http2`,
+//! `grpc`), or none, in which case it is looked at. Ports of TCP and of HTTPS have no routes, and requests to them fail (NR).
+//!
+//! # What comes in
+//!
+//! A sidecar's `virtualInbound`, which says what callers must prove and may do, is asked for and kept:
+//! [`XdsClient::inbound_listener`](crate::XdsClient::inbound_listener).
+
+mod environment;
+mod error;
+pub(crate) mod names;
+#[cfg(test)]
+mod tests;
+mod workload;
+
+pub use self::{error::WorkloadError, workload::Workload};
+pub use crate::resource::InboundListener;

@@ -1,0 +1,377 @@
+//! Who a workload is to istiod, and how it gets into the mesh.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use mesh_core::config::{ConfigError, Locality};
+use serde_json::{Map, Value as Json};
+
+use super::{WorkloadError, environment};
+use crate::{
+    Dialect, XdsClient, XdsClientBuilder,
+    bootstrap::{
+        Bootstrap, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node, ServerFeature,
+    },
+};
+
+/// A workload of an Istio mesh: a pod, or a process on a machine. From it come the node that istiod wants to see, the bootstrap,
+/// and a client.
+///
+/// ```no_run
+/// use mesh_xds_client::istio::Workload;
+///
+/// // In a pod, or on a machine with Istio's environment. This is all.
+/// let client = Workload::from_env()?.client()?.build()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// ```
+/// use mesh_xds_client::istio::Workload;
+///
+/// // The same from code.
+/// let workload = Workload::new("web-1", "shop", "10.0.0.7".parse()?)
+///     .service_account("web")
+///     .label("app", "web")
+///     .discovery("istiod.istio-system.svc:15010")
+///     .plaintext();
+/// assert_eq!(workload.node()?.id, "sidecar~10.0.0.7~web-1.shop~shop.svc.cluster.local");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// What is set by a method wins over what the environment said before.
+#[derive(Debug, Clone)]
+#[must_use = "a workload does nothing until it makes a node, a bootstrap or a client"]
+pub struct Workload {
+    name: String,
+    namespace: String,
+    ips: Vec<IpAddr>,
+    dns_domain: String,
+    cluster_id: String,
+    service_account: Option<String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    locality: Option<Locality>,
+    /// What has no method of its own, and what the environment said of the rest.
+    metadata: Map<String, Json>,
+    dialect: Dialect,
+    discovery: String,
+    access: Access,
+    certificates: Option<CertificateFiles>,
+}
+
+/// How istiod is reached.
+#[derive(Debug, Clone)]
+enum Access {
+    Plaintext,
+    Secure { root: PathBuf, certificates: Option<IdentityFiles> },
+}
+
+/// istiod's port for whoever is in the cluster's network.
+const PLAINTEXT_PORT: &str = ":15010";
+/// istiod where Istio installs it.
+const DISCOVERY: &str = "istiod.istio-system.svc:15012";
+/// Where Istio puts the root that vouches for istiod.
+pub(super) const ROOT: &str = "/var/run/secrets/istio/root-cert.pem";
+/// How often Istio's agent has gRPC read certificates again.
+const REFRESH: Duration = Duration::from_secs(900);
+
+// === impl Workload ===
+
+impl Workload {
+    /// A workload called `name` (a pod's name, or a machine's), in a namespace, with an address at which it is reached.
+    ///
+    /// The name has to be unique in the namespace: istiod tells its clients apart by it.
+    pub fn new(name: impl Into<String>, namespace: impl Into<String>, ip: IpAddr) -> Self {
+        Self {
+            name: name.into(),
+            namespace: namespace.into(),
+            ips: vec![ip],
+            dns_domain: "cluster.local".to_owned(),
+            cluster_id: "Kubernetes".to_owned(),
+            service_account: None,
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
+            locality: None,
+            metadata: Map::new(),
+            dialect: Dialect::Sidecar,
+            discovery: DISCOVERY.to_owned(),
+            access: Access::Secure { root: ROOT.into(), certificates: None },
+            certificates: None,
+        }
+    }
+
+    /// The workload that the environment describes, in the variables and files that Istio's injector and its files for
+    /// machines provide. Reads files with blocking I/O, which suits the start of a program.
+    ///
+    /// | what | from | else |
+    /// |---|---|---|
+    /// | name | `POD_NAME`, `HOSTNAME` | refused |
+    /// | namespace | `POD_NAMESPACE`, the service account's file | refused |
+    /// | addresses | `INSTANCE_IPS`, `INSTANCE_IP`, `POD_IP` | refused |
+    /// | service account | `SERVICE_ACCOUNT` | not told |
+    /// | labels, annotations | `/etc/istio/pod/labels`, `/etc/istio/pod/annotations`, `CANONICAL_SERVICE`, `CANONICAL_REVISION` | none |
+    /// | locality | the label `istio-locality` | not told |
+    /// | other metadata | `ISTIO_META_*`, `ISTIO_METAJSON_*`, `TRUST_DOMAIN` | |
+    /// | istiod | `discoveryAddress` in `PROXY_CONFIG`, `CA_ADDR` | `istiod.istio-system.svc:15012` |
+    /// | its root | `XDS_ROOT_CA`, `CA_ROOT_CA` | `/var/run/secrets/istio/root-cert.pem` |
+    /// | own certificates | `OUTPUT_CERTS`, `PROV_CERT` | none |
+    ///
+    /// An address of istiod with port 15010 is one for plaintext.
+    ///
+    /// # Errors
+    ///
+    /// When something is missing or cannot be read. The error names the variable and says what to do.
+    pub fn from_env() -> Result<Self, WorkloadError> {
+        let variables = std::env::vars_os();
+        let text = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self::from_environment(text, "/")
+    }
+
+    /// The same of other variables, and with files under `root` in place of `/`. Paths in variables are taken as they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env).
+    pub fn from_environment(
+        variables: impl IntoIterator<Item = (String, String)>,
+        root: impl AsRef<Path>,
+    ) -> Result<Self, WorkloadError> {
+        environment::read(variables.into_iter().collect(), root.as_ref())
+    }
+
+    // --- who it is ---
+
+    /// Another address at which it is reached. Policies and services are found by all of them.
+    pub fn ip(mut self, ip: IpAddr) -> Self {
+        self.ips.push(ip);
+        self
+    }
+
+    /// The domain of the Kubernetes cluster. Default: `cluster.local`.
+    pub fn dns_domain(mut self, domain: impl Into<String>) -> Self {
+        self.dns_domain = domain.into();
+        self
+    }
+
+    /// What the control plane calls the Kubernetes cluster (`CLUSTER_ID`). Default: `Kubernetes`, as istiod's.
+    pub fn cluster_id(mut self, id: impl Into<String>) -> Self {
+        self.cluster_id = id.into();
+        self
+    }
+
+    /// The service account (`SERVICE_ACCOUNT`). On the secure port istiod compares it with the credentials.
+    pub fn service_account(mut self, name: impl Into<String>) -> Self {
+        self.service_account = Some(name.into());
+        self
+    }
+
+    /// A label (`LABELS`), by which policies and `Sidecar` resources select workloads.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// An annotation (`ANNOTATIONS`).
+    pub fn annotation(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.annotations.insert(key.into(), value.into());
+        self
+    }
+
+    /// Where it runs, for the preference of near endpoints. In Kubernetes istiod knows without being told.
+    pub fn locality(mut self, locality: Locality) -> Self {
+        self.locality = Some(locality);
+        self
+    }
+
+    /// What it is part of, such as a deployment (`WORKLOAD_NAME`).
+    pub fn workload_name(self, name: impl Into<String>) -> Self {
+        self.metadata("WORKLOAD_NAME", name.into())
+    }
+
+    /// What owns it, such as `kubernetes://apis/apps/v1/namespaces/shop/deployments/web` (`OWNER`).
+    pub fn owner(self, owner: impl Into<String>) -> Self {
+        self.metadata("OWNER", owner.into())
+    }
+
+    /// The network that it is in, where there are several (`NETWORK`).
+    pub fn network(self, network: impl Into<String>) -> Self {
+        self.metadata("NETWORK", network.into())
+    }
+
+    /// The mesh (`MESH_ID`).
+    pub fn mesh_id(self, id: impl Into<String>) -> Self {
+        self.metadata("MESH_ID", id.into())
+    }
+
+    /// The version of Istio whose configuration is understood (`ISTIO_VERSION`).
+    pub fn istio_version(self, version: impl Into<String>) -> Self {
+        self.metadata("ISTIO_VERSION", version.into())
+    }
+
+    /// The machine (`NODE_NAME`).
+    pub fn node_name(self, name: impl Into<String>) -> Self {
+        self.metadata("NODE_NAME", name.into())
+    }
+
+    /// Any other entry of the node's metadata. It wins over what the methods say under that key.
+    pub fn metadata(mut self, key: impl Into<String>, value: impl Into<Json>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    // --- how it joins ---
+
+    /// How istiod is asked for routes. Default: as a sidecar, in delta. In gRPC's dialect state of the world is spoken, since
+    /// istiod's delta is not sound there. See the [module](super).
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = dialect;
+        self
+    }
+
+    /// Where istiod is, as `host:port`.
+    pub fn discovery(mut self, address: impl Into<String>) -> Self {
+        self.discovery = address.into();
+        self
+    }
+
+    /// Speaks to istiod in plaintext, which it takes at port 15010. Neither side proves who it is.
+    pub fn plaintext(mut self) -> Self {
+        self.access = Access::Plaintext;
+        self
+    }
+
+    /// Speaks to istiod over TLS, which it does at port 15012, and believes what this root vouches for. The default, with the
+    /// root where Istio puts it.
+    pub fn secure(mut self, root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        match &mut self.access {
+            Access::Secure { root: before, .. } => *before = root,
+            Access::Plaintext => self.access = Access::Secure { root, certificates: None },
+        }
+        self
+    }
+
+    /// The certificates of the workload in a directory, as Istio's agent writes them (`cert-chain.pem`, `key.pem`,
+    /// `root-cert.pem`): the identity `default`, which mutual TLS shows to other workloads. They are read again every 15
+    /// minutes.
+    pub fn certificates(mut self, directory: impl AsRef<Path>) -> Self {
+        let file = |name| directory.as_ref().join(name);
+        let identity = IdentityFiles { certificate: file("cert-chain.pem"), private_key: file("key.pem") };
+        let (ca, identity) = (Some(file("root-cert.pem")), Some(identity));
+        self.certificates = Some(CertificateFiles { ca, identity, refresh_interval: REFRESH });
+        self
+    }
+
+    /// Shows the workload's [certificates](Self::certificates) to istiod, too, by which it knows the caller. Over TLS only.
+    pub fn authenticate_by_certificate(mut self) -> Self {
+        let identity = self.certificates.as_ref().and_then(|files| files.identity.clone());
+        if let Access::Secure { certificates, .. } = &mut self.access {
+            *certificates = identity;
+        }
+        self
+    }
+
+    // --- what comes of it ---
+
+    /// The node: Istio's id of four parts, and the metadata.
+    ///
+    /// # Errors
+    ///
+    /// When a name is empty, or has what would break the id.
+    pub fn node(&self) -> Result<Node, ConfigError> {
+        for (field, value) in [("name", &self.name), ("namespace", &self.namespace), ("dns_domain", &self.dns_domain)] {
+            if value.is_empty() || value.contains(['~', '/', ' ']) {
+                return Err(ConfigError::new(
+                    field,
+                    value,
+                    "give a name as Kubernetes does, in letters, digits, `-` and `.`",
+                ));
+            }
+        }
+        let Self { name, namespace, dns_domain, .. } = self;
+        let id = format!("sidecar~{}~{name}.{namespace}~{namespace}.svc.{dns_domain}", self.ips[0]);
+        let mut node = Node::new(id);
+        node.cluster = format!("{}.{namespace}", self.labels.get("app").unwrap_or(name));
+        node.locality.clone_from(&self.locality);
+        node.metadata = self.all_metadata();
+        Ok(node)
+    }
+
+    fn all_metadata(&self) -> Map<String, Json> {
+        let map = |entries: &BTreeMap<String, String>| {
+            let entries = entries.iter().map(|(key, value)| (key.clone(), Json::from(value.as_str())));
+            Json::Object(entries.collect())
+        };
+        let ips: Vec<_> = self.ips.iter().map(IpAddr::to_string).collect();
+        let mut metadata = Map::new();
+        let mut say = |key: &str, value: Json| drop(metadata.insert(key.to_owned(), value));
+        say("NAME", self.name.clone().into());
+        say("NAMESPACE", self.namespace.clone().into());
+        say("CLUSTER_ID", self.cluster_id.clone().into());
+        say("INSTANCE_IPS", ips.join(",").into());
+        // Without it `istioctl proxy-status` does not list the process.
+        say("PROXY_CONFIG", Json::Object(Map::new()));
+        // Without it, or with another, a workload may be taken for one through which nothing comes in.
+        say("INTERCEPTION_MODE", "REDIRECT".into());
+        if let Some(account) = &self.service_account {
+            say("SERVICE_ACCOUNT", account.clone().into());
+        }
+        for (key, entries) in [("LABELS", &self.labels), ("ANNOTATIONS", &self.annotations)] {
+            if !entries.is_empty() {
+                say(key, map(entries));
+            }
+        }
+        if self.dialect == Dialect::Grpc {
+            say("GENERATOR", "grpc".into());
+        }
+        metadata.extend(self.metadata.clone());
+        metadata
+    }
+
+    /// The bootstrap: istiod as the one server, the node, and the certificates as the provider `default`.
+    ///
+    /// # Errors
+    ///
+    /// As [`node`](Self::node), and when istiod's address is none.
+    pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
+        let features = match self.dialect {
+            Dialect::Grpc => vec![ServerFeature::XdsV3],
+            Dialect::Sidecar => vec![ServerFeature::XdsV3, ServerFeature::Delta],
+        };
+        let credentials = match &self.access {
+            Access::Plaintext => ChannelCredentials::Insecure,
+            Access::Secure { root, certificates } => ChannelCredentials::Tls(CertificateFiles {
+                ca: Some(root.clone()),
+                identity: certificates.clone(),
+                refresh_interval: REFRESH,
+            }),
+        };
+        let mut bootstrap = Bootstrap::builder()
+            .server_with_features(self.discovery.clone(), credentials, features)
+            .node(self.node()?)
+            .server_listener_template("xds.istio.io/grpc/lds/inbound/%s");
+        if let Some(files) = &self.certificates {
+            bootstrap = bootstrap.certificate_provider("default", CertificateProvider::FileWatcher(files.clone()));
+        }
+        bootstrap.build()
+    }
+
+    /// A client of istiod, to be built: the bootstrap, and the dialect.
+    ///
+    /// # Errors
+    ///
+    /// As [`bootstrap`](Self::bootstrap).
+    pub fn client(&self) -> Result<XdsClientBuilder, ConfigError> {
+        Ok(XdsClient::builder(self.bootstrap()?).dialect(self.dialect))
+    }
+
+    /// The address says which of istiod's ports it is for.
+    pub(super) fn discovery_as_said(self, address: &str) -> Self {
+        let workload = self.discovery(address);
+        if address.ends_with(PLAINTEXT_PORT) { workload.plaintext() } else { workload }
+    }
+}

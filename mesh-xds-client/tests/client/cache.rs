@@ -1,0 +1,147 @@
+//! The cache file: what is never in it, whom it does not serve, and that a better source is not passed over for it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster as WireCluster;
+use envoy_types::pb::envoy::config::cluster::v3::cluster::TransportSocketMatch;
+use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
+use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
+use envoy_types::pb::envoy::config::core::v3::{DataSource, TransportSocket};
+use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
+    CommonTlsContext, TlsCertificate, UpstreamTlsContext,
+};
+use envoy_types::util::pack_any;
+use mesh_core::source::{ConfigSource, ResourceState};
+use mesh_xds_client::ResourceKind::Cluster;
+use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node};
+use mesh_xds_client::cache::{Found, Unusable};
+use mesh_xds_client::testkit::ControlPlane;
+use mesh_xds_client::testkit::resource::cluster;
+use mesh_xds_client::{XdsClient, XdsClientBuilder};
+
+use crate::support::{Pipes, Planes, offer, run};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn client_of(plane: &ControlPlane, node: &str, servers: &[&str], file: &Path) -> XdsClientBuilder {
+    let servers = servers.iter().fold(Bootstrap::builder().node(Node::new(node)), |bootstrap, server| {
+        bootstrap.server(*server, ChannelCredentials::Insecure)
+    });
+    let bootstrap = servers.build().expect("a valid bootstrap");
+    XdsClient::builder(bootstrap).connector(Pipes::to(plane)).seed(7).cache_file(file)
+}
+
+/// A cluster that is taken, though some of its endpoints were to be reached with a key that stands in it.
+fn with_key(name: &str, key: &str) -> WireCluster {
+    let key = DataSource { specifier: Some(Specifier::InlineString(key.to_owned())), ..Default::default() };
+    let certificate = TlsCertificate { private_key: Some(key), ..Default::default() };
+    let common = CommonTlsContext { tls_certificates: vec![certificate], ..Default::default() };
+    let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
+    let socket = TransportSocket {
+        name: "envoy.transport_sockets.tls".to_owned(),
+        config_type: Some(ConfigType::TypedConfig(pack_any(context))),
+    };
+    let matched = TransportSocketMatch { transport_socket: Some(socket), ..Default::default() };
+    let plain = TransportSocket { name: "envoy.transport_sockets.raw_buffer".to_owned(), config_type: None };
+    let plain = TransportSocketMatch { transport_socket: Some(plain), ..Default::default() };
+    WireCluster { transport_socket_matches: vec![plain, matched], ..cluster(name) }
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+#[tokio::test(start_paused = true)]
+async fn private_key_is_never_written_whatever_becomes_of_its_resource() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("xds.cache");
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1", "v2"]);
+    let running = run(client_of(&plane, "web-1", &["10.0.0.1:1"], &file));
+    let _interest = running.client.watch("echo");
+    let key = "a key in no known form";
+    plane.set(with_key("v2", key));
+    running.settle(10 * SECOND).await;
+    let state = running.state(Cluster, "v2").expect("asked for");
+    assert!(matches!(state, ResourceState::Synced | ResourceState::Rejected), "{state:?}");
+    let bytes = std::fs::read(&file).expect("written");
+    assert!(contains(&bytes, "v1"), "its neighbour is there");
+    assert!(!contains(&bytes, key));
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_of_another_node_or_of_other_control_planes_is_refused() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("xds.cache");
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    let mut running = run(client_of(&plane, "web-1", &["10.0.0.1:1"], &file));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+    running.settle(10 * SECOND).await;
+
+    let found = |node: &str, servers: &[&str]| {
+        let client = client_of(&plane, node, servers, &file).build().expect("a valid client");
+        client.cache_status().expect("it has a file").found
+    };
+    assert!(matches!(found("web-1", &["10.0.0.1:1"]), Found::Resources { .. }));
+    let refusal = |found: Found| match found {
+        Found::Refused(reason) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(*refusal(found("web-2", &["10.0.0.1:1"])), Unusable::Node { .. }));
+    assert!(matches!(*refusal(found("web-1", &["10.0.0.2:1"])), Unusable::Servers { .. }));
+    assert!(matches!(*refusal(found("web-1", &["10.0.0.1:1", "10.0.0.2:1"])), Unusable::Servers { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn directory_that_is_not_there_is_told_and_tried_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("later").join("xds.cache");
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    let mut running = run(client_of(&plane, "web-1", &["10.0.0.1:1"], &file));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+    running.settle(6 * SECOND).await;
+    let status = running.client.cache_status().expect("it has a file");
+    assert!(matches!(status.found, Found::Nothing));
+    assert_eq!(status.last_error.expect("it failed").kind(), std::io::ErrorKind::NotFound);
+    assert_eq!(status.written, None);
+
+    std::fs::create_dir(directory.path().join("later")).expect("made");
+    running.settle(6 * SECOND).await;
+    let status = running.client.cache_status().expect("it has a file");
+    assert!(status.written.is_some() && status.last_error.is_none(), "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn second_server_is_asked_though_an_earlier_run_has_kept_everything() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("xds.cache");
+    let (first, second) = (ControlPlane::new(), ControlPlane::new());
+    offer(&first, "echo", &["v1"]);
+    offer(&second, "echo", &["v2"]);
+    let (to_first, to_second) = (Pipes::to(&first), Pipes::to(&second));
+    let start = || {
+        let connector = Planes(vec![(1, to_first.clone()), (2, to_second.clone())]);
+        run(client_of(&first, "web-1", &["10.0.0.1:1", "10.0.0.1:2"], &file).connector(connector))
+    };
+    let mut running = start();
+    let interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+    running.settle(10 * SECOND).await;
+    running.work.abort();
+    drop(interest);
+
+    to_first.cut(true);
+    to_second.cut(true);
+    let mut running = start();
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+    to_second.cut(false);
+    running.until_routed("echo", &["v2"]).await;
+    assert_eq!(running.client.status().server, "10.0.0.1:2");
+    assert_eq!(running.client.status().age, Duration::ZERO);
+}

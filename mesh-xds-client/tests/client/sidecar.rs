@@ -1,0 +1,167 @@
+//! The dialect of sidecars over a stream, in either variant of the protocol.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3::Cluster as Wire;
+use envoy_types::pb::envoy::config::listener::v3::{FilterChain, Listener};
+use mesh_core::config::Semantics;
+use mesh_core::source::{ConfigSource, ResourceState};
+use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment, RouteConfiguration};
+use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
+use mesh_xds_client::testkit::ControlPlane;
+use mesh_xds_client::testkit::resource::{cluster, endpoints, route_config};
+use mesh_xds_client::{BuildError, Dialect, XdsClient};
+use tokio::time::Instant;
+use tonic::Status;
+
+use crate::support::{Pipes, Running, address, reached, routed, run, set};
+
+const SECOND: Duration = Duration::from_secs(1);
+const NODE: &str = "sidecar~10.0.0.7~web-1.shop~shop.svc.cluster.local";
+const REVIEWS: &str = "outbound|9080||reviews.shop.svc.cluster.local";
+const ROUTES: &str = "reviews.shop.svc.cluster.local:9080";
+const VARIANTS: [&[ServerFeature]; 2] = [&[], &[ServerFeature::Delta]];
+
+fn sidecar(plane: &ControlPlane, features: &[ServerFeature]) -> Running {
+    let features = features.iter().copied();
+    let bootstrap = Bootstrap::builder()
+        .server_with_features("10.0.0.1:15010", ChannelCredentials::Insecure, features)
+        .node(Node::new(NODE))
+        .build()
+        .expect("a valid bootstrap");
+    run(XdsClient::builder(bootstrap).connector(Pipes::to(plane)).seed(7).dialect(Dialect::Sidecar))
+}
+
+/// The service `reviews`, with an endpoint, and another that nobody asks for.
+fn offer(plane: &ControlPlane) {
+    plane.update(|tx| {
+        tx.set(cluster(REVIEWS)).set(endpoints(REVIEWS, [address(1)]));
+        tx.set(cluster("outbound|9080||other.shop.svc.cluster.local"));
+        tx.set(route_config(ROUTES, [(REVIEWS, 1)]));
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_name_is_served_by_service_without_a_listener() {
+    for features in VARIANTS {
+        let plane = ControlPlane::new();
+        offer(&plane);
+        let mut running = sidecar(&plane, features);
+        let _interest = running.client.watch("reviews:9080");
+        let snapshot = running.until_routed("reviews:9080", &[REVIEWS]).await;
+        assert_eq!(reached(&snapshot, REVIEWS), ["10.0.0.1:80"]);
+        assert_eq!(running.state(Cluster, "outbound|9080||other.shop.svc.cluster.local"), Some(ResourceState::Synced));
+        assert_eq!(running.state(ClusterLoadAssignment, "outbound|9080||other.shop.svc.cluster.local"), None);
+        assert_eq!(running.client.semantics(), Some(Semantics::Envoy));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_come_and_go_and_the_name_follows_them() {
+    for features in VARIANTS {
+        let plane = ControlPlane::new();
+        let mut running = sidecar(&plane, features);
+        let interest = running.client.watch("reviews.shop:9080");
+        plane.set(cluster("unrelated"));
+        let why = running.until_unavailable("reviews.shop:9080").await;
+        assert!(why.contains(REVIEWS) && why.contains(NODE), "{why}");
+        for _ in 0..3 {
+            offer(&plane);
+            running.until_routed("reviews.shop:9080", &[REVIEWS]).await;
+            plane.remove(Cluster, REVIEWS);
+            running.until_unavailable("reviews.shop:9080").await;
+            running.settle(SECOND).await;
+            assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Absent));
+            assert_eq!(running.state(RouteConfiguration, ROUTES), None);
+        }
+        drop(interest);
+        running.settle(SECOND).await;
+        assert_eq!(running.state(Cluster, REVIEWS), None, "nothing is left of it");
+        assert_eq!(running.state(Cluster, "unrelated"), Some(ResourceState::Synced));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_wait_for_their_clusters_and_not_for_ever() {
+    for features in VARIANTS {
+        let plane = ControlPlane::new();
+        offer(&plane);
+        let mut running = sidecar(&plane, features);
+        let _interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+
+        plane.set(route_config(ROUTES, [("late", 1)]));
+        running.settle(10 * SECOND).await;
+        assert_eq!(routed(&running.present(), "reviews:9080"), Some(set(&[REVIEWS])), "the old ones serve");
+        plane.update(|tx| {
+            tx.set(cluster("late")).set(endpoints("late", [address(2)]));
+        });
+        let snapshot = running.until_routed("reviews:9080", &["late"]).await;
+        assert_eq!(reached(&snapshot, "late"), ["10.0.0.2:80"]);
+
+        let start = Instant::now();
+        plane.set(route_config(ROUTES, [("never", 1)]));
+        let snapshot = running.until_routed("reviews:9080", &["never"]).await;
+        assert!(start.elapsed() >= 15 * SECOND, "{:?}", start.elapsed());
+        assert!(snapshot.clusters.is_empty());
+        assert_eq!(running.state(Cluster, "never"), Some(ResourceState::TimedOut));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_cluster_leaves_its_neighbours_and_the_one_before_it() {
+    for features in VARIANTS {
+        let plane = ControlPlane::new();
+        offer(&plane);
+        let mut running = sidecar(&plane, features);
+        let _interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        plane.update(|tx| {
+            tx.set(Wire { connect_timeout: Some(Default::default()), ..cluster(REVIEWS) });
+            tx.set(cluster("new"));
+        });
+        running.settle(SECOND).await;
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Rejected));
+        assert_eq!(running.state(Cluster, "new"), Some(ResourceState::Synced));
+        assert_eq!(routed(&running.present(), "reviews:9080"), Some(set(&[REVIEWS])));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_outlives_the_stream_and_what_went_meanwhile_is_learnt() {
+    for features in VARIANTS {
+        let plane = ControlPlane::new();
+        offer(&plane);
+        let mut running = sidecar(&plane, features);
+        let _interest = running.client.watch("reviews:9080");
+        let before = running.until_routed("reviews:9080", &[REVIEWS]).await;
+        plane.end_streams(Status::unavailable("restart"));
+        running.settle(10 * SECOND).await;
+        assert_eq!(running.present().generation, before.generation, "nothing has changed");
+        assert!(running.client.status().connected, "a server without news has something to say");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn inbound_listener_is_there_without_any_target() {
+    for features in VARIANTS {
+        let plane = ControlPlane::new();
+        let chain = FilterChain { name: "http".to_owned(), ..Default::default() };
+        let listener = Listener { name: "virtualInbound".to_owned(), filter_chains: vec![chain], ..Default::default() };
+        plane.set(listener.clone());
+        let running = sidecar(&plane, features);
+        assert!(running.client.inbound_listener().is_none());
+        running.settle(SECOND).await;
+        assert_eq!(*running.client.inbound_listener().expect("it has come").message(), listener);
+    }
+}
+
+#[test]
+fn node_without_istios_four_parts_is_refused() {
+    let bootstrap = Bootstrap::builder().server("plane:15010", ChannelCredentials::Insecure).node(Node::new("web-1"));
+    let built = XdsClient::builder(bootstrap.build().expect("a valid bootstrap")).dialect(Dialect::Sidecar).build();
+    match built.expect_err("nothing says where the node is") {
+        BuildError::Dialect(error) => assert_eq!((error.field(), error.value()), ("node.id", "web-1")),
+        other => panic!("{other}"),
+    }
+}

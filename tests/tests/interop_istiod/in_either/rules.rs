@@ -1,0 +1,159 @@
+//! Rules for requests do what they say: those of Istio, and those of the Gateway API.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+use tonic::Code;
+
+use mesh_core::outcome::FailureKind;
+use mesh_tests::kubernetes::{NAMESPACE, destination_rule, virtual_service};
+use mesh_tests::pair::assert_by_chance;
+use mesh_tests::sim::failure_of;
+
+use super::open;
+use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, Ours, Shop, asked, code, none_failed, rule, split, to};
+
+#[tokio::test]
+async fn virtual_service_and_destination_rule_do_what_they_say() {
+    let Some(mut shop) = open().await else { return };
+    shop.add("v1-a", 1, &["echo"]).await;
+    shop.add("v2-a", 2, &["echo"]).await;
+    shop.istiod.apply(&destination_rule(HOST, &["v1", "v2"], json!({}))).await;
+    let ours = shop.clients().await;
+    for caller in ours.pair.callers() {
+        assert_eq!(caller.route_of(&[]).as_deref(), Some("default"));
+    }
+
+    retries_of_a_service_that_nothing_is_said_of(&ours).await;
+    header_match(&mut shop, &ours).await;
+    timeout_ends_a_call(&mut shop, &ours).await;
+    retries_and_their_time_limit(&mut shop, &ours).await;
+    faults(&mut shop, &ours).await;
+}
+
+/// istiod says two retries of its own accord, on what gRPC calls unavailable but not on 503.
+async fn retries_of_a_service_that_nothing_is_said_of(ours: &Ours) {
+    let [http, grpc] = ours.pair.callers();
+    assert!(asked(grpc, &[("fail-attempts", "2")]).await.is_ok());
+    assert_eq!(code(asked(grpc, &[("fail-attempts", "3")]).await), Some(Code::Unavailable));
+    let error = asked(http, &[("fail-attempts", "1")]).await.unwrap_err();
+    assert!(error.to_string().contains("503"), "{error}");
+}
+
+async fn header_match(shop: &mut Shop, ours: &Ours) {
+    let rules = json!([
+        { "name": "testers", "match": [{ "headers": { "x-group": { "prefix": "test" } } }], "route": [to("v2")] },
+        { "name": "public", "route": [to("v1")] },
+    ]);
+    shop.istiod.apply(&virtual_service(HOST, rules)).await;
+    ours.routed_by("public").await;
+    for caller in ours.pair.callers() {
+        for _ in 0..20 {
+            assert_eq!(asked(caller, &[("x-group", "testers")]).await.unwrap(), "v2-a");
+            assert_eq!(asked(caller, &[("x-group", "buyers")]).await.unwrap(), "v1-a");
+        }
+    }
+}
+
+async fn timeout_ends_a_call(shop: &mut Shop, ours: &Ours) {
+    shop.istiod.apply(&virtual_service(HOST, json!([rule("timeout", json!({ "timeout": "1s" }))]))).await;
+    ours.routed_by("timeout").await;
+    for caller in ours.pair.callers() {
+        assert!(asked(caller, &[("think-ms", "10")]).await.is_ok());
+        let start = Instant::now();
+        let error = asked(caller, &[("think-ms", "20000")]).await.unwrap_err();
+        assert_eq!(failure_of(&error).unwrap().0, FailureKind::Timeout, "{error}");
+        assert!((Duration::from_secs(1)..Duration::from_secs(10)).contains(&start.elapsed()), "{start:?}");
+    }
+}
+
+async fn retries_and_their_time_limit(shop: &mut Shop, ours: &Ours) {
+    let retries = json!({ "attempts": 3, "perTryTimeout": "0.5s", "retryOn": "5xx,unavailable", "backoff": "0.005s" });
+    shop.istiod.apply(&virtual_service(HOST, json!([rule("retries", json!({ "retries": retries }))]))).await;
+    ours.routed_by("retries").await;
+    for caller in ours.pair.callers() {
+        assert!(asked(caller, &[("fail-attempts", "3")]).await.is_ok());
+        assert!(asked(caller, &[("fail-attempts", "4")]).await.is_err());
+        // The first attempt thinks for too long.
+        assert!(asked(caller, &[("think-ms", "20000"), ("think-attempts", "1")]).await.is_ok());
+    }
+}
+
+async fn faults(shop: &mut Shop, ours: &Ours) {
+    let [http, grpc] = ours.pair.callers();
+    let fault = |port: u16, abort: Value| {
+        let delay = json!({ "fixedDelay": "0.2s", "percentage": { "value": 100 } });
+        let mut rule = rule("faults", json!({ "fault": { "abort": abort, "delay": delay } }));
+        rule["match"] = json!([{ "port": port }]);
+        rule
+    };
+    let always = json!({ "value": 100 });
+    let rules = json!([
+        fault(HTTP_PORT, json!({ "httpStatus": 418, "percentage": always })),
+        fault(GRPC_PORT, json!({ "grpcStatus": "RESOURCE_EXHAUSTED", "percentage": always })),
+    ]);
+    shop.istiod.apply(&virtual_service(HOST, rules)).await;
+    ours.routed_by("faults").await;
+    let start = Instant::now();
+    let error = asked(http, &[]).await.unwrap_err();
+    assert!(error.to_string().contains("418"), "{error}");
+    assert!(start.elapsed() >= Duration::from_millis(200));
+    assert_eq!(code(asked(grpc, &[]).await), Some(Code::ResourceExhausted));
+    assert!(start.elapsed() >= Duration::from_millis(400));
+
+    let some = json!({ "abort": { "httpStatus": 503, "percentage": { "value": 50 } } });
+    shop.istiod.apply(&virtual_service(HOST, json!([rule("half", json!({ "fault": some }))]))).await;
+    ours.routed_by("half").await;
+    for caller in ours.pair.callers() {
+        let mut failed = 0;
+        for _ in 0..200 {
+            failed += i32::from(asked(caller, &[]).await.is_err());
+        }
+        // Five times the deviation of chance.
+        assert!((65..=135).contains(&failed), "{failed} of 200");
+    }
+}
+
+#[tokio::test]
+async fn routes_of_the_gateway_api_are_followed_without_a_failed_call() {
+    let Some(mut shop) = open().await else { return };
+    shop.serve("echo-v1", 11).await;
+    shop.serve("echo-v2", 12).await;
+    shop.add("v1-a", 1, &["echo", "echo-v1"]).await;
+    shop.add("v2-a", 2, &["echo", "echo-v2"]).await;
+    let ours = shop.clients().await;
+
+    let (lines, tally) = ours
+        .pair
+        .under_load(async || {
+            let mut lines = Vec::new();
+            for weight in [25, 75] {
+                for (kind, port) in [("HTTPRoute", HTTP_PORT), ("GRPCRoute", GRPC_PORT)] {
+                    let which = usize::from(port == GRPC_PORT);
+                    let route = split(kind, port, weight);
+                    shop.istiod.apply(&route).await;
+                    let rule = format!("{NAMESPACE}.{kind}-{weight}.1").to_lowercase();
+                    ours.pair.until(&rule, |_| *ours.routes()[which] == *rule).await;
+                    let accepted = &shop.istiod.get(&route).await["status"]["parents"][0]["conditions"][0];
+                    assert_eq!((&accepted["type"], &accepted["status"]), (&json!("Accepted"), &json!("True")));
+
+                    let shares = &ours.pair.sample().await[which];
+                    assert_by_chance(shares, "v2-a", f64::from(weight) / 100.0);
+                    lines.push(format!("{kind}, {weight} % meant: {shares:?}"));
+                    for _ in 0..20 {
+                        let caller = &ours.pair.callers()[which];
+                        assert_eq!(asked(caller, &[("x-group", "testers")]).await.unwrap(), "v2-a");
+                    }
+
+                    // Of two routes of one parent the older one counts.
+                    shop.istiod.delete(&route).await;
+                    ours.pair.until("the route is gone", |_| *ours.routes()[which] == *"default").await;
+                }
+            }
+            lines
+        })
+        .await;
+    println!("{}", lines.join("\n"));
+    none_failed(&tally);
+}
