@@ -58,6 +58,10 @@ pub(super) fn take(name: &Arc<str>, message: &mut pb::Cluster, notes: &mut Notes
         }
         Some(ClusterDiscoveryType::ClusterType(message)) => notes.at("cluster_type", message, custom)?,
     };
+    if message.eds_cluster_config.is_some() && !matches!(way, Way::Eds) {
+        // Envoy's rule: whoever says how endpoints are asked for means a cluster that asks for them.
+        return Err(ConfigError::new("eds_cluster_config", "set", "set it in clusters of type EDS only"));
+    }
     let assigned = message.load_assignment.take();
     match way {
         Way::Told(discovery) => Ok(discovery),

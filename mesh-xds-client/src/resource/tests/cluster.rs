@@ -107,6 +107,11 @@ fn discovery_is_refused_for_each_field_that_breaks_a_rule() {
             ("eds_cluster_config", |m: &mut Wire| m.eds_cluster_config = None),
             ("eds_cluster_config.eds_config", |m| eds(m).eds_config = None),
             ("eds_cluster_config.eds_config", |m| eds(m).eds_config = file()),
+            ("eds_cluster_config", |m| m.cluster_discovery_type = None),
+            ("eds_cluster_config", |m| {
+                let aggregate = custom(&ClusterConfig { clusters: vec!["a".to_owned()] });
+                m.cluster_discovery_type = aggregate.cluster_discovery_type;
+            }),
             ("eds_cluster_config.service_name", |m| {
                 m.name = "xdstp://authority/envoy.config.cluster.v3.Cluster/a".to_owned();
                 eds(m).service_name.clear();
@@ -604,9 +609,9 @@ fn lb_policy_is_read_with_its_choices() {
     message.lb_config = choices(1);
     let bad = decode_message(&message, &samples::context()).expect_err("one is no choice");
     assert_eq!(bad.blamed(), "least_request_lb_config.choice_count");
-    for (wire, field) in [(LbPolicy::LoadBalancingPolicyConfig as i32, "lb_policy"), (99, "lb_policy")] {
+    for wire in [LbPolicy::LoadBalancingPolicyConfig as i32, LbPolicy::ClusterProvided as i32, 99] {
         message.lb_policy = wire;
-        assert_eq!(decode_message(&message, &samples::context()).expect_err("bad").blamed(), field);
+        assert_eq!(decode_message(&message, &samples::context()).expect_err("bad").blamed(), "lb_policy");
     }
 }
 

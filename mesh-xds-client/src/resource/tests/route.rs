@@ -335,6 +335,12 @@ fn hosts_are_refused_for_each_field_that_breaks_a_rule() {
             ("virtual_hosts[0].request_headers_to_add[0].header.key", |m| {
                 m.virtual_hosts[0].request_headers_to_add[0] = add("host", "x");
             }),
+            ("virtual_hosts[0].request_headers_to_add[0].header.key", |m| {
+                m.virtual_hosts[0].request_headers_to_add[0] = add("", "x");
+            }),
+            ("virtual_hosts[0].request_headers_to_add[0].header.key", |m| {
+                m.virtual_hosts[0].request_headers_to_add[0] = add("a\n", "x");
+            }),
             ("virtual_hosts[0].request_headers_to_add[0].header.value", |m| {
                 m.virtual_hosts[0].request_headers_to_add[0] = add("x-a", "100%");
             }),
@@ -542,6 +548,9 @@ fn what_is_not_known_of_routes_is_warned_of() {
             ("virtual_hosts[0].hedge_policy", |m| m.virtual_hosts[0].hedge_policy = Some(Default::default())),
             ("virtual_hosts[0].request_headers_to_add[0].header.value", |m| {
                 m.virtual_hosts[0].request_headers_to_add[0] = add("x-a", "%DOWNSTREAM_REMOTE_ADDRESS%");
+            }),
+            ("virtual_hosts[0].request_headers_to_add[0].header.key", |m| {
+                m.virtual_hosts[0].request_headers_to_add[0] = add("a b", "x");
             }),
             ("virtual_hosts[0].routes[0].route.hash_policy", |m| action(m).hash_policy = vec![Default::default()]),
             ("virtual_hosts[0].routes[0].route.metadata_match", |m| {
