@@ -5,9 +5,7 @@
 //! that, so that two clients that agree with it agree with each other.
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::cluster::v3::cluster::{
-    ClusterDiscoveryType, CustomClusterType, DiscoveryType,
-};
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType};
 use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Locality, SocketAddress, address::Address};
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::{Policy, policy::DropOverload};
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;

@@ -391,6 +391,9 @@ fn policy_is_refused_for_each_field_that_breaks_a_rule() {
             ("outlier_detection.base_ejection_time", |m| outliers(m).base_ejection_time = seconds(-1)),
             ("outlier_detection.max_ejection_time", |m| outliers(m).max_ejection_time = seconds(i64::MAX)),
             ("outlier_detection.max_ejection_time_jitter", |m| outliers(m).max_ejection_time_jitter = seconds(-1)),
+            ("outlier_detection.interval", |m| {
+                outliers(m).interval = seconds(1).map(|second| wire::Duration { nanos: -1, ..second });
+            }),
             ("outlier_detection.max_ejection_percent", |m| outliers(m).max_ejection_percent = wrap(101)),
             ("outlier_detection.enforcing_consecutive_5xx", |m| outliers(m).enforcing_consecutive_5xx = wrap(101)),
             ("outlier_detection.enforcing_success_rate", |m| outliers(m).enforcing_success_rate = wrap(101)),
@@ -412,6 +415,7 @@ fn what_is_not_known_of_clusters_is_warned_of() {
             }),
             ("transport_socket_matcher", |m| m.transport_socket_matcher = Some(Default::default())),
             ("health_checks", |m| m.health_checks = vec![Default::default()]),
+            ("upstream_config", |m| m.upstream_config = Some(extension(unknown()))),
             ("lb_subset_config", |m| m.lb_subset_config = Some(Default::default())),
             ("lrs_server", |m| {
                 let own = core::config_source::ConfigSourceSpecifier::Self_(Default::default());
