@@ -277,6 +277,41 @@ async fn priority_out_of_reach_fails_over() {
     assert_eq!(scene.shares(10, [1, 2]), [0, 10]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn localities_share_by_weight_when_they_stand_in_for_a_priority_out_of_reach() {
+    for policy in POLICIES {
+        let endpoints = groups(vec![
+            group(0, "a", 1, vec![endpoint(1)]),
+            group(1, "a", 1, vec![endpoint(2)]),
+            group(1, "b", 3, vec![endpoint(3)]),
+        ]);
+        let policy = ClusterPolicy { load_balancing: Some(policy), ..ClusterPolicy::default() };
+        let mut scene = Scene::with(policy, Semantics::Grpc, &endpoints);
+        scene.pick().settle(&failure(FailureKind::Connect, Sent::No));
+        let [dead, light, heavy] = scene.shares(400, [1, 2, 3]);
+        assert!(dead == 0 && close(light, 100, 5) && close(heavy, 300, 5), "{dead} {light} {heavy}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn localities_share_by_weight_what_one_out_of_reach_cannot_take() {
+    let endpoints = groups(vec![
+        group(0, "a", 4, vec![endpoint(1)]),
+        group(0, "b", 1, vec![endpoint(2)]),
+        group(0, "c", 3, vec![endpoint(3)]),
+    ]);
+    let mut scene = Scene::with(ClusterPolicy::default(), Semantics::Grpc, &endpoints);
+    loop {
+        let mut picked = scene.pick();
+        if *picked.handle() == 1 {
+            picked.settle(&failure(FailureKind::Connect, Sent::No));
+            break;
+        }
+    }
+    let [dead, light, heavy] = scene.shares(400, [1, 2, 3]);
+    assert!(dead == 0 && close(light, 100, 30) && close(heavy, 300, 30), "{dead} {light} {heavy}");
+}
+
 // Else a request that waits would be told of the second again and again, and never get it.
 #[tokio::test(start_paused = true)]
 async fn waiting_request_gets_whoever_is_available_even_if_tried() {

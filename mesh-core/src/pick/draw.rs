@@ -80,7 +80,7 @@ impl Pool {
 
 impl<'a, H> Pick<'a, '_, H> {
     /// Draws as the policy says; none when whoever came up is not available.
-    // Always in line, though there are two who draw: the second hardly ever does.
+    // Always in line, though there are several who draw: only the first does more than hardly ever.
     #[inline(always)]
     fn draw(&mut self, slice: &Slice, tier: Tier) -> Option<&'a Member<H>> {
         let member = match self.set.rules.balancing {
@@ -199,8 +199,20 @@ impl<'a, H> Pick<'a, '_, H> {
         !standing.is_unreachable(now) && member.seat.live().claim_probe(standing, now)
     }
 
+    /// Draws a locality as well, so that those who stand in for others share as they always do.
+    #[cold]
+    fn draw_in(&mut self, pool: &'a Pool) -> Option<&'a Member<H>> {
+        (0..DRAWS).find_map(|_| {
+            let slice = pool.slice(self.set.rules.balancing, &mut self.terms.dice);
+            self.draw(slice, pool.tier)
+        })
+    }
+
     /// Looks at everybody: in the pool whose turn it was, those not tried before those tried; then elsewhere.
     fn search(mut self, pool: &'a Pool, slice: &'a Slice) -> Option<&'a Member<H>> {
+        if let Some(member) = self.scan(slice, pool.tier, false).or_else(|| self.draw_in(pool)) {
+            return Some(member);
+        }
         let rest = || pool.slices.iter().filter(|other| !std::ptr::eq(*other, slice));
         for tried in [false, true] {
             for slice in std::iter::once(slice).chain(rest()) {
@@ -219,8 +231,10 @@ impl<'a, H> Pick<'a, '_, H> {
         let others = index.pools.iter().filter(|pool| than.is_none_or(|than| !std::ptr::eq(*pool, than)));
         // Those tried as well: a request that waits must get whoever `is_available` speaks of, or it would spin.
         for tried in [false, true] {
-            for (pool, slice) in others.clone().flat_map(|pool| pool.slices.iter().map(move |slice| (pool, slice))) {
-                if let Some(member) = self.scan(slice, pool.tier, tried) {
+            for pool in others.clone() {
+                let drawn = if tried { None } else { self.draw_in(pool) };
+                let found = || pool.slices.iter().find_map(|slice| self.scan(slice, pool.tier, tried));
+                if let Some(member) = drawn.or_else(found) {
                     return Some(member);
                 }
             }

@@ -91,7 +91,7 @@ fn named(message: &Cluster, notes: &mut Notes) -> Result<LoadBalancing, ConfigEr
             _ => Ok(LoadBalancing::LEAST_REQUEST),
         },
         Ok(LbPolicy::Random) => Ok(LoadBalancing::Random),
-        Ok(policy @ (LbPolicy::RingHash | LbPolicy::Maglev | LbPolicy::ClusterProvided)) => {
+        Ok(policy @ (LbPolicy::RingHash | LbPolicy::Maglev)) => {
             if let (LbPolicy::RingHash, Some(LbConfig::RingHashLbConfig(config))) = (policy, &message.lb_config) {
                 notes.at("ring_hash_lb_config", config, |config, _| {
                     refuse_unknown::<HashFunction>(config.hash_function)?;
@@ -102,6 +102,8 @@ fn named(message: &Cluster, notes: &mut Notes) -> Result<LoadBalancing, ConfigEr
             Ok(LoadBalancing::RoundRobin)
         }
         Ok(LbPolicy::LoadBalancingPolicyConfig) => Err(refuse("set load_balancing_policy")),
+        // Envoy has it for the clusters that provide one, which do not come here.
+        Ok(LbPolicy::ClusterProvided) => Err(refuse("keep it for aggregate and ORIGINAL_DST clusters")),
         Err(_) => Err(refuse("use ROUND_ROBIN, LEAST_REQUEST or RANDOM")),
     }
 }

@@ -58,6 +58,11 @@ pub(super) fn take(name: &Arc<str>, message: &mut pb::Cluster, notes: &mut Notes
         }
         Some(ClusterDiscoveryType::ClusterType(message)) => notes.at("cluster_type", message, custom)?,
     };
+    if message.eds_cluster_config.is_some() && !matches!(way, Way::Eds | Way::Told(Discovery::Unsupported(_))) {
+        // Envoy's rule: whoever says how endpoints are asked for means a cluster that asks for them. What is not known here
+        // is refused by its name.
+        return Err(ConfigError::new("eds_cluster_config", "set", "set it in clusters of type EDS only"));
+    }
     let assigned = message.load_assignment.take();
     match way {
         Way::Told(discovery) => Ok(discovery),

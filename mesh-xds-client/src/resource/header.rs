@@ -39,8 +39,9 @@ pub(super) fn mutations(
     let mut mutations = HeaderMutations::new();
     for (index, name) in remove.iter().enumerate() {
         let place = |error: &ConfigError| told_as(format!("{}[{index}]", fields.remove), error);
-        let name = header_name("", name).map_err(|error| place(&error))?;
-        mutations = mutations.remove(name).map_err(|error| place(&error))?;
+        if let Some(name) = sendable("", name).map_err(|error| place(&error))? {
+            mutations = mutations.remove(name).map_err(|error| place(&error))?;
+        }
     }
     for (index, addition) in notes.each(fields.add, add, addition)?.into_iter().enumerate() {
         let Some(Addition { name, value, how, keep_empty }) = addition else {
@@ -53,13 +54,28 @@ pub(super) fn mutations(
     Ok(mutations)
 }
 
-/// One addition; none when its value asks for what only a proxy knows.
+/// The name of a header; none when HTTP does not allow it, so that no message has such a header.
+///
+/// Envoy refuses some of those names, and takes the others, as Istio takes them from its users: all routes of a port would be
+/// lost to one of them.
+fn sendable(field: &'static str, name: &str) -> Result<Option<http::HeaderName>, ConfigError> {
+    let is_refused = name.is_empty() || name.starts_with(':') || name.contains(['\0', '\r', '\n']);
+    match header_name(field, name) {
+        Err(_) if !is_refused => Ok(None),
+        name => name.map(Some),
+    }
+}
+
+/// One addition; none when nobody can send it, or its value asks for what only a proxy knows.
 fn addition(message: pb::HeaderValueOption, notes: &mut Notes) -> Result<Option<Addition>, ConfigError> {
     let how = append(&message)?;
     let Some(header) = message.header else {
         return Err(ConfigError::new("header", "", "set this field"));
     };
-    let name = header_name("header.key", &header.key)?;
+    let Some(name) = sendable("header.key", &header.key)? else {
+        notes.warn("header.key", "HTTP does not allow this name; the header is left out");
+        return Ok(None);
+    };
     let text = match String::from_utf8(header.raw_value) {
         Ok(raw) if raw.is_empty() => header.value,
         Ok(raw) => raw,

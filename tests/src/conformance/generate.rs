@@ -1,11 +1,11 @@
 //! Good configurations by seed, each with the share of calls that every backend should get.
 //!
 //! A configuration belongs to a theme, one thing that control planes say; its numbers, its order and what else is in it are
-//! drawn. What is expected is what gRPC means by it (gRFCs A27, A28, A31, A33, A44, A56, A63), and each client is held to
+//! drawn. What is expected is what gRPC means by it (gRFCs A27, A28, A31, A33, A37, A44, A56, A63), and each client is held to
 //! that, so that two clients that agree with it agree with each other.
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, DiscoveryType};
+use envoy_types::pb::envoy::config::cluster::v3::cluster::{ClusterDiscoveryType, CustomClusterType, DiscoveryType};
 use envoy_types::pb::envoy::config::core::v3::{HealthStatus, Locality, SocketAddress, address::Address};
 use envoy_types::pb::envoy::config::endpoint::v3::cluster_load_assignment::{Policy, policy::DropOverload};
 use envoy_types::pb::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
@@ -16,6 +16,7 @@ use envoy_types::pb::envoy::config::route::v3::{
     retry_policy::RetryBackOff, route, route_action::ClusterSpecifier, route_action::MaxStreamDuration,
     route_match::PathSpecifier, weighted_cluster::ClusterWeight,
 };
+use envoy_types::pb::envoy::extensions::clusters::aggregate::v3::ClusterConfig;
 use envoy_types::pb::envoy::extensions::filters::common::fault::v3::{FaultDelay, fault_delay::FaultDelaySecifier};
 use envoy_types::pb::envoy::extensions::filters::http::fault::v3::{FaultAbort, HttpFault, fault_abort::ErrorType};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
@@ -38,13 +39,15 @@ const FEW: u32 = 4;
 /// Configurations of each theme.
 const EACH: u64 = 14;
 
+/// The name of the extension that makes a cluster one of clusters.
+pub(super) const AGGREGATE: &str = "envoy.clusters.aggregate";
 /// The usual name of the fault filter.
 const FAULT: &str = "envoy.filters.http.fault";
 
 /// One thing that control planes say.
 type Theme = (&'static str, fn(&mut Draft<'_>));
 
-const THEMES: [Theme; 17] = [
+const THEMES: [Theme; 18] = [
     ("paths", paths),
     ("headers", headers),
     ("weights", weights),
@@ -62,6 +65,7 @@ const THEMES: [Theme; 17] = [
     ("aborts", aborts),
     ("delays", delays),
     ("mixed", mixed),
+    ("aggregates", aggregates),
 ];
 
 /// How many configurations there are.
@@ -500,6 +504,30 @@ fn mixed(draft: &mut Draft<'_>) {
     draft.probe_at("/shop.Order/Get", &[], nobody(), 1);
 }
 
+/// Clusters one after the other (A37): the first that has anyone to answer gets everything, by its own priorities and
+/// localities.
+fn aggregates(draft: &mut Draft<'_>) {
+    let count = draft.dice.within(2, 4);
+    let serving = draft.dice.within(0, count);
+    let mut children = Vec::new();
+    let mut shares = nobody();
+    for number in 0..count {
+        let child = if number < serving { draft.silent_site() } else { draft.layered_site() };
+        if number == serving {
+            shares = child.shares;
+        }
+        children.push(child.cluster);
+    }
+    // The last two may be an aggregate of their own, which changes nothing about their order.
+    if draft.dice.within(0, 2) == 0 {
+        let inner = children.split_off(children.len() - 2);
+        children.push(draft.aggregate(inner));
+    }
+    let cluster = draft.aggregate(children);
+    draft.route(any_path(), to(&Site { cluster, shares: shares.clone() }));
+    draft.probe(shares, SAMPLE);
+}
+
 // --- what drafts are made of ---
 
 /// The method that is called where it makes no difference.
@@ -657,6 +685,51 @@ impl<'a> Draft<'a> {
         self.clusters.push(cluster);
         self.endpoints.push(endpoints);
         Site { cluster: name, shares }
+    }
+
+    /// A cluster where nobody answers: it has no endpoints, none in good health, or one that refuses connections.
+    fn silent_site(&mut self) -> Site {
+        let backends = self.backends(1);
+        let groups = match self.dice.within(0, 2) {
+            0 => Vec::new(),
+            1 => {
+                let mut group = self.group("zone", 0, Some(1), &backends);
+                group.lb_endpoints[0].health_status = HealthStatus::Unhealthy.into();
+                vec![group]
+            }
+            _ => vec![self.group("zone", 0, Some(1), &[NOBODY.to_owned()])],
+        };
+        self.cluster(groups, nobody())
+    }
+
+    /// A cluster of two localities by weight, which may stand behind a priority where nobody answers.
+    fn layered_site(&mut self) -> Site {
+        let priority = self.dice.within(0, 1) as u32;
+        let mut groups = Vec::new();
+        if priority > 0 {
+            groups.push(self.group("dead", 0, Some(1), &[NOBODY.to_owned()]));
+        }
+        let mut parts = Vec::new();
+        for zone in ["near", "far"] {
+            let (weight, backends) = (self.dice.within(1, 20) as u32, self.some_backends(1, 2));
+            parts.push((f64::from(weight), evenly(&backends)));
+            groups.push(self.group(zone, priority, Some(weight), &backends));
+        }
+        self.cluster(groups, normalised(&parts))
+    }
+
+    /// The name of an aggregate of these clusters.
+    fn aggregate(&mut self, clusters: Vec<String>) -> String {
+        let name = format!("{}/{}", self.name, self.clusters.len());
+        self.clusters.push(Cluster {
+            name: name.clone(),
+            cluster_discovery_type: Some(ClusterDiscoveryType::ClusterType(CustomClusterType {
+                name: AGGREGATE.to_owned(),
+                typed_config: Some(pack_any(ClusterConfig { clusters })),
+            })),
+            ..Default::default()
+        });
+        name
     }
 
     /// Two clusters or more by weight, some of them with several localities.

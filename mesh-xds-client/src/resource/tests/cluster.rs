@@ -107,6 +107,11 @@ fn discovery_is_refused_for_each_field_that_breaks_a_rule() {
             ("eds_cluster_config", |m: &mut Wire| m.eds_cluster_config = None),
             ("eds_cluster_config.eds_config", |m| eds(m).eds_config = None),
             ("eds_cluster_config.eds_config", |m| eds(m).eds_config = file()),
+            ("eds_cluster_config", |m| m.cluster_discovery_type = None),
+            ("eds_cluster_config", |m| {
+                let aggregate = custom(&ClusterConfig { clusters: vec!["a".to_owned()] });
+                m.cluster_discovery_type = aggregate.cluster_discovery_type;
+            }),
             ("eds_cluster_config.service_name", |m| {
                 m.name = "xdstp://authority/envoy.config.cluster.v3.Cluster/a".to_owned();
                 eds(m).service_name.clear();
@@ -386,6 +391,9 @@ fn policy_is_refused_for_each_field_that_breaks_a_rule() {
             ("outlier_detection.base_ejection_time", |m| outliers(m).base_ejection_time = seconds(-1)),
             ("outlier_detection.max_ejection_time", |m| outliers(m).max_ejection_time = seconds(i64::MAX)),
             ("outlier_detection.max_ejection_time_jitter", |m| outliers(m).max_ejection_time_jitter = seconds(-1)),
+            ("outlier_detection.interval", |m| {
+                outliers(m).interval = seconds(1).map(|second| wire::Duration { nanos: -1, ..second });
+            }),
             ("outlier_detection.max_ejection_percent", |m| outliers(m).max_ejection_percent = wrap(101)),
             ("outlier_detection.enforcing_consecutive_5xx", |m| outliers(m).enforcing_consecutive_5xx = wrap(101)),
             ("outlier_detection.enforcing_success_rate", |m| outliers(m).enforcing_success_rate = wrap(101)),
@@ -407,6 +415,7 @@ fn what_is_not_known_of_clusters_is_warned_of() {
             }),
             ("transport_socket_matcher", |m| m.transport_socket_matcher = Some(Default::default())),
             ("health_checks", |m| m.health_checks = vec![Default::default()]),
+            ("upstream_config", |m| m.upstream_config = Some(extension(unknown()))),
             ("lb_subset_config", |m| m.lb_subset_config = Some(Default::default())),
             ("lrs_server", |m| {
                 let own = core::config_source::ConfigSourceSpecifier::Self_(Default::default());
@@ -604,9 +613,9 @@ fn lb_policy_is_read_with_its_choices() {
     message.lb_config = choices(1);
     let bad = decode_message(&message, &samples::context()).expect_err("one is no choice");
     assert_eq!(bad.blamed(), "least_request_lb_config.choice_count");
-    for (wire, field) in [(LbPolicy::LoadBalancingPolicyConfig as i32, "lb_policy"), (99, "lb_policy")] {
+    for wire in [LbPolicy::LoadBalancingPolicyConfig as i32, LbPolicy::ClusterProvided as i32, 99] {
         message.lb_policy = wire;
-        assert_eq!(decode_message(&message, &samples::context()).expect_err("bad").blamed(), field);
+        assert_eq!(decode_message(&message, &samples::context()).expect_err("bad").blamed(), "lb_policy");
     }
 }
 

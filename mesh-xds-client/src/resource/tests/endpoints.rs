@@ -67,6 +67,9 @@ fn endpoints_are_refused_for_each_field_that_breaks_a_rule() {
         &Context::new(),
         &[
             ("endpoints[0].locality", |m: &mut ClusterLoadAssignment| m.endpoints[0].locality = None),
+            ("endpoints[0].locality", |m| {
+                (m.endpoints[0].locality, m.endpoints[0].load_balancing_weight) = (None, None);
+            }),
             ("endpoints.priority", |m| m.endpoints[1].priority = 2),
             ("endpoints.priority", |m| m.endpoints[1].priority = u32::MAX),
             ("endpoints[1].locality", |m| m.endpoints[1].priority = 0),

@@ -1,17 +1,20 @@
 //! Listeners and their filters.
 
-use envoy_types::pb::envoy::{
-    config::{
-        core::v3::HttpProtocolOptions,
-        listener::v3::{ApiListener, Listener},
-    },
-    extensions::filters::{
-        common::fault::v3::FaultDelay,
-        http::fault::v3::{FaultAbort, fault_abort::ErrorType},
-        network::http_connection_manager::v3::{
-            HttpConnectionManager, Rds, ScopedRoutes, http_connection_manager::RouteSpecifier,
+use envoy_types::pb::{
+    envoy::{
+        config::{
+            core::v3::HttpProtocolOptions,
+            listener::v3::{ApiListener, Listener},
+        },
+        extensions::filters::{
+            common::fault::v3::FaultDelay,
+            http::fault::v3::{FaultAbort, fault_abort::ErrorType},
+            network::http_connection_manager::v3::{
+                HttpConnectionManager, Rds, ScopedRoutes, http_connection_manager::RouteSpecifier,
+            },
         },
     },
+    google::protobuf::Duration,
 };
 use mesh_core::config::{AbortStatus, FilterKind, Fraction, TimeLimit};
 
@@ -93,6 +96,10 @@ fn connection_manager_is_refused_for_each_field_that_breaks_a_rule() {
             m.common_http_protocol_options =
                 Some(HttpProtocolOptions { max_stream_duration: seconds(-1), ..Default::default() });
         }),
+        ("common_http_protocol_options.max_stream_duration", |m| {
+            let max_stream_duration = seconds(1).map(|second| Duration { nanos: 1_000_000_000, ..second });
+            m.common_http_protocol_options = Some(HttpProtocolOptions { max_stream_duration, ..Default::default() });
+        }),
         ("stream_idle_timeout", |m| m.stream_idle_timeout = seconds(-1)),
     ]);
 }
@@ -116,6 +123,16 @@ fn unknown_filter_is_refused_unless_optional_wherever_it_stands() {
         ("http_filters[0].typed_config", |m| m.http_filters[0] = filter("new", unknown())),
         ("http_filters[0].typed_config", |m| m.http_filters[0].config_type = None),
     ]);
+    // A filter of servers is on the wrong side.
+    let rbac = || Any {
+        type_url: "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC".to_owned(),
+        ..Any::default()
+    };
+    let mut message = samples::connection_manager();
+    message.http_filters[0] = filter("rbac", rbac());
+    let bad = decode_message(&listener_of(&message), &Context::new()).expect_err("a filter of servers");
+    assert_eq!(bad.blamed(), format!("{HCM}.http_filters[0].typed_config"));
+
     let mut message = samples::connection_manager();
     for name in ["before", "after"] {
         let mut optional = filter(name, unknown());
@@ -179,6 +196,9 @@ fn faults_are_refused_for_each_field_that_breaks_a_rule() {
             m.abort = Some(FaultAbort { error_type: Some(ErrorType::HttpStatus(code)), ..Default::default() });
         }
     };
+    let mut garbled = samples::connection_manager();
+    garbled.http_filters[0] = filter("fault", Any { value: vec![0xff], ..any(&samples::faults(1)) });
+    assert_eq!(refused(decode_listener(&listener_of(&garbled).encode_to_vec())), at("value"));
     for code in [0, 199, 600, 70_000] {
         assert_eq!(refused(with_faults(status(code))), at("abort.http_status"));
     }

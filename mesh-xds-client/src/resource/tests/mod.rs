@@ -82,6 +82,15 @@ fn empty_names_are_refused() {
 }
 
 #[test]
+fn bytes_that_are_no_message_are_refused() {
+    for kind in ResourceKind::ALL {
+        let any = Any { type_url: kind.type_url().to_owned(), value: vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x7f] };
+        let bad = decode(&any, &Context::new()).expect_err("no message");
+        assert_eq!((bad.name, bad.field.as_deref()), (None, Some("value")), "{kind}");
+    }
+}
+
+#[test]
 fn a_bad_resource_is_refused_under_its_name() {
     let mut routes = samples::routes();
     routes.virtual_hosts[0].domains.clear();

@@ -297,6 +297,11 @@ fn unknown_override_is_refused_unless_optional() {
     for config in [unknown(), wrapped(Some(unknown()), false, false)] {
         assert_eq!(decode_with(config).expect_err("unknown").blamed(), format!("{path}.type_url"));
     }
+    for garbled in
+        [Any { value: vec![0xff], ..any(&faults(1)) }, Any { value: vec![0xff], ..wrapped(None, false, true) }]
+    {
+        assert_eq!(decode_with(garbled).expect_err("no message").blamed(), format!("{path}.value"));
+    }
     let empty = decode_with(wrapped(None, false, false)).expect_err("nothing to apply");
     assert_eq!(empty.blamed(), format!("{path}.config"));
     let optional = decode_with(wrapped(Some(unknown()), true, false)).expect("optional");
@@ -334,6 +339,12 @@ fn hosts_are_refused_for_each_field_that_breaks_a_rule() {
             }),
             ("virtual_hosts[0].request_headers_to_add[0].header.key", |m| {
                 m.virtual_hosts[0].request_headers_to_add[0] = add("host", "x");
+            }),
+            ("virtual_hosts[0].request_headers_to_add[0].header.key", |m| {
+                m.virtual_hosts[0].request_headers_to_add[0] = add("", "x");
+            }),
+            ("virtual_hosts[0].request_headers_to_add[0].header.key", |m| {
+                m.virtual_hosts[0].request_headers_to_add[0] = add("a\n", "x");
             }),
             ("virtual_hosts[0].request_headers_to_add[0].header.value", |m| {
                 m.virtual_hosts[0].request_headers_to_add[0] = add("x-a", "100%");
@@ -389,6 +400,10 @@ fn matches_are_refused_for_each_field_that_breaks_a_rule() {
             }),
             ("virtual_hosts[0].routes[0].match.headers[0].string_match.custom", |m| {
                 let match_pattern = Some(MatchPattern::Custom(Default::default()));
+                set_header_test(m, Test::StringMatch(StringMatcher { match_pattern, ignore_case: false }));
+            }),
+            ("virtual_hosts[0].routes[0].match.headers[0].string_match.safe_regex.regex", |m| {
+                let match_pattern = Some(MatchPattern::SafeRegex(regex("a(")));
                 set_header_test(m, Test::StringMatch(StringMatcher { match_pattern, ignore_case: false }));
             }),
             ("virtual_hosts[0].routes[0].match.headers[0].string_match.ignore_case", |m| {
@@ -472,6 +487,9 @@ fn actions_are_refused_for_each_field_that_breaks_a_rule() {
             ("virtual_hosts[0].routes[0].route.retry_policy.retry_back_off.base_interval", |m| {
                 retry(m).retry_back_off.as_mut().expect("set").base_interval = seconds(0);
             }),
+            ("virtual_hosts[0].routes[0].route.retry_policy.retry_back_off.base_interval", |m| {
+                retry(m).retry_back_off.as_mut().expect("set").base_interval = None;
+            }),
             ("virtual_hosts[0].routes[0].route.retry_policy.retry_back_off.max_interval", |m| {
                 retry(m).retry_back_off.as_mut().expect("set").base_interval = seconds(5);
             }),
@@ -542,6 +560,9 @@ fn what_is_not_known_of_routes_is_warned_of() {
             ("virtual_hosts[0].hedge_policy", |m| m.virtual_hosts[0].hedge_policy = Some(Default::default())),
             ("virtual_hosts[0].request_headers_to_add[0].header.value", |m| {
                 m.virtual_hosts[0].request_headers_to_add[0] = add("x-a", "%DOWNSTREAM_REMOTE_ADDRESS%");
+            }),
+            ("virtual_hosts[0].request_headers_to_add[0].header.key", |m| {
+                m.virtual_hosts[0].request_headers_to_add[0] = add("a b", "x");
             }),
             ("virtual_hosts[0].routes[0].route.hash_policy", |m| action(m).hash_policy = vec![Default::default()]),
             ("virtual_hosts[0].routes[0].route.metadata_match", |m| {
@@ -626,6 +647,20 @@ fn route_with_a_condition_that_nothing_meets_is_left_out() {
         let Decoded { value, warnings } = decoded(&message);
         assert_eq!(value.virtual_hosts()[0].routes.len(), 2, "{field}");
         assert_eq!(fields(&warnings), [format!("virtual_hosts[0].routes[0].match.{field}")]);
+    }
+}
+
+#[test]
+fn path_that_no_request_has_is_kept_without_a_word() {
+    for (wire, expected) in [
+        (PathSpecifier::Prefix("shop".to_owned()), PathMatch::prefix("shop")),
+        (PathSpecifier::Path("shop/Add".to_owned()), PathMatch::Exact("shop/Add".into())),
+    ] {
+        let mut message = samples::routes();
+        matches(&mut message).path_specifier = Some(wire);
+        let Decoded { value, warnings } = decoded(&message);
+        assert_eq!((value.virtual_hosts()[0].routes.len(), warnings.len()), (3, 0));
+        assert_eq!(value.virtual_hosts()[0].routes[0].matches.path, expected);
     }
 }
 

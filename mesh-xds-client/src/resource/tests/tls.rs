@@ -1,15 +1,18 @@
 //! TLS towards endpoints.
 
-use envoy_types::pb::envoy::{
-    config::core::v3::{DataSource, TransportSocket, UpstreamHttpProtocolOptions, data_source::Specifier},
-    extensions::transport_sockets::{
-        raw_buffer::v3::RawBuffer,
-        tls::v3::{
-            CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext, SdsSecretConfig,
-            SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
-            common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+use envoy_types::pb::{
+    envoy::{
+        config::core::v3::{DataSource, TransportSocket, UpstreamHttpProtocolOptions, data_source::Specifier},
+        extensions::transport_sockets::{
+            raw_buffer::v3::RawBuffer,
+            tls::v3::{
+                CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext, SdsSecretConfig,
+                SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
+                common_tls_context::{CombinedCertificateValidationContext, ValidationContextType},
+            },
         },
     },
+    google::protobuf::{BoolValue, UInt32Value},
 };
 use mesh_core::config::{SanKind, Sni, Trust, UpstreamTls};
 
@@ -122,6 +125,10 @@ fn tls_is_refused_for_each_field_that_breaks_a_rule() {
             common(m).tls_certificate_sds_secret_configs = vec![secret("kubernetes://other")];
         }),
         ("common_tls_context.validation_context", |m| common(m).validation_context_type = None),
+        ("common_tls_context.validation_context_sds_secret_config.name", |m| {
+            common(m).validation_context_type =
+                Some(ValidationContextType::ValidationContextSdsSecretConfig(secret("kubernetes://other")));
+        }),
         ("common_tls_context.custom_handshaker", |m| common(m).custom_handshaker = Some(Default::default())),
         ("common_tls_context.tls_params.cipher_suites", |m| {
             let cipher_suites = vec!["AES".to_owned()];
@@ -154,10 +161,14 @@ fn tls_is_refused_for_each_field_that_breaks_a_rule() {
 
 #[test]
 fn checks_of_certificates_that_are_not_known_are_refused() {
-    let cases: [Case<CertificateValidationContext>; 6] = [
+    let cases: [Case<CertificateValidationContext>; 8] = [
         ("verify_certificate_spki", |c| c.verify_certificate_spki = vec!["x".to_owned()]),
         ("verify_certificate_hash", |c| c.verify_certificate_hash = vec!["x".to_owned()]),
+        ("require_signed_certificate_timestamp", |c| {
+            c.require_signed_certificate_timestamp = Some(BoolValue { value: true });
+        }),
         ("crl", |c| c.crl = inline("x")),
+        ("max_verify_depth", |c| c.max_verify_depth = Some(UInt32Value { value: 1 })),
         ("custom_validator_config", |c| c.custom_validator_config = Some(Default::default())),
         ("match_typed_subject_alt_names[0].san_type", |c| {
             c.match_typed_subject_alt_names = vec![SubjectAltNameMatcher { san_type: 5, ..Default::default() }];

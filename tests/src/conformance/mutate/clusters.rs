@@ -36,7 +36,7 @@ use mesh_xds_client::ResourceKind;
 use mesh_xds_client::testkit::resource;
 
 use super::{Change, Parts, garbage, resource_address, seconds, spoiled, truth, unknown};
-use crate::conformance::generate::{regex, wrap};
+use crate::conformance::generate::{AGGREGATE, regex, wrap};
 
 /// The most entries that a ring may have.
 const EIGHT_MILLION: u64 = 8 * 1024 * 1024;
@@ -269,7 +269,6 @@ pub(super) const MUTATIONS: &[Change] = &[
     ("cluster: a health check without anything", |p| p.cluster().health_checks.push(HealthCheck::default())),
 ];
 
-const AGGREGATE: &str = "envoy.clusters.aggregate";
 /// A hash of the right length in base64.
 const SPKI: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
