@@ -132,7 +132,7 @@ pub(crate) enum Known<T> {
 
 // === impl Origin ===
 
-#[cfg(test)]
+#[cfg(all(test, feature = "testkit"))]
 impl<'a> Origin<'a> {
     /// The only server of all.
     pub(crate) fn anybody(context: &'a Context) -> Self {
