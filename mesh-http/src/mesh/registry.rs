@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     ops::Bound,
-    sync::{Arc, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use arc_swap::ArcSwap;
@@ -65,6 +65,8 @@ pub(crate) struct Target {
     changed: Notify,
     /// What requests name themselves.
     pub(crate) on_demand: OnDemand,
+    /// The clusters that the latest pass has found for it, in routes or not yet: one that is warm may wait for others.
+    gathered: Mutex<BTreeSet<Arc<str>>>,
     /// Rung when the last client is gone, so that the clusters that only it used are let go of.
     poke: Arc<Notify>,
 }
@@ -216,15 +218,15 @@ impl Registry {
         let routes: Vec<_> = targets.iter().map(|target| (target, target.routes())).collect();
         let is_used = |key: &Key| {
             routes.iter().any(|(target, routes)| {
-                target.scope() == key.scope && (routes.names(&key.name) || target.on_demand.uses(&key.name))
+                target.scope() == key.scope
+                    && (routes.names(&key.name)
+                        || target.on_demand.uses(&key.name)
+                        || target.gathered().contains(&key.name))
             })
         };
         for key in keys.iter().filter(|key| !is_used(key)) {
-            // A cluster that warms is not in any routes yet. One that is let go of here serves the requests that have it,
-            // and retires its endpoints with the last of them.
-            if self.clusters.get(key).is_some_and(Entry::is_warm) {
-                self.clusters.remove(key);
-            }
+            // It serves the requests that have it, and retires its endpoints with the last of them.
+            self.clusters.remove(key);
         }
         keys.last().cloned()
     }
@@ -280,6 +282,7 @@ impl<'a> Gathering<'a> {
 
     fn bring_up_to_date(&self, registry: &mut Registry, said: &ClusterEntry) -> (Arc<Cluster>, bool) {
         let entry = registry.cluster(self.parts, self.target, said);
+        self.target.gathered().insert(said.cluster.name().clone());
         (entry.cluster.clone(), entry.is_warm())
     }
 
@@ -364,7 +367,8 @@ impl Target {
     fn new(parts: &Parts, name: Arc<str>, profile: Arc<Profile>, origin: Origin) -> Self {
         let (routes, changed) = (ArcSwap::from_pointee(Routes::Waiting), Notify::new());
         let on_demand = OnDemand::new();
-        Self { name, profile, origin, routes, changed, on_demand, poke: parts.poke.clone() }
+        let gathered = Mutex::default();
+        Self { name, profile, origin, routes, changed, on_demand, gathered, poke: parts.poke.clone() }
     }
 
     /// What requests find at this moment.
@@ -390,6 +394,11 @@ impl Target {
             }
             changed.await;
         }
+    }
+
+    /// The names of the clusters that the latest pass has found for it.
+    fn gathered(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Requests find these from now on. Returns what they have found until now.

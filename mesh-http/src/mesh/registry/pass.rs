@@ -65,6 +65,7 @@ impl<'a> Pass<'a> {
 
     async fn refresh(&mut self, target: &Arc<Target>) {
         let snapshot = self.registry().snapshot_of(target);
+        target.gathered().clear();
         match snapshot.targets.get(&target.name) {
             None => {}
             Some(TargetState::Ready(listener)) => self.compile(target, &snapshot, listener).await,
