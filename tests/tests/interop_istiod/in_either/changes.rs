@@ -39,6 +39,8 @@ async fn endpoints_and_services_come_and_go_without_a_failed_call() {
                 }
                 let workload = shop.remove(leaving).await;
                 ours.endpoints(left).await;
+                // A call that was on its way to it has arrived by the time that many later ones are answered.
+                ours.pair.sample().await;
                 let idle = |_: &_| workload.backends.iter().all(|backend| backend.in_flight() == 0);
                 ours.pair.until("what it was asked before is answered", idle).await;
             }
