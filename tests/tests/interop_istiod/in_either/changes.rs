@@ -1,7 +1,5 @@
 //! What changes while clients call, and costs none of them a call: endpoints, services, weights, subsets, localities, istiod.
 
-use std::time::Duration;
-
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -12,11 +10,8 @@ use mesh_tests::load::under_load;
 use mesh_tests::pair::assert_by_chance;
 use mesh_tests::sim::{Caller, Speaks, failure_of};
 
-use super::open;
+use super::{OUTAGE, open};
 use crate::shop::{HOST, REGION, Workload, canary, is_acked, none_failed, service_entry, types};
-
-/// How long istiod is gone.
-const OUTAGE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn endpoints_and_services_come_and_go_without_a_failed_call() {
