@@ -270,3 +270,24 @@ fn redirect_answers_with_its_status_and_an_absolute_location() {
     assert_eq!(response.status(), StatusCode::SEE_OTHER);
     assert_eq!(response.headers()[LOCATION], "http://mall.example/cart?id=7");
 }
+
+#[test]
+fn table_that_is_compiled_in_parts_is_the_same_as_in_one_go() {
+    let host = |name: &str, domain: &str| {
+        let route = Route::new(RouteMatch::any(), Action::PassOn).named(name);
+        VirtualHost::new(name, vec![Domain::parse(domain).expect("legal")], vec![Arc::new(route)]).expect("one domain")
+    };
+    let config = RouteConfig::new("r", vec![host("0", "a.test"), host("1", "*")]).expect("no domain stands twice");
+    let mut compiling = RouteTable::begin(&config);
+    let mut parts = 0;
+    while compiling.advance(|_, route| route.clone()) {
+        parts += 1;
+    }
+    let table = compiling.finish();
+    assert_eq!(parts, 2);
+    assert_eq!(
+        [get("http://a.test/"), get("http://b.test/")].map(|request| select(&table, &request, 0)),
+        [Ok(0), Ok(1)]
+    );
+    assert_eq!(table.into_prepared().map(|route| route.name.to_string()).collect::<Vec<_>>(), ["0", "1"]);
+}

@@ -52,10 +52,15 @@ fn of_cluster(discovery: Discovery, given: Option<Endpoints>) -> Result<Client, 
 
 #[tokio::test]
 async fn target_is_an_authority_with_or_without_the_scheme_of_grpc() {
-    for (given, name) in [("shop:80", "shop:80"), ("xds:///shop:80", "shop:80"), ("xds:80", "xds:80")] {
+    for (given, name) in [
+        ("shop:80", "shop:80"),
+        ("xds:///shop:80", "shop:80"),
+        ("xds:80", "xds:80"),
+        ("xds://plane/shop:80", "xds://plane/shop:80"),
+    ] {
         assert_eq!(Client::builder(given).endpoints(["1.2.3.4:5"]).build().unwrap().target(), name);
     }
-    for bad in ["a b", "", "user@shop", "dns:///shop:80", "xds://plane/shop:80", "xds:///"] {
+    for bad in ["a b", "", "user@shop", "dns:///shop:80", "xds://plane", "xds:///"] {
         assert_eq!(refused(Client::builder(bad).endpoints(["1.2.3.4:5"]).build()), pair("target", bad));
     }
 }

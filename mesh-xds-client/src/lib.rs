@@ -85,6 +85,9 @@
 pub mod bootstrap;
 pub mod cache;
 pub mod csds;
+#[cfg(mesh_fuzz)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod istio;
 pub mod session;
 #[cfg(feature = "testkit")]

@@ -12,9 +12,11 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use envoy_types::pb::google::{protobuf::Any, rpc};
 use hyper_util::rt::TokioIo;
+use mesh_core::source::ConfigSource;
 use mesh_xds_client::ResourceKind::{self, ClusterLoadAssignment, Listener, RouteConfiguration};
+use mesh_xds_client::bootstrap::ServerFeature;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
-use mesh_xds_client::testkit::{ControlPlane, Event};
+use mesh_xds_client::testkit::{ControlPlane, Event, Mutations};
 use prost::Message;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -463,6 +465,27 @@ async fn in_delta_answers_are_recorded_with_what_was_asked() {
     assert_eq!((first.subscribes, first.holds.get("x").map(String::as_str)), (vec!["a".to_owned()], Some("7")));
 }
 
+// A canary
+
+#[tokio::test(start_paused = true)]
+async fn a_client_through_memory_takes_what_is_offered_and_shifted_in_either_variant() {
+    for features in [None, Some(ServerFeature::Delta)] {
+        let plane = ControlPlane::new();
+        plane.offer("echo.test", [("v1", address(1)), ("v2", address(2))]);
+        let client = plane.client_with(features).build().expect("a valid client");
+        let work = tokio::spawn(client.work());
+        let interest = client.watch("echo.test");
+        plane.shift("echo.test", [("v1", 1), ("v2", 9)]).await.expect("accepted");
+        let acks = plane.acks();
+        assert!(acks.iter().all(|ack| ack.is_delta == features.is_some() && ack.node_id == "test"), "{acks:?}");
+        assert_eq!(plane.subscriptions(CDS), ["v1".to_owned(), "v2".to_owned()].into());
+        let refused = plane.shift("echo.test", [("v1", 0)]).await.expect_err("weights that come to nothing");
+        assert_eq!(refused.request().kind, Some(RouteConfiguration));
+        drop((interest, client));
+        work.abort();
+    }
+}
+
 // Breaking
 
 #[tokio::test(start_paused = true)]
@@ -553,6 +576,148 @@ async fn an_unsolicited_response_is_sent_as_written_and_its_nonce_recognised() {
     client.ack(&odd, &["a"]).await;
     let ack = plane.wait_acked(CDS, "odd").await.expect("accepted");
     assert_eq!((ack.nonce.as_str(), ack.answers.as_deref()), ("odd-nonce", Some("odd")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_is_delayed_is_passed_by_the_others() {
+    let plane = ControlPlane::new();
+    plane.set(cluster("a"));
+    plane.set(listener("l", "r"));
+    plane.delay_kind(CDS, Duration::from_secs(7));
+    let mut client = Client::of(&plane).await;
+    let start = Instant::now();
+    client.ask(CDS, &["a"]).await;
+    client.ask(Listener, &["l"]).await;
+    assert_eq!(client.take(&["l"]).await.type_url, Listener.type_url());
+    assert_eq!(start.elapsed().as_secs(), 0);
+    assert_eq!(client.take(&["a"]).await.type_url, CDS.type_url());
+    assert_eq!(start.elapsed().as_secs(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn responses_delayed_alike_keep_their_order_and_are_not_added_up() {
+    let plane = ControlPlane::new();
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    client.take(&["a"]).await;
+    plane.delay(Duration::from_secs(7));
+    let versions = ["a", "a", "a"].map(|name| plane.set(cluster(name)));
+    let start = Instant::now();
+    assert_eq!(client.hear().await.version_info, versions[2], "all changes are one response when it is made");
+    plane.send(DiscoveryResponse { nonce: "1".to_owned(), ..Default::default() });
+    plane.send(DiscoveryResponse { nonce: "2".to_owned(), ..Default::default() });
+    assert_eq!((client.hear().await.nonce, client.hear().await.nonce), ("1".to_owned(), "2".to_owned()));
+    assert_eq!(start.elapsed().as_secs(), 14);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_held_back_is_released_in_another_order_with_its_nonces() {
+    let plane = ControlPlane::new();
+    plane.update(|tx| {
+        tx.set(cluster("a")).set(listener("l", "r"));
+    });
+    let mut client = Client::of(&plane).await;
+    plane.hold();
+    client.ask(CDS, &["a"]).await;
+    client.ask(Listener, &["l"]).await;
+    plane.wait_held(2).await;
+    client.hears_nothing().await;
+    plane.release(|held| {
+        held.reverse();
+        held.push(held[0].clone());
+    });
+    let nonces = [client.hear().await, client.hear().await, client.hear().await].map(|response| response.nonce);
+    assert_eq!((nonces[0].ends_with("-2"), nonces[1].ends_with("-1")), (true, true), "{nonces:?}");
+    assert_eq!(nonces[2], nonces[0], "and one of them twice");
+
+    client.ask(ClusterLoadAssignment, &["a"]).await;
+    plane.set(endpoints("a", [address(1)]));
+    client.take(&["a"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_next_response_of_its_kind_is_corrupt() {
+    let plane = ControlPlane::new();
+    plane.set(cluster("a"));
+    plane.set(listener("l", "r"));
+    plane.corrupt_next(CDS, |bytes| *bytes = DiscoveryResponse::default().encode_to_vec());
+    let mut client = Client::of(&plane).await;
+    client.ask(Listener, &["l"]).await;
+    assert_eq!(client.take(&["l"]).await.resources.len(), 1);
+    client.ask(CDS, &["a"]).await;
+    assert_eq!(client.hear().await, DiscoveryResponse::default());
+    plane.set(cluster("a"));
+    assert_eq!(cluster_names(&client.hear().await), ["a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_are_no_response_end_the_stream_at_the_client() {
+    let plane = ControlPlane::new();
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    client.take(&["a"]).await;
+    plane.send_bytes([0xff; 9]);
+    let status = client.responses.message().await.expect_err("it cannot be decoded");
+    assert_eq!(status.code(), Code::Internal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn mutations_are_those_of_their_seed_until_they_end() {
+    let heard = async |seed| {
+        let plane = ControlPlane::new();
+        plane.set(cluster("a"));
+        plane.mutate(Mutations::new(seed));
+        let mut client = Client::of(&plane).await;
+        client.ask(CDS, &["a"]).await;
+        let heard = client.responses.message().await.map_err(|status| status.to_string());
+        plane.mutate(None);
+        let mut client = Client::of(&plane).await;
+        client.ask(CDS, &["a"]).await;
+        assert_eq!(cluster_names(&client.hear().await), ["a"]);
+        heard
+    };
+    let mut different = 0;
+    for seed in 0..8 {
+        let first = heard(seed).await;
+        assert_eq!(first, heard(seed).await);
+        different += u8::from(first != heard(seed + 100).await);
+    }
+    assert!(different > 4, "{different} of 8");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_streams_bring_their_status_and_open_ones_go_on() {
+    let plane = ControlPlane::new();
+    let channel = in_memory(&plane).await;
+    let mut open = Client::over(channel.clone()).await.expect("a stream opens");
+    open.ask(CDS, &["a"]).await;
+    open.take(&["a"]).await;
+    plane.refuse_streams(Status::resource_exhausted("too many"));
+    let status = Client::over(channel.clone()).await.err().expect("refused");
+    assert_eq!((status.code(), status.message()), (Code::ResourceExhausted, "too many"));
+    plane.set(cluster("a"));
+    assert_eq!(cluster_names(&open.hear().await), ["a"]);
+    plane.refuse_streams(None);
+    Client::over(channel).await.expect("a stream opens");
+}
+
+#[tokio::test(start_paused = true)]
+async fn taken_events_are_forgotten_and_what_comes_is_still_waited_for() {
+    let plane = ControlPlane::new();
+    let mut client = Client::of(&plane).await;
+    client.ask(CDS, &["a"]).await;
+    client.take(&["a"]).await;
+    plane.wait_acked(CDS, "0").await.expect("accepted");
+    let waiting = tokio::spawn({
+        let plane = plane.clone();
+        async move { plane.wait_acked(CDS, "1").await.expect("accepted").nonce }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(plane.take_events().len(), 3);
+    assert!(plane.events().is_empty());
+    plane.set(cluster("a"));
+    let response = client.take(&["a"]).await;
+    assert_eq!(waiting.await.expect("no panic"), response.nonce);
 }
 
 #[tokio::test(start_paused = true)]

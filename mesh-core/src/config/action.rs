@@ -138,7 +138,8 @@ pub struct DirectResponse {
 // === impl Action ===
 
 impl Action {
-    pub(super) fn clusters(&self) -> Vec<Arc<str>> {
+    /// The names of the clusters that it refers to, in order.
+    pub fn clusters(&self) -> Vec<Arc<str>> {
         match self {
             Self::Forward(Forward { to: ClusterChoice::One(name), .. }) => vec![name.clone()],
             Self::Forward(Forward { to: ClusterChoice::Weighted(several), .. }) => {

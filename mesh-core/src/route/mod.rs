@@ -39,7 +39,7 @@
 //! # Ok::<(), mesh_core::config::ConfigError>(())
 //! ```
 
-use std::{fmt, sync::Arc};
+use std::{fmt, slice, sync::Arc};
 
 use crate::{
     RequestHead,
@@ -66,6 +66,15 @@ pub struct RouteTable<T> {
     hosts: HostIndex,
     /// In the order of the configuration, as `hosts` counts them.
     virtual_hosts: Box<[Host<T>]>,
+}
+
+/// A [`RouteTable`] on its way, one virtual host after the other, for those who have other things to do in between.
+#[derive(Debug)]
+#[must_use = "a table is there when it is finished"]
+pub struct Compiling<'a, T> {
+    config: &'a RouteConfig,
+    left: slice::Iter<'a, VirtualHost>,
+    virtual_hosts: Vec<Host<T>>,
 }
 
 /// The routes of one virtual host.
@@ -102,11 +111,20 @@ pub enum NoRoute {
 impl<T> RouteTable<T> {
     /// Compiles `config`; `prepare` is asked once for each route, in order.
     pub fn compile(config: &RouteConfig, mut prepare: impl FnMut(&VirtualHost, &Arc<Route>) -> T) -> Self {
+        let mut compiling = Self::begin(config);
+        while compiling.advance(&mut prepare) {}
+        compiling.finish()
+    }
+
+    /// Begins to compile `config`, for whoever has more of it than should be compiled in one go.
+    pub fn begin(config: &RouteConfig) -> Compiling<'_, T> {
         let virtual_hosts = config.virtual_hosts();
-        Self {
-            hosts: HostIndex::new(virtual_hosts, config.ignore_port),
-            virtual_hosts: virtual_hosts.iter().map(|host| Host::compile(host, &mut prepare)).collect(),
-        }
+        Compiling { config, left: virtual_hosts.iter(), virtual_hosts: Vec::with_capacity(virtual_hosts.len()) }
+    }
+
+    /// What was prepared, route by route, for whoever has more of it than should be dropped in one go.
+    pub fn into_prepared(self) -> impl Iterator<Item = T> {
+        self.virtual_hosts.into_iter().flat_map(|host| host.routes).map(|entry| entry.prepared)
     }
 
     /// What was prepared for the route that the request takes.
@@ -139,6 +157,30 @@ impl<T> RouteTable<T> {
             tried.iter().map(|entry| (entry.route.clone(), refusal(&entry.route.matches, head, roll))),
             taken,
         )
+    }
+}
+
+// === impl Compiling ===
+
+impl<T> Compiling<'_, T> {
+    /// Compiles the next virtual host; `prepare` is asked once for each of its routes, in order. Returns whether there was one.
+    pub fn advance(&mut self, mut prepare: impl FnMut(&VirtualHost, &Arc<Route>) -> T) -> bool {
+        let Some(host) = self.left.next() else { return false };
+        self.virtual_hosts.push(Host::compile(host, &mut prepare));
+        true
+    }
+
+    /// The table of the virtual hosts.
+    ///
+    /// # Panics
+    ///
+    /// When [`advance`](Self::advance) has not told that there is none left.
+    pub fn finish(self) -> RouteTable<T> {
+        assert!(self.left.as_slice().is_empty(), "a table is finished when `advance` has returned false");
+        RouteTable {
+            hosts: HostIndex::new(self.config.virtual_hosts(), self.config.ignore_port),
+            virtual_hosts: self.virtual_hosts.into(),
+        }
     }
 }
 

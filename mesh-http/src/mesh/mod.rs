@@ -24,7 +24,10 @@ use mesh_core::{
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 pub(crate) use self::registry::{Compiled, Routes, Target};
-use self::{on_demand::OnDemand, registry::Registry};
+use self::{
+    on_demand::OnDemand,
+    registry::{Pass, Registry},
+};
 use crate::{
     Error,
     cluster::{Cluster, Environment, PoolStatus},
@@ -161,7 +164,9 @@ impl Mesh {
 
     /// Adds a target that stands in code.
     pub(crate) fn add_code(&self, name: Arc<str>, profile: Profile, snapshot: Snapshot) -> Arc<Target> {
-        self.shared.registry().add_code(&self.shared.parts, name, profile, snapshot)
+        let target = self.shared.registry().add_code(&self.shared.parts, name, profile, snapshot);
+        Pass::over_one(&self.shared.parts, &self.shared.registry, &target);
+        target
     }
 
     /// Adds a target that the source knows.
@@ -171,7 +176,9 @@ impl Mesh {
             return Err(ConfigError::new("target", name, remedy));
         };
         let interest = source.watch(&name);
-        Ok(self.shared.registry().add_steered(&self.shared.parts, name, profile, interest))
+        let target = self.shared.registry().add_steered(&self.shared.parts, name, profile, interest);
+        Pass::over_one(&self.shared.parts, &self.shared.registry, &target);
+        Ok(target)
     }
 
     /// Until when a request of `target` may wait for the cluster `name`, which is asked for if it was not before; none where
@@ -364,11 +371,7 @@ impl Shared {
                     () = poke.notified() => None,
                 };
                 let Some(mesh) = mesh.upgrade() else { return };
-                let mut registry = mesh.registry();
-                match snapshot {
-                    Some(snapshot) => registry.apply(&mesh.parts, snapshot),
-                    None => registry.refresh_all(&mesh.parts),
-                }
+                Pass::over_all(&mesh.parts, &mesh.registry, snapshot).await;
             }
         });
     }

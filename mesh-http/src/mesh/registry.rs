@@ -1,26 +1,30 @@
 //! What clients of a mesh share, and how it follows the snapshots: targets with their compiled routes, and clusters.
 //!
 //! Everything here happens off the way of requests, under one lock that no request takes. An update goes make before
-//! break: clusters first, then the routes that use them, then whatever nothing uses any more.
+//! break: clusters first, then the routes that use them, then whatever nothing uses any more. It goes in slices (`pass`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    ops::Bound,
     sync::{Arc, Weak},
 };
 
 use arc_swap::ArcSwap;
 use mesh_core::{
-    config::{self, Aggregate, ClusterEntry, Discovery, Endpoints, Listener, Snapshot, TargetState},
+    config::{self, Aggregate, ClusterEntry, Discovery, Endpoints, Listener, Snapshot},
     route::RouteTable,
     source::Interest,
 };
 use tokio::sync::Notify;
 
+mod pass;
+
+pub(super) use self::pass::Pass;
 use super::{Parts, dns::LookUps, on_demand::OnDemand};
 use crate::{
     cluster::{Cluster, Found},
-    plan::{ActiveFaults, Plan, Planner, Profile},
+    plan::{ActiveFaults, Plan, Profile},
 };
 
 /// The targets and clusters of a mesh.
@@ -30,6 +34,7 @@ pub(crate) struct Registry {
     clusters: BTreeMap<Key, Entry>,
     snapshot: Arc<Snapshot>,
     faults: ActiveFaults,
+    is_closed: bool,
 }
 
 /// Whose cluster it is. Clients that say the same of their clusters share them, under the name that the source gives; what a
@@ -91,25 +96,25 @@ pub(crate) struct Compiled {
     pub(crate) table: RouteTable<Plan>,
     listener: Arc<Listener>,
     /// Every cluster that routes name, as it was found when they were compiled; then those that they are made of.
-    clusters: Vec<(Arc<str>, Found)>,
+    clusters: BTreeMap<Arc<str>, Found>,
 }
 
 /// The clusters of a snapshot on their way into the routes of a target.
 struct Gathering<'a> {
-    registry: &'a mut Registry,
     parts: &'a Parts,
     target: &'a Target,
     snapshot: &'a Snapshot,
-    named: Vec<(Arc<str>, Found)>,
+    named: BTreeMap<Arc<str>, Found>,
     /// What those are made of.
-    leaves: Vec<(Arc<str>, Found)>,
+    leaves: BTreeMap<Arc<str>, Found>,
+    /// Whether the endpoints of all are known, or known not to be had.
     is_warm: bool,
 }
 
 // === impl Registry ===
 
 impl Registry {
-    /// Adds a target whose configuration stands in code.
+    /// Adds a target whose configuration stands in code, to be brought up to date.
     pub(crate) fn add_code(
         &mut self,
         parts: &Parts,
@@ -118,10 +123,10 @@ impl Registry {
         snapshot: Snapshot,
     ) -> Arc<Target> {
         let origin = Origin::Code { snapshot: Arc::new(snapshot), scope: parts.next_number() };
-        self.add(parts, Target::new(parts, name, Arc::new(profile), origin))
+        self.add(Target::new(parts, name, Arc::new(profile), origin))
     }
 
-    /// Adds a target that the source of the mesh knows.
+    /// Adds a target that the source of the mesh knows, to be brought up to date.
     pub(crate) fn add_steered(
         &mut self,
         parts: &Parts,
@@ -134,30 +139,13 @@ impl Registry {
             Some(twin) => (twin.profile.clone(), twin.scope()),
             None => (Arc::new(profile), parts.next_number()),
         };
-        self.add(parts, Target::new(parts, name, profile, Origin::Source { scope, _interest: interest }))
+        self.add(Target::new(parts, name, profile, Origin::Source { scope, _interest: interest }))
     }
 
-    fn add(&mut self, parts: &Parts, target: Target) -> Arc<Target> {
+    fn add(&mut self, target: Target) -> Arc<Target> {
         let target = Arc::new(target);
         self.targets.push(Arc::downgrade(&target));
-        self.refresh(parts, &target);
         target
-    }
-
-    /// Takes a new snapshot of the source.
-    pub(crate) fn apply(&mut self, parts: &Parts, snapshot: Arc<Snapshot>) {
-        self.snapshot = snapshot;
-        self.refresh_all(parts);
-    }
-
-    /// Brings every target up to date, and lets go of what nothing uses.
-    pub(crate) fn refresh_all(&mut self, parts: &Parts) {
-        let targets: Vec<_> = self.targets().collect();
-        for target in &targets {
-            self.refresh(parts, target);
-        }
-        self.targets.retain(|target| target.strong_count() > 0);
-        self.sweep(&targets);
     }
 
     /// Every cluster that is in use, by name.
@@ -167,6 +155,7 @@ impl Registry {
 
     /// Lets go of every cluster: their connections take nothing new.
     pub(crate) fn close(&mut self) {
+        self.is_closed = true;
         for target in self.targets().collect::<Vec<_>>() {
             target.publish(Routes::Closed);
         }
@@ -182,17 +171,12 @@ impl Registry {
         self.targets.iter().filter_map(Weak::upgrade)
     }
 
-    fn refresh(&mut self, parts: &Parts, target: &Arc<Target>) {
-        let snapshot = match &target.origin {
+    /// Where the configuration of `target` stands.
+    fn snapshot_of(&self, target: &Target) -> Arc<Snapshot> {
+        match &target.origin {
             Origin::Code { snapshot, .. } => snapshot.clone(),
             Origin::Source { .. } => self.snapshot.clone(),
-        };
-        match snapshot.targets.get(&target.name) {
-            None => {}
-            Some(TargetState::Ready(listener)) => self.compile(parts, target, &snapshot, listener),
-            Some(TargetState::Unavailable(reason)) => target.publish(Routes::Unavailable(reason.clone())),
         }
-        self.reach(parts, target, &snapshot);
     }
 
     /// Finds the clusters that requests of `target` have named, as far as they are there.
@@ -200,30 +184,15 @@ impl Registry {
         let names = target.on_demand.names();
         let (mut found, mut made_of) = (Vec::new(), BTreeSet::new());
         for name in names.into_iter().filter(|name| snapshot.clusters.contains_key(name)) {
-            let mut gathering = Gathering::new(self, parts, target, snapshot);
-            let cluster = gathering.find(&name);
-            made_of.extend(gathering.leaves.into_iter().map(|(name, _)| name));
+            let mut gathering = Gathering::new(parts, target, snapshot);
+            let cluster = gathering.find(self, &name);
+            made_of.extend(gathering.leaves.into_keys());
             // One that has been found is not lost while it finds other endpoints.
             if gathering.is_warm || target.on_demand.uses(&name) {
                 found.push((name, cluster));
             }
         }
         target.on_demand.publish(found, made_of);
-    }
-
-    fn compile(&mut self, parts: &Parts, target: &Arc<Target>, snapshot: &Snapshot, listener: &Arc<Listener>) {
-        let mut gathering = Gathering::new(self, parts, target, snapshot);
-        listener.routes.clusters().into_iter().for_each(|name| gathering.add(name));
-        let (clusters, is_warm) = gathering.finish();
-        // The task that warms a cluster has everything refreshed again when it is done.
-        if !is_warm || target.has(listener, &clusters) {
-            return;
-        }
-        let active = |filter: &Arc<str>| self.faults.of(target.scope(), listener.name(), filter);
-        let find = |name: &str| find(&clusters, name).cloned().unwrap_or_else(|| Err(unknown()));
-        let planner = Planner::new(&target.profile, listener, active, &find);
-        let table = RouteTable::compile(&listener.routes, |host, route| planner.plan(host, route));
-        target.publish(Routes::Ready(Arc::new(Compiled { table, listener: listener.clone(), clusters })));
     }
 
     /// The cluster that `said` speaks of, brought up to date.
@@ -239,40 +208,49 @@ impl Registry {
         entry
     }
 
-    fn sweep(&mut self, targets: &[Arc<Target>]) {
+    /// Lets go of those that nothing uses among the next clusters. Returns the last that was looked at.
+    fn sweep(&mut self, after: Option<Key>, most: usize) -> Option<Key> {
+        let next = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let keys: Vec<_> = self.clusters.range(next).take(most).map(|(key, _)| key.clone()).collect();
+        let targets: Vec<_> = self.targets().collect();
         let routes: Vec<_> = targets.iter().map(|target| (target, target.routes())).collect();
-        self.clusters.retain(|key, entry| {
-            let is_used = routes.iter().any(|(target, routes)| {
+        let is_used = |key: &Key| {
+            routes.iter().any(|(target, routes)| {
                 target.scope() == key.scope && (routes.names(&key.name) || target.on_demand.uses(&key.name))
-            });
+            })
+        };
+        for key in keys.iter().filter(|key| !is_used(key)) {
             // A cluster that warms is not in any routes yet. One that is let go of here serves the requests that have it,
             // and retires its endpoints with the last of them.
-            is_used || !entry.is_warm()
-        });
+            if self.clusters.get(key).is_some_and(Entry::is_warm) {
+                self.clusters.remove(key);
+            }
+        }
+        keys.last().cloned()
     }
 }
 
 // === impl Gathering ===
 
 impl<'a> Gathering<'a> {
-    fn new(registry: &'a mut Registry, parts: &'a Parts, target: &'a Target, snapshot: &'a Snapshot) -> Self {
-        Self { registry, parts, target, snapshot, named: Vec::new(), leaves: Vec::new(), is_warm: true }
+    fn new(parts: &'a Parts, target: &'a Target, snapshot: &'a Snapshot) -> Self {
+        Self { parts, target, snapshot, named: BTreeMap::new(), leaves: BTreeMap::new(), is_warm: true }
     }
 
     /// Finds a cluster that routes name, and those that it is made of.
-    fn add(&mut self, name: Arc<str>) {
-        let found = self.find(&name);
-        self.named.push((name, found));
+    fn add(&mut self, registry: &mut Registry, name: &Arc<str>) {
+        let found = self.find(registry, name);
+        self.named.insert(name.clone(), found);
     }
 
-    fn find(&mut self, name: &Arc<str>) -> Found {
+    fn find(&mut self, registry: &mut Registry, name: &Arc<str>) -> Found {
         let snapshot = self.snapshot;
         let said = snapshot.clusters.get(name).ok_or_else(unknown)?;
         match &said.cluster.discovery {
             Discovery::Unsupported(why) => Err(useless(why)),
-            Discovery::Aggregate(_) => self.made_of_others(name, said),
+            Discovery::Aggregate(_) => self.made_of_others(registry, name, said),
             _ => {
-                let (cluster, is_warm) = self.bring_up_to_date(said);
+                let (cluster, is_warm) = self.bring_up_to_date(registry, said);
                 self.is_warm &= is_warm;
                 Ok(cluster)
             }
@@ -280,19 +258,19 @@ impl<'a> Gathering<'a> {
     }
 
     /// A cluster that is made of others, which are brought up to date too. It changes over to them when they are warm.
-    fn made_of_others(&mut self, name: &Arc<str>, said: &ClusterEntry) -> Found {
+    fn made_of_others(&mut self, registry: &mut Registry, name: &Arc<str>, said: &ClusterEntry) -> Found {
         let snapshot = self.snapshot;
         let known = |name: &str| snapshot.clusters.get(name).filter(|entry| is_honoured(&entry.cluster.discovery));
         let leaves = Aggregate::leaves(name, |name| known(name).map(|entry| &entry.cluster)).map_err(useless)?;
         let leaves = leaves.into_iter().filter_map(|name| known(&name).map(|said| (name, said)));
         let (mut found, mut are_warm) = (Vec::new(), true);
         for (name, said) in leaves {
-            let (leaf, is_warm) = self.bring_up_to_date(said);
+            let (leaf, is_warm) = self.bring_up_to_date(registry, said);
             are_warm &= is_warm;
             found.push(leaf.clone());
-            self.leaves.push((name, Ok(leaf)));
+            self.leaves.insert(name, Ok(leaf));
         }
-        let (cluster, _) = self.bring_up_to_date(said);
+        let (cluster, _) = self.bring_up_to_date(registry, said);
         if are_warm {
             cluster.update_leaves(found);
         }
@@ -300,25 +278,23 @@ impl<'a> Gathering<'a> {
         Ok(cluster)
     }
 
-    fn bring_up_to_date(&mut self, said: &ClusterEntry) -> (Arc<Cluster>, bool) {
-        let entry = self.registry.cluster(self.parts, self.target, said);
+    fn bring_up_to_date(&self, registry: &mut Registry, said: &ClusterEntry) -> (Arc<Cluster>, bool) {
+        let entry = registry.cluster(self.parts, self.target, said);
         (entry.cluster.clone(), entry.is_warm())
     }
 
-    /// All that was found, and whether the endpoints of all are known, or known not to be had.
-    fn finish(self) -> (Vec<(Arc<str>, Found)>, bool) {
-        let Self { mut named, mut leaves, is_warm, .. } = self;
-        named.append(&mut leaves);
-        (named, is_warm)
+    /// All that was found.
+    fn finish(self) -> BTreeMap<Arc<str>, Found> {
+        let Self { mut named, leaves, .. } = self;
+        for (name, found) in leaves {
+            named.entry(name).or_insert(found);
+        }
+        named
     }
 }
 
 fn is_honoured(discovery: &Discovery) -> bool {
     !matches!(discovery, Discovery::Unsupported(_))
-}
-
-fn find<'a>(clusters: &'a [(Arc<str>, Found)], name: &str) -> Option<&'a Found> {
-    clusters.iter().find(|(known, _)| **known == *name).map(|(_, found)| found)
 }
 
 /// Why a cluster that nobody knows takes no requests.
@@ -416,9 +392,11 @@ impl Target {
         }
     }
 
-    fn publish(&self, routes: Routes) {
-        self.routes.store(Arc::new(routes));
+    /// Requests find these from now on. Returns what they have found until now.
+    fn publish(&self, routes: Routes) -> Arc<Routes> {
+        let before = self.routes.swap(Arc::new(routes));
         self.changed.notify_waiters();
+        before
     }
 
     fn scope(&self) -> u64 {
@@ -437,7 +415,7 @@ impl Target {
     }
 
     /// Whether the routes in force were compiled from just these.
-    fn has(&self, listener: &Arc<Listener>, clusters: &[(Arc<str>, Found)]) -> bool {
+    fn has(&self, listener: &Arc<Listener>, clusters: &BTreeMap<Arc<str>, Found>) -> bool {
         let same = |a: &Found, b: &Found| match (a, b) {
             (Ok(a), Ok(b)) => Arc::ptr_eq(a, b),
             (Err(a), Err(b)) => a == b,
@@ -447,7 +425,7 @@ impl Target {
             Routes::Ready(compiled) => {
                 Arc::ptr_eq(&compiled.listener, listener)
                     && compiled.clusters.len() == clusters.len()
-                    && compiled.clusters.iter().zip(clusters).all(|(a, b)| a.0 == b.0 && same(&a.1, &b.1))
+                    && compiled.clusters.iter().zip(clusters).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
             }
             _ => false,
         }
@@ -471,7 +449,7 @@ impl fmt::Debug for Target {
 impl Compiled {
     /// The cluster of this name, if routes of the target name it.
     pub(crate) fn cluster(&self, name: &str) -> Option<&Found> {
-        find(&self.clusters, name)
+        self.clusters.get(name)
     }
 }
 
@@ -491,7 +469,7 @@ impl Routes {
     /// Whether the routes name a cluster.
     fn names(&self, cluster: &str) -> bool {
         match self {
-            Self::Ready(compiled) => compiled.clusters.iter().any(|(name, _)| &**name == cluster),
+            Self::Ready(compiled) => compiled.clusters.contains_key(cluster),
             _ => false,
         }
     }

@@ -20,7 +20,7 @@ pub(crate) struct Planner<'a> {
     /// Each fault filter, and how many requests meet its faults.
     filters: Vec<(&'a Arc<FaultInjection>, Arc<AtomicU32>)>,
     /// The clusters that exist.
-    find: &'a dyn Fn(&str) -> Found,
+    find: &'a (dyn Fn(&str) -> Found + Sync),
 }
 
 /// A route that is planned, with its host.
@@ -38,7 +38,7 @@ impl<'a> Planner<'a> {
         profile: &'a Profile,
         listener: &'a Listener,
         mut active: impl FnMut(&Arc<str>) -> Arc<AtomicU32>,
-        find: &'a dyn Fn(&str) -> Found,
+        find: &'a (dyn Fn(&str) -> Found + Sync),
     ) -> Self {
         let filters = listener.filters.iter().map(|filter| match &filter.kind {
             FilterKind::Faults(faults) => (faults, active(&filter.name)),

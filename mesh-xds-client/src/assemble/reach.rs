@@ -41,6 +41,12 @@ pub(super) fn wanted_parts(store: &Store, last: &Snapshot, name: &str) -> Vec<Ar
 
 /// Whether a cluster, its endpoints and all that it is made of are known, or known not to come.
 pub(super) fn is_warm(store: &Store, name: &str) -> bool {
+    if let Known::Good(cluster) = store.cluster(name)
+        && cluster.aggregate().is_none()
+    {
+        // Nearly all are, and a push asks for thousands: there is nothing to descend to.
+        return has_endpoints(store, cluster);
+    }
     let mut is_warm = true;
     descend([name.into()], |name| match store.cluster(name) {
         Known::Awaited => {
@@ -49,12 +55,17 @@ pub(super) fn is_warm(store: &Store, name: &str) -> bool {
         }
         Known::Missing => Vec::new(),
         Known::Good(cluster) => {
-            let endpoints = cluster.endpoints_name().map(|name| store.endpoints(name));
-            is_warm &= !matches!(endpoints, Some(Known::Awaited));
+            is_warm &= has_endpoints(store, cluster);
             parts(cluster)
         }
     });
     is_warm
+}
+
+/// Whether the endpoints of a cluster are known, or known not to come.
+fn has_endpoints(store: &Store, cluster: &Cluster) -> bool {
+    let endpoints = cluster.endpoints_name().map(|name| store.endpoints(name));
+    !matches!(endpoints, Some(Known::Awaited))
 }
 
 /// The clusters that serve those who name `names`. One that has moved to other endpoints or other clusters, which have not come,

@@ -33,6 +33,10 @@ mod notes;
 mod protection;
 mod retry;
 mod route;
+#[cfg(mesh_fuzz)]
+#[path = "tests/samples.rs"]
+#[allow(dead_code, reason = "tests use the rest")]
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -255,7 +259,7 @@ impl Context {
     }
 
     /// As [`with_registry`](Self::with_registry) with this identity.
-    #[cfg(test)]
+    #[cfg(any(test, mesh_fuzz))]
     fn with_identity(mut self, name: impl Into<IdentityName>) -> Self {
         self.identities.insert(name.into());
         self

@@ -166,9 +166,9 @@ impl Subscriptions {
             return false;
         }
         let Some((name, wanted)) = self.names.remove_entry(name) else { return false };
-        self.unsent.remove(&name);
+        let is_unheard = self.unsent.remove(&name);
         self.list = None;
-        if self.asked && wanted.presence != Presence::Unsent {
+        if self.asked && !is_unheard {
             self.withdrawn.insert(name.clone());
         }
         if self.everything && wanted.was_delivered() {

@@ -6,53 +6,57 @@
 //!
 //! # A canary in ten lines
 //!
-//! ```
-//! use mesh_xds_client::ResourceKind;
-//! use mesh_xds_client::testkit::{ControlPlane, resource};
-//! # use std::net::SocketAddr;
+//! A control plane, two backends, a client, and traffic that is shifted from one to the other. What it should look like is
+//! asserted of the answers, and nothing waits for luck: [`shift`](ControlPlane::shift) returns when the client has taken the
+//! new routes.
 //!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() -> std::io::Result<()> {
-//! # let (v1, v2) = (SocketAddr::from(([127, 0, 0, 1], 1)), SocketAddr::from(([127, 0, 0, 1], 2)));
-//! let plane = ControlPlane::new();
-//! plane.update(|tx| {
-//!     tx.set(resource::listener("echo", "echo-routes"))
-//!         .set(resource::route_config("echo-routes", [("v1", 100), ("v2", 0)]))
-//!         .set(resource::cluster("v1"))
-//!         .set(resource::cluster("v2"))
-//!         .set(resource::endpoints("v1", [v1]))
-//!         .set(resource::endpoints("v2", [v2]));
-//! });
-//! let address = plane.listen("127.0.0.1:0").await?;
-//! // Start the client under test with `address` as its control plane, then shift a tenth of the traffic:
-//! let version = plane.set(resource::route_config("echo-routes", [("v1", 90), ("v2", 10)]));
-//! # let client = tokio::spawn(mesh_xds_client_doc_client(address));
-//! # async fn mesh_xds_client_doc_client(address: SocketAddr) {
-//! #     use envoy_types::pb::envoy::service::discovery::v3::{
-//! #         DiscoveryRequest, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-//! #     };
-//! #     let mut client = AggregatedDiscoveryServiceClient::connect(format!("http://{address}")).await.expect("listening");
-//! #     let (requests, outgoing) = tokio::sync::mpsc::channel(4);
-//! #     let mut request = DiscoveryRequest {
-//! #         type_url: ResourceKind::RouteConfiguration.type_url().to_owned(),
-//! #         resource_names: vec!["echo-routes".to_owned()],
-//! #         ..Default::default()
-//! #     };
-//! #     requests.send(request.clone()).await.expect("open");
-//! #     let outgoing = tokio_stream::wrappers::ReceiverStream::new(outgoing);
-//! #     let mut responses = client.stream_aggregated_resources(outgoing).await.expect("served").into_inner();
-//! #     while let Ok(Some(response)) = responses.message().await {
-//! #         request.version_info = response.version_info;
-//! #         request.response_nonce = response.nonce;
-//! #         let _ = requests.send(request.clone()).await;
-//! #     }
+//! ```
+//! use mesh_http::{Client, Mesh};
+//! use mesh_xds_client::testkit::ControlPlane;
+//! # use http_body_util::BodyExt;
+//! # use std::net::SocketAddr;
+//! # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+//!
+//! # /// A server that answers every request with its name.
+//! # async fn backend(name: &'static str) -> std::io::Result<SocketAddr> {
+//! #     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! #     let address = listener.local_addr()?;
+//! #     tokio::spawn(async move {
+//! #         while let Ok((mut io, _)) = listener.accept().await {
+//! #             tokio::spawn(async move {
+//! #                 let mut request = [0; 4096];
+//! #                 while io.read(&mut request).await.is_ok_and(|read| read > 0) {
+//! #                     let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{name}", name.len());
+//! #                     io.write_all(answer.as_bytes()).await.expect("the client is there");
+//! #                 }
+//! #             });
+//! #         }
+//! #     });
+//! #     Ok(address)
 //! # }
-//! plane.wait_acked(ResourceKind::RouteConfiguration, &version).await.expect("the client takes the new routes");
-//! // Send requests, and count who answered.
-//! # client.abort();
+//! #
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let plane = ControlPlane::new();
+//! plane.offer("echo.test", [("v1", backend("v1").await?), ("v2", backend("v2").await?)]);
+//! let mesh = Mesh::builder().source(plane.client().build()?).build()?;
+//! let client = Client::builder("echo.test").mesh(&mesh).build()?;
+//! for share in [0, 50, 100] {
+//!     plane.shift("echo.test", [("v1", 100 - share), ("v2", share)]).await?;
+//!     let mut canary = 0;
+//!     for _ in 0..200 {
+//!         let answer = client.get("http://echo.test/").await?.into_body().collect().await?.to_bytes();
+//!         canary += u32::from(answer == "v2");
+//!     }
+//!     assert!((canary / 2).abs_diff(share) <= 5, "{canary} of 200 calls for a share of {share} %");
+//! }
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Routes that match more finely, subsets or timeouts are messages from [`resource`], with whatever fields you set, and
+//! [`set`](ControlPlane::set) or [`update`](ControlPlane::update); [`wait_acked`](ControlPlane::wait_acked) waits for the client,
+//! and says why if it refuses. A service that brings its own client gets an address by [`listen`](ControlPlane::listen).
 //!
 //! # Transports
 //!
@@ -63,12 +67,18 @@
 //!
 //! # Breaking it
 //!
-//! Streams end with a status ([`end_streams`](ControlPlane::end_streams)); connections are cut
-//! ([`abort_connections`](ControlPlane::abort_connections)) or crawl ([`drip`](ControlPlane::drip)); answers come late
-//! ([`delay`](ControlPlane::delay)), never ([`silence`](ControlPlane::silence)), or are anything you write
-//! ([`send`](ControlPlane::send)): a wrong nonce, an unknown type, names nobody asked for. [`raw`](ControlPlane::raw) offers
-//! bytes that are no protobuf. [`pause`](ControlPlane::pause) leaves new connections unserved, and
-//! [`stop`](ControlPlane::stop) closes everything, to be started again on the same address.
+//! | what | how |
+//! |---|---|
+//! | late | [`delay`](ControlPlane::delay) every response, or [one kind](ControlPlane::delay_kind) |
+//! | never | [`silence`](ControlPlane::silence); [`pause`](ControlPlane::pause) leaves new connections unserved |
+//! | out of order | [`hold`](ControlPlane::hold) responses back, [`release`](ControlPlane::release) them rearranged, twice, or in part |
+//! | corrupt | the [next response](ControlPlane::corrupt_next) of a kind, or [all of them](ControlPlane::mutate) by a seed; [`raw`](ControlPlane::raw) offers a resource that is none |
+//! | unasked | [`send`](ControlPlane::send) any response: a wrong nonce, an unknown type; [`send_bytes`](ControlPlane::send_bytes) anything at all |
+//! | refused | [`refuse_streams`](ControlPlane::refuse_streams) with a status |
+//! | broken off | [`end_streams`](ControlPlane::end_streams) with a status, [`abort_connections`](ControlPlane::abort_connections), [`stop`](ControlPlane::stop) it all and start again on the same address |
+//! | slow | [`drip`](ControlPlane::drip) a byte at a time |
+//!
+//! All of it counts in tokio's time, so under a paused clock it takes none.
 //!
 //! # What clients see
 //!
@@ -82,28 +92,34 @@
 //! In delta a client gets what it does not have, each resource with the version in which it was set, and hears of what is gone
 //! or was never there. On a new stream it is believed what it says it holds.
 //!
-//! All that clients say is kept until the control plane goes, to be looked at when a test is over.
+//! All that clients say is kept until the control plane goes, to be looked at when a test is over, or until a test that runs for
+//! long [takes](ControlPlane::take_events) it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use envoy_types::pb::google::protobuf::Any;
+use mesh_core::config::Address;
+use mesh_http::connect::{Connect, Connecting};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::{Status, metadata::MetadataMap};
 
-use crate::ResourceKind;
+use crate::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use crate::session::Response;
+use crate::{ResourceKind, XdsClient, XdsClientBuilder};
 
 mod delta;
 mod drip;
+mod faults;
 #[doc(hidden)]
 pub mod measured;
+mod mutation;
 mod record;
 pub mod resource;
 mod serve;
@@ -111,10 +127,13 @@ mod state_of_the_world;
 mod store;
 mod stream;
 
+pub use self::faults::Held;
+pub use self::mutation::Mutations;
 pub use self::record::{Event, Nacked, Request};
 pub use self::serve::Accept;
 pub use self::store::{Resource, Transaction};
 
+use self::faults::{Damage, Faults};
 use self::store::Store;
 use self::stream::{Command, StreamHandle};
 
@@ -128,6 +147,10 @@ pub struct ControlPlane {
 
 #[derive(Debug)]
 struct LastHandle(Arc<Shared>);
+
+/// Opens pipes to a control plane while that is there.
+#[derive(Debug, Clone)]
+struct InMemory(Weak<Shared>);
 
 /// What handles, connections and streams share.
 #[derive(Debug, Default)]
@@ -146,6 +169,8 @@ struct State {
     store: Store,
     faults: Faults,
     record: Vec<Event>,
+    /// How many events were taken out of the record: the place of its first.
+    taken: usize,
     /// The last number given to a stream, a connection or a listener.
     last_id: u64,
     /// Ordered, as the others below, so that telling them all something happens in one order.
@@ -156,14 +181,8 @@ struct State {
     listeners: BTreeMap<u64, Arc<Notify>>,
 }
 
-/// How the control plane misbehaves at present.
-#[derive(Debug, Default)]
-struct Faults {
-    delay: Duration,
-    drip: Duration,
-    is_silent: bool,
-    is_paused: bool,
-}
+/// How much a pipe holds, in bytes.
+const PIPE: usize = 64 * 1024;
 
 // === impl ControlPlane ===
 
@@ -213,6 +232,51 @@ impl ControlPlane {
     }
 }
 
+/// A canary.
+impl ControlPlane {
+    /// A client of this control plane, through memory, to be built: it needs no address and no bootstrap. It speaks state of the
+    /// world, its node is `test`, and what it leaves to chance is the same in each run.
+    pub fn client(&self) -> XdsClientBuilder {
+        self.client_with([])
+    }
+
+    /// As [`client`](Self::client), of a server with these features: [`ServerFeature::Delta`] has it speak delta.
+    pub fn client_with(&self, features: impl IntoIterator<Item = ServerFeature>) -> XdsClientBuilder {
+        let bootstrap = Bootstrap::builder()
+            .server_with_features("127.0.0.1:15010", ChannelCredentials::Insecure, features)
+            .node(Node::new("test"))
+            .build()
+            .expect("an address and a name make a bootstrap");
+        XdsClient::builder(bootstrap).connector(InMemory(Arc::downgrade(&self.shared))).seed(1)
+    }
+
+    /// Offers a target, and clusters with an endpoint each, of which the first gets everything. Its routes are named like it.
+    pub fn offer<N: Into<String>>(&self, target: &str, clusters: impl IntoIterator<Item = (N, SocketAddr)>) {
+        let clusters: Vec<_> = clusters.into_iter().map(|(name, address)| (name.into(), address)).collect();
+        let weights = clusters.iter().enumerate().map(|(place, (name, _))| (name.clone(), u32::from(place == 0)));
+        self.update(|tx| {
+            tx.set(resource::listener(target, target)).set(resource::route_config(target, weights));
+            for (name, address) in &clusters {
+                tx.set(resource::cluster(name)).set(resource::endpoints(name, [*address]));
+            }
+        });
+    }
+
+    /// Shares the requests of an [offered](Self::offer) target among clusters by weight, and waits until a client takes that.
+    ///
+    /// # Errors
+    ///
+    /// When a client refuses it.
+    pub async fn shift<N: Into<String>>(
+        &self,
+        target: &str,
+        weights: impl IntoIterator<Item = (N, u32)>,
+    ) -> Result<(), Nacked> {
+        let version = self.set(resource::route_config(target, weights));
+        self.wait_acked(ResourceKind::RouteConfiguration, &version).await.map(drop)
+    }
+}
+
 /// Resources.
 impl ControlPlane {
     /// Offers a resource, in place of the one of that kind and name if there is one, and sends it to those who asked. Returns the
@@ -258,9 +322,17 @@ impl ControlPlane {
 
 /// Observing.
 impl ControlPlane {
-    /// All that clients did so far, oldest first.
+    /// All that clients did so far and was not [taken](Self::take_events), oldest first.
     pub fn events(&self) -> Vec<Event> {
         self.shared.with(|state| state.record.clone())
+    }
+
+    /// As [`events`](Self::events), and forgets them, so that a test which runs for long keeps its memory.
+    pub fn take_events(&self) -> Vec<Event> {
+        self.shared.with(|state| {
+            state.taken += state.record.len();
+            std::mem::take(&mut state.record)
+        })
     }
 
     /// The requests that accepted a response, oldest first.
@@ -289,10 +361,13 @@ impl ControlPlane {
     ///
     /// Waits for ever when there is none: put it in a [`tokio::time::timeout`]. Dropping the future has no effect.
     pub async fn wait_for(&self, mut is_it: impl FnMut(&Event) -> bool) -> Event {
-        let mut seen = 0;
+        let mut seen = 0_usize;
         self.wait_until(move |plane| {
-            let new = plane.shared.with(|state| state.record[seen..].to_vec());
-            seen += new.len();
+            let new = plane.shared.with(|state| {
+                let new = state.record[seen.saturating_sub(state.taken)..].to_vec();
+                seen = state.taken + state.record.len();
+                new
+            });
             new.into_iter().find(&mut is_it)
         })
         .await
@@ -301,6 +376,12 @@ impl ControlPlane {
     /// Waits until exactly `count` streams are open.
     pub async fn wait_streams(&self, count: usize) {
         self.wait_until(|plane| (plane.streams() == count).then_some(())).await;
+    }
+
+    /// Waits until at least `count` responses are [held back](Self::hold).
+    pub async fn wait_held(&self, count: usize) {
+        let held = |state: &mut State| state.faults.held.as_ref().map_or(0, Vec::len);
+        self.wait_until(|plane| (plane.shared.with(held) >= count).then_some(())).await;
     }
 
     /// Waits until a client accepts `version` of a kind, or a later one. A version that is no number, from a response of your own,
@@ -383,9 +464,66 @@ impl ControlPlane {
         }
     }
 
+    /// Answers new streams with this status, or serves them again. Open ones go on.
+    pub fn refuse_streams(&self, status: impl Into<Option<Status>>) {
+        let status = status.into();
+        self.shared.with(|state| state.faults.refusal = status);
+    }
+
     /// Sends every response this much later. Zero, the default, sends at once.
     pub fn delay(&self, delay: Duration) {
         self.shared.with(|state| state.faults.delay = delay);
+    }
+
+    /// Sends the responses of one kind this much later than the others, which pass them.
+    pub fn delay_kind(&self, kind: ResourceKind, delay: Duration) {
+        self.shared.with(|state| state.faults.delays.insert(kind, delay));
+    }
+
+    /// Holds responses back until [`release`](Self::release). Those of [`send`](Self::send) leave all the same.
+    pub fn hold(&self) {
+        self.shared.with(|state| {
+            state.faults.held.get_or_insert_default();
+        });
+    }
+
+    /// Sends what was [held back](Self::hold), after `rearrange` has put it in another order, left some of it out or said some
+    /// of it twice. Nothing is held back from then on.
+    ///
+    /// ```
+    /// # let plane = mesh_xds_client::testkit::ControlPlane::new();
+    /// plane.hold();
+    /// // Change resources; `wait_held` says when the responses are there.
+    /// plane.release(|held| held.reverse());
+    /// ```
+    pub fn release(&self, rearrange: impl FnOnce(&mut Vec<Held>)) {
+        let mut held = self.shared.with(|state| state.faults.held.take()).unwrap_or_default();
+        rearrange(&mut held);
+        self.shared.with(|state| {
+            for Held { stream, response } in held {
+                if let Some(stream) = state.streams.get(&stream) {
+                    let _ = stream.commands.send(Command::Release(Box::new(response)));
+                }
+            }
+        });
+    }
+
+    /// Does this to the bytes of the next response of a kind, on whatever stream. Said twice, it is done to the next two.
+    ///
+    /// ```
+    /// # use mesh_xds_client::ResourceKind;
+    /// # let plane = mesh_xds_client::testkit::ControlPlane::new();
+    /// plane.corrupt_next(ResourceKind::Cluster, |bytes| bytes.truncate(bytes.len() / 2));
+    /// ```
+    pub fn corrupt_next(&self, kind: ResourceKind, damage: impl FnOnce(&mut Vec<u8>) + Send + 'static) {
+        let damage = Damage(Box::new(damage));
+        self.shared.with(|state| state.faults.damages.entry(kind).or_default().push_back(damage));
+    }
+
+    /// Sends of every response the next of these [mutations](Mutations), or all of them whole again.
+    pub fn mutate(&self, mutations: impl Into<Option<Mutations>>) {
+        let mutations = mutations.into();
+        self.shared.with(|state| state.faults.mutations = mutations);
     }
 
     /// Writes to connections one byte at a time, this far apart. Zero, the default, writes at full speed.
@@ -401,11 +539,30 @@ impl ControlPlane {
         });
     }
 
-    /// Sends a response to every open stream of its variant exactly as it is: unsolicited, with a wrong nonce, of an unknown
+    /// Sends a response to every open stream of its variant as it is: unsolicited, with a wrong nonce, of an unknown
     /// type.
     pub fn send(&self, response: impl Into<Response>) {
         let response = response.into();
         self.shared.with(|state| state.tell_streams(|| Command::Send(Box::new(response.clone()))));
+    }
+
+    /// Sends these bytes to every open stream in place of a response, at once.
+    pub fn send_bytes(&self, bytes: impl Into<Vec<u8>>) {
+        let bytes = bytes.into();
+        self.shared.with(|state| state.tell_streams(|| Command::Write(bytes.clone())));
+    }
+}
+
+// === impl InMemory ===
+
+impl Connect for InMemory {
+    fn connect(&self, _: &Address) -> Connecting {
+        let Some(shared) = self.0.upgrade() else {
+            return Box::pin(async { Err(io::ErrorKind::ConnectionRefused.into()) });
+        };
+        let (ours, theirs) = tokio::io::duplex(PIPE);
+        tokio::spawn(serve::connection(shared, theirs));
+        Box::pin(async move { Ok(Box::new(ours) as mesh_http::connect::Stream) })
     }
 }
 
@@ -431,6 +588,11 @@ impl Shared {
 
     fn record(&self, event: Event) {
         self.with(|state| state.record.push(event));
+        self.recorded.notify_waiters();
+    }
+
+    fn hold(&self, held: Held) {
+        self.with(|state| state.faults.held.get_or_insert_default().push(held));
         self.recorded.notify_waiters();
     }
 

@@ -29,8 +29,11 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     UpstreamTlsContext, common_tls_context, subject_alt_name_matcher,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
-use envoy_types::pb::google::protobuf::UInt32Value;
+use envoy_types::pb::google::protobuf::{Any, UInt32Value};
 use envoy_types::util::pack_any;
+
+use crate::resource::{Context, decode};
+use crate::session::ResourceError;
 
 /// Where a listener's routes are: a name to ask for by RDS, or the routes themselves.
 #[derive(Debug, Clone)]
@@ -169,6 +172,22 @@ pub fn endpoints<A: Into<Weighted>>(cluster: &str, addresses: impl IntoIterator<
         ..Default::default()
     };
     ClusterLoadAssignment { cluster_name: cluster.to_owned(), endpoints: vec![locality], ..Default::default() }
+}
+
+/// Why this crate's client refuses a resource, or none where it takes it: what [`wait_acked`](super::ControlPlane::wait_acked)
+/// says, without a control plane. The client is one without identities.
+///
+/// ```
+/// use envoy_types::util::pack_any;
+/// use mesh_xds_client::testkit::resource::{refusal, route_config};
+///
+/// let mut routes = route_config("echo-routes", [("v1", 1)]);
+/// assert_eq!(refusal(&pack_any(routes.clone())), None);
+/// routes.virtual_hosts[0].domains.clear();
+/// assert_eq!(refusal(&pack_any(routes)).expect("refused").field.as_deref(), Some("virtual_hosts[0].domains"));
+/// ```
+pub fn refusal(resource: &Any) -> Option<ResourceError> {
+    decode(resource, &Context::new()).err()
 }
 
 fn endpoint(Weighted { address, weight }: Weighted) -> LbEndpoint {

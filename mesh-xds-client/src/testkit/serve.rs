@@ -1,24 +1,27 @@
 //! From bytes to streams: listeners, connections, and the gRPC service on them.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
+use std::marker::PhantomData;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::{
-    AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
-};
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
+use bytes::BufMut as _;
+use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use prost::Message;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::Service;
+use tonic::server::{Grpc, StreamingService};
 use tonic::{Response, Status, Streaming};
 
 use super::drip::Drip;
@@ -38,9 +41,18 @@ pub trait Accept: Send + 'static {
     fn accept(&mut self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 }
 
-/// The gRPC service.
-#[derive(Debug)]
+/// The gRPC service of both variants.
+#[derive(Debug, Clone)]
 struct Discovery(Arc<Shared>);
+
+/// The method of one variant.
+struct Method<W> {
+    shared: Arc<Shared>,
+    watch: PhantomData<fn() -> W>,
+}
+
+/// Requests as messages, responses as bytes: what is sent need not be what it claims to be.
+struct Wire<R>(PhantomData<fn() -> R>);
 
 /// What serves at present, in the list of those who serve. Leaves it on drop.
 struct Serving {
@@ -97,8 +109,7 @@ where
     async move {
         let answering = async {
             unpaused(&shared).await;
-            let service = AggregatedDiscoveryServiceServer::new(Discovery(Arc::clone(&shared)))
-                .max_decoding_message_size(MAX_REQUEST);
+            let service = Discovery(Arc::clone(&shared));
             let io = TokioIo::new(Drip::new(io, Arc::clone(&shared)));
             // How a connection ends is for its client to say; the record has the end of its streams.
             let _ = http2::Builder::new(TokioExecutor::new())
@@ -149,35 +160,91 @@ impl Accept for tokio::net::UnixListener {
 
 // === impl Discovery ===
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Discovery {
-    type StreamAggregatedResourcesStream = ReceiverStream<Result<DiscoveryResponse, Status>>;
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+impl Service<http::Request<Incoming>> for Discovery {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    /// Boxed once a stream.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    async fn stream_aggregated_resources(
-        &self,
-        requests: tonic::Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
-        Ok(Response::new(self.serve::<state_of_the_world::Watch>(requests)))
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
     }
 
-    async fn delta_aggregated_resources(
-        &self,
-        requests: tonic::Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        Ok(Response::new(self.serve::<delta::Watch>(requests)))
+    fn call(&mut self, request: http::Request<Incoming>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            Ok(match request.uri().path() {
+                "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources" => {
+                    service.answer::<state_of_the_world::Watch>(request).await
+                }
+                "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources" => {
+                    service.answer::<delta::Watch>(request).await
+                }
+                _ => Status::unimplemented("this control plane speaks ADS alone").into_http(),
+            })
+        })
     }
 }
 
 impl Discovery {
-    fn serve<W: Watch>(
-        &self,
-        requests: tonic::Request<Streaming<W::Request>>,
-    ) -> ReceiverStream<Result<W::Response, Status>> {
+    async fn answer<W: Watch>(self, request: http::Request<Incoming>) -> http::Response<tonic::body::Body> {
+        let method = Method::<W> { shared: self.0, watch: PhantomData };
+        let wire = Wire::<W::Request>(PhantomData);
+        Grpc::new(wire).apply_max_message_size_config(Some(MAX_REQUEST), None).streaming(method, request).await
+    }
+}
+
+// === impl Method ===
+
+impl<W: Watch> StreamingService<W::Request> for Method<W> {
+    type Response = Vec<u8>;
+    type ResponseStream = ReceiverStream<Result<Vec<u8>, Status>>;
+    type Future = std::future::Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Streaming<W::Request>>) -> Self::Future {
+        if let Some(status) = self.shared.with(|state| state.faults.refusal.clone()) {
+            return std::future::ready(Err(status));
+        }
         let (sender, responses) = mpsc::channel(RESPONSES_AHEAD);
-        let (metadata, _, requests) = requests.into_parts();
-        tokio::spawn(stream::serve::<W>(Arc::clone(&self.0), metadata, requests, sender));
-        ReceiverStream::new(responses)
+        let (metadata, _, requests) = request.into_parts();
+        tokio::spawn(stream::serve::<W>(Arc::clone(&self.shared), metadata, requests, sender));
+        std::future::ready(Ok(Response::new(ReceiverStream::new(responses))))
+    }
+}
+
+// === impl Wire ===
+
+impl<R: Message + Default + 'static> Codec for Wire<R> {
+    type Encode = Vec<u8>;
+    type Decode = R;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self(PhantomData)
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<R> Encoder for Wire<R> {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, response: Vec<u8>, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put_slice(&response);
+        Ok(())
+    }
+}
+
+impl<R: Message + Default> Decoder for Wire<R> {
+    type Item = R;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<R>, Status> {
+        R::decode(from).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 }
 

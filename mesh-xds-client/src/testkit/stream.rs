@@ -3,9 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use prost::Message;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tonic::{Status, Streaming, metadata::MetadataMap};
 
+use super::faults::Held;
 use super::record::Request;
 use super::{Shared, State};
 use crate::ResourceKind;
@@ -18,6 +21,10 @@ pub(super) enum Command {
     Changed,
     /// Send this as it is, where the stream is of its variant.
     Send(Box<Response>),
+    /// Send this, which was made up already and held back.
+    Release(Box<Response>),
+    /// Send these bytes in place of a response.
+    Write(Vec<u8>),
     /// End the stream.
     End(Status),
 }
@@ -33,8 +40,8 @@ pub(super) struct StreamHandle {
 
 /// Where a stream stands with one kind, in one variant of the protocol.
 pub(super) trait Watch: Default + Send + 'static {
-    type Request: Send + 'static;
-    type Response: Send + 'static;
+    type Request: Message + Default + Send + 'static;
+    type Response: Message + Into<Response> + Send + 'static;
 
     /// The request as the record has it, but for what the stream knows better.
     fn record(request: &Self::Request) -> Request;
@@ -79,7 +86,11 @@ struct Stream<W: Watch> {
     watches: [W; ResourceKind::ALL.len()],
     node_id: String,
     nonces: u64,
-    responses: mpsc::Sender<Result<W::Response, Status>>,
+    responses: mpsc::Sender<Result<Vec<u8>, Status>>,
+    /// What is to be sent later, in the order in which it is due.
+    later: BTreeMap<(Instant, u64), Vec<u8>>,
+    /// How many responses were put off, to keep those in order that are due together.
+    put_off: u64,
 }
 
 /// The stream is over: the client left, or was sent away.
@@ -90,7 +101,7 @@ pub(super) async fn serve<W: Watch>(
     shared: Arc<Shared>,
     metadata: MetadataMap,
     mut requests: Streaming<W::Request>,
-    responses: mpsc::Sender<Result<W::Response, Status>>,
+    responses: mpsc::Sender<Result<Vec<u8>, Status>>,
 ) {
     let (commands, mut orders) = mpsc::unbounded_channel();
     let id = shared.open_stream(commands, metadata);
@@ -101,8 +112,11 @@ pub(super) async fn serve<W: Watch>(
         node_id: String::new(),
         nonces: 0,
         responses: responses.clone(),
+        later: BTreeMap::new(),
+        put_off: 0,
     };
     loop {
+        let next = stream.later.keys().next().map(|(due, _)| *due);
         let step = tokio::select! {
             biased;
             () = responses.closed() => Err(Over),
@@ -111,6 +125,7 @@ pub(super) async fn serve<W: Watch>(
                 Ok(Some(request)) => stream.hear(request).await,
                 Ok(None) | Err(_) => Err(Over),
             },
+            () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => stream.send_later().await,
         };
         if step.is_err() {
             return;
@@ -137,6 +152,11 @@ impl<W: Watch> Stream<W> {
                 }
                 self.send(response).await
             }
+            Command::Release(response) => match W::spoken(*response) {
+                Some(response) => self.send(response).await,
+                None => Ok(()),
+            },
+            Command::Write(bytes) => self.write(bytes).await,
             Command::End(status) => {
                 let _ = self.responses.send(Err(status)).await;
                 Err(Over)
@@ -187,7 +207,12 @@ impl<W: Watch> Stream<W> {
         watch.note_sent(&response);
         self.count_unanswered(kind);
         self.nonces += 1;
-        self.send(response).await
+        let holds = self.shared.with(|state| state.faults.held.is_some());
+        if !holds {
+            return self.send(response).await;
+        }
+        self.shared.hold(Held { stream: self.id, response: response.into() });
+        Ok(())
     }
 
     fn count_unanswered(&self, kind: ResourceKind) {
@@ -199,16 +224,32 @@ impl<W: Watch> Stream<W> {
         });
     }
 
+    /// Sends a response, as it is or as it is to be corrupted, at once or as late as its kind is.
     async fn send(&mut self, response: W::Response) -> Result<(), Over> {
-        let delay = self.shared.with(|state| state.faults.delay);
-        if !delay.is_zero() {
-            tokio::select! {
-                biased;
-                () = self.responses.closed() => return Err(Over),
-                () = tokio::time::sleep(delay) => {}
-            }
+        let kind = ResourceKind::from_type_url(W::type_url(&response));
+        let mut bytes = response.encode_to_vec();
+        let delay = self.shared.with(|state| {
+            state.faults.corrupt(kind, &mut bytes);
+            state.faults.delay_of(kind)
+        });
+        if delay.is_zero() {
+            return self.write(bytes).await;
         }
-        self.responses.send(Ok(response)).await.map_err(|_| Over)
+        self.put_off += 1;
+        self.later.insert((Instant::now() + delay, self.put_off), bytes);
+        Ok(())
+    }
+
+    /// Sends what was put off and is due.
+    async fn send_later(&mut self) -> Result<(), Over> {
+        match self.later.pop_first() {
+            Some((_, bytes)) => self.write(bytes).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn write(&mut self, bytes: Vec<u8>) -> Result<(), Over> {
+        self.responses.send(Ok(bytes)).await.map_err(|_| Over)
     }
 }
 

@@ -46,7 +46,7 @@ impl Fleet {
         Self { backends, nobody }
     }
 
-    /// Where the backends are, and, under the name [`NOBODY`], an address that refuses connections.
+    /// Where the backends are, and, under the name `nobody`, an address that refuses connections.
     pub fn addresses(&self) -> Addresses {
         let mut addresses: Addresses =
             self.backends.iter().map(|(name, backend)| (name.clone(), backend.address())).collect();

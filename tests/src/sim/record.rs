@@ -69,6 +69,11 @@ impl Record {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Forgets it, so that a test which runs for long keeps its memory.
+    pub fn forget(&self) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// The backends that a call reached, in order.
     pub fn backends_of(&self, of: &str) -> Vec<String> {
         let arrived = |entry: Entry| match entry.what {

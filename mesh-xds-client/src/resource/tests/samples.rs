@@ -74,11 +74,11 @@ pub(super) fn file() -> Option<core::ConfigSource> {
     Some(core::ConfigSource { config_source_specifier, ..Default::default() })
 }
 
-pub(super) fn context() -> Context {
+pub(crate) fn context() -> Context {
     Context::new().with_identity("default").with_secret("ROOTCA", "default")
 }
 
-pub(super) fn all() -> [Any; 4] {
+pub(crate) fn all() -> [Any; 4] {
     [any(&listener()), any(&routes()), any(&cluster()), any(&endpoints())]
 }
 

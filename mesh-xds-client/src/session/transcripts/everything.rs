@@ -144,6 +144,22 @@ fn a_name_that_came_with_everything_can_be_asked_for() {
 }
 
 #[test]
+fn a_name_that_the_server_never_heard_is_not_taken_back() {
+    for variant in [Variant::StateOfTheWorld, Variant::Delta] {
+        let mut script = asking_for_everything(variant);
+        script.requests();
+        match variant {
+            Variant::StateOfTheWorld => script.exchange_quietly(Cluster, "v1", "n1", &["a"]),
+            Variant::Delta => script.exchange_change(Cluster, "n1", &[("a", "1")]),
+        };
+        script.requests();
+        script.subscribe(Cluster, &["a"]);
+        script.unsubscribe(Cluster, &["a"]);
+        assert!(script.requests().iter().all(|request| !request.contains('a')), "it came because everything is wanted");
+    }
+}
+
+#[test]
 fn a_new_stream_has_something_to_answer_though_all_of_a_kind_is_held_by_nobodys_name() {
     let mut script = asking_for_everything(Variant::Delta);
     script.requests();

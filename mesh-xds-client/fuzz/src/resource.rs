@@ -1,0 +1,86 @@
+//! What holds of a resource whatever its bytes are.
+
+use std::sync::LazyLock;
+
+use libfuzzer_sys::fuzzer_mutate;
+use mesh_core::RequestHead;
+use mesh_core::config::RouteConfig;
+use mesh_core::route::RouteTable;
+use mesh_xds_client::ResourceKind;
+use mesh_xds_client::fuzzing::{Accepted, decode, name_of, samples};
+use mesh_xds_client::testkit::Mutations;
+
+/// As many warnings as one resource gives, with the one that says how many more there are.
+const WARNINGS: usize = 65;
+
+/// Endpoints that a client holds when others come.
+static HELD: LazyLock<Accepted> = LazyLock::new(|| {
+    let [_, _, _, (kind, sample)] = samples();
+    decode(kind, &sample).expect("the sample is good")
+});
+
+/// Reads `bytes` as a resource of `kind`, in every way in which the client does.
+pub fn check(kind: ResourceKind, bytes: &[u8]) {
+    let read = decode(kind, bytes);
+    assert_eq!(read, decode(kind, bytes), "it is read alike twice");
+    match &read {
+        Ok(accepted) => check_accepted(accepted, bytes),
+        Err(error) => {
+            assert!(!error.message.is_empty() && !error.message.ends_with(": "), "the remedy is told");
+            assert_eq!(error.name, name_of(bytes), "it is refused under the name under which it is filed");
+        }
+    }
+    if kind == ResourceKind::ClusterLoadAssignment {
+        assert_eq!(HELD.again(bytes), Some(read), "what is held changes nothing about what comes");
+    }
+}
+
+fn check_accepted(accepted: &Accepted, bytes: &[u8]) {
+    assert!(accepted.warnings.len() <= WARNINGS, "warnings are bounded");
+    assert!(name_of(bytes).is_some(), "what serves has a name");
+    if let Some(again) = accepted.again(bytes) {
+        assert_eq!(again.as_ref(), Ok(accepted), "the same bytes mean the same");
+    }
+    if let Some(routes) = accepted.routes() {
+        route(routes);
+    }
+}
+
+/// Routes that were accepted can be compiled, and requests find their way through them, or none.
+fn route(routes: &RouteConfig) {
+    let table = RouteTable::compile(routes, |_, route| route.clone());
+    for uri in ["http://echo.shop:80/", "http://v2.echo.shop/api/v2/items?debug=1", "/"] {
+        let request = http::Request::get(uri).header("x-version", "2").body(()).expect("a legal request");
+        let head = RequestHead::of(&request);
+        for roll in [0, u64::MAX] {
+            let taken = table.select(&head, roll).is_ok();
+            assert_eq!(taken, table.explain(&head, roll).outcome().is_ok(), "what is explained is what is done");
+        }
+    }
+}
+
+/// Mutates a message: as protobuf most of the time, as bytes otherwise.
+pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
+    if seed % 4 == 0 {
+        return fuzzer_mutate(data, size, max_size);
+    }
+    let mutated = Mutations::new(seed.into()).of(&data[..size]);
+    let length = mutated.len().min(max_size);
+    data[..length].copy_from_slice(&mutated[..length]);
+    length
+}
+
+/// The target of one kind of resource.
+#[macro_export]
+macro_rules! resource_target {
+    ($kind:ident) => {
+        libfuzzer_sys::fuzz_target!(|bytes: &[u8]| $crate::resource::check(
+            mesh_xds_client::ResourceKind::$kind,
+            bytes
+        ));
+
+        libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+            $crate::resource::mutate(data, size, max_size, seed)
+        });
+    };
+}

@@ -1,0 +1,271 @@
+//! What is known of one resource: the version that serves, and what became of the latest.
+
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use mesh_core::{
+    config::{Decoded, Warning},
+    source::{RefusedUpdate, ResourceState, ResourceStatus},
+};
+
+use super::{
+    AuthorityId, Changes, Origin, Refused, Taken,
+    kept::{Dump, DumpedGood, Failure, Saved},
+    tally::Counted,
+};
+use crate::{
+    ResourceKind,
+    fingerprint::Fingerprint,
+    name::canonical_arc,
+    resource::{self, Context, Resource},
+    secrets,
+    session::{RawResource, ResourceError},
+};
+
+/// What is known of one resource.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    /// None where its name is none that anybody could be asked for.
+    pub(super) authority: Option<AuthorityId>,
+    pub(super) state: ResourceState,
+    /// Whether a server has answered, be it that there is none. Where none has, and it cannot be reached, another may
+    /// be asked (gRFC A71).
+    pub(super) is_answered: bool,
+    pub(super) good: Option<Good>,
+    /// Why the latest news does not serve. Set by bad news, cleared by good.
+    pub(super) error: Option<String>,
+    /// When the latest bad news came, for as long as `error` is set.
+    pub(super) failed_at: Option<SystemTime>,
+    /// Whether it is asked for by its name, rather than among all that there are.
+    pub(super) is_named: bool,
+    pub(super) refused: Option<RefusedVersion>,
+}
+
+/// The version that was refused last, so that it is not decoded, nor reported, again.
+#[derive(Debug)]
+pub(super) struct RefusedVersion {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) error: ResourceError,
+    pub(super) version: Arc<str>,
+    pub(super) at: SystemTime,
+}
+
+/// A version that serves.
+#[derive(Debug)]
+pub(super) struct Good {
+    pub(super) resource: Resource,
+    pub(super) fingerprint: Fingerprint,
+    pub(super) version: Arc<str>,
+    pub(super) updated: SystemTime,
+    pub(super) warnings: Vec<Warning>,
+    /// As they came, where they are kept and may be shown.
+    pub(super) contents: Option<Bytes>,
+    /// Whether it is from an earlier run, and no server has sent it in this one.
+    pub(super) is_cached: bool,
+}
+
+/// What is needed to take a resource out of a response.
+pub(super) struct News<'a> {
+    pub(super) version: &'a Arc<str>,
+    pub(super) origin: &'a Origin<'a>,
+    pub(super) keeps_contents: bool,
+    pub(super) changes: &'a mut Changes,
+}
+
+// === impl Entry ===
+
+impl Entry {
+    pub(super) fn new(authority: Option<AuthorityId>, state: ResourceState) -> Self {
+        Self {
+            authority,
+            state,
+            is_answered: false,
+            good: None,
+            error: None,
+            failed_at: None,
+            is_named: true,
+            refused: None,
+        }
+    }
+
+    /// How it stands.
+    pub(crate) fn state(&self) -> ResourceState {
+        self.state
+    }
+
+    /// Why the latest news does not serve.
+    pub(crate) fn error(&self) -> Option<&str> {
+        self.error.as_deref()
+    }
+
+    /// What of the serving version is not honoured.
+    pub(crate) fn warnings(&self) -> &[Warning] {
+        self.good.as_ref().map_or(&[], |good| &good.warnings)
+    }
+
+    /// Whether what serves is of an earlier run.
+    pub(crate) fn is_cached(&self) -> bool {
+        self.good.as_ref().is_some_and(|good| good.is_cached)
+    }
+
+    pub(super) fn counted(&self) -> Counted {
+        (self.state, self.is_cached())
+    }
+
+    pub(super) fn offer(&mut self, raw: RawResource, name: Arc<str>, news: &mut News<'_>) -> Result<Taken, Refused> {
+        self.is_answered = true;
+        let fingerprint = Fingerprint::of([&raw.body]);
+        if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
+            self.confirm(raw, news);
+            return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
+        }
+        if let Some(refused) = self.refused.as_mut().filter(|refused| refused.fingerprint == fingerprint) {
+            (refused.version, refused.at) = (news.version.clone(), SystemTime::now());
+            self.failed_at = Some(refused.at);
+            return Err(Refused { error: refused.error.clone(), is_repeated: true });
+        }
+        let bytes = Bytes::from(raw.body.value);
+        match self.decode(&raw.body.type_url, &bytes, news.origin.context) {
+            Ok(decoded) => {
+                let has_new_warnings = !decoded.warnings.is_empty() && decoded.warnings != self.warnings();
+                self.replace(decoded, fingerprint, bytes, news);
+                Ok(Taken { name, is_decoded: true, has_new_warnings })
+            }
+            Err(mut error) => {
+                // It may stand on the wrapper alone.
+                error.name.get_or_insert_with(|| name.to_string());
+                if news.origin.terms.is_strict {
+                    self.good = None;
+                }
+                self.refuse(fingerprint, &error, news);
+                Err(Refused { error, is_repeated: false })
+            }
+        }
+    }
+
+    /// The value of these bytes.
+    ///
+    /// What nobody could make use of is refused where it was asked for by name. Where it comes with everything that there is,
+    /// as Istio's `PassthroughCluster` does, a refusal would be of every response: there it is kept, and fails its own traffic.
+    fn decode(&self, type_url: &str, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
+        let decoded = self.read(type_url, bytes, context)?;
+        match decoded.value.useless() {
+            Some(error) if self.is_named => Err(error),
+            _ => Ok(decoded),
+        }
+    }
+
+    /// A set of endpoints shares with the one before whatever has not changed.
+    fn read(&self, type_url: &str, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
+        match self.good.as_ref().map(|good| &good.resource) {
+            Some(Resource::Endpoints(former)) => resource::decode_endpoints(bytes.clone(), Some(former))
+                .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
+            _ => resource::decode_parts(type_url, bytes, context),
+        }
+    }
+
+    /// The bytes that serve were sent again.
+    fn confirm(&mut self, raw: RawResource, news: &News<'_>) {
+        self.settle();
+        let Some(good) = self.good.as_mut() else { return };
+        let was_cached = std::mem::take(&mut good.is_cached);
+        if was_cached || good.version != *news.version {
+            good.version = news.version.clone();
+            good.updated = SystemTime::now();
+        }
+        if was_cached && good.contents.is_some() {
+            // What it was read from need not be held for it.
+            good.contents = Some(raw.body.value.into());
+        }
+    }
+
+    fn replace(&mut self, decoded: Decoded<Resource>, fingerprint: Fingerprint, bytes: Bytes, news: &mut News<'_>) {
+        let Decoded { value, warnings } = decoded;
+        let contents = news.keeps_contents.then_some(bytes).filter(|bytes| !secrets::may_be_in(bytes));
+        let resource = match self.good.take() {
+            // Servers that write maps in any order send the same in other bytes, and that is nobody's change.
+            Some(good) if good.resource == value => good.resource,
+            before => {
+                match &value {
+                    Resource::Endpoints(assignment) if before.is_some() => {
+                        news.changes.endpoints.insert(canonical_arc(&assignment.cluster));
+                    }
+                    _ => news.changes.structure = true,
+                }
+                value
+            }
+        };
+        let (version, updated) = (news.version.clone(), SystemTime::now());
+        self.good = Some(Good { resource, fingerprint, version, updated, warnings, contents, is_cached: false });
+        self.settle();
+    }
+
+    /// The latest version serves.
+    fn settle(&mut self) {
+        self.state = ResourceState::Synced;
+        self.error = None;
+        self.failed_at = None;
+        self.refused = None;
+    }
+
+    /// The latest news is bad.
+    pub(super) fn fail(&mut self, state: ResourceState, error: String) {
+        self.state = state;
+        self.error = Some(error);
+        self.failed_at = Some(SystemTime::now());
+        self.refused = None;
+    }
+
+    fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, news: &mut News<'_>) {
+        self.fail(ResourceState::Rejected, error.to_string());
+        let (version, at) = (news.version.clone(), SystemTime::now());
+        self.refused = Some(RefusedVersion { fingerprint, error: error.clone(), version, at });
+        // Who has nothing to serve is told the newest reason.
+        news.changes.structure |= self.good.is_none();
+    }
+
+    pub(super) fn status(&self, kind: ResourceKind, name: &Arc<str>) -> ResourceStatus {
+        let mut status = ResourceStatus::requested(kind.name(), name.clone());
+        status.state = self.state;
+        status.error.clone_from(&self.error);
+        if let Some(good) = &self.good {
+            status.version = Some(good.version.clone());
+            status.updated = Some(good.updated);
+            status.warnings.clone_from(&good.warnings);
+            status.is_cached = good.is_cached;
+        }
+        status.refused = self.refused.as_ref().map(|refused| RefusedUpdate::new(refused.version.clone(), refused.at));
+        status
+    }
+
+    pub(super) fn dump(&self, kind: ResourceKind, name: &Arc<str>) -> Dump {
+        let good = self.good.as_ref().map(|good| DumpedGood {
+            version: good.version.clone(),
+            updated: good.updated,
+            contents: good.contents.clone(),
+        });
+        let failure = self.error.clone().zip(self.failed_at).map(|(details, at)| Failure {
+            details,
+            at,
+            version: self.refused.as_ref().map(|refused| refused.version.clone()),
+        });
+        Dump { kind, name: name.clone(), state: self.state, good, failure }
+    }
+}
+
+// === impl Good ===
+
+impl Good {
+    pub(super) fn restored(
+        kind: ResourceKind,
+        saved: Saved,
+        keeps_contents: bool,
+        context: &Context,
+    ) -> Result<Self, ResourceError> {
+        let Saved { version, updated, contents } = saved;
+        let Decoded { value, warnings } = resource::decode_parts(kind.type_url(), &contents, context)?;
+        let fingerprint = Fingerprint::of_parts(kind.type_url(), &contents);
+        let contents = keeps_contents.then_some(contents);
+        Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached: true })
+    }
+}

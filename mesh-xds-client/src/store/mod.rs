@@ -1,0 +1,474 @@
+//! What the control plane has said of each resource that is asked for: the last good value, and what became of the
+//! latest.
+//!
+//! Good configuration survives bad news. A refused version leaves the value before it in place, and so does a stream
+//! that ends; only a removal by the server, or nobody asking any longer, takes a value away.
+//!
+//! Compare before decoding: a resource whose bytes are those of the last version costs a hash, keeps its `Arc` and is
+//! nobody's change. A full state of a thousand clusters in which one has changed decodes one.
+//!
+//! Of a kind of which everything is asked for, all that comes is kept, until the server takes it away and nobody needs it.
+//!
+//! The bytes themselves are let go of when they are decoded, unless somebody shows them or writes them down
+//! ([`keep_contents`](Store::keep_contents)).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use mesh_core::{
+    config::{Cluster, Endpoints, RouteConfig},
+    source::{ResourceState, ResourceStatus},
+};
+use tonic::Code;
+
+use crate::{
+    ResourceKind,
+    name::{canonical, canonical_arc},
+    resource::{self, Context, InboundListener, ListenerResource, Resource},
+    session::{AbsenceReason, RawResource, ResourceError},
+};
+
+mod entry;
+mod kept;
+mod tally;
+
+pub(crate) use self::{
+    entry::Entry,
+    kept::{Dump, DumpedGood, Failure, Saved},
+    tally::Tally,
+};
+
+use self::entry::{Good, News};
+
+/// The resources that are asked for, by kind and name.
+#[derive(Debug, Default)]
+pub(crate) struct Store {
+    /// By [`ResourceKind::index`].
+    shelves: [BTreeMap<Arc<str>, Entry>; ResourceKind::ALL.len()],
+    /// By [`ResourceKind::index`].
+    everything: [Everything; ResourceKind::ALL.len()],
+    tally: Tally,
+    changes: Changes,
+    keeps_contents: bool,
+}
+
+/// Who is asked for a resource: the place of an authority in the client's list (gRFC A47).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AuthorityId(pub(crate) usize);
+
+/// Whether everything of a kind is asked for, rather than names. It is the authority of the older names that is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Everything {
+    #[default]
+    Unasked,
+    Asked,
+    /// A response has come.
+    Answered,
+}
+
+/// Where a resource comes from.
+pub(crate) struct Origin<'a> {
+    pub(crate) context: &'a Context,
+    /// Whether this server is asked for the resources of an authority at present.
+    pub(crate) is_heeded: &'a dyn Fn(AuthorityId) -> bool,
+    pub(crate) terms: Terms,
+}
+
+/// What bad news of a server means for the good version before (gRFC A88).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Why what the server removes goes on serving, where it does.
+    pub(crate) kept: Option<&'static str>,
+    /// Whether errors in data end what was good before (`fail_on_data_errors`).
+    pub(crate) is_strict: bool,
+    /// Whether silence is trouble rather than an answer (`resource_timer_is_transient_error`).
+    pub(crate) is_patient: bool,
+}
+
+/// What a server says of a resource that it does not give.
+pub(crate) struct Denial {
+    pub(crate) code: Code,
+    pub(crate) message: String,
+}
+
+/// What has changed since it was last asked.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Whether anything may have changed which resources are needed, or whether they are there.
+    pub(crate) structure: bool,
+    /// The endpoints that have another value, where there was one before.
+    pub(crate) endpoints: BTreeSet<Arc<str>>,
+}
+
+/// A resource that was offered and is accepted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) name: Arc<str>,
+    /// Whether it had to be decoded, rather than compared.
+    pub(crate) is_decoded: bool,
+    /// Whether it has warnings that the version before it did not have.
+    pub(crate) has_new_warnings: bool,
+}
+
+/// A resource that was offered and is refused. The value before it, if there is one, stays.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) error: ResourceError,
+    /// Whether these bytes were refused before.
+    pub(crate) is_repeated: bool,
+}
+
+/// The value of a resource, as far as it is known.
+pub(crate) enum Known<T> {
+    /// The last good one.
+    Good(T),
+    /// There is none, and an answer may still come.
+    Awaited,
+    /// There is none, because it is absent, refused, or the server has kept silent about it.
+    Missing,
+}
+
+// === impl Origin ===
+
+#[cfg(test)]
+impl<'a> Origin<'a> {
+    /// The only server of all.
+    pub(crate) fn anybody(context: &'a Context) -> Self {
+        Self { context, is_heeded: &|_| true, terms: Terms::default() }
+    }
+}
+
+// === impl Store ===
+
+impl Store {
+    /// Keeps the bytes of what is accepted from now on, at the cost of their length.
+    pub(crate) fn keep_contents(&mut self) {
+        self.keeps_contents = true;
+    }
+
+    /// Makes room for a resource that is asked for from now on.
+    pub(crate) fn want(&mut self, kind: ResourceKind, name: &Arc<str>, authority: AuthorityId) {
+        let is_named = !self.is_everything(kind);
+        self.insert(kind, name, Entry { is_named, ..Entry::new(Some(authority), ResourceState::Requested) });
+    }
+
+    /// Makes room for a resource whose name nobody can be asked for, for this reason.
+    pub(crate) fn refuse_name(&mut self, kind: ResourceKind, name: &Arc<str>, reason: String) {
+        let mut entry = Entry::new(None, ResourceState::Requested);
+        entry.fail(ResourceState::Rejected, reason);
+        self.insert(kind, name, entry);
+        self.changes.structure = true;
+    }
+
+    fn insert(&mut self, kind: ResourceKind, name: &Arc<str>, entry: Entry) {
+        let counted = entry.counted();
+        if self.shelves[kind.index()].insert(name.clone(), entry).is_none() {
+            self.tally.add(kind, counted);
+        }
+    }
+
+    /// Forgets a resource that nobody asks for any longer. Returns who was asked for it.
+    pub(crate) fn forget(&mut self, kind: ResourceKind, name: &str) -> Option<AuthorityId> {
+        let entry = self.shelves[kind.index()].remove(name)?;
+        self.tally.remove(kind, entry.counted());
+        entry.authority
+    }
+
+    /// Asks for everything of a kind. Returns whether that is news.
+    pub(crate) fn want_everything(&mut self, kind: ResourceKind) -> bool {
+        let everything = &mut self.everything[kind.index()];
+        let is_news = *everything == Everything::Unasked;
+        if is_news {
+            *everything = Everything::Asked;
+        }
+        is_news
+    }
+
+    /// Whether everything of a kind is asked for. Its names are then asked for by nobody.
+    pub(crate) fn is_everything(&self, kind: ResourceKind) -> bool {
+        self.everything[kind.index()] != Everything::Unasked
+    }
+
+    /// A response of this kind has come, and what it brought is stored.
+    pub(crate) fn answered(&mut self, kind: ResourceKind) {
+        let everything = &mut self.everything[kind.index()];
+        if *everything == Everything::Asked {
+            *everything = Everything::Answered;
+            self.changes.structure = true;
+        }
+    }
+
+    /// The names of a kind that need not be held when only these are wanted: all others, or where everything is asked for
+    /// those of them that the server does not have.
+    pub(crate) fn dispensable(&self, kind: ResourceKind, wanted: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+        let keeps_all = self.is_everything(kind);
+        let is_there = |entry: &Entry| matches!(entry.state, ResourceState::Synced | ResourceState::Rejected);
+        let is_gone = |entry: &Entry| !keeps_all || !is_there(entry);
+        let gone = self.shelves[kind.index()].iter().filter(|(name, entry)| is_gone(entry) && !wanted.contains(*name));
+        gone.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// All that an authority is asked for by name.
+    pub(crate) fn asked_of(&self, authority: AuthorityId) -> impl Iterator<Item = (ResourceKind, &Arc<str>)> {
+        let is_asked =
+            move |kind: &ResourceKind, entry: &Entry| entry.authority == Some(authority) && !self.is_everything(*kind);
+        self.entries().filter(move |(kind, _, entry)| is_asked(kind, entry)).map(|(kind, name, _)| (kind, name))
+    }
+
+    /// Whether anything that an authority is asked for has neither a value of this run nor an answer.
+    pub(crate) fn lacks(&self, authority: AuthorityId) -> bool {
+        let is_unanswered = authority == AuthorityId::default() && self.everything.contains(&Everything::Asked);
+        let is_lacking = |entry: &Entry| !entry.is_answered && (entry.good.is_none() || entry.is_cached());
+        is_unanswered || self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (ResourceKind, &Arc<str>, &Entry)> {
+        let shelves = ResourceKind::ALL.into_iter().zip(&self.shelves);
+        shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| (kind, name, entry)))
+    }
+
+    /// The names of a kind, in order.
+    #[cfg(all(test, feature = "testkit"))]
+    pub(crate) fn names(&self, kind: ResourceKind) -> impl Iterator<Item = &Arc<str>> {
+        self.shelves[kind.index()].keys()
+    }
+
+    /// What is known of a resource, if it is asked for.
+    pub(crate) fn get(&self, kind: ResourceKind, name: &str) -> Option<&Entry> {
+        self.shelves[kind.index()].get(&*canonical(name))
+    }
+
+    /// The listener of this name.
+    pub(crate) fn listener(&self, name: &str) -> Known<&Arc<ListenerResource>> {
+        self.known(ResourceKind::Listener, name, |resource| match resource {
+            Resource::Listener(listener) => Some(listener),
+            _ => None,
+        })
+    }
+
+    /// The listener of this name through which requests come in.
+    pub(crate) fn inbound(&self, name: &str) -> Option<&Arc<InboundListener>> {
+        match &self.get(ResourceKind::Listener, name)?.good.as_ref()?.resource {
+            Resource::Inbound(listener) => Some(listener),
+            _ => None,
+        }
+    }
+
+    /// The routes of this name.
+    pub(crate) fn routes(&self, name: &str) -> Known<&Arc<RouteConfig>> {
+        self.known(ResourceKind::RouteConfiguration, name, |resource| match resource {
+            Resource::RouteConfiguration(routes) => Some(routes),
+            _ => None,
+        })
+    }
+
+    /// The cluster of this name.
+    pub(crate) fn cluster(&self, name: &str) -> Known<&Arc<Cluster>> {
+        self.known(ResourceKind::Cluster, name, |resource| match resource {
+            Resource::Cluster(cluster) => Some(cluster),
+            _ => None,
+        })
+    }
+
+    /// The endpoints of this name.
+    pub(crate) fn endpoints(&self, name: &str) -> Known<&Arc<Endpoints>> {
+        self.known(ResourceKind::ClusterLoadAssignment, name, |resource| match resource {
+            Resource::Endpoints(assignment) => Some(&assignment.endpoints),
+            _ => None,
+        })
+    }
+
+    fn known<'a, T>(
+        &'a self,
+        kind: ResourceKind,
+        name: &str,
+        project: impl FnOnce(&'a Resource) -> Option<&'a T>,
+    ) -> Known<&'a T> {
+        let Some(entry) = self.get(kind, name) else { return Known::Awaited };
+        match entry.good.as_ref().and_then(|good| project(&good.resource)) {
+            Some(value) => Known::Good(value),
+            None if entry.state == ResourceState::Requested => Known::Awaited,
+            None => Known::Missing,
+        }
+    }
+
+    /// Takes a resource out of a response.
+    ///
+    /// What nobody asked this server for is accepted without a look: it will not be used, and a server may send more
+    /// than it was asked for.
+    pub(crate) fn offer(
+        &mut self,
+        kind: ResourceKind,
+        raw: RawResource,
+        version: &Arc<str>,
+        origin: &Origin<'_>,
+    ) -> Result<Taken, Refused> {
+        if ResourceKind::from_type_url(&raw.body.type_url) != Some(kind) {
+            return Err(Refused { error: foreign(kind, &raw), is_repeated: false });
+        }
+        let inner = resource::name_of(&raw.body.value).map(|name| canonical_arc(&name));
+        if let (Some(_), Some(outer), Some(inner)) = (&raw.version, &raw.name, &inner)
+            && **outer != **inner
+        {
+            return Err(Refused { error: misnamed(outer, inner), is_repeated: false });
+        }
+        let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
+            return Err(Refused { error: nameless(&raw, origin.context), is_repeated: false });
+        };
+        if self.is_everything(kind) && self.get(kind, &name).is_none() && (origin.is_heeded)(AuthorityId::default()) {
+            self.want(kind, &name, AuthorityId::default());
+        }
+        let entry = self.shelves[kind.index()].get_mut(&name);
+        let Some(entry) = entry.filter(|entry| entry.authority.is_some_and(origin.is_heeded)) else {
+            return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
+        };
+        let before = entry.counted();
+        let mut news = News { version, origin, keeps_contents: self.keeps_contents, changes: &mut self.changes };
+        let outcome = entry.offer(raw, name, &mut news);
+        let after = entry.counted();
+        // What was gone, or new, and is there now may be what somebody waits for; so may a refusal.
+        self.changes.structure |= before.0 != after.0;
+        self.tally.move_one(kind, before, after);
+        outcome
+    }
+
+    /// Has a resource of an earlier run serve until a server sends it. Its state stays what it is: asked for, and not
+    /// answered. Nothing happens where the resource is not asked for any longer, or there is news of it.
+    ///
+    /// # Errors
+    ///
+    /// When this run cannot use it.
+    pub(crate) fn restore(
+        &mut self,
+        kind: ResourceKind,
+        name: &str,
+        saved: Saved,
+        context: &Context,
+    ) -> Result<(), ResourceError> {
+        let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return Ok(()) };
+        if entry.good.is_some() || entry.state != ResourceState::Requested {
+            return Ok(());
+        }
+        let before = entry.counted();
+        let good = Good::restored(kind, saved, self.keeps_contents, context)?;
+        if let Some(error) = good.resource.useless().filter(|_| entry.is_named) {
+            return Err(error);
+        }
+        entry.good = Some(good);
+        self.changes.structure = true;
+        self.tally.move_one(kind, before, entry.counted());
+        Ok(())
+    }
+
+    /// The server has no such resource, as far as can be told. Whether the value before stays is for the terms to say.
+    pub(crate) fn absent(&mut self, kind: ResourceKind, name: &str, reason: AbsenceReason, terms: Terms) {
+        let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
+        let before = entry.counted();
+        let (state, error, drops) = match reason {
+            AbsenceReason::NotFoundTimer if terms.is_patient => {
+                (ResourceState::TimedOut, "the control plane has not answered in time, and may yet", false)
+            }
+            AbsenceReason::NotFoundTimer => {
+                (ResourceState::TimedOut, "the control plane did not answer in time", terms.is_strict)
+            }
+            AbsenceReason::Expired => (ResourceState::Absent, "its time to live is over", true),
+            AbsenceReason::Unknown => {
+                // What is of an earlier run alone has this for a removal.
+                let drops = terms.is_strict || entry.is_cached() && terms.kept.is_none();
+                (ResourceState::Absent, "the control plane has no such resource", drops)
+            }
+            AbsenceReason::Removed => (ResourceState::Absent, "the control plane has removed it", terms.kept.is_none()),
+        };
+        let mut error = error.to_owned();
+        if drops {
+            entry.good = None;
+        } else if let (AbsenceReason::Removed, Some(why), Some(_)) = (reason, terms.kept, &entry.good) {
+            error = format!("{error}; it is kept {why}");
+        }
+        entry.is_answered |= !(reason == AbsenceReason::NotFoundTimer && terms.is_patient);
+        entry.fail(state, error);
+        self.changes.structure = true;
+        self.tally.move_one(kind, before, entry.counted());
+    }
+
+    /// The server says why it does not give a resource (xRFC TP3). What was good before ends only where the server is
+    /// to be taken by its word, and the word is that there is none for this client (gRFC A88).
+    pub(crate) fn deny(&mut self, kind: ResourceKind, name: &str, denial: Denial, terms: Terms) {
+        let Some(entry) = self.shelves[kind.index()].get_mut(name) else { return };
+        let Denial { code, message } = denial;
+        let before = entry.counted();
+        if terms.is_strict && matches!(code, Code::NotFound | Code::PermissionDenied) {
+            entry.good = None;
+        }
+        let state = if code == Code::NotFound { ResourceState::Absent } else { ResourceState::Failed };
+        let mut error = format!("the control plane answers {code:?}");
+        if !message.is_empty() {
+            error = format!("{error}: {message}");
+        }
+        if entry.good.is_some() {
+            error += "; the version before is kept";
+        }
+        entry.is_answered = true;
+        entry.fail(state, error);
+        self.changes.structure = true;
+        self.tally.move_one(kind, before, entry.counted());
+    }
+
+    /// The targets that are watched have changed, and with them what is needed.
+    pub(crate) fn touch(&mut self) {
+        self.changes.structure = true;
+    }
+
+    /// What has changed since this was last called.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// How many resources are in which state.
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    /// How every resource stands, by kind and name.
+    pub(crate) fn status(&self) -> Vec<ResourceStatus> {
+        self.entries().map(|(kind, name, entry)| entry.status(kind, name)).collect()
+    }
+
+    /// Every resource with what is kept of its bytes, by kind and name.
+    pub(crate) fn dump(&self) -> Vec<Dump> {
+        self.entries().map(|(kind, name, entry)| entry.dump(kind, name)).collect()
+    }
+}
+
+/// A resource whose name cannot be read.
+fn nameless(raw: &RawResource, context: &Context) -> ResourceError {
+    match resource::decode(&raw.body, context) {
+        Err(error) => error,
+        Ok(_) => ResourceError { name: None, field: None, message: "it has no name".to_owned() },
+    }
+}
+
+/// A resource of delta whose two names differ, so that nobody can say whose version it has.
+fn misnamed(outer: &str, inner: &str) -> ResourceError {
+    let message = format!("it calls itself `{inner}`");
+    ResourceError { name: Some(outer.to_owned()), field: None, message }
+}
+
+/// A resource of another type than the response says of all of its resources.
+fn foreign(kind: ResourceKind, raw: &RawResource) -> ResourceError {
+    let message = format!("it is of type `{}` in a response of type `{}`", raw.body.type_url, kind.type_url());
+    ResourceError { name: raw.name.clone(), field: Some("type_url".to_owned()), message }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.structure && self.endpoints.is_empty()
+    }
+}
+
+#[cfg(all(test, feature = "testkit"))]
+mod tests;

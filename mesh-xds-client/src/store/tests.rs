@@ -1,0 +1,226 @@
+//! What became of resources that were offered, restored, refused and taken away.
+
+use std::time::SystemTime;
+
+use envoy_types::{
+    pb::{
+        envoy::config::cluster::v3::{
+            Cluster as WireCluster,
+            cluster::{ClusterDiscoveryType, DiscoveryType},
+        },
+        google::protobuf::Any,
+    },
+    util::pack_any,
+};
+use mesh_core::config::Discovery;
+
+use super::*;
+use crate::testkit::resource::cluster;
+
+const CDS: ResourceKind = ResourceKind::Cluster;
+
+fn asking_for(name: &str) -> Store {
+    let mut store = Store::default();
+    store.want(CDS, &name.into(), AuthorityId::default());
+    store
+}
+
+fn offer(store: &mut Store, resource: WireCluster, version: &str) -> Result<Taken, Refused> {
+    let raw = RawResource { name: None, version: None, body: pack_any(resource) };
+    store.offer(CDS, raw, &version.into(), &Origin::anybody(&Context::new()))
+}
+
+fn unusable(name: &str) -> WireCluster {
+    WireCluster { eds_cluster_config: None, ..cluster(name) }
+}
+
+fn warned_of(name: &str) -> WireCluster {
+    WireCluster { connection_pool_per_downstream_connection: true, ..cluster(name) }
+}
+
+#[test]
+fn same_bytes_are_compared_and_not_decoded() {
+    let mut store = asking_for("a");
+    assert!(offer(&mut store, cluster("a"), "1").expect("valid").is_decoded);
+    assert!(store.take_changes().structure);
+    assert!(!offer(&mut store, cluster("a"), "2").expect("valid").is_decoded);
+    assert!(store.take_changes().is_empty());
+    let status = store.status();
+    assert_eq!(status[0].version.as_deref(), Some("2"), "and yet it is the new version that serves");
+}
+
+#[test]
+fn same_refusal_is_repeated_without_another_look() {
+    let mut store = asking_for("a");
+    let first = offer(&mut store, unusable("a"), "1").expect_err("refused");
+    let again = offer(&mut store, unusable("a"), "2").expect_err("refused");
+    assert_eq!((first.is_repeated, again.is_repeated), (false, true));
+    assert_eq!(first.error, again.error);
+    offer(&mut store, cluster("a"), "3").expect("valid");
+    assert!(!offer(&mut store, unusable("a"), "4").expect_err("refused").is_repeated, "it was good in between");
+}
+
+#[test]
+fn refused_version_is_told_with_its_time_until_another_is_accepted() {
+    let mut store = asking_for("a");
+    let _ = offer(&mut store, cluster("a"), "1");
+    let _ = offer(&mut store, unusable("a"), "2");
+    let first = store.status()[0].refused.clone().expect("refused");
+    assert_eq!(&*first.version, "2");
+    let _ = offer(&mut store, unusable("a"), "3");
+    let again = store.status()[0].clone();
+    let refused = again.refused.expect("refused");
+    assert_eq!((again.version.as_deref(), &*refused.version), (Some("1"), "3"), "offered again");
+    assert!(refused.at >= first.at);
+    let _ = offer(&mut store, cluster("a"), "4");
+    assert_eq!(store.status()[0].refused, None);
+}
+
+fn saved(resource: WireCluster, version: &str) -> Saved {
+    let contents = pack_any(resource).value.into();
+    Saved { version: version.into(), updated: SystemTime::UNIX_EPOCH, contents }
+}
+
+fn restored(name: &str) -> Store {
+    let mut store = asking_for(name);
+    store.restore(CDS, name, saved(cluster(name), "old"), &Context::new()).expect("usable");
+    store
+}
+
+#[test]
+fn resource_of_an_earlier_run_serves_and_counts_for_no_answer() {
+    let mut store = restored("a");
+    assert!(matches!(store.cluster("a"), Known::Good(_)));
+    assert!(store.take_changes().structure);
+    assert!(store.lacks(AuthorityId::default()), "another server may know better");
+    let status = store.status().remove(0);
+    assert_eq!(
+        (status.state, status.is_cached, status.version.as_deref()),
+        (ResourceState::Requested, true, Some("old"))
+    );
+    assert_eq!(status.updated, Some(SystemTime::UNIX_EPOCH));
+    assert_eq!(store.tally().cached(), 1);
+    store.forget(CDS, "a");
+    assert_eq!(store.tally(), Tally::default());
+}
+
+#[test]
+fn resource_that_comes_again_is_of_this_run_and_is_nobodys_change() {
+    let mut store = restored("a");
+    store.take_changes();
+    assert!(!offer(&mut store, cluster("a"), "new").expect("valid").is_decoded, "the same bytes");
+    let status = store.status().remove(0);
+    assert_eq!(
+        (status.state, status.is_cached, status.version.as_deref()),
+        (ResourceState::Synced, false, Some("new"))
+    );
+    assert!(status.updated > Some(SystemTime::UNIX_EPOCH));
+    assert_eq!(store.tally().cached(), 0);
+}
+
+#[test]
+fn resource_of_an_earlier_run_outlives_silence_and_refusals_and_not_the_word_that_there_is_none() {
+    let mut store = restored("a");
+    let _ = offer(&mut store, unusable("a"), "new");
+    assert!(matches!(store.cluster("a"), Known::Good(_)));
+    store.absent(CDS, "a", AbsenceReason::NotFoundTimer, Terms::default());
+    assert!(matches!(store.cluster("a"), Known::Good(_)));
+    let kept = Terms { kept: Some("until no route names it"), ..Terms::default() };
+    store.absent(CDS, "a", AbsenceReason::Unknown, kept);
+    assert!(matches!(store.cluster("a"), Known::Good(_)));
+    store.absent(CDS, "a", AbsenceReason::Unknown, Terms::default());
+    assert!(matches!(store.cluster("a"), Known::Missing));
+    assert_eq!(store.tally().cached(), 0);
+}
+
+#[test]
+fn news_is_not_replaced_by_what_is_old_and_the_unusable_is_told() {
+    let mut store = asking_for("a");
+    store.restore(CDS, "a", saved(unusable("a"), "old"), &Context::new()).expect_err("unusable");
+    assert!(matches!(store.cluster("a"), Known::Awaited));
+    let _ = offer(&mut store, cluster("a"), "new");
+    store.restore(CDS, "a", saved(cluster("a"), "old"), &Context::new()).expect("not looked at");
+    assert_eq!(store.status()[0].version.as_deref(), Some("new"));
+}
+
+#[test]
+fn contents_are_kept_where_asked_for_and_never_with_a_key() {
+    let contents = |store: &Store| store.dump().remove(0).good.expect("good").contents;
+    let mut store = asking_for("a");
+    let _ = offer(&mut store, cluster("a"), "1");
+    assert_eq!(contents(&store), None);
+    let mut store = asking_for("a");
+    store.keep_contents();
+    let _ = offer(&mut store, cluster("a"), "1");
+    assert_eq!(contents(&store), Some(pack_any(cluster("a")).value.into()));
+    let keyed = WireCluster { alt_stat_name: "-----BEGIN PRIVATE KEY-----".to_owned(), ..cluster("a") };
+    let _ = offer(&mut store, keyed, "2");
+    assert_eq!(contents(&store), None);
+}
+
+#[test]
+fn cluster_that_cannot_be_honoured_is_refused_by_name_and_kept_among_all() {
+    let passthrough = || WireCluster {
+        cluster_discovery_type: Some(ClusterDiscoveryType::Type(DiscoveryType::OriginalDst as i32)),
+        ..WireCluster { name: "a".to_owned(), ..WireCluster::default() }
+    };
+    let mut store = asking_for("a");
+    let refused = offer(&mut store, passthrough(), "1").expect_err("asked for by name");
+    assert_eq!(refused.error.name.as_deref(), Some("a"));
+    assert!(refused.error.message.contains("original destination is not supported"), "{}", refused.error);
+
+    let mut store = asking_for("a");
+    store.shelves[CDS.index()].get_mut("a").expect("asked for").is_named = false;
+    assert!(offer(&mut store, passthrough(), "1").expect("kept").has_new_warnings);
+    let Known::Good(cluster) = store.cluster("a") else { panic!("it is there") };
+    assert!(matches!(cluster.discovery, Discovery::Unsupported(_)), "{cluster:?}");
+}
+
+#[test]
+fn warnings_are_news_when_they_change() {
+    let mut store = asking_for("a");
+    assert!(offer(&mut store, warned_of("a"), "1").expect("valid").has_new_warnings);
+    let other = WireCluster { alt_stat_name: "other".to_owned(), ..warned_of("a") };
+    assert!(!offer(&mut store, other, "2").expect("valid").has_new_warnings);
+    assert!(!offer(&mut store, cluster("a"), "3").expect("valid").has_new_warnings);
+    assert!(offer(&mut store, warned_of("a"), "4").expect("valid").has_new_warnings);
+    assert_eq!(store.status()[0].warnings.len(), 1);
+}
+
+#[test]
+fn what_nobody_asked_for_is_neither_looked_at_nor_kept() {
+    let mut store = asking_for("a");
+    let taken = offer(&mut store, unusable("b"), "1").expect("nobody looks");
+    assert_eq!(taken, Taken { name: "b".into(), is_decoded: false, has_new_warnings: false });
+    assert!(store.get(CDS, "b").is_none());
+    assert!(store.take_changes().is_empty());
+}
+
+#[test]
+fn resource_of_another_type_or_without_a_name_is_refused() {
+    let mut store = asking_for("a");
+    let foreign = Any { type_url: ResourceKind::Listener.type_url().to_owned(), value: Vec::new() };
+    let nameless = Any { type_url: CDS.type_url().to_owned(), value: Vec::new() };
+    for (body, field) in [(foreign, "type_url"), (nameless, "name")] {
+        let raw = RawResource { name: None, version: None, body };
+        let refused = store.offer(CDS, raw, &"1".into(), &Origin::anybody(&Context::new())).expect_err("refused");
+        assert_eq!(refused.error.field.as_deref(), Some(field), "{:?}", refused.error);
+    }
+}
+
+#[test]
+fn every_resource_is_counted_in_one_state_and_none_when_all_are_forgotten() {
+    let mut store = asking_for("a");
+    let counted = |store: &Store| -> Vec<_> {
+        store.tally().iter().filter(|(_, _, count)| *count > 0).map(|(_, state, count)| (state, count)).collect()
+    };
+    assert_eq!(counted(&store), [(ResourceState::Requested, 1)]);
+    let _ = offer(&mut store, unusable("a"), "1");
+    assert_eq!(counted(&store), [(ResourceState::Rejected, 1)]);
+    let _ = offer(&mut store, cluster("a"), "2");
+    assert_eq!(counted(&store), [(ResourceState::Synced, 1)]);
+    store.absent(CDS, "a", AbsenceReason::Removed, Terms::default());
+    assert_eq!(counted(&store), [(ResourceState::Absent, 1)]);
+    assert_eq!(store.forget(CDS, "a"), Some(AuthorityId::default()));
+    assert_eq!(counted(&store), []);
+}
