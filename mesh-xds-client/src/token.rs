@@ -3,7 +3,8 @@
 //! A token that is read is used until 30 s before it expires, by the `exp` that it holds; whether it is genuine is
 //! the server's to check. From a minute before that on, each new stream reads the file again, and goes by the token
 //! of before where that fails. gRPC lets such a stream have the old token and reads on the side; a stream to a
-//! control plane lasts for hours, and should begin with the better one.
+//! control plane lasts for hours, and should begin with the better one. A token that the server refuses is forgotten,
+//! so that one that has taken its place in the file is not kept waiting until the other expires.
 //!
 //! Where there is no token to be had, the file is left alone for a while, ever longer, and the error of the last
 //! attempt stands for it. Nothing is read unless a stream is to be opened.
@@ -105,6 +106,11 @@ impl TokenFile {
             Err(TokenError::Read { path: self.path.clone(), source: Arc::new(io::Error::other(error)) })
         });
         self.lock().take(read, &self.path, SystemTime::now(), Instant::now())
+    }
+
+    /// The server did not believe what was shown. The next stream reads the file.
+    pub(crate) fn refused(&self) {
+        self.lock().token = None;
     }
 
     /// Nothing that holds the lock panics, and should it, what is held is whole.
@@ -287,6 +293,24 @@ mod tests {
         held.take(Ok(until(100)), path, at(0), now).expect("taken");
         held.take(Err(failed()), path, at(80), now).expect_err("it has expired");
         assert_eq!(held.failure.as_ref().expect("it failed").until - now, SECOND, "and from the beginning");
+    }
+
+    #[tokio::test]
+    async fn token_that_is_refused_makes_room_for_what_the_file_holds_now() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("token");
+        let file = TokenFile::new(&path);
+        let put = |name: &str| {
+            let text = written(&format!(r#"{{"sub": "{name}", "exp": 9999999999}}"#));
+            fs::write(&path, &text).expect("writable");
+            format!("Bearer {text}")
+        };
+        let before = put("before");
+        assert_eq!(file.header().await.expect("a token"), before);
+        let after = put("after");
+        assert_eq!(file.header().await.expect("a token"), before, "it is good for long");
+        file.refused();
+        assert_eq!(file.header().await.expect("a token"), after);
     }
 
     #[tokio::test(start_paused = true)]

@@ -53,7 +53,7 @@ pub(crate) struct Dialer {
     origin: Uri,
     tls: Option<Tls>,
     /// Shown by each stream, over TLS only.
-    tokens: Vec<TokenFile>,
+    tokens: Arc<[TokenFile]>,
     limits: Limits,
 }
 
@@ -94,6 +94,8 @@ pub(crate) struct AdsStream {
     is_full: bool,
     variant: Variant,
     limit: usize,
+    /// What it has shown.
+    tokens: Arc<[TokenFile]>,
 }
 
 /// Servers may hold their response headers back until they have something to say, so the call is not waited for.
@@ -191,7 +193,8 @@ impl Dialer {
             ChannelCredentials::Insecure => None,
             ChannelCredentials::Tls(files) => {
                 let provider = parts.provider.as_ref().ok_or(SetupError::NoCryptography)?;
-                Some(Tls::new(files, &host(server.uri()), provider)?)
+                let name = server.tls_name().map_or_else(|| host(server.uri()), str::to_owned);
+                Some(Tls::new(files, &name, provider)?)
             }
         };
         Ok(Self {
@@ -235,14 +238,22 @@ impl Dialer {
                 Ok(Box::pin(Responses(streaming.into_inner())) as Incoming)
             }),
         });
-        let (driver, variant, limit) = (Some(driver), self.variant, self.limits.message);
-        Ok(Box::new(AdsStream { requests, answers, driver, failure: None, is_full: false, variant, limit }))
+        Ok(Box::new(AdsStream {
+            requests,
+            answers,
+            driver: Some(driver),
+            failure: None,
+            is_full: false,
+            variant: self.variant,
+            limit: self.limits.message,
+            tokens: self.tokens.clone(),
+        }))
     }
 
     /// Read before the connection is made, so that a client without a token bothers nobody.
     async fn authorizations(&self) -> Result<Vec<HeaderValue>, StreamError> {
         let mut headers = Vec::with_capacity(self.tokens.len());
-        for token in &self.tokens {
+        for token in &*self.tokens {
             headers.push(token.header().await.map_err(StreamError::Token)?);
         }
         Ok(headers)
@@ -293,7 +304,7 @@ fn origin(uri: &ServerUri, is_secure: bool) -> Uri {
 // === impl Tls ===
 
 impl Tls {
-    fn new(files: &CertificateFiles, host: &str, provider: &Provider) -> Result<Self, SetupError> {
+    fn new(files: &CertificateFiles, peer: &str, provider: &Provider) -> Result<Self, SetupError> {
         let name = || IdentityName::from(OWN_IDENTITY);
         let source = identity(files, provider).map_err(SetupError::Identity)?;
         let trust = if files.ca.is_some() { Trust::Identity(name()) } else { Trust::System };
@@ -307,7 +318,7 @@ impl Tls {
         }
         let connector = TlsClient::new(provider.clone(), identities).connector(&tls, &["h2"]);
         let connector = connector.map_err(SetupError::Tls)?;
-        let name = connector.peer_name(host, None).map_err(SetupError::Tls)?;
+        let name = connector.peer_name(peer, None).map_err(SetupError::Tls)?;
         Ok(Self { connector, name, files: source })
     }
 }
@@ -383,6 +394,9 @@ impl AdsStream {
     fn reason(&mut self, status: Status) -> StreamError {
         if status.code() == Code::OutOfRange && status.message().contains("message length too large") {
             return StreamError::TooLarge { limit: self.limit };
+        }
+        if matches!(status.code(), Code::Unauthenticated | Code::PermissionDenied) {
+            self.tokens.iter().for_each(TokenFile::refused);
         }
         match self.failure.take() {
             Some(failure) if status.source().is_some() => StreamError::Connection(failure),

@@ -1,7 +1,10 @@
 //! Objects of a Kubernetes cluster with Istio, as far as tests apply them; all of them in the namespace [`NAMESPACE`].
 
 use std::net::Ipv4Addr;
+use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 /// Where the objects are.
@@ -46,6 +49,14 @@ pub fn endpoint_slice(service: &str, pod: &str, ip: Ipv4Addr, ports: Ports<'_>) 
         "endpoints": [{ "addresses": [ip], "conditions": { "ready": true }, "targetRef": target }],
         "ports": named(ports),
     })
+}
+
+/// A token of a service account, good for so long. Our Kubernetes API believes a token whose signature reads `good`.
+pub fn token(account: &str, lifetime: Duration) -> String {
+    let end = SystemTime::now() + lifetime;
+    let end = end.duration_since(SystemTime::UNIX_EPOCH).expect("the clock is set").as_secs();
+    let claims = json!({ "sub": format!("system:serviceaccount:{NAMESPACE}:{account}"), "exp": end });
+    format!("e30.{}.good", URL_SAFE_NO_PAD.encode(claims.to_string()))
 }
 
 fn named(ports: Ports<'_>) -> Value {

@@ -14,6 +14,7 @@ use crate::session::Variant;
 pub struct Server {
     uri: ServerUri,
     credentials: ChannelCredentials,
+    tls_name: Option<String>,
     call_credentials: Vec<CallCredentials>,
     /// In order, each once.
     features: Vec<ServerFeature>,
@@ -25,6 +26,7 @@ pub struct Server {
 pub struct ServerBuilder {
     uri: String,
     credentials: ChannelCredentials,
+    tls_name: Option<String>,
     call_credentials: Vec<CallCredentials>,
     features: Vec<ServerFeature>,
 }
@@ -47,7 +49,8 @@ pub enum CallCredentials {
     ///
     /// A token is used until 30 s before it expires. From a minute before that on, each new stream reads the file
     /// again. A file that cannot be read, or holds no token with an `exp`, is tried again after a while only, ever
-    /// longer up to 120 s; streams that are due meanwhile are not opened, and the status says why.
+    /// longer up to 120 s; streams that are due meanwhile are not opened, and the status says why. After a stream that
+    /// ends with `UNAUTHENTICATED` or `PERMISSION_DENIED` the next one reads the file anew.
     JwtTokenFile(PathBuf),
 }
 
@@ -85,7 +88,13 @@ pub enum ServerFeature {
 impl Server {
     /// Describes a control plane. See [`ServerUri::parse`] for what `uri` can be.
     pub fn builder(uri: impl Into<String>, credentials: ChannelCredentials) -> ServerBuilder {
-        ServerBuilder { uri: uri.into(), credentials, call_credentials: Vec::new(), features: Vec::new() }
+        ServerBuilder {
+            uri: uri.into(),
+            credentials,
+            tls_name: None,
+            call_credentials: Vec::new(),
+            features: Vec::new(),
+        }
     }
 
     /// Where it listens.
@@ -96,6 +105,11 @@ impl Server {
     /// How the connection to it is secured.
     pub fn credentials(&self) -> &ChannelCredentials {
         &self.credentials
+    }
+
+    /// The name that its certificate has to bear, where that is not the host of its address.
+    pub fn tls_name(&self) -> Option<&str> {
+        self.tls_name.as_deref()
     }
 
     /// What each stream to it shows.
@@ -117,6 +131,15 @@ impl Server {
 // === impl ServerBuilder ===
 
 impl ServerBuilder {
+    /// The name that the server's certificate has to bear, a DNS name or an IP address, for servers that are reached at
+    /// another: through a tunnel, or by address. Over TLS only. Default: the host of the address.
+    ///
+    /// gRPC's bootstrap has no key for it.
+    pub fn tls_name(mut self, name: impl Into<String>) -> Self {
+        self.tls_name = Some(name.into());
+        self
+    }
+
     /// Adds call credentials. They are sent over TLS only.
     pub fn call_credentials(mut self, credentials: CallCredentials) -> Self {
         self.call_credentials.push(credentials);
@@ -135,7 +158,7 @@ impl ServerBuilder {
     }
 
     pub(super) fn build(self) -> Result<Server, ConfigError> {
-        let Self { uri, credentials, call_credentials, mut features } = self;
+        let Self { uri, credentials, tls_name, call_credentials, mut features } = self;
         let parsed = ServerUri::parse(&uri)?;
         let scheme_says_tls = if let ServerUri::Tcp { tls, .. } = parsed { tls } else { None };
         let refuse = |remedy| Err(ConfigError::new("server_uri", &uri, remedy));
@@ -157,8 +180,12 @@ impl ServerBuilder {
             let remedy = "a token is sent over TLS only: give channel_creds of type `tls`, or leave call_creds out";
             return Err(ConfigError::new("call_creds", file.display(), remedy));
         }
+        if let (ChannelCredentials::Insecure, Some(name)) = (&credentials, &tls_name) {
+            let remedy = "only TLS checks a name: give channel_creds of type `tls`, or leave the name out";
+            return Err(ConfigError::new("tls_name", name, remedy));
+        }
         features.sort_unstable();
         features.dedup();
-        Ok(Server { uri: parsed, credentials, call_credentials, features })
+        Ok(Server { uri: parsed, credentials, tls_name, call_credentials, features })
     }
 }

@@ -360,6 +360,18 @@ fn authorities_of_code_and_json_are_the_same() {
 }
 
 #[test]
+fn name_in_a_certificate_is_for_tls_only() {
+    let server = |credentials| {
+        let server = Server::builder("127.0.0.1:15012", credentials).tls_name("plane.test");
+        Bootstrap::builder().add_server(server).build()
+    };
+    let tls = server(ChannelCredentials::Tls(CertificateFiles::default())).expect("valid");
+    assert_eq!(tls.servers()[0].tls_name(), Some("plane.test"));
+    let error = server(ChannelCredentials::Insecure).expect_err("nobody would check it");
+    assert_eq!((error.field(), error.value()), ("xds_servers[0].tls_name", "plane.test"));
+}
+
+#[test]
 fn target_with_an_authority_goes_by_the_template_of_that_authority() {
     let bootstrap = Bootstrap::from_json(FEDERATED).expect("valid");
     let listener = "envoy.config.listener.v3.Listener";

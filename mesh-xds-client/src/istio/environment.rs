@@ -11,7 +11,10 @@ use std::{
 use mesh_core::config::{ConfigError, Locality};
 use serde_json::{Map, Value as Json};
 
-use super::{Workload, WorkloadError, workload::ROOT};
+use super::{
+    Workload, WorkloadError,
+    workload::{ROOT, TOKEN},
+};
 
 const LABELS: &str = "/etc/istio/pod/labels";
 const ANNOTATIONS: &str = "/etc/istio/pod/annotations";
@@ -122,7 +125,10 @@ impl Environment<'_> {
 
     fn joining(&self, mut workload: Workload) -> Result<Workload, WorkloadError> {
         let root = self.get("XDS_ROOT_CA").or(self.get("CA_ROOT_CA")).map(PathBuf::from);
-        workload = workload.secure(root.unwrap_or_else(|| self.path(ROOT)));
+        workload = workload.secure(root.unwrap_or_else(|| self.path(ROOT))).token(self.path(TOKEN));
+        if let Some(name) = self.get("ISTIOD_SAN") {
+            workload = workload.discovery_name(name);
+        }
         if let Some(directory) = self.get("OUTPUT_CERTS").or(self.get("PROV_CERT")) {
             workload = workload.certificates(directory);
         }

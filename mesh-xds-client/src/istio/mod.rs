@@ -10,6 +10,27 @@
 //! A client goes straight to istiod: neither Istio's agent nor a proxy is needed beside the process, and where a pod has
 //! them, the ports that this process calls should be excluded from interception, or its requests pass two meshes.
 //!
+//! # The secure port
+//!
+//! istiod's port 15012 speaks TLS and asks who calls; a [`Workload`] takes it unless told otherwise. Believed of istiod is what
+//! the root vouches for, under the host of its address or a [name](Workload::discovery_name). The caller is known by the token
+//! of its service account, or by a [certificate](Workload::authenticate_by_certificate). Where the injector mounts them, both
+//! are found without a word:
+//!
+//! | | from the environment | in code |
+//! |---|---|---|
+//! | root | `/var/run/secrets/istio/root-cert.pem`, `XDS_ROOT_CA`, `CA_ROOT_CA` | [`secure`](Workload::secure) |
+//! | token | `/var/run/secrets/tokens/istio-token` | [`token`](Workload::token) |
+//! | name | `ISTIOD_SAN` | [`discovery_name`](Workload::discovery_name) |
+//!
+//! Namespace and service account must be those of the token, if the workload says them: istiod ends other streams with
+//! `PERMISSION_DENIED` and says which account the token is of. A token that it does not believe ends them with
+//! `UNAUTHENTICATED`, why is in its log. Either way the file is read again for the next stream, what was learnt before keeps
+//! serving, and the status has istiod's words, as it has ours where there is no token in the file.
+//!
+//! istiod's header for its choice among several Kubernetes clusters (`clusterid`) is not sent: tokens are reviewed by the
+//! cluster that istiod runs in.
+//!
 //! # Which dialect
 //!
 //! Speak as a **sidecar**, which a [`Workload`] does unless told otherwise. What reaches Envoy reaches this process then, and

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::{
     Dialect,
-    bootstrap::{Bootstrap, CertificateProvider, ChannelCredentials, ServerFeature},
+    bootstrap::{Bootstrap, CallCredentials, CertificateProvider, ChannelCredentials, ServerFeature},
 };
 
 const POD: [(&str, &str); 4] =
@@ -152,6 +152,19 @@ fn pod_is_described_by_its_variables_and_files() {
     assert!(bootstrap.servers()[0].uri().to_string().contains("istiod.mesh.svc:15012"));
     let ChannelCredentials::Tls(files) = credentials(&bootstrap) else { panic!("TLS") };
     assert_eq!(files.ca, Some(root.path().join("var/run/secrets/istio/root-cert.pem")));
+    let token = root.path().join("var/run/secrets/tokens/istio-token");
+    assert_eq!(bootstrap.servers()[0].call_credentials(), [CallCredentials::JwtTokenFile(token)]);
+    assert_eq!(bootstrap.servers()[0].tls_name(), None);
+}
+
+#[test]
+fn istiod_that_is_reached_by_another_name_is_known_by_its_own() {
+    let named = pod(&nothing(), &[("CA_ADDR", "127.0.0.1:15012"), ("ISTIOD_SAN", "istiod.istio-system.svc")]);
+    let server = named.bootstrap().expect("legal").servers()[0].clone();
+    assert_eq!(server.tls_name(), Some("istiod.istio-system.svc"));
+    assert!(server.uri().to_string().contains("127.0.0.1:15012"));
+    let plain = named.plaintext().bootstrap().expect("legal").servers()[0].clone();
+    assert_eq!((plain.tls_name(), plain.call_credentials()), (None, &[][..]), "TLS only");
 }
 
 #[test]
@@ -181,6 +194,9 @@ fn certificates_of_a_directory_are_the_identity_of_the_workload() {
     let shown = workload.authenticate_by_certificate().bootstrap().expect("legal");
     let ChannelCredentials::Tls(to_istiod) = credentials(&shown) else { panic!("TLS") };
     assert_eq!(to_istiod.identity, Some(identity));
+    assert_eq!(shown.servers()[0].call_credentials(), [], "in place of a token");
+    let none = pod(&nothing(), &[]).authenticate_by_certificate().bootstrap();
+    assert_eq!(none.expect_err("there are none").field(), "certificates");
 }
 
 #[test]

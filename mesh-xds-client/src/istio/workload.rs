@@ -14,7 +14,8 @@ use super::{WorkloadError, environment};
 use crate::{
     Dialect, XdsClient, XdsClientBuilder,
     bootstrap::{
-        Bootstrap, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node, ServerFeature,
+        Bootstrap, CallCredentials, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node,
+        Server, ServerBuilder, ServerFeature,
     },
 };
 
@@ -65,9 +66,20 @@ pub struct Workload {
 
 /// How istiod is reached.
 #[derive(Debug, Clone)]
-enum Access {
-    Plaintext,
-    Secure { root: PathBuf, certificates: Option<IdentityFiles> },
+struct Access {
+    is_plaintext: bool,
+    root: PathBuf,
+    /// The name that its certificate has to bear, where that is not the host of its address.
+    name: Option<String>,
+    proof: Proof,
+}
+
+/// By what istiod knows the caller.
+#[derive(Debug, Clone)]
+enum Proof {
+    Token(PathBuf),
+    /// That of the workload.
+    Certificate,
 }
 
 /// istiod's port for whoever is in the cluster's network.
@@ -76,6 +88,8 @@ const PLAINTEXT_PORT: &str = ":15010";
 const DISCOVERY: &str = "istiod.istio-system.svc:15012";
 /// Where Istio puts the root that vouches for istiod.
 pub(super) const ROOT: &str = "/var/run/secrets/istio/root-cert.pem";
+/// Where the injector puts the service account's token for istiod.
+pub(super) const TOKEN: &str = "/var/run/secrets/tokens/istio-token";
 /// How often Istio's agent has gRPC read certificates again.
 const REFRESH: Duration = Duration::from_secs(900);
 
@@ -99,7 +113,7 @@ impl Workload {
             metadata: Map::new(),
             dialect: Dialect::Sidecar,
             discovery: DISCOVERY.to_owned(),
-            access: Access::Secure { root: ROOT.into(), certificates: None },
+            access: Access { is_plaintext: false, root: ROOT.into(), name: None, proof: Proof::Token(TOKEN.into()) },
             certificates: None,
         }
     }
@@ -118,6 +132,8 @@ impl Workload {
     /// | other metadata | `ISTIO_META_*`, `ISTIO_METAJSON_*`, `TRUST_DOMAIN` | |
     /// | istiod | `discoveryAddress` in `PROXY_CONFIG`, `CA_ADDR` | `istiod.istio-system.svc:15012` |
     /// | its root | `XDS_ROOT_CA`, `CA_ROOT_CA` | `/var/run/secrets/istio/root-cert.pem` |
+    /// | the name in its certificate | `ISTIOD_SAN` | the host of its address |
+    /// | token for it | `/var/run/secrets/tokens/istio-token`, read when a stream begins | |
     /// | own certificates | `OUTPUT_CERTS`, `PROV_CERT` | none |
     ///
     /// An address of istiod with port 15010 is one for plaintext.
@@ -240,18 +256,37 @@ impl Workload {
 
     /// Speaks to istiod in plaintext, which it takes at port 15010. Neither side proves who it is.
     pub fn plaintext(mut self) -> Self {
-        self.access = Access::Plaintext;
+        self.access.is_plaintext = true;
         self
     }
 
     /// Speaks to istiod over TLS, which it does at port 15012, and believes what this root vouches for. The default, with the
-    /// root where Istio puts it.
+    /// root where Istio puts it. The file has to be there when the client is built, and is read again every 15 minutes.
     pub fn secure(mut self, root: impl Into<PathBuf>) -> Self {
-        let root = root.into();
-        match &mut self.access {
-            Access::Secure { root: before, .. } => *before = root,
-            Access::Plaintext => self.access = Access::Secure { root, certificates: None },
-        }
+        self.access.is_plaintext = false;
+        self.access.root = root.into();
+        self
+    }
+
+    /// The name that istiod's certificate has to bear (`ISTIOD_SAN`), where istiod is reached by another: by its address, or
+    /// through `kubectl port-forward`. Over TLS only. Default: the host of its address.
+    pub fn discovery_name(mut self, name: impl Into<String>) -> Self {
+        self.access.name = Some(name.into());
+        self
+    }
+
+    /// Shows istiod the token in this file, by which it knows the caller: one of the service account, for the audience
+    /// `istio-ca`. Over TLS only. The default, with the file where the injector puts it.
+    ///
+    /// [`CallCredentials::JwtTokenFile`] says when the file is read.
+    pub fn token(mut self, file: impl Into<PathBuf>) -> Self {
+        self.access.proof = Proof::Token(file.into());
+        self
+    }
+
+    /// Shows istiod the workload's [certificates](Self::certificates) in place of a token. Over TLS only.
+    pub fn authenticate_by_certificate(mut self) -> Self {
+        self.access.proof = Proof::Certificate;
         self
     }
 
@@ -263,15 +298,6 @@ impl Workload {
         let identity = IdentityFiles { certificate: file("cert-chain.pem"), private_key: file("key.pem") };
         let (ca, identity) = (Some(file("root-cert.pem")), Some(identity));
         self.certificates = Some(CertificateFiles { ca, identity, refresh_interval: REFRESH });
-        self
-    }
-
-    /// Shows the workload's [certificates](Self::certificates) to istiod, too, by which it knows the caller. Over TLS only.
-    pub fn authenticate_by_certificate(mut self) -> Self {
-        let identity = self.certificates.as_ref().and_then(|files| files.identity.clone());
-        if let Access::Secure { certificates, .. } = &mut self.access {
-            *certificates = identity;
-        }
         self
     }
 
@@ -336,28 +362,43 @@ impl Workload {
     ///
     /// # Errors
     ///
-    /// As [`node`](Self::node), and when istiod's address is none.
+    /// As [`node`](Self::node), when istiod's address is none, and when certificates are to be shown and there are none.
     pub fn bootstrap(&self) -> Result<Bootstrap, ConfigError> {
-        let features = match self.dialect {
-            Dialect::Grpc => vec![ServerFeature::XdsV3],
-            Dialect::Sidecar => vec![ServerFeature::XdsV3, ServerFeature::Delta],
-        };
-        let credentials = match &self.access {
-            Access::Plaintext => ChannelCredentials::Insecure,
-            Access::Secure { root, certificates } => ChannelCredentials::Tls(CertificateFiles {
-                ca: Some(root.clone()),
-                identity: certificates.clone(),
-                refresh_interval: REFRESH,
-            }),
-        };
         let mut bootstrap = Bootstrap::builder()
-            .server_with_features(self.discovery.clone(), credentials, features)
+            .add_server(self.server()?)
             .node(self.node()?)
             .server_listener_template("xds.istio.io/grpc/lds/inbound/%s");
         if let Some(files) = &self.certificates {
             bootstrap = bootstrap.certificate_provider("default", CertificateProvider::FileWatcher(files.clone()));
         }
         bootstrap.build()
+    }
+
+    fn server(&self) -> Result<ServerBuilder, ConfigError> {
+        let Access { is_plaintext, root, name, proof } = &self.access;
+        let features = match self.dialect {
+            Dialect::Grpc => vec![ServerFeature::XdsV3],
+            Dialect::Sidecar => vec![ServerFeature::XdsV3, ServerFeature::Delta],
+        };
+        let server = |credentials| Server::builder(self.discovery.clone(), credentials).features(features);
+        if *is_plaintext {
+            return Ok(server(ChannelCredentials::Insecure));
+        }
+        let (identity, token) = match proof {
+            Proof::Token(file) => (None, Some(CallCredentials::JwtTokenFile(file.clone()))),
+            Proof::Certificate => (Some(self.identity()?), None),
+        };
+        let files = CertificateFiles { ca: Some(root.clone()), identity, refresh_interval: REFRESH };
+        let server = token.into_iter().fold(server(ChannelCredentials::Tls(files)), ServerBuilder::call_credentials);
+        Ok(name.iter().fold(server, ServerBuilder::tls_name))
+    }
+
+    fn identity(&self) -> Result<IdentityFiles, ConfigError> {
+        let identity = self.certificates.as_ref().and_then(|files| files.identity.clone());
+        identity.ok_or_else(|| {
+            let remedy = "istiod is to be shown them: say where they are, or let it be shown a token";
+            ConfigError::new("certificates", "unset", remedy)
+        })
     }
 
     /// A client of istiod, to be built: the bootstrap, and the dialect.

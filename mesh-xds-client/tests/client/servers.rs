@@ -21,7 +21,7 @@ use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use tokio_rustls::TlsAcceptor;
-use tonic::metadata::MetadataMap;
+use tonic::{Status, metadata::MetadataMap};
 
 use crate::support::{address, offer, reached, run};
 
@@ -174,6 +174,19 @@ async fn plane_is_reached_over_mutual_tls() {
     running.until_routed("echo", &["v1"]).await;
 }
 
+#[tokio::test]
+async fn plane_at_an_address_is_known_by_the_name_in_its_certificate() {
+    let certificates = Certificates::new();
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    let server = Server::builder("10.0.0.1:443", ChannelCredentials::Tls(certificates.files())).tls_name("plane.test");
+    let bootstrap = Bootstrap::builder().add_server(server).build().expect("a valid bootstrap");
+    let connector = SecurePipes(plane.clone(), certificates.acceptor());
+    let mut running = run(XdsClient::builder(bootstrap).connector(connector));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+}
+
 // --- tokens ---
 
 /// A token that is called so, and ends in so many seconds from now.
@@ -239,7 +252,12 @@ async fn token_in_a_file_is_shown_by_every_stream_and_a_renewed_one_by_the_next(
     plane.abort_connections();
     plane.set(endpoints("v1", [address(3)]));
     running.until(|snapshot| reached(snapshot, "v1") == ["10.0.0.3:80"]).await;
-    let expected = [&first, &second, &second].map(|token| format!("Bearer {token}"));
+
+    // 4. Unless the control plane does not believe it any longer.
+    plane.end_streams(Status::unauthenticated("who is that?"));
+    plane.set(endpoints("v1", [address(4)]));
+    running.until(|snapshot| reached(snapshot, "v1") == ["10.0.0.4:80"]).await;
+    let expected = [&first, &second, &second, &third].map(|token| format!("Bearer {token}"));
     assert_eq!(shown(&plane), expected);
 }
 

@@ -16,6 +16,9 @@ use tokio::time::{sleep, timeout};
 
 use super::process::{self, Conversation, PATIENCE, Process};
 
+/// The name in istiod's certificate.
+pub const ISTIOD: &str = "istiod.istio-system.svc";
+
 /// istiod, built, with the Kubernetes API and istioctl.
 pub struct Istiod {
     programs: PathBuf,
@@ -66,9 +69,28 @@ impl RunningIstiod {
     }
 
     /// Where discovery is served over TLS, to those who show a token or a certificate; istiod's certificate is for
-    /// `istiod.istio-system.svc`.
+    /// [`ISTIOD`]. A token is [`token`](crate::kubernetes::token).
     pub fn secure_addr(&self) -> SocketAddr {
         self.socket(1)
+    }
+
+    /// The root that vouches for istiod, in PEM, which istiod hands out to every namespace.
+    ///
+    /// # Panics
+    ///
+    /// After twenty seconds without one.
+    pub async fn root(&mut self) -> String {
+        let metadata = json!({ "name": "istio-ca-root-cert", "namespace": crate::kubernetes::NAMESPACE });
+        let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
+        let handed_out = async {
+            loop {
+                if let Some(root) = self.get(&map).await["data"]["root-cert.pem"].as_str() {
+                    return root.to_owned();
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, handed_out).await.expect("istiod hands its root out")
     }
 
     fn socket(&self, which: usize) -> SocketAddr {

@@ -25,7 +25,7 @@ pub use self::go_control_plane::{
 };
 pub use self::grpc_core::{Calls, GrpcClient, GrpcCore, GrpcServers, StatusReader};
 pub use self::grpc_go::GrpcGo;
-pub use self::istiod::{Istiod, RunningIstiod};
+pub use self::istiod::{ISTIOD, Istiod, RunningIstiod};
 pub use self::nginx::{Nginx, RunningNginx};
 pub use self::prober::Prober;
 

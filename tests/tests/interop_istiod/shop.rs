@@ -28,7 +28,7 @@ pub(crate) const HTTP_PORT: u16 = 8080;
 pub(crate) const GRPC_PORT: u16 = 7070;
 
 /// The longest wait of our clients before they look for istiod again.
-const RECONNECT: Duration = Duration::from_secs(1);
+pub(crate) const RECONNECT: Duration = Duration::from_secs(1);
 
 /// istiod, a service `echo` for HTTP and for gRPC, and the workloads behind it.
 pub(crate) struct Shop {

@@ -1,7 +1,5 @@
 //! What changes while clients call, and costs none of them a call: endpoints, services, weights, subsets, localities, istiod.
 
-use std::time::Duration;
-
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -12,11 +10,8 @@ use mesh_tests::load::under_load;
 use mesh_tests::pair::assert_by_chance;
 use mesh_tests::sim::{Caller, Speaks, failure_of};
 
-use super::open;
+use super::{OUTAGE, open};
 use crate::shop::{HOST, REGION, Workload, canary, is_acked, none_failed, service_entry, types};
-
-/// How long istiod is gone.
-const OUTAGE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
 async fn endpoints_and_services_come_and_go_without_a_failed_call() {
@@ -39,6 +34,8 @@ async fn endpoints_and_services_come_and_go_without_a_failed_call() {
                 }
                 let workload = shop.remove(leaving).await;
                 ours.endpoints(left).await;
+                // A call that was on its way to it has arrived by the time that many later ones are answered.
+                ours.pair.sample().await;
                 let idle = |_: &_| workload.backends.iter().all(|backend| backend.in_flight() == 0);
                 ours.pair.until("what it was asked before is answered", idle).await;
             }
