@@ -17,11 +17,14 @@ pub(crate) struct Expected {
     waiting: VecDeque<(Instant, ResourceKind, Arc<str>)>,
 }
 
+/// The shortest wait, so that who has no patience at all does not look all the time.
+const LEAST: Duration = Duration::from_millis(100);
+
 // === impl Expected ===
 
 impl Expected {
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience, waiting: VecDeque::new() }
+        Self { patience: patience.max(LEAST), waiting: VecDeque::new() }
     }
 
     /// Waits for `name` from now on.

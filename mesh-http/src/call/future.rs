@@ -39,7 +39,7 @@ use super::{
 use crate::{
     Error,
     body::{AttemptBody, Body},
-    mesh::Routes,
+    mesh::{Routes, on_demand::PATIENCE},
     protocol::{Http, Protocol},
     telemetry::{self, CallRecord},
 };
@@ -150,7 +150,8 @@ where
                 // Once its time is over it is as good as gone, but for those who wait whatever it takes.
                 None if !waits_for_ready => Self::end(caller, call, Err(error)),
                 until => {
-                    let until = until.filter(|_| !waits_for_ready);
+                    // They ask again from time to time, lest what they wait for is let go of, or found no room.
+                    let until = if waits_for_ready { Instant::now().checked_add(PATIENCE) } else { until };
                     Self::wait_for(caller, call, |caller| caller.reached((name, routes.clone()), until, deadline))
                 }
             },

@@ -1,7 +1,7 @@
 //! What the clients of a process share: a source of configuration, identities, connections, clusters, and every task.
 
 mod dns;
-mod on_demand;
+pub(crate) mod on_demand;
 mod registry;
 
 use std::{

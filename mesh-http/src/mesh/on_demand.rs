@@ -29,7 +29,7 @@ const MOST: usize = 256;
 /// The longest name that is asked for, in bytes.
 const LONGEST: usize = 256;
 /// How long requests wait for a cluster that is asked for, from the first of them on (Envoy's default).
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a cluster is kept that no request goes to.
 const IDLE: Duration = Duration::from_secs(300);
 

@@ -40,7 +40,11 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         let _ = fs::remove_file(&beside);
     }
     written?;
-    synchronise_directory(path)
+    if let Err(error) = synchronise_directory(path) {
+        // Some file systems have no notion of it. The file is in its place, and a crash may bring back the one before.
+        tracing::debug!(path = %path.display(), %error, "the directory of the cache file is not synchronised");
+    }
+    Ok(())
 }
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -75,7 +79,7 @@ fn private(_: &mut OpenOptions) {}
 
 #[cfg(unix)]
 fn check_mode(about: &fs::Metadata) -> Result<(), Unusable> {
-    const WRITE_BY_OTHERS: u32 = 0o002;
+    const WRITE_BY_OTHERS: u32 = 0o022;
     let mode = std::os::unix::fs::MetadataExt::mode(about) & 0o777;
     if mode & WRITE_BY_OTHERS == 0 { Ok(()) } else { Err(Unusable::WritableByOthers { mode }) }
 }

@@ -88,8 +88,12 @@ impl Keeper {
         self.is_told.store(true, Ordering::Release);
     }
 
-    /// Something that is held has changed.
+    /// Something that is held has changed. What no control plane has had a word in is not worth writing: what an earlier run
+    /// has kept may be more.
     pub(crate) fn touch(&self) {
+        if !self.is_told.load(Ordering::Acquire) {
+            return;
+        }
         *lock(&self.kept) = None;
         if !self.is_behind.swap(true, Ordering::AcqRel) {
             self.changed.notify_one();

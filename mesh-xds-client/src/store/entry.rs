@@ -88,6 +88,11 @@ impl Entry {
         }
     }
 
+    /// Who is asked for it.
+    pub(crate) fn authority(&self) -> Option<AuthorityId> {
+        self.authority
+    }
+
     /// How it stands.
     pub(crate) fn state(&self) -> ResourceState {
         self.state

@@ -7,8 +7,8 @@
 //! # A canary in ten lines
 //!
 //! A control plane, two backends, a client, and traffic that is shifted from one to the other. What it should look like is
-//! asserted of the answers, and nothing waits for luck: [`shift`](ControlPlane::shift) returns when the client has taken the
-//! new routes.
+//! asserted of the answers, and nothing is left to luck: [`shift`](ControlPlane::shift) returns when the client has taken the
+//! new routes, and with a seed the mesh draws the same lots in every run.
 //!
 //! ```
 //! use mesh_http::{Client, Mesh};
@@ -39,7 +39,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let plane = ControlPlane::new();
 //! plane.offer("echo.test", [("v1", backend("v1").await?), ("v2", backend("v2").await?)]);
-//! let mesh = Mesh::builder().source(plane.client().build()?).build()?;
+//! let mesh = Mesh::builder().source(plane.client().build()?).seed(1).build()?;
 //! let client = Client::builder("echo.test").mesh(&mesh).build()?;
 //! for share in [0, 50, 100] {
 //!     plane.shift("echo.test", [("v1", 100 - share), ("v2", share)]).await?;

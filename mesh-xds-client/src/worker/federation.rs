@@ -103,6 +103,13 @@ impl Federation {
         self.authorities[authority.0].in_use().any(|used| used == place)
     }
 
+    /// Whether another control plane speaks in the place of this one for an authority. The clocks of this one mean nothing
+    /// then: what they wait for has been asked of the other.
+    pub(super) fn is_stood_in_for(&self, place: usize, authority: AuthorityId) -> bool {
+        let later = self.authorities[authority.0].in_use().skip_while(|used| *used != place).skip(1);
+        later.into_iter().any(|used| self.upstreams[used].standing == Standing::Live)
+    }
+
     /// Whether this control plane is asked for anything.
     pub(super) fn is_in_use(&self, place: usize) -> bool {
         (0..self.authorities.len()).any(|authority| self.is_heeded(place, AuthorityId(authority)))

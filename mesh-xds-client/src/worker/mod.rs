@@ -285,6 +285,11 @@ impl Worker {
         let upstream = &self.federation.upstreams[place];
         let terms = upstream.terms(kind);
         let mut held = self.shared.held();
+        let by_the_clock = matches!(reason, AbsenceReason::NotFoundTimer | AbsenceReason::Expired);
+        let authority = held.store.get(kind, name).and_then(Entry::authority);
+        if by_the_clock && authority.is_some_and(|authority| self.federation.is_stood_in_for(place, authority)) {
+            return;
+        }
         // A server that has sent its full state, and in all the time since nothing of this name, has said that there is none.
         let is_denied = reason == AbsenceReason::NotFoundTimer
             && upstream.is_told[kind.index()]
@@ -297,7 +302,10 @@ impl Worker {
 
     /// Waits no longer for what was expected and has not come. Silence tells nothing while nobody is there to speak.
     fn give_up(&mut self, now: Instant) {
-        while let Some((kind, name)) = self.expected.pop(now) {
+        // It may be in the response at hand.
+        while self.decoding.is_none()
+            && let Some((kind, name)) = self.expected.pop(now)
+        {
             let mut held = self.shared.held();
             if held.store.get(kind, &name).is_none_or(|entry| entry.state() != ResourceState::Requested) {
                 continue;
