@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mesh_core::source::{ConfigSource, ServerStatus};
+use mesh_core::source::{ConfigSource, ResourceState, ServerStatus};
 use mesh_xds_client::ResourceKind::{Cluster, Listener};
 use mesh_xds_client::XdsClientBuilder;
 use mesh_xds_client::bootstrap::{Bootstrap, ServerFeature};
@@ -114,6 +114,26 @@ async fn silence_that_means_trouble_is_no_answer_and_has_the_second_server_asked
     assert!(error.contains("has not answered in time, and may yet"), "{error}");
     list.take_away(0);
     running.until_routed("echo", &["v2"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_of_the_first_server_takes_nothing_from_what_the_second_has_said() {
+    let list = List::of(2);
+    offer(&list.planes[1], "echo", &["v2"]);
+    list.take_away(0);
+    let mut running = run(list.builder(&[ServerFeature::FailOnDataErrors]));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v2"]).await;
+
+    // It takes the stream again, and says nothing, as one that is still gathering its own configuration.
+    list.planes[0].silence(true);
+    list.bring_back(0);
+    list.planes[0].wait_streams(1).await;
+    let before = running.present();
+    running.settle(60 * SECOND).await;
+    assert!(Arc::ptr_eq(&before, &running.present()));
+    let listener = running.resource(Listener, "echo").expect("asked for");
+    assert_eq!((listener.state, listener.error), (ResourceState::Synced, None));
 }
 
 #[tokio::test(start_paused = true)]
