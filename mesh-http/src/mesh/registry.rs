@@ -396,6 +396,11 @@ impl Target {
         }
     }
 
+    /// Whether requests find that there are no routes for this reason.
+    fn lacks_for(&self, reason: &str) -> bool {
+        matches!(&**self.routes(), Routes::Unavailable(known) if **known == *reason)
+    }
+
     /// The names of the clusters that the latest pass has found for it.
     fn gathered(&self) -> MutexGuard<'_, BTreeSet<Arc<str>>> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)

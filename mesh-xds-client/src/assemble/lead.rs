@@ -139,8 +139,8 @@ impl Service {
     }
 }
 
-/// The first of these services that is there, or else that was there in an earlier run. One that may be about to come is waited for, unless one of them was there and the
-/// control plane has removed it.
+/// The first of these services that is there, or else that was there in an earlier run. One that may be about to come is waited
+/// for, unless one of them was there and the control plane has removed it.
 fn choose<'a>(services: &'a [Service], store: &Store) -> Known<&'a Arc<ListenerResource>> {
     let state = |service: &Service| store.get(ResourceKind::Cluster, &service.cluster).map(Entry::state);
     let told = services.iter().find(|service| service.is_told(store));

@@ -44,6 +44,9 @@ pub(super) fn read(variables: BTreeMap<String, String>, root: &Path) -> Result<W
     environment.joining(workload)
 }
 
+/// The ports that istiod speaks xDS on.
+const ISTIOD: [&str; 2] = [":15010", ":15012"];
+
 // === impl Environment ===
 
 impl Environment<'_> {
@@ -139,7 +142,8 @@ impl Environment<'_> {
                 let error = ConfigError::new("PROXY_CONFIG.discoveryAddress", other, "give `host:port`");
                 return Err(error.into());
             }
-            None => self.get("CA_ADDR"),
+            // The CA may be another's, who knows nothing of xDS: istiod has ports of its own.
+            None => self.get("CA_ADDR").filter(|address| ISTIOD.iter().any(|port| address.ends_with(port))),
         };
         Ok(match address {
             Some(address) => workload.discovery_as_said(address),

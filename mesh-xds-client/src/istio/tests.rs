@@ -170,6 +170,8 @@ fn istiod_that_is_reached_by_another_name_is_known_by_its_own() {
 #[test]
 fn address_of_istiod_says_whether_it_is_for_plaintext() {
     let root = nothing();
+    let foreign = pod(&root, &[("CA_ADDR", "ca.example:443")]).bootstrap().expect("legal");
+    assert!(foreign.servers()[0].uri().to_string().contains("istiod.istio-system.svc:15012"), "{foreign:?}");
     let plain = pod(&root, &[("CA_ADDR", "istiod:15010")]).bootstrap().expect("legal");
     assert_eq!(credentials(&plain), ChannelCredentials::Insecure);
     let secure = pod(&root, &[("CA_ADDR", "istiod:15012"), ("XDS_ROOT_CA", "/own/root.pem")]).bootstrap();

@@ -130,7 +130,7 @@ impl Workload {
     /// | labels, annotations | `/etc/istio/pod/labels`, `/etc/istio/pod/annotations`, `CANONICAL_SERVICE`, `CANONICAL_REVISION` | none |
     /// | locality | the label `istio-locality` | not told |
     /// | other metadata | `ISTIO_META_*`, `ISTIO_METAJSON_*`, `TRUST_DOMAIN` | |
-    /// | istiod | `discoveryAddress` in `PROXY_CONFIG`, `CA_ADDR` | `istiod.istio-system.svc:15012` |
+    /// | istiod | `discoveryAddress` in `PROXY_CONFIG`, `CA_ADDR` with a port of istiod | `istiod.istio-system.svc:15012` |
     /// | its root | `XDS_ROOT_CA`, `CA_ROOT_CA` | `/var/run/secrets/istio/root-cert.pem` |
     /// | the name in its certificate | `ISTIOD_SAN` | the host of its address |
     /// | token for it | `/var/run/secrets/tokens/istio-token`, read when a stream begins | |

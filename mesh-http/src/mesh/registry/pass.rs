@@ -69,6 +69,8 @@ impl<'a> Pass<'a> {
         match snapshot.targets.get(&target.name) {
             None => {}
             Some(TargetState::Ready(listener)) => self.compile(target, &snapshot, listener).await,
+            // Who waits for it to change is not woken by the same again.
+            Some(TargetState::Unavailable(reason)) if target.lacks_for(reason) => {}
             Some(TargetState::Unavailable(reason)) => {
                 let routes = Routes::Unavailable(reason.clone());
                 let before = self.current(target, &snapshot).map(|_current| target.publish(routes));
