@@ -20,6 +20,8 @@ mod cluster;
 pub mod conn;
 pub mod connect;
 mod error;
+#[doc(hidden)]
+pub mod files;
 mod mesh;
 mod outgoing;
 mod plan;

@@ -25,6 +25,12 @@
 //! place, synchronised to disk, and renamed into place, with mode 0600. What is not as it should be is
 //! [refused](Unusable) whole, the log says why, and the start goes on without it.
 //!
+//! Whoever writes the file steers the next run. On Unix it is read only where it belongs to the process's own
+//! (effective) user or to root, and nobody else may write it. The directory is not checked: a Kubernetes `emptyDir`
+//! is everybody's to write. Who may write there and is neither can take the file away or put back one that this user has
+//! written before, which is then as old as the [status](Found::Resources) says, and cannot put a text of his own in its
+//! place.
+//!
 //! No private key is in it: secrets are never written, and a resource in which a key may stand is left out whole. What
 //! refers to one is then missing at the start.
 //!
@@ -86,6 +92,11 @@ pub enum Unusable {
         /// Its mode.
         mode: u32,
     },
+    /// It belongs to another user than this process's and root, who would steer this process.
+    OwnedByAnother {
+        /// The user's number.
+        owner: u32,
+    },
     /// It is no cache file.
     Foreign,
     /// It is of another version of the format.
@@ -121,6 +132,9 @@ impl fmt::Display for Unusable {
         match self {
             Self::Read(_) => f.write_str("it cannot be read"),
             Self::WritableByOthers { mode } => write!(f, "others may write it (mode {mode:o}): take that right away"),
+            Self::OwnedByAnother { owner } => {
+                write!(f, "it belongs to another user ({owner}): remove it, or give each user a file of its own")
+            }
             Self::Foreign => f.write_str("it is not a cache file"),
             Self::Format { found } => write!(f, "its format is {found}, where {} is read", file::FORMAT),
             Self::Torn { expected, found } => write!(f, "it is torn: {found} bytes of {expected}"),
