@@ -93,6 +93,7 @@ pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+mod agreement;
 mod assemble;
 mod client;
 mod dialect;

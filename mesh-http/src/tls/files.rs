@@ -397,10 +397,10 @@ impl fmt::Debug for Watch {
 
 #[cfg(all(test, any(feature = "tls-aws-lc", feature = "tls-ring")))]
 mod tests {
+    use std::fs;
+
     use rcgen::{CertificateParams, KeyPair};
     use tempfile::NamedTempFile;
-
-    use std::fs;
 
     use super::*;
 

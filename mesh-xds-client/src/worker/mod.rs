@@ -27,6 +27,7 @@ use tokio::{
 
 use crate::{
     Dialect, ResourceKind,
+    agreement::Presence,
     assemble::{Assembled, Assembly, Wanted},
     bootstrap::Bootstrap,
     expected::Expected,
@@ -34,7 +35,7 @@ use crate::{
     report::Reporter,
     resource::Context,
     session::{AbsenceReason, Event, Variant},
-    status::{Agreement, Shared},
+    status::Shared,
     store::{AuthorityId, Denial, Entry, Origin, Store},
     transport::Heard,
 };
@@ -170,6 +171,7 @@ impl Worker {
                 break;
             }
         }
+        self.agree();
         for (place, upstream) in self.federation.upstreams.iter_mut().enumerate() {
             streams.send(place, &mut upstream.session);
         }
@@ -223,24 +225,35 @@ impl Worker {
         upstream.connected.set(1.0);
         self.shared.held().servers[place].connected = true;
         tracing::info!(server = %upstream.name, node.id = self.bootstrap.node().id, "control plane is there");
-        if self.agree() {
-            self.cache.let_go();
+    }
+
+    /// Notes whose control planes stand by what is held, and whose word counts most.
+    fn agree(&mut self) {
+        let now = Instant::now();
+        let mut held = self.shared.held();
+        held.main = self.federation.main();
+        for (authority, presence) in self.federation.presences() {
+            held.agreements.update(authority, presence, now);
+        }
+        let has_moved = held.agreements.take_moved();
+        drop(held);
+        if has_moved {
+            self.show_age(now);
+            self.cache.outlive();
+        }
+        // What is being restored may name more that is wanted, of the same run and the same mind.
+        if self.decoding.is_none() {
+            let Self { federation, cache, .. } = self;
+            let is_present = |authority| federation.presence(authority) == Presence::Present;
+            cache.let_go(|kind, name| federation.authority_of(kind, name).is_ok_and(is_present));
         }
     }
 
-    /// Notes whether the control planes stand by what is held. Returns that.
-    fn agree(&mut self) -> bool {
-        let (are_present, now) = (self.federation.are_present(), Instant::now());
-        self.shared.held().agreement.update(are_present, now);
-        self.show_age(now);
-        are_present
-    }
-
     fn show_age(&mut self, now: Instant) {
-        let agreement = self.shared.held().agreement;
-        let age = agreement.age(now);
+        let held = self.shared.held();
+        let age = held.agreements.age(now);
         self.meters.age.set(age.as_secs_f64());
-        self.age_due = matches!(agreement, Agreement::Past { .. }).then(|| now + AGE_INTERVAL.max(age / AGE_PART));
+        self.age_due = held.agreements.is_past().then(|| now + AGE_INTERVAL.max(age / AGE_PART));
     }
 
     fn lost(&mut self, place: usize, cause: String, was_live: bool, retry_in: Duration) {
@@ -264,8 +277,6 @@ impl Worker {
         }
         held.last_error = Some(cause.clone());
         held.servers[place].last_error = Some(cause);
-        drop(held);
-        self.agree();
     }
 
     /// Has every authority use the control planes that it should. Returns whether anything has changed by that.
@@ -274,7 +285,6 @@ impl Worker {
         if !self.federation.steer(&held.store, streams) {
             return false;
         }
-        held.main = self.federation.main();
         for (place, server) in held.servers.iter_mut().enumerate() {
             server.in_use = self.federation.is_in_use(place);
         }
@@ -360,7 +370,8 @@ impl Worker {
     /// Decodes a slice of what an earlier run has kept, or of the response at hand, and answers that when it was the last.
     fn decode(&mut self) {
         if self.cache.is_restoring() {
-            return self.cache.restore(&mut self.shared.held().store, &self.context);
+            let held = &mut *self.shared.held();
+            return self.cache.restore(&mut held.store, &mut held.agreements, &self.context);
         }
         let Some(mut decoding) = self.decoding.take() else { return };
         let (place, federation) = (decoding.place, &self.federation);
@@ -408,11 +419,7 @@ impl Worker {
         let Assembled { snapshot, wanted } = self.assembly.assemble(&held.store, &changes);
         if let Some(wanted) = wanted {
             let Self { federation, expected, cache, .. } = self;
-            let age = reconcile(&wanted, &mut held.store, federation, expected, cache);
-            if let Some(age) = age {
-                held.agreement.restored(age, Instant::now());
-                self.age_due.get_or_insert_with(Instant::now);
-            }
+            reconcile(&wanted, &mut held.store, federation, expected, cache);
         }
         self.meters.resources(held.store.tally());
         drop(held);
@@ -430,15 +437,13 @@ impl Worker {
 }
 
 /// Asks for what is wanted and not yet asked for, and forgets the rest. Where everything is asked for, names are waited for.
-/// Returns how old what an earlier run has kept of it is.
 fn reconcile(
     wanted: &Wanted,
     store: &mut Store,
     federation: &mut Federation,
     expected: &mut Expected,
     cache: &mut Cache,
-) -> Option<Duration> {
-    let mut age = None;
+) {
     for kind in ResourceKind::ALL {
         let is_everything = wanted.everything(kind);
         if is_everything && store.want_everything(kind) {
@@ -459,10 +464,9 @@ fn reconcile(
             } else {
                 want(kind, name, store, federation);
             }
-            age = cache.want(kind, name).or(age);
+            cache.want(kind, name);
         }
     }
-    age
 }
 
 fn want(kind: ResourceKind, name: &Arc<str>, store: &mut Store, federation: &mut Federation) {
@@ -495,7 +499,7 @@ impl Drop for Online {
     fn drop(&mut self) {
         let mut held = self.shared.held();
         held.servers.iter_mut().for_each(|server| server.connected = false);
-        held.agreement.update(false, Instant::now());
+        held.agreements.end(Instant::now());
         drop(held);
         self.gauges.iter().for_each(|gauge| gauge.set(0.0));
     }

@@ -123,6 +123,39 @@ async fn what_the_run_before_held_serves_for_days_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn next_user_of_a_target_finds_what_was_kept_as_the_first_did() {
+    let scene = Scene::after_a_run(&["v1"]).await;
+    scene.pipes.cut(true);
+    let (mut running, interest) = scene.start();
+    running.until_routed("echo", &["v1"]).await;
+    running.settle(HOUR).await;
+    drop(interest);
+    running.settle(HOUR).await;
+    assert!(running.client.status().resources.is_empty());
+    assert_eq!(running.client.status().age, Duration::ZERO, "nothing is held that could be of an age");
+
+    let interest = running.client.watch("echo");
+    let snapshot = running.until_routed("echo", &["v1"]).await;
+    assert_eq!(reached(&snapshot, "v1"), ["10.0.0.1:80"]);
+    assert!(is_cached(&running, Listener, "echo"));
+    let age = running.client.status().age;
+    assert!(age >= 2 * HOUR && age < 2 * HOUR + 60 * SECOND, "it has not grown younger: {age:?}");
+
+    // The control plane has spoken, and nobody remembers what was before.
+    scene.pipes.cut(false);
+    running.settle(150 * SECOND).await;
+    assert!(!is_cached(&running, Listener, "echo"));
+    drop(interest);
+    scene.pipes.cut(true);
+    scene.plane.abort_connections();
+    running.settle(SECOND).await;
+    let _interest = running.client.watch("echo");
+    running.settle(SECOND).await;
+    assert_eq!(running.state(Listener, "echo"), Some(ResourceState::Requested));
+    assert!(!is_cached(&running, Listener, "echo"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn word_of_the_control_plane_replaces_what_was_kept() {
     let scene = Scene::after_a_run(&["v1", "v2"]).await;
     scene.pipes.cut(true);
@@ -223,6 +256,22 @@ async fn end_of_a_quiet_run_says_until_when_the_file_was_known_to_be_good() {
     running.work.abort();
     running.settle(SECOND).await;
     assert_eq!(agreed(), second, "nobody has said that it is good still");
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_of_a_run_that_ends_long_after_its_control_plane_says_until_when_it_was_good() {
+    let scene = Scene::after_a_run(&["v1"]).await;
+    let (mut running, interest) = scene.start();
+    running.until_routed("echo", &["v1"]).await;
+    running.settle(SECOND).await;
+    scene.pipes.cut(true);
+    scene.plane.abort_connections();
+    running.settle(DAY).await;
+    scene.end(running, interest).await;
+    let (running, _interest) = scene.start();
+    running.settle(SECOND).await;
+    let age = running.client.status().age;
+    assert!(age >= DAY && age < DAY + 60 * SECOND, "{age:?}");
 }
 
 #[tokio::test(start_paused = true)]
