@@ -230,7 +230,14 @@ mod tests {
     fn held(kind: ResourceKind, name: &str, contents: Option<&'static [u8]>) -> Dump {
         let updated = time(1_700_000_000_123);
         let good = DumpedGood { version: "7".into(), updated, contents: contents.map(Bytes::from_static) };
-        Dump { kind, name: name.into(), state: ResourceState::Synced, good: Some(good), failure: None }
+        Dump {
+            kind,
+            name: name.into(),
+            state: ResourceState::Synced,
+            is_answered: true,
+            good: Some(good),
+            failure: None,
+        }
     }
 
     fn written() -> Bytes {

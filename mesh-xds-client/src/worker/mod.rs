@@ -300,11 +300,13 @@ impl Worker {
         if by_the_clock && authority.is_some_and(|authority| self.federation.is_stood_in_for(place, authority)) {
             return;
         }
-        // A server that has sent its full state, and in all the time since nothing of this name, has said that there is none.
-        let is_denied = reason == AbsenceReason::NotFoundTimer
-            && upstream.is_told[kind.index()]
-            && held.store.get(kind, name).is_some_and(Entry::is_cached);
-        held.store.absent(kind, name, if is_denied { AbsenceReason::Unknown } else { reason }, terms);
+        let reason = match reason {
+            AbsenceReason::NotFoundTimer => {
+                upstream.silence_about(kind, held.store.get(kind, name).is_some_and(Entry::is_cached))
+            }
+            reason => reason,
+        };
+        held.store.absent(kind, name, reason, terms);
         drop(held);
         self.cache.touch();
         tracing::warn!(%kind, name, ?reason, node.id = self.node_id(), "resource is absent");
@@ -317,13 +319,15 @@ impl Worker {
             && let Some((kind, name)) = self.expected.pop(now)
         {
             let mut held = self.shared.held();
-            if held.store.get(kind, &name).is_none_or(|entry| entry.state() != ResourceState::Requested) {
-                continue;
-            }
+            let waiting = held.store.get(kind, &name).filter(|entry| entry.state() == ResourceState::Requested);
+            let Some(is_cached) = waiting.map(Entry::is_cached) else { continue };
             let place = held.main;
             if held.servers[place].connected {
-                let terms = self.federation.upstreams[place].terms(kind);
-                held.store.absent(kind, &name, AbsenceReason::NotFoundTimer, terms);
+                let upstream = &self.federation.upstreams[place];
+                let reason = upstream.silence_about(kind, is_cached);
+                held.store.absent(kind, &name, reason, upstream.terms(kind));
+                drop(held);
+                self.cache.touch();
                 tracing::warn!(%kind, %name, node.id = self.node_id(), "resource has not come");
             } else {
                 drop(held);
@@ -398,9 +402,44 @@ impl Worker {
         if has_changes {
             self.cache.touch();
         }
-        let upstream = &mut self.federation.upstreams[place];
-        upstream.is_told[kind.index()] |= kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
+        // Where one name could not be read, nobody can say which are missing.
+        let is_readable = ticket.is_readable() && verdict.rejected.iter().all(|error| error.name.is_some());
+        if is_readable && self.is_full(place, kind) {
+            self.federation.upstreams[place].is_told[kind.index()] = true;
+            self.disown(place, kind);
+        }
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
+    }
+
+    /// Whether a response of a kind leaves nothing out that a server has and is asked for. In delta one that brings everything
+    /// may be followed by more of it, for which there is the same time as for what is asked for by name.
+    fn is_full(&self, place: usize, kind: ResourceKind) -> bool {
+        let variant = self.federation.upstreams[place].server.variant();
+        let is_everything = || self.shared.held().store.is_everything(kind);
+        kind.is_full_state() && (variant == Variant::StateOfTheWorld || is_everything())
+    }
+
+    /// A full state has come, later than there was time for. What serves by what an earlier run has kept, and is still not in it,
+    /// does not exist.
+    fn disown(&mut self, place: usize, kind: ResourceKind) {
+        let (federation, upstream) = (&self.federation, &self.federation.upstreams[place]);
+        if upstream.silence_about(kind, true) == AbsenceReason::NotFoundTimer {
+            return;
+        }
+        let is_spoken_for =
+            |authority| federation.is_heeded(place, authority) && !federation.is_stood_in_for(place, authority);
+        let mut held = self.shared.held();
+        let unspoken_of = held.store.unspoken_of(kind);
+        let gone = unspoken_of.filter(|(_, entry)| entry.authority().is_some_and(is_spoken_for));
+        let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
+        for name in &gone {
+            held.store.absent(kind, name, AbsenceReason::Unknown, upstream.terms(kind));
+        }
+        drop(held);
+        for name in gone {
+            self.cache.touch();
+            tracing::warn!(%kind, %name, node.id = self.node_id(), "what an earlier run has kept is not there any longer");
+        }
     }
 
     /// Publishes what has changed, and asks for what is needed now. Returns whether anything had changed.
