@@ -312,7 +312,10 @@ mod tests {
             assert_eq!((&*config.name, &*config.version_info), ("shop", "7"));
             assert_eq!(config.type_url, ResourceKind::Cluster.type_url());
             assert_eq!(config.last_updated, Some(Timestamp { seconds: 7, nanos: 0 }));
-            assert_eq!(config.xds_config.map(|any| (any.type_url, any.value)), Some((config.type_url, b"bytes".to_vec())));
+            assert_eq!(
+                config.xds_config.map(|any| (any.type_url, any.value)),
+                Some((config.type_url, b"bytes".to_vec()))
+            );
         }
     }
 

@@ -46,21 +46,17 @@ pub(crate) fn may_be_in(resource: &[u8]) -> bool {
         || ELSEWHERE.iter().any(|name| places(resource, name).any(|place| !is_in_type_url(resource, place)))
 }
 
+/// Whether a message does, or cannot be read.
+type HasSecret = fn(&[u8]) -> bool;
+
 /// How all type URLs begin.
 const TYPE_URL: &[u8] = b"type.googleapis.com/";
 
 /// The ends of the names of what may hold secrets, where they are called by another URL than all others.
-const ELSEWHERE: [&[u8]; 6] = [
-    b".UpstreamTlsContext",
-    b".DownstreamTlsContext",
-    b".QuicUpstreamTransport",
-    b".QuicDownstreamTransport",
-    b"StartTlsConfig",
-    b".tls.v3.Secret",
-];
+const ELSEWHERE: [&[u8]; 4] = [b"streamTlsContext", b"streamTransport", b"StartTlsConfig", b".tls.v3.Secret"];
 
 /// What may hold secrets, by its name, and whether a message of it does.
-const READ: [(&str, fn(&[u8]) -> bool); 9] = [
+const READ: [(&str, HasSecret); 9] = [
     ("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", |value| read(value, has_key_upstream)),
     ("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", |value| read(value, has_key_downstream)),
     ("envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport", |value| {
@@ -346,8 +342,8 @@ mod tests {
                         },
                     },
                     transport_sockets::tls::v3::{
-                        CertificateProviderPluginInstance, GenericSecret, SdsSecretConfig, Secret, TlsSessionTicketKeys,
-                        secret::Type as SecretType,
+                        CertificateProviderPluginInstance, GenericSecret, SdsSecretConfig, Secret,
+                        TlsSessionTicketKeys, secret::Type as SecretType,
                     },
                 },
             },
@@ -447,10 +443,8 @@ mod tests {
 
     /// A cluster that is reached through what this says.
     fn through(typed_config: Any) -> Vec<u8> {
-        let socket = TransportSocket {
-            name: "a socket".to_owned(),
-            config_type: Some(ConfigType::TypedConfig(typed_config)),
-        };
+        let socket =
+            TransportSocket { name: "a socket".to_owned(), config_type: Some(ConfigType::TypedConfig(typed_config)) };
         Cluster { name: "shop".to_owned(), transport_socket: Some(socket), ..Default::default() }.encode_to_vec()
     }
 
@@ -468,7 +462,10 @@ mod tests {
                 pack_any(upstream.clone()),
                 pack_any(downstream.clone()),
                 pack_any(QuicUpstreamTransport { upstream_tls_context: Some(upstream.clone()) }),
-                pack_any(QuicDownstreamTransport { downstream_tls_context: Some(downstream.clone()), ..Default::default() }),
+                pack_any(QuicDownstreamTransport {
+                    downstream_tls_context: Some(downstream.clone()),
+                    ..Default::default()
+                }),
                 pack_any(UpstreamStartTlsConfig { tls_socket_config: Some(upstream), ..Default::default() }),
                 pack_any(StartTlsConfig { tls_socket_config: Some(downstream), ..Default::default() }),
             ] {
@@ -489,7 +486,10 @@ mod tests {
     fn what_nobody_has_heard_of_may_hold_a_secret() {
         assert!(may_be_in(&through(of_type("example.sockets.v1.Own", vec![8, 1]))));
         assert!(may_be_in(&through(of_type("envoy.api.v2.auth.UpstreamTlsContext", Vec::new()))));
-        assert!(!may_be_in(&through(of_type("envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer", Vec::new()))));
+        assert!(!may_be_in(&through(of_type(
+            "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+            Vec::new()
+        ))));
     }
 
     #[test]

@@ -43,7 +43,8 @@ impl Shared {
     /// Nothing is known yet of these control planes, of which there is at least one.
     pub(crate) fn new(node: Node, servers: impl IntoIterator<Item = String>) -> Self {
         let servers = servers.into_iter().map(ServerStatus::new).collect();
-        let held = Held { store: Store::default(), servers, main: 0, last_error: None, agreements: Agreements::default() };
+        let held =
+            Held { store: Store::default(), servers, main: 0, last_error: None, agreements: Agreements::default() };
         Self { node_id: node.id.clone(), node, held: Mutex::new(held), snapshots: watch::Sender::default() }
     }
 

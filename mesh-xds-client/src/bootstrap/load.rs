@@ -64,7 +64,8 @@ impl Bootstrap {
     /// When the file cannot be read, is something else or larger, or is not a valid bootstrap.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, BootstrapError> {
         let path = path.as_ref();
-        let bytes = files::read(path, MAX_SIZE).map_err(|source| BootstrapError::Read { path: path.to_owned(), source })?;
+        let bytes =
+            files::read(path, MAX_SIZE).map_err(|source| BootstrapError::Read { path: path.to_owned(), source })?;
         Self::from_json(&bytes)
     }
 
