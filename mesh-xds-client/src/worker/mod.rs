@@ -167,6 +167,7 @@ impl Worker {
         held.main = self.federation.main();
         for (place, server) in held.servers.iter_mut().enumerate() {
             server.in_use = self.federation.is_in_use(place);
+            server.connected &= server.in_use;
         }
         true
     }

@@ -64,14 +64,22 @@ impl Upstream {
         self.connected.set(1.0);
     }
 
-    /// Its stream has ended, after an answer or before one.
-    ///
-    /// Servers end streams in the normal course of things, but not before they have said a word (gRFC A57). What was let go
-    /// of has failed nobody.
-    pub(super) fn left(&mut self, was_live: bool, is_in_use: bool) {
+    /// Its stream has ended, after an answer or before one: servers end streams in the normal course of things, but not before
+    /// they have said a word (gRFC A57).
+    pub(super) fn left(&mut self, was_live: bool) {
+        self.gone(if was_live { Standing::Untold } else { Standing::Failing });
+    }
+
+    /// Nobody asks it for anything any longer. Should somebody again, it is dialled at once, and told nothing of what it sent.
+    pub(super) fn let_go(&mut self) {
+        self.session.leave();
+        self.gone(Standing::Untold);
+    }
+
+    fn gone(&mut self, standing: Standing) {
+        self.standing = standing;
         self.connected.set(0.0);
         self.is_told = Default::default();
-        self.standing = if was_live || !is_in_use { Standing::Untold } else { Standing::Failing };
     }
 
     /// What its bad news of a resource of this kind means.

@@ -293,3 +293,54 @@ async fn release_during_a_large_response_of_the_second_server_does_no_harm() {
     assert_eq!(running.client.status().resources.len(), 4, "nothing of the second is left");
     drop(list.planes[0].set(cluster("v1")));
 }
+
+#[tokio::test(start_paused = true)]
+async fn server_that_was_let_go_is_dialled_at_once_when_it_is_needed_again() {
+    let list = List::of(3);
+    for (place, version) in ["v1", "v2", "v3"].into_iter().enumerate() {
+        offer(&list.planes[place], "echo", &[version]);
+    }
+    list.take_away(0);
+    list.take_away(1);
+    let mut running = run(list.builder(&[]));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v3"]).await;
+    // The waits for the second grow to two minutes.
+    running.settle(1200 * SECOND).await;
+    list.bring_back(0);
+    running.until_routed("echo", &["v1"]).await;
+    list.bring_back(1);
+    list.take_away(0);
+    running.settle(10 * SECOND).await;
+
+    let start = tokio::time::Instant::now();
+    offer(&list.planes[1], "late", &["v2"]);
+    let _late = running.client.watch("late");
+    running.until_routed("late", &["v2"]).await;
+    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn preferred_server_that_was_told_what_is_held_is_told_anew_when_another_replaces_it() {
+    for features in [&[][..], &[ServerFeature::Delta]] {
+        let list = List::of(2);
+        offer(&list.planes[0], "echo", &["v1"]);
+        offer(&list.planes[1], "echo", &["v2"]);
+        offer(&list.planes[1], "late", &["v2"]);
+        let mut running = run(list.builder(features));
+        let _interest = running.client.watch("echo");
+        running.until_routed("echo", &["v1"]).await;
+        list.take_away(0);
+        running.settle(60 * SECOND).await;
+        // It hears what is held, and says nothing yet.
+        list.planes[0].silence(true);
+        list.bring_back(0);
+        list.planes[0].wait_streams(1).await;
+        running.settle(SECOND).await;
+        let _late = running.client.watch("late");
+        running.until_routed("late", &["v2"]).await;
+        running.until_routed("echo", &["v2"]).await;
+        list.planes[0].silence(false);
+        running.until_routed("echo", &["v1"]).await;
+    }
+}
