@@ -51,7 +51,10 @@ mod online;
 mod streams;
 mod upstream;
 
-pub(crate) use self::{cache::Cache, upstream::Upstream};
+pub(crate) use self::{
+    cache::Cache,
+    upstream::{Upstream, names},
+};
 
 use self::{
     decoding::Decoding,

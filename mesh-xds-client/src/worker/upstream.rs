@@ -21,6 +21,7 @@ use crate::{
 /// A control plane. See the [module](self).
 pub(crate) struct Upstream {
     pub(super) server: Server,
+    /// As [`names`] has it.
     pub(super) name: String,
     pub(super) dialer: Arc<Dialer>,
     pub(super) session: Session,
@@ -33,15 +34,35 @@ pub(crate) struct Upstream {
 /// How long gRFC A88 waits for a resource where silence is trouble rather than absence.
 const PATIENT: Duration = Duration::from_secs(30);
 
+/// What status, logs and metrics call each of these servers: its address, which from the second of one address on has a number.
+///
+/// A bootstrap names an address twice where it is to be reached with other credentials, or spoken to in the other variant.
+pub(crate) fn names(servers: &[&Server]) -> Vec<String> {
+    let addresses: Vec<_> = servers.iter().map(|server| server.uri().to_string()).collect();
+    let numbered = addresses.iter().enumerate().map(|(place, address)| {
+        match addresses[..place].iter().filter(|before| *before == address).count() {
+            0 => address.clone(),
+            before => format!("{address} ({})", before + 1),
+        }
+    });
+    numbered.collect()
+}
+
 // === impl Upstream ===
 
 impl Upstream {
-    pub(crate) fn new(server: Server, dialer: Arc<Dialer>, mut config: session::Config, node: Node, seed: u64) -> Self {
+    pub(crate) fn new(
+        server: Server,
+        name: String,
+        dialer: Arc<Dialer>,
+        mut config: session::Config,
+        node: Node,
+        seed: u64,
+    ) -> Self {
         config.variant = server.variant();
         if server.has_feature(ServerFeature::ResourceTimerIsTransientError) {
             config.absence_timeout = config.absence_timeout.max(PATIENT);
         }
-        let name = server.uri().to_string();
         Self {
             dialer,
             session: Session::new(config, node, seed),
@@ -53,7 +74,7 @@ impl Upstream {
         }
     }
 
-    /// Its address, as it is written in the bootstrap.
+    /// What it is called.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

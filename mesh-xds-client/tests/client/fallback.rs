@@ -1,15 +1,17 @@
 //! Several control planes in one list (gRFC A71): when the next is asked, what it is asked for, and how the first
 //! comes back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mesh_core::source::{ConfigSource, ResourceState, ServerStatus};
 use mesh_xds_client::ResourceKind::{Cluster, Listener};
-use mesh_xds_client::XdsClientBuilder;
-use mesh_xds_client::bootstrap::{Bootstrap, ServerFeature};
+use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, ServerFeature};
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
 use mesh_xds_client::testkit::{ControlPlane, Event};
+use mesh_xds_client::{XdsClient, XdsClientBuilder};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tonic::Status;
 
 use crate::support::{Pipes, Planes, Running, address, offer, reached, routed, run, set};
@@ -33,10 +35,10 @@ impl List {
         let uris = (1..=self.planes.len()).map(|port| format!("10.0.0.1:{port}"));
         let features = || features.iter().copied();
         let bootstrap = uris.fold(Bootstrap::builder(), |builder, uri| {
-            builder.server_with_features(uri, mesh_xds_client::bootstrap::ChannelCredentials::Insecure, features())
+            builder.server_with_features(uri, ChannelCredentials::Insecure, features())
         });
         let connector = Planes((1..).zip(self.pipes.iter().cloned()).collect());
-        mesh_xds_client::XdsClient::builder(bootstrap.build().expect("valid")).connector(connector).seed(7)
+        XdsClient::builder(bootstrap.build().expect("valid")).connector(connector).seed(7)
     }
 
     /// Takes one away, without a word.
@@ -343,4 +345,34 @@ async fn preferred_server_that_was_told_what_is_held_is_told_anew_when_another_r
         list.planes[0].silence(false);
         running.until_routed("echo", &["v1"]).await;
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_servers_at_one_address_are_told_apart() {
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    // In delta, and where that is not known in state of the world.
+    plane.refuse_streams(Status::unimplemented("no such method"));
+    let bootstrap = Bootstrap::builder()
+        .server_with_features("10.0.0.1:1", ChannelCredentials::Insecure, [ServerFeature::Delta])
+        .server("10.0.0.1:1", ChannelCredentials::Insecure);
+    let client = XdsClient::builder(bootstrap.build().expect("a valid bootstrap")).connector(Pipes::to(&plane)).seed(7);
+    let recorder = DebuggingRecorder::new();
+    let figures = recorder.snapshotter();
+    let mut running = metrics::with_local_recorder(&recorder, || run(client));
+    let _interest = running.client.watch("echo");
+    running.settle(SECOND).await;
+    assert_eq!(in_use(&running), [true, true]);
+    plane.refuse_streams(None);
+    running.until_routed("echo", &["v1"]).await;
+
+    let told = servers(&running).into_iter().map(|server| (server.server, f64::from(u8::from(server.connected))));
+    let told: BTreeMap<_, _> = told.collect();
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["10.0.0.1:1", "10.0.0.1:1 (2)"]);
+    let gauges = figures.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
+        let server = key.key().labels().find(|label| label.key() == "server")?;
+        let DebugValue::Gauge(value) = value else { panic!("{server:?} is no gauge") };
+        Some((server.value().to_owned(), value.into_inner()))
+    });
+    assert_eq!(gauges.collect::<BTreeMap<_, _>>(), told);
 }
