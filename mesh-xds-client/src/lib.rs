@@ -78,8 +78,7 @@
 //!
 //! # Known gaps
 //!
-//! Of clusters alone everything can be asked for, in [sidecars' dialect](Dialect::Sidecar). `trusted_xds_server` (A81)
-//! is read past, and load is not reported. A listener that its server removes is gone, as in gRPC to this day; the default of
+//! Of clusters alone everything can be asked for, in [sidecars' dialect](Dialect::Sidecar). Load is not reported. A listener that its server removes is gone, as in gRPC to this day; the default of
 //! A88, to keep it, is had with `ignore_resource_deletion` (A53). Names of `xdstp:` with directives, and collections, are refused.
 
 #![forbid(unsafe_code)]

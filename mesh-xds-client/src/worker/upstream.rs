@@ -103,6 +103,11 @@ impl Upstream {
         self.is_told = Default::default();
     }
 
+    /// Whether it may say which authority requests bear (gRFC A81).
+    pub(super) fn is_trusted(&self) -> bool {
+        self.server.has_feature(ServerFeature::TrustedXdsServer)
+    }
+
     /// What its bad news of a resource of this kind means.
     pub(super) fn terms(&self, kind: ResourceKind) -> Terms {
         let is_strict = self.server.has_feature(ServerFeature::FailOnDataErrors);

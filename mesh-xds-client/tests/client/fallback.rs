@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::route::v3::{route::Action, route_action::HostRewriteSpecifier};
+use envoy_types::pb::google::protobuf::BoolValue;
+use mesh_core::config::{Action as Forwarded, HostRewrite, RouteConfig, Snapshot};
 use mesh_core::source::{ConfigSource, ResourceState, ServerStatus};
-use mesh_xds_client::ResourceKind::{Cluster, Listener};
+use mesh_xds_client::ResourceKind::{Cluster, Listener, RouteConfiguration};
 use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, ServerFeature};
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
 use mesh_xds_client::testkit::{ControlPlane, Event};
@@ -14,7 +17,7 @@ use mesh_xds_client::{XdsClient, XdsClientBuilder};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tonic::Status;
 
-use crate::support::{Pipes, Planes, Running, address, offer, reached, routed, run, set};
+use crate::support::{Pipes, Planes, Running, address, offer, reached, ready, routed, run, set};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -375,4 +378,46 @@ async fn two_servers_at_one_address_are_told_apart() {
         Some((server.value().to_owned(), value.into_inner()))
     });
     assert_eq!(gauges.collect::<BTreeMap<_, _>>(), told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn authority_is_rewritten_while_the_trusted_server_speaks_though_the_other_says_the_same() {
+    let list = List::of(2);
+    for plane in &list.planes {
+        offer(plane, "echo", &["v1"]);
+        let mut routes = route_config("echo", [("v1", 1)]);
+        let Some(Action::Route(to)) = &mut routes.virtual_hosts[0].routes[0].action else { panic!("it routes") };
+        to.host_rewrite_specifier = Some(HostRewriteSpecifier::AutoHostRewrite(BoolValue { value: true }));
+        plane.set(routes);
+    }
+    let bootstrap = Bootstrap::builder()
+        .server_with_features("10.0.0.1:1", ChannelCredentials::Insecure, [ServerFeature::TrustedXdsServer])
+        .server("10.0.0.1:2", ChannelCredentials::Insecure);
+    let connector = Planes((1..).zip(list.pipes.iter().cloned()).collect());
+    let client = XdsClient::builder(bootstrap.build().expect("a valid bootstrap")).connector(connector).seed(7);
+    list.take_away(0);
+    let mut running = run(client);
+    let _interest = running.client.watch("echo");
+    running.until(|snapshot| ready(snapshot, "echo").is_some_and(|echo| rewrite(&echo.routes).is_none())).await;
+    let warnings = running.resource(RouteConfiguration, "echo").expect("asked for").warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+
+    let is_rewritten = |snapshot: &Snapshot| {
+        ready(snapshot, "echo").is_some_and(|echo| rewrite(&echo.routes) == Some(HostRewrite::Endpoint))
+    };
+    list.bring_back(0);
+    running.until(is_rewritten).await;
+    list.take_away(0);
+    running.settle(SECOND).await;
+    let late = running.client.watch("late");
+    running.until(|snapshot| !is_rewritten(snapshot)).await;
+    drop(late);
+}
+
+/// The rewriting of authorities by the first route.
+fn rewrite(routes: &RouteConfig) -> Option<HostRewrite> {
+    match &routes.virtual_hosts()[0].routes[0].action {
+        Forwarded::Forward(forward) => forward.host_rewrite.clone(),
+        other => panic!("it routes: {other:?}"),
+    }
 }
