@@ -119,7 +119,7 @@ impl Entry {
 
     pub(super) fn offer(&mut self, raw: RawResource, name: Arc<str>, news: &mut News<'_>) -> Result<Taken, Refused> {
         self.is_answered = true;
-        let fingerprint = Fingerprint::of([&raw.body]);
+        let fingerprint = news.origin.context.fingerprint(&raw.body.type_url, &raw.body.value);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
             self.confirm(raw, news);
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
@@ -269,7 +269,7 @@ impl Good {
     ) -> Result<Self, ResourceError> {
         let Saved { version, updated, contents } = saved;
         let Decoded { value, warnings } = resource::decode_parts(kind.type_url(), &contents, context)?;
-        let fingerprint = Fingerprint::of_parts(kind.type_url(), &contents);
+        let fingerprint = context.fingerprint(kind.type_url(), &contents);
         let contents = keeps_contents.then_some(contents);
         Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached: true })
     }
