@@ -33,9 +33,8 @@ mod notes;
 mod protection;
 mod retry;
 mod route;
-#[cfg(mesh_fuzz)]
-#[path = "tests/samples.rs"]
-#[allow(dead_code, reason = "tests use the rest")]
+#[cfg(any(test, mesh_fuzz))]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests use the rest"))]
 pub(crate) mod samples;
 #[cfg(test)]
 mod tests;

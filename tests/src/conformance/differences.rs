@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::verdict::Verdict;
-use super::{generate, mutate};
+use super::client::{Client, Ours};
+use super::verdict::{self, Verdict};
+use super::{Scene, generate, mutate};
 
 /// A client that we did not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +48,20 @@ const fn row(
     Row { mutation, ours, core, go, envoy }
 }
 
+/// Tries every mutation on our client, which has to differ from what `peer` makes of them as the list says.
+///
+/// # Panics
+///
+/// When it differs otherwise, and where [`verdict::of_all`] does.
+pub async fn assert_as_listed(peer: Peer, scene: &Scene, theirs: &BTreeMap<&'static str, Verdict>) {
+    let ours = verdict::of_mutations(scene, &mut Client::Ours(Ours::new(&scene.bootstrap))).await;
+    let found = unlisted(peer, &ours, theirs);
+    assert!(found.is_empty(), "{} not as listed:\n{}", found.len(), found.join("\n"));
+}
+
 /// What the list does not say of `peer`, one line each: a difference that is not listed, or one that is and is no more.
 /// Verdicts are by the name of the mutation.
-pub fn unlisted(
+fn unlisted(
     peer: Peer,
     ours: &BTreeMap<&'static str, Verdict>,
     theirs: &BTreeMap<&'static str, Verdict>,

@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,9 +12,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -53,7 +49,9 @@ impl Permissive {
         for (port, speaks) in ports.iter_mut().zip([Speaks::Http1, Speaks::Http2]) {
             let listener = TcpListener::bind(SocketAddr::from((ip, 0))).await.unwrap();
             *port = listener.local_addr().unwrap().port();
-            let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, speaks)));
+            // What a sidecar selects, whatever else it is offered.
+            let protocol = if speaks == Speaks::Http1 { "http/1.1" } else { "h2" };
+            let acceptor = TlsAcceptor::from(identity.server_config(&[protocol]));
             serving.spawn(async move {
                 let mut connections = JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
@@ -99,26 +97,6 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, ans
         Speaks::Http1 => drop(http1::Builder::new().serve_connection(io, service).await),
         _ => drop(http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await),
     }
-}
-
-fn server_config(identity: &Identity, speaks: Speaks) -> ServerConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&identity.roots).unwrap()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            vec![CertificateDer::from_pem_file(&identity.certificate).unwrap()],
-            PrivateKeyDer::from_pem_file(&identity.key).unwrap(),
-        )
-        .unwrap();
-    // What a sidecar selects, whatever else it is offered.
-    let name: &[u8] = if speaks == Speaks::Http1 { b"http/1.1" } else { b"h2" };
-    config.alpn_protocols = vec![name.to_vec()];
-    config
 }
 
 /// The files of an identity as Istio's agent calls them.

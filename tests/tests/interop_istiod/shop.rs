@@ -95,6 +95,13 @@ impl Shop {
         workload
     }
 
+    /// Waits until istiod knows that its only client has taken all that it was sent, and sees that its tools say so too.
+    pub(crate) async fn all_taken(&self) {
+        self.istiod.synced(|state| types(state).len() == 4 && types(state).values().all(is_acked)).await;
+        let (name, columns) = proxy_status(&self.istiod).await;
+        assert_eq!((&*name, columns.matches("SYNCED").count()), ("caller.shop", 4), "{columns}");
+    }
+
     /// Who we are to istiod: at an address that no workload of the shop has.
     pub(crate) fn caller(&self) -> istio::Workload {
         istio::Workload::new("caller", NAMESPACE, Ipv4Addr::new(127, 0, 0, 9).into())
