@@ -1,0 +1,10 @@
+//! Transcripts in state of the world.
+
+mod absence;
+mod answers;
+mod passed_over;
+mod refusals;
+mod requests;
+mod streams;
+
+use super::*;
