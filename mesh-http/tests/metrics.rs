@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 use client_support::{Net, Said, says, steering, text};
 use http::StatusCode;
 use mesh_core::config::{
-    Action, CircuitBreakers, Cluster, ClusterEntry, DirectResponse, Endpoint, Endpoints, Listener, PathMatch, Redirect,
-    RetryPolicy, Route, RouteConfig, RouteMatch, Snapshot, TargetState, Thresholds, VirtualHost,
+    Action, CircuitBreakers, Cluster, DirectResponse, Endpoint, Endpoints, PathMatch, Redirect, RetryPolicy, Route,
+    RouteConfig, RouteMatch, Thresholds, VirtualHost,
 };
 use mesh_http::{Client, Mesh};
 use metrics_util::{

@@ -96,7 +96,7 @@ fn plaintext_for_the_rest() -> SecurityMatch {
 }
 
 /// All requests to one cluster of these endpoints.
-fn secured(security: Arc<[SecurityMatch]>, endpoints: Vec<Endpoint>) -> Arc<Snapshot> {
+fn steered(security: Arc<[SecurityMatch]>, endpoints: Vec<Endpoint>) -> Arc<Snapshot> {
     let mut cluster = Cluster::new("reviews").unwrap();
     cluster.policy.security = security;
     // In turns, so that counts are exact.
@@ -124,7 +124,7 @@ async fn each_endpoint_is_reached_as_its_metadata_says() {
     let authority = Authority::new("shop");
     let servers = Permissive::new(&authority);
     let endpoints = vec![endpoint(1, Some("istio")), endpoint(2, Some("disabled")), endpoint(3, None)];
-    let say = watch::channel(secured(istio_then(&[plaintext_for_the_rest()]), endpoints)).0;
+    let say = watch::channel(steered(istio_then(&[plaintext_for_the_rest()]), endpoints)).0;
     let client = Client::builder("reviews").mesh(&mesh(&authority, &servers.net, &say)).build().unwrap();
     assert_eq!(answers(&client, 30).await, [("open".to_owned(), 20), ("secret".to_owned(), 10)].into());
     assert_eq!(servers.begun(), [(address(1), "tls"), (address(2), "plain"), (address(3), "plain")]);
@@ -134,7 +134,7 @@ async fn each_endpoint_is_reached_as_its_metadata_says() {
 async fn endpoint_that_fits_nothing_is_not_reached_at_all() {
     let authority = Authority::new("shop");
     let servers = Permissive::new(&authority);
-    let say = watch::channel(secured(istio_then(&[]), vec![endpoint(1, None)])).0;
+    let say = watch::channel(steered(istio_then(&[]), vec![endpoint(1, None)])).0;
     let client = Client::builder("reviews").mesh(&mesh(&authority, &servers.net, &say)).build().unwrap();
     let error = client.get("http://reviews/").await.unwrap_err();
     assert!(error.is_tls(), "{error:?}");
@@ -147,7 +147,7 @@ async fn endpoint_that_joins_the_mesh_is_reached_by_tls_from_then_on() {
     let authority = Authority::new("shop");
     let servers = Permissive::new(&authority);
     let matches = istio_then(&[plaintext_for_the_rest()]);
-    let said = |mode| secured(matches.clone(), vec![endpoint(1, mode), endpoint(2, None)]);
+    let said = |mode| steered(matches.clone(), vec![endpoint(1, mode), endpoint(2, None)]);
     let say = watch::channel(said(None)).0;
     let client = Client::builder("reviews").mesh(&mesh(&authority, &servers.net, &say)).build().unwrap();
     assert_eq!(answers(&client, 10).await, [("open".to_owned(), 10)].into());
@@ -164,7 +164,7 @@ async fn endpoint_that_joins_the_mesh_is_reached_by_tls_from_then_on() {
 async fn tls_that_code_demands_is_not_weakened_by_a_match() {
     let authority = Authority::new("shop");
     let servers = Permissive::new(&authority);
-    let say = watch::channel(secured([plaintext_for_the_rest()].into(), vec![endpoint(1, None)])).0;
+    let say = watch::channel(steered([plaintext_for_the_rest()].into(), vec![endpoint(1, None)])).0;
     let mesh = mesh(&authority, &servers.net, &say);
     let client = Client::builder("reviews").mesh(&mesh).tls((*mutual()).clone()).build().unwrap();
     assert_eq!(answers(&client, 3).await, [("secret".to_owned(), 3)].into());
@@ -177,7 +177,7 @@ async fn connections_outlive_a_policy_that_secures_them_in_the_same_way() {
     let servers = Permissive::new(&authority);
     let endpoints = || vec![endpoint(1, Some("istio")), endpoint(2, None)];
     let before = istio_then(&[plaintext_for_the_rest()]);
-    let say = watch::channel(secured(before.clone(), endpoints())).0;
+    let say = watch::channel(steered(before.clone(), endpoints())).0;
     let client = Client::builder("reviews").mesh(&mesh(&authority, &servers.net, &say)).build().unwrap();
     answers(&client, 4).await;
     // Other matches by other names that come to the same.
@@ -185,7 +185,7 @@ async fn connections_outlive_a_policy_that_secures_them_in_the_same_way() {
     let secured = SecurityMatch { name: "again".into(), facts, security: Security::Tls(mutual()) };
     let other: Arc<[SecurityMatch]> = [secured, plaintext_for_the_rest()].into();
     for matches in [other, before] {
-        say.send_replace(secured(matches, endpoints()));
+        say.send_replace(steered(matches, endpoints()));
         sleep(Duration::from_millis(1)).await;
         assert_eq!(answers(&client, 4).await, [("open".to_owned(), 2), ("secret".to_owned(), 2)].into());
     }

@@ -14,8 +14,8 @@ pub(crate) struct Said(pub(crate) watch::Sender<Arc<Snapshot>>);
 
 /// All requests of `target` to one cluster, which has these endpoints.
 pub(crate) fn steering(target: &str, cluster: Cluster, endpoints: Arc<Endpoints>) -> Arc<Snapshot> {
-    let listener = Listener::new(target, Arc::new(RouteConfig::to_cluster(target, cluster.name())));
-    let name = cluster.name().into();
+    let listener = Listener::new(target, Arc::new(RouteConfig::to_cluster(target, cluster.name().clone())));
+    let name = cluster.name().clone();
     let entry = ClusterEntry { cluster: Arc::new(cluster), endpoints: Some(endpoints) };
     Arc::new(Snapshot {
         generation: 1,

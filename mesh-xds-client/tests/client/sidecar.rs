@@ -120,7 +120,7 @@ async fn routes_wait_for_their_clusters_and_not_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn refused_cluster_leaves_its_neighbours_and_the_one_before_it() {
     for features in VARIANTS {
-        let Served { plane, mut running, _interest, .. } = served(features).await;
+        let Served { plane, running, _interest, .. } = served(features).await;
         plane.update(|tx| {
             tx.set(Wire { connect_timeout: Some(Default::default()), ..cluster(REVIEWS) });
             tx.set(cluster("new"));
