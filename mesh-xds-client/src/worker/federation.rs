@@ -63,6 +63,13 @@ impl Federation {
         Self { upstreams, authorities, by_name }
     }
 
+    /// The work on the streams was dropped, and they with it.
+    pub(super) fn streams_dropped(&mut self, now: Instant) {
+        for upstream in &mut self.upstreams {
+            upstream.session.stream_ended("the work on it was dropped", now);
+        }
+    }
+
     /// Who has the resource of this name, or why nobody has.
     pub(super) fn authority_of(&self, kind: ResourceKind, name: &str) -> Result<AuthorityId, String> {
         if !name::is_xdstp(name) {

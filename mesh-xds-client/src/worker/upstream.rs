@@ -58,6 +58,22 @@ impl Upstream {
         &self.name
     }
 
+    /// It has answered on the present stream.
+    pub(super) fn came(&mut self) {
+        self.standing = Standing::Live;
+        self.connected.set(1.0);
+    }
+
+    /// Its stream has ended, after an answer or before one.
+    ///
+    /// Servers end streams in the normal course of things, but not before they have said a word (gRFC A57). What was let go
+    /// of has failed nobody.
+    pub(super) fn left(&mut self, was_live: bool, is_in_use: bool) {
+        self.connected.set(0.0);
+        self.is_told = Default::default();
+        self.standing = if was_live || !is_in_use { Standing::Untold } else { Standing::Failing };
+    }
+
     /// What its bad news of a resource of this kind means.
     pub(super) fn terms(&self, kind: ResourceKind) -> Terms {
         let is_strict = self.server.has_feature(ServerFeature::FailOnDataErrors);
