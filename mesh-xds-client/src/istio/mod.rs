@@ -43,6 +43,7 @@
 //! | `DestinationRule`: outlier detection, connection pools, timeouts of connections, TLS to the outside, panic threshold | honoured | not sent |
 //! | automatic mutual TLS | endpoint by endpoint, by what each can do | only `ISTIO_MUTUAL` said by name |
 //! | `ServiceEntry` resolved by DNS | served | has no endpoints |
+//! | a service without an address (`clusterIP: None`) | its endpoints | its endpoints |
 //! | balancing where nothing is said | least requests | turns |
 //! | rules of timeouts and weights | Envoy's, for gRPC channels too | gRPC's for gRPC channels |
 //! | `retries: { attempts: 0 }` | no retries, whatever the client's preset | not told from silence |

@@ -27,6 +27,11 @@ pub(crate) enum Wish<'a> {
     },
 }
 
+/// Whether a cluster of a sidecar is a service, or a subset of one (`outbound|9080|v1|reviews.shop.svc.cluster.local`).
+pub(crate) fn is_service(cluster: &str) -> bool {
+    cluster.starts_with("outbound|")
+}
+
 // === impl Names ===
 
 impl Names {

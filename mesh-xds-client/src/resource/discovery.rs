@@ -2,7 +2,8 @@
 //!
 //! EDS, DNS, endpoints in the cluster itself and other clusters are honoured; DNS both as `type` and as the newer
 //! `envoy.extensions.clusters.dns.v3.DnsCluster`. Of any other way the cluster says itself that it is
-//! [not honoured](Discovery::Unsupported): whether that is refused or kept depends on who asked for it.
+//! [not honoured](Discovery::Unsupported): whether that is refused or kept depends on who asked for it. A service whose cluster
+//! is of type ORIGINAL_DST in Istio's sidecars is taken for one of EDS.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use envoy_types::pb::envoy::{
             self as pb,
             cluster::{
                 ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily as LegacyFamily,
-                EdsClusterConfig,
+                EdsClusterConfig, LbPolicy,
             },
         },
         endpoint::v3::ClusterLoadAssignment,
@@ -28,6 +29,7 @@ use mesh_core::config::{
 };
 
 use super::{
+    Context,
     common::{duration, is, message_name, positive, same_source, told_as, unpack},
     endpoints,
     notes::{IsSet, Notes, warn_if_set},
@@ -49,12 +51,20 @@ enum Way {
 }
 
 /// Takes out of `message` where the endpoints of the cluster `name` come from.
-pub(super) fn take(name: &Arc<str>, message: &mut pb::Cluster, notes: &mut Notes) -> Result<Discovery, ConfigError> {
+pub(super) fn take(
+    name: &Arc<str>,
+    message: &mut pb::Cluster,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<Discovery, ConfigError> {
     let way = match message.cluster_discovery_type.take() {
         None => Way::Static,
         Some(ClusterDiscoveryType::Type(number)) => {
             let kind = DiscoveryType::try_from(number).map_err(|_| ConfigError::new("type", number, REMEDY))?;
-            built_in(kind, message, notes)?
+            match kind {
+                DiscoveryType::OriginalDst if context.is_service(name) => unintercepted(name, message, notes),
+                kind => built_in(kind, message, notes)?,
+            }
         }
         Some(ClusterDiscoveryType::ClusterType(message)) => notes.at("cluster_type", message, custom)?,
     };
@@ -93,6 +103,15 @@ fn built_in(kind: DiscoveryType, message: &mut pb::Cluster, notes: &mut Notes) -
             Way::Told(Discovery::Unsupported("original destination is not supported".into()))
         }
     })
+}
+
+/// A service that Istio has sidecars reach at whichever address the application meant, such as one without an address of its own
+/// (`clusterIP: None`). Nobody has meant any here, and istiod tells the endpoints of such a service to whoever asks for them.
+fn unintercepted(name: &Arc<str>, message: &mut pb::Cluster, notes: &mut Notes) -> Way {
+    notes.warn("type", "no connection is intercepted here; requests go to the endpoints that are told of the service");
+    // It has no word for who is picked. This is what Istio says where nobody says anything.
+    message.lb_policy = LbPolicy::LeastRequest.into();
+    Way::Told(Discovery::Endpoints(name.clone()))
 }
 
 fn service_name(cluster: &Arc<str>, message: EdsClusterConfig) -> Result<Arc<str>, ConfigError> {

@@ -66,7 +66,11 @@ use self::{
     common::{filled, undecodable},
     notes::Notes,
 };
-use crate::{ResourceKind, istio::names::INBOUND, session::ResourceError};
+use crate::{
+    ResourceKind,
+    istio::names::{self, INBOUND},
+    session::ResourceError,
+};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -288,6 +292,11 @@ impl Context {
     pub(crate) fn with_registry(mut self, registry: Identities) -> Self {
         self.registry = registry;
         self
+    }
+
+    /// Whether a cluster stands for a service, as Istio's sidecars are told of services.
+    fn is_service(&self, cluster: &str) -> bool {
+        self.inbound.is_some() && names::is_service(cluster)
     }
 
     /// The identity of this name.

@@ -182,6 +182,31 @@ async fn endpoints_join_and_leave_mutual_tls_one_by_one_without_a_failed_call() 
     none_failed(&tally);
 }
 
+// This generator says mutual TLS where a rule does so by name, and nothing where Istio would decide by itself.
+#[tokio::test]
+async fn mutual_tls_by_name_is_spoken_in_the_dialect_of_grpc_too() {
+    let Some(mut shop) = Shop::open(Dialect::Grpc).await else { return };
+    shop.add("v1-a", 1, &["echo"]).await;
+    let authority = Authority::new();
+    let [ours, theirs] = ["caller", "secure"].map(|name| authority.identify(&format!("ns/shop/sa/{name}")));
+    let one = Permissive::start(24, &theirs).await;
+    shop.istiod.apply(&service(&[one.endpoint(true)])).await;
+    let files = agents_files(&ours);
+    let ours = shop.clients_as(&shop.caller().service_account("caller").certificates(files.path())).await;
+    let callers = callers(&ours);
+    for caller in &callers {
+        caller.ready().await.unwrap();
+    }
+
+    let ((), tally) = under_load(4, || callers[0].call(), async {
+        answered(&callers, [&["24 plain"]; 2]).await;
+        shop.istiod.apply(&destination_rule(HOST, &[], json!({ "tls": { "mode": "ISTIO_MUTUAL" } }))).await;
+        answered(&callers, [&["24 tls http/1.1"], &["24 tls h2"]]).await;
+    })
+    .await;
+    none_failed(&tally);
+}
+
 #[tokio::test]
 async fn client_without_an_identity_reaches_only_who_is_meant_to_be_reached_in_plaintext() {
     let Some(mut shop) = Shop::open(Dialect::Sidecar).await else { return };

@@ -270,3 +270,23 @@ fn clusters_of_a_sidecar_that_reach_nothing_here_are_understood() {
     assert!(matches!(passthrough.value.discovery, Discovery::Unsupported(_)));
     assert_eq!(fields(&passthrough.warnings), ["type"]);
 }
+
+#[test]
+fn service_that_a_sidecar_would_reach_as_it_is_addressed_is_reached_at_its_endpoints() {
+    let name = "outbound|9080||reviews.shop.svc.cluster.local";
+    let headless = Wire {
+        name: name.to_owned(),
+        lb_policy: parts::LbPolicy::ClusterProvided as i32,
+        transport_socket: None,
+        ..of_type(parts::DiscoveryType::OriginalDst)
+    };
+    let in_dialect = |context| decode_cluster(&headless.encode_to_vec(), context).expect("understood");
+    let Decoded { value, warnings } = in_dialect(&samples::sidecar::context());
+    assert_eq!(value.endpoints_name().map(|name| &**name), Some(name));
+    assert_eq!(value.policy.load_balancing, Some(LoadBalancing::LEAST_REQUEST));
+    assert_eq!(fields(&warnings), ["type"]);
+    assert!(
+        matches!(in_dialect(&samples::context()).value.discovery, Discovery::Unsupported(_)),
+        "gRPC has no such type"
+    );
+}
