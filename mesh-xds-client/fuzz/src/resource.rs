@@ -87,7 +87,7 @@ fn route(routes: &RouteConfig) {
 
 /// Mutates a message: as protobuf most of the time, as bytes otherwise.
 pub fn mutate(data: &mut [u8], size: usize, max_size: usize, seed: u32) -> usize {
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         return fuzzer_mutate(data, size, max_size);
     }
     let mutated = Mutations::new(seed.into()).of(&data[..size]);
