@@ -68,7 +68,7 @@ use self::{
 };
 use crate::{
     ResourceKind,
-    istio::names::{self, INBOUND},
+    istio::names::{INBOUND, OutboundService},
     session::ResourceError,
 };
 
@@ -294,9 +294,9 @@ impl Context {
         self
     }
 
-    /// Whether a cluster stands for a service, as Istio's sidecars are told of services.
-    fn is_service(&self, cluster: &str) -> bool {
-        self.inbound.is_some() && names::is_service(cluster)
+    /// The service that a cluster stands for, if it is one that Istio's sidecars are told of.
+    fn service<'a>(&self, cluster: &'a str) -> Option<OutboundService<'a>> {
+        OutboundService::of(cluster).filter(|_| self.inbound.is_some())
     }
 
     /// The identity of this name.

@@ -34,10 +34,17 @@ pub(crate) fn context() -> Context {
     Context::new().for_sidecars()
 }
 
-/// `virtualInbound`, the routes of a port, a service with automatic mutual TLS, one from outside that DNS finds, the cluster
-/// for what is none of these, and endpoints.
-pub(crate) fn all() -> [Any; 6] {
-    [any(&inbound()), any(&routes()), any(&cluster()), any(&outside()), any(&passthrough()), any(&endpoints())]
+/// `virtualInbound`, the routes of a port, a service with automatic mutual TLS, one from outside that DNS finds, one without an
+/// address of its own, the cluster for what is none of these, and endpoints.
+pub(crate) fn all() -> [Any; 7] {
+    let clusters = [
+        cluster(),
+        outside(),
+        unaddressed("outbound|9080||db.shop.svc.cluster.local"),
+        unaddressed("PassthroughCluster"),
+    ];
+    let [cluster, outside, headless, passthrough] = clusters.each_ref().map(any);
+    [any(&inbound()), any(&routes()), cluster, outside, headless, passthrough, any(&endpoints())]
 }
 
 fn text(text: &str) -> wire::Value {
@@ -209,9 +216,10 @@ fn outside() -> cluster::Cluster {
     }
 }
 
-fn passthrough() -> cluster::Cluster {
+/// To wherever a connection was meant to go.
+fn unaddressed(name: &str) -> cluster::Cluster {
     let provided = parts::LbPolicy::ClusterProvided as i32;
-    cluster::Cluster { lb_policy: provided, ..of_kind("PassthroughCluster", parts::DiscoveryType::OriginalDst) }
+    cluster::Cluster { lb_policy: provided, ..of_kind(name, parts::DiscoveryType::OriginalDst) }
 }
 
 // --- endpoints ---

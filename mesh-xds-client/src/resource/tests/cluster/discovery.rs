@@ -272,21 +272,29 @@ fn clusters_of_a_sidecar_that_reach_nothing_here_are_understood() {
 }
 
 #[test]
-fn service_that_a_sidecar_would_reach_as_it_is_addressed_is_reached_at_its_endpoints() {
-    let name = "outbound|9080||reviews.shop.svc.cluster.local";
-    let headless = Wire {
-        name: name.to_owned(),
-        lb_policy: parts::LbPolicy::ClusterProvided as i32,
-        transport_socket: None,
-        ..of_type(parts::DiscoveryType::OriginalDst)
+fn service_that_a_sidecar_would_reach_as_it_is_addressed_is_found_as_its_caller_would_have() {
+    let of = |name: &str, context: &Context| {
+        let message = Wire {
+            name: name.to_owned(),
+            lb_policy: parts::LbPolicy::ClusterProvided as i32,
+            transport_socket: None,
+            ..of_type(parts::DiscoveryType::OriginalDst)
+        };
+        let Decoded { value, warnings } = decode_cluster(&message.encode_to_vec(), context).expect("understood");
+        assert_eq!(fields(&warnings), ["type"]);
+        value
     };
-    let in_dialect = |context| decode_cluster(&headless.encode_to_vec(), context).expect("understood");
-    let Decoded { value, warnings } = in_dialect(&samples::sidecar::context());
-    assert_eq!(value.endpoints_name().map(|name| &**name), Some(name));
-    assert_eq!(value.policy.load_balancing, Some(LoadBalancing::LEAST_REQUEST));
-    assert_eq!(fields(&warnings), ["type"]);
-    assert!(
-        matches!(in_dialect(&samples::context()).value.discovery, Discovery::Unsupported(_)),
-        "gRPC has no such type"
-    );
+    let context = samples::sidecar::context();
+    let headless = "outbound|9080||reviews.shop.svc.cluster.local";
+    let cluster = of(headless, &context);
+    assert_eq!(cluster.endpoints_name().map(|name| &**name), Some(headless));
+    assert_eq!(cluster.policy.load_balancing, Some(LoadBalancing::LEAST_REQUEST));
+    let Discovery::Dns(dns) = of("outbound|443||api.example.com", &context).discovery else { panic!("by DNS") };
+    assert_eq!(dns.names(), ["api.example.com"].map(Arc::from));
+
+    let is_useless = |cluster: Cluster| matches!(cluster.discovery, Discovery::Unsupported(_));
+    for name in ["outbound|443||*.example.com", "outbound|0||api.example.com", "outbound|443||a b"] {
+        assert!(is_useless(of(name, &context)), "there is no name to look up in {name}");
+    }
+    assert!(is_useless(of(headless, &samples::context())), "gRPC has no such type");
 }
