@@ -10,7 +10,9 @@ use prost::Message;
 use super::decoding::{LEAST, SLICE};
 use super::*;
 use crate::{
+    ResourceKind,
     bootstrap::ChannelCredentials,
+    pace::in_slices,
     session,
     transport::{Dialer, Limits, Parts},
 };
@@ -37,7 +39,7 @@ fn large_response_is_decoded_in_slices_and_published_as_one() {
         limits: Limits::default(),
     };
     let dialer = Arc::new(Dialer::new(&server, &parts).expect("plaintext"));
-    let upstream = Upstream::new(server, dialer, session::Config::default(), Node::default(), 1);
+    let upstream = Upstream::new(server, "plane:80".to_owned(), dialer, session::Config::default(), Node::default(), 1);
     let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
     let (commands, orders) = mpsc::unbounded_channel();
     let mut worker =
@@ -49,7 +51,7 @@ fn large_response_is_decoded_in_slices_and_published_as_one() {
     }
     let command = worker.commands.try_recv().expect("just sent");
     worker.obey(command);
-    worker.settle(&mut streams);
+    in_slices(worker.settle(&mut streams));
     let session = &mut worker.federation.upstreams[0].session;
     session.stream_opened();
     session.poll_request(Instant::now()).expect("listeners are asked for");
@@ -67,13 +69,14 @@ fn large_response_is_decoded_in_slices_and_published_as_one() {
     worker.heed(&mut streams);
     let mut slices = 0;
     while worker.decoding.is_some() {
-        assert!(!worker.assemble(), "half a response is not published");
+        assert!(!in_slices(worker.assemble()).0, "half a response is not published");
         worker.decode();
         slices += 1;
     }
     // The last finds that there is nothing left.
     assert_eq!(slices, 1000 / SLICE.div_ceil(1000 + 20 + LEAST) + 1);
-    assert!(worker.assemble());
+    let (has_changed, gave_way) = in_slices(worker.assemble());
+    assert!(has_changed && gave_way > 0);
     assert_eq!(shared.snapshots.borrow().targets.len(), 1000);
     assert_eq!(shared.snapshots.borrow().generation, 1);
 }

@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::{
     },
     r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher},
 };
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use mesh_core::config::{Action, ClusterChoice, PathMatch, RedirectPath, TimeLimit};
 
 use super::*;
@@ -250,4 +250,34 @@ fn route_to_an_optional_plugin_is_left_out() {
     let Decoded { value, warnings } = decoded(&message);
     assert_eq!(value.virtual_hosts()[0].routes.len(), 2);
     assert_eq!(fields(&warnings), ["virtual_hosts[0].routes[0].route.cluster_specifier_plugin"]);
+}
+
+#[test]
+fn authority_is_rewritten_only_where_the_server_is_trusted() {
+    use route_action::HostRewriteSpecifier::{AutoHostRewrite, HostRewriteHeader, HostRewriteLiteral};
+    let auto = |value| AutoHostRewrite(envoy_types::pb::google::protobuf::BoolValue { value });
+    let cases = [
+        (auto(true), Some(HostRewrite::Endpoint)),
+        (auto(false), None),
+        (HostRewriteLiteral("h".to_owned()), Some(HostRewrite::literal("h").expect("legal"))),
+        (HostRewriteHeader("x-to".to_owned()), Some(HostRewrite::Header(HeaderName::from_static("x-to")))),
+    ];
+    for (specifier, rewrite) in cases {
+        let mut message = samples::routes();
+        action(&mut message).host_rewrite_specifier = Some(specifier.clone());
+        let read = |context: &Context| decode_routes(&message.encode_to_vec(), context).expect("good routes");
+        let by_trusted = read(&Context::new().trusting());
+        assert_eq!((forward(&by_trusted.value).host_rewrite.clone(), by_trusted.warnings.len()), (rewrite.clone(), 0));
+        let by_another = read(&Context::new());
+        assert_eq!(forward(&by_another.value).host_rewrite, None);
+        let warned = rewrite.map(|_| "virtual_hosts[0].routes[0].route.host_rewrite_specifier");
+        assert_eq!(fields(&by_another.warnings), warned.into_iter().collect::<Vec<_>>(), "{specifier:?}");
+    }
+    // What is refused does not depend on it.
+    let mut message = samples::routes();
+    action(&mut message).host_rewrite_specifier = Some(HostRewriteLiteral("a b".to_owned()));
+    for context in [Context::new(), Context::new().trusting()] {
+        let bad = decode_message(&message, &context).expect_err("no authority");
+        assert_eq!(bad.blamed(), "virtual_hosts[0].routes[0].route.host_rewrite_literal");
+    }
 }

@@ -18,7 +18,7 @@ use super::*;
 use crate::resource::samples::{add, direct_response, wrap};
 
 fn decoded(message: &RouteConfiguration) -> Decoded<RouteConfig> {
-    decode_routes(&message.encode_to_vec()).expect("good routes")
+    decode_routes(&message.encode_to_vec(), &samples::context()).expect("good routes")
 }
 
 /// The sample with one thing changed about its first route's action.

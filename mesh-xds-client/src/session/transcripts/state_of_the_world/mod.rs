@@ -1,6 +1,7 @@
 //! Transcripts in state of the world.
 
 mod absence;
+mod another_server;
 mod answers;
 mod passed_over;
 mod refusals;
