@@ -12,7 +12,6 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
-    Dice,
     cluster::{self as core, EndpointInfo},
     config::{self, Address, ClusterPolicy, ConnectionPolicy, HttpProtocol, Security, Semantics, UpstreamTls},
     endpoint::EndpointId,
@@ -21,7 +20,6 @@ use mesh_core::{
     outcome::BoxError,
 };
 use pin_project::pin_project;
-use tokio::time::Instant;
 
 mod aggregate;
 
@@ -151,15 +149,6 @@ impl Cluster {
     pub(crate) fn update_leaves(&self, leaves: Vec<Arc<Self>>) {
         if let Some(made_of) = &self.leaves {
             made_of.replace(leaves);
-        }
-    }
-
-    /// Whether a request is to be refused, since the source of the endpoints sheds load; where there are several sources, that
-    /// of the cluster to which it would go at `now`.
-    pub(crate) fn drop_overload(&self, dice: &mut Dice, now: Instant) -> Option<core::Dropped> {
-        match &self.leaves {
-            None => self.balanced.drop_overload(dice),
-            Some(leaves) => leaves.choose(dice, now, &[])?.balanced.drop_overload(dice),
         }
     }
 

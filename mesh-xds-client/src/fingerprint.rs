@@ -18,21 +18,18 @@ pub(crate) struct Fingerprint {
 
 impl Fingerprint {
     pub(crate) fn of<'a>(resources: impl IntoIterator<Item = &'a Any>) -> Self {
-        Self::of_all(resources.into_iter().map(|resource| (resource.type_url.as_str(), resource.value.as_slice())))
-    }
-
-    /// As [`of`](Self::of) the one resource of this type and these bytes.
-    pub(crate) fn of_parts(type_url: &str, bytes: &[u8]) -> Self {
-        Self::of_all([(type_url, bytes)])
-    }
-
-    fn of_all<'a>(resources: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
         let (mut hasher, mut length) = (DefaultHasher::new(), 0);
-        for (type_url, bytes) in resources {
-            type_url.hash(&mut hasher);
-            bytes.hash(&mut hasher);
-            length += bytes.len();
+        for resource in resources {
+            (&resource.type_url, &resource.value).hash(&mut hasher);
+            length += resource.value.len();
         }
         Self { hash: hasher.finish(), length }
+    }
+
+    /// Of one resource of this type and these bytes, which are read in one way or the other.
+    pub(crate) fn of_parts(type_url: &str, bytes: &[u8], reading: bool) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (type_url, bytes, reading).hash(&mut hasher);
+        Self { hash: hasher.finish(), length: bytes.len() }
     }
 }

@@ -17,7 +17,7 @@ use mesh_core::config::{
     Action, Cluster, ClusterChoice, Domain, Endpoint, Endpoints, Forward, PathMatch, Route, RouteConfig, RouteMatch,
     VirtualHost,
 };
-use mesh_http::Client;
+use mesh_http::{Client, Control};
 use mesh_xds_client::session::Variant;
 use tokio::time::sleep;
 
@@ -69,7 +69,7 @@ fn over_xds(variant: Variant, size: Size, has_metadata: bool) -> i64 {
     let runtime = runtime();
     measure_kept(|| {
         runtime.block_on(async {
-            let mesh = elsewhere.mesh(variant);
+            let mesh = elsewhere.mesh(variant, Control::Runtime);
             let client = Client::builder(TARGET).mesh(&mesh).build().expect("a legal configuration");
             client.ready().await.expect("it is told");
             let all = 1 + (size.clusters - 1) * size.endpoints;

@@ -36,6 +36,8 @@ pub(crate) struct Entry {
     pub(super) error: Option<String>,
     /// When the latest bad news came, for as long as `error` is set.
     pub(super) failed_at: Option<SystemTime>,
+    /// Whether the latest news is that the server does not give it, and why (xRFC TP3).
+    pub(super) is_denied: bool,
     /// Whether it is asked for by its name, rather than among all that there are.
     pub(super) is_named: bool,
     /// Boxed, since hardly any resource has one.
@@ -84,6 +86,7 @@ impl Entry {
             good: None,
             error: None,
             failed_at: None,
+            is_denied: false,
             is_named: true,
             refused: None,
         }
@@ -120,7 +123,7 @@ impl Entry {
 
     pub(super) fn offer(&mut self, raw: RawResource, name: Arc<str>, news: &mut News<'_>) -> Result<Taken, Refused> {
         self.is_answered = true;
-        let fingerprint = Fingerprint::of([&raw.body]);
+        let fingerprint = news.origin.context.fingerprint(&raw.body.type_url, &raw.body.value);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
             self.confirm(raw, news);
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
@@ -211,6 +214,7 @@ impl Entry {
         self.state = ResourceState::Synced;
         self.error = None;
         self.failed_at = None;
+        self.is_denied = false;
         self.refused = None;
     }
 
@@ -219,6 +223,7 @@ impl Entry {
         self.state = state;
         self.error = Some(error);
         self.failed_at = Some(SystemTime::now());
+        self.is_denied = false;
         self.refused = None;
     }
 
@@ -254,8 +259,9 @@ impl Entry {
             details,
             at,
             version: self.refused.as_ref().map(|refused| refused.version.clone()),
+            is_denial: self.is_denied,
         });
-        Dump { kind, name: name.clone(), state: self.state, good, failure }
+        Dump { kind, name: name.clone(), state: self.state, is_answered: self.is_answered, good, failure }
     }
 }
 
@@ -270,7 +276,7 @@ impl Good {
     ) -> Result<Self, ResourceError> {
         let Saved { version, updated, contents } = saved;
         let Decoded { value, warnings } = resource::decode_parts(kind.type_url(), &contents, context)?;
-        let fingerprint = Fingerprint::of_parts(kind.type_url(), &contents);
+        let fingerprint = context.fingerprint(kind.type_url(), &contents);
         let contents = keeps_contents.then_some(contents);
         Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached: true })
     }
