@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use envoy_types::pb::google::protobuf::Any;
-use mesh_core::config::Warning;
+use mesh_core::config::{Decoded, Warning};
 
 use crate::ResourceKind;
 use crate::resource::{self, Resource, samples};
@@ -41,16 +41,24 @@ pub fn samples() -> [(ResourceKind, Vec<u8>); 4] {
 // === impl Accepted ===
 
 impl Accepted {
-    /// Endpoints, read again by a client that holds these.
+    /// Endpoints or routes, read again by a client that holds these.
     pub fn again(&self, bytes: &[u8]) -> Option<Result<Self, ResourceError>> {
-        let Resource::Endpoints(former) = &self.value else { return None };
-        let decoded = resource::decode_endpoints(Bytes::copy_from_slice(bytes), Some(former));
-        Some(decoded.map(|decoded| Self { value: Resource::Endpoints(decoded.value), warnings: decoded.warnings }))
+        let bytes = Bytes::copy_from_slice(bytes);
+        let decoded = match &self.value {
+            Resource::Endpoints(former) => {
+                resource::decode_endpoints(bytes, Some(former)).map(|decoded| decoded.map(Resource::Endpoints))
+            }
+            Resource::RouteConfiguration(former) => {
+                resource::decode_routes(bytes, Some(former)).map(|decoded| decoded.map(Resource::RouteConfiguration))
+            }
+            _ => return None,
+        };
+        Some(decoded.map(|Decoded { value, warnings }| Self { value, warnings }))
     }
 
     /// The routes of a route configuration.
     pub fn routes(&self) -> Option<&mesh_core::config::RouteConfig> {
-        if let Resource::RouteConfiguration(routes) = &self.value { Some(routes) } else { None }
+        if let Resource::RouteConfiguration(routes) = &self.value { Some(&routes.config) } else { None }
     }
 
     /// The endpoints of a cluster.

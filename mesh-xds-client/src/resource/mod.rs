@@ -25,6 +25,7 @@ mod connection;
 mod discovery;
 mod endpoints;
 mod filter;
+mod former;
 mod header;
 mod inbound;
 mod listener;
@@ -41,6 +42,7 @@ pub(crate) mod samples;
 mod tests;
 mod tls;
 mod transport;
+mod virtual_hosts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,11 +51,11 @@ use std::{
 
 use bytes::Bytes;
 use envoy_types::pb::{
-    envoy::config::{cluster::v3 as cluster_pb, listener::v3 as listener_pb, route::v3 as route_pb},
+    envoy::config::{cluster::v3 as cluster_pb, listener::v3 as listener_pb},
     google::protobuf::Any,
 };
 use mesh_core::{
-    config::{Cluster, ConfigError, Decoded, Discovery, IdentityName, RouteConfig},
+    config::{Cluster, ConfigError, Decoded, Discovery, IdentityName},
     identity::Identities,
 };
 use prost::{DecodeError, Message};
@@ -62,11 +64,9 @@ pub use self::inbound::InboundListener;
 pub(crate) use self::{
     assignment::Assignment,
     listener::{ListenerResource, RouteSource},
+    virtual_hosts::{RouteDecoding, Routes},
 };
-use self::{
-    common::{filled, undecodable},
-    notes::Notes,
-};
+use self::{common::undecodable, notes::Notes};
 use crate::{ResourceKind, istio::names::INBOUND, session::ResourceError};
 
 /// A valid resource.
@@ -77,7 +77,7 @@ pub(crate) enum Resource {
     /// What requests come in through.
     Inbound(Arc<InboundListener>),
     /// The routes of a target.
-    RouteConfiguration(Arc<RouteConfig>),
+    RouteConfiguration(Routes),
     /// How a cluster is found and treated.
     Cluster(Arc<Cluster>),
     /// The endpoints of a cluster.
@@ -122,24 +122,25 @@ pub(crate) fn decode_parts(
 ) -> Result<Decoded<Resource>, ResourceError> {
     match ResourceKind::from_type_url(type_url) {
         Some(ResourceKind::Listener) if context.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name)) => {
-            decode_inbound(bytes).map(|listener| map(listener, Resource::Inbound))
+            decode_inbound(bytes).map(|listener| listener.map(|listener| Resource::Inbound(Arc::new(listener))))
         }
-        Some(ResourceKind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
+        Some(ResourceKind::Listener) => {
+            decode_listener(bytes).map(|listener| listener.map(|listener| Resource::Listener(Arc::new(listener))))
+        }
         Some(ResourceKind::RouteConfiguration) => {
-            decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration))
+            decode_routes(bytes.clone(), None).map(|routes| routes.map(Resource::RouteConfiguration))
         }
-        Some(ResourceKind::Cluster) => decode_cluster(bytes, context).map(|cluster| map(cluster, Resource::Cluster)),
-        Some(ResourceKind::ClusterLoadAssignment) => decode_endpoints(bytes.clone(), None)
-            .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
+        Some(ResourceKind::Cluster) => {
+            decode_cluster(bytes, context).map(|cluster| cluster.map(|cluster| Resource::Cluster(Arc::new(cluster))))
+        }
+        Some(ResourceKind::ClusterLoadAssignment) => {
+            decode_endpoints(bytes.clone(), None).map(|endpoints| endpoints.map(Resource::Endpoints))
+        }
         None => {
             let error = ConfigError::new("type_url", type_url, "send a type that was asked for");
             Err(refusal(None, &error))
         }
     }
-}
-
-fn map<T>(decoded: Decoded<T>, into: impl FnOnce(Arc<T>) -> Resource) -> Decoded<Resource> {
-    Decoded { value: into(Arc::new(decoded.value)), warnings: decoded.warnings }
 }
 
 /// Reads an `envoy.config.listener.v3.Listener` for clients.
@@ -160,17 +161,20 @@ fn decode_inbound(bytes: &[u8]) -> Result<Decoded<InboundListener>, ResourceErro
     read(bytes, |message: listener_pb::Listener, _| InboundListener::new(message))
 }
 
-/// Reads an `envoy.config.route.v3.RouteConfiguration`.
+/// Reads an `envoy.config.route.v3.RouteConfiguration`. Virtual hosts that have the same bytes as in `former`, the version
+/// before, are taken from there.
 ///
 /// # Errors
 ///
 /// As [`decode_listener`].
-pub(crate) fn decode_routes(bytes: &[u8]) -> Result<Decoded<RouteConfig>, ResourceError> {
-    read(bytes, |message: route_pb::RouteConfiguration, notes| {
-        // Inside a listener a route configuration needs no name, as a resource it does.
-        filled("name", message.name.clone(), "name the route configuration")?;
-        route::configuration(message, notes)
-    })
+pub(crate) fn decode_routes(bytes: Bytes, former: Option<&Routes>) -> Result<Decoded<Routes>, ResourceError> {
+    let mut decoding = RouteDecoding::new(bytes, former.cloned());
+    loop {
+        let mut left = usize::MAX;
+        if let Some(outcome) = decoding.advance(&mut left) {
+            return outcome;
+        }
+    }
 }
 
 /// Reads an `envoy.config.cluster.v3.Cluster`.
@@ -235,6 +239,16 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
 // === impl Resource ===
 
 impl Resource {
+    /// The same, of which `former` says the same in other bytes: that stays, so that nobody takes it for another.
+    pub(crate) fn in_place_of(self, former: Self) -> Self {
+        match (self, former) {
+            (Self::RouteConfiguration(routes), Self::RouteConfiguration(former)) => {
+                Self::RouteConfiguration(routes.in_place_of(&former))
+            }
+            (_, former) => former,
+        }
+    }
+
     /// Why nobody could make use of it, though it is understood.
     pub(crate) fn useless(&self) -> Option<ResourceError> {
         match self {

@@ -96,6 +96,18 @@ impl Notes {
         numbered.map(|(index, message)| self.at(format_args!("{part}[{index}]"), message, &mut read)).collect()
     }
 
+    /// Takes over what was noted of the message that is found at `part`, as [`at`](Self::at) would have noted it.
+    pub(super) fn take_over(&mut self, part: impl Display, noted: &Self) {
+        for warning in &noted.warnings {
+            if self.warnings.len() < Self::LIMIT {
+                self.warn(format!("{part}.{}", warning.field), warning.message.clone());
+            } else {
+                self.unsaid += 1;
+            }
+        }
+        self.unsaid += noted.unsaid;
+    }
+
     /// How many warnings there are so far.
     pub(super) fn count(&self) -> usize {
         self.warnings.len() + self.unsaid

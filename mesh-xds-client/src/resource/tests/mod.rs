@@ -7,6 +7,7 @@ mod listener;
 mod route;
 mod samples;
 mod tls;
+mod virtual_hosts;
 
 use mesh_core::config::{Decoded, Warning};
 

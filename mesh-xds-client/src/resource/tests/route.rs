@@ -11,7 +11,8 @@ use envoy_types::pb::envoy::{
 };
 use http::StatusCode;
 use mesh_core::config::{
-    Action, ClusterChoice, Forward, HeaderTest, HostRewrite, PathMatch, PathRewrite, RedirectPath, RetryOn, TimeLimit,
+    Action, ClusterChoice, Forward, HeaderTest, HostRewrite, PathMatch, PathRewrite, RedirectPath, RetryOn,
+    RouteConfig, TimeLimit,
 };
 
 use super::{
@@ -20,7 +21,8 @@ use super::{
 };
 
 fn decoded(message: &RouteConfiguration) -> Decoded<RouteConfig> {
-    decode_routes(&message.encode_to_vec()).expect("good routes")
+    let decoded = decode_routes(message.encode_to_vec().into(), None).expect("good routes");
+    decoded.map(|routes| Arc::unwrap_or_clone(routes.config))
 }
 
 /// The sample with one thing changed about its first route's action.
@@ -292,7 +294,7 @@ fn unknown_override_is_refused_unless_optional() {
     let decode_with = |config: Any| {
         let mut message = samples::routes();
         message.virtual_hosts[0].typed_per_filter_config = [("new".to_owned(), config)].into();
-        decode_routes(&message.encode_to_vec())
+        decode_routes(message.encode_to_vec().into(), None)
     };
     for config in [unknown(), wrapped(Some(unknown()), false, false)] {
         assert_eq!(decode_with(config).expect_err("unknown").blamed(), format!("{path}.type_url"));
