@@ -11,13 +11,13 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
-use mesh_core::config::{ConfigError, HttpFilter, RouteConfig, RoutePolicy, Timeouts};
+use mesh_core::config::{ConfigError, HttpFilter, RoutePolicy, Timeouts};
 
 use super::{
     common::{filled, limit, same_source, unpack},
     filter,
     notes::{IsSet, Notes, warn_if_set},
-    route,
+    virtual_hosts::Routes,
 };
 
 /// A listener for clients (`api_listener`), which becomes a [`Listener`](mesh_core::config::Listener) once its routes are
@@ -39,7 +39,7 @@ pub(crate) struct ListenerResource {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum RouteSource {
     /// In the listener itself.
-    Inline(Arc<RouteConfig>),
+    Inline(Routes),
     /// In the route configuration of this name, from the same control plane.
     Named(Arc<str>),
 }
@@ -53,6 +53,24 @@ struct Manager {
 
 /// A listener. Its socket address, which Istio sends along, is for servers and not looked at.
 pub(super) fn decode(message: pb::Listener, notes: &mut Notes) -> Result<ListenerResource, ConfigError> {
+    listener(message, notes, |extension, notes| manager(unpack(&extension)?, None, notes))
+}
+
+/// As [`decode`] where the manager of `message` has been unpacked and the routes in it read already.
+pub(super) fn decode_around(
+    message: pb::Listener,
+    unpacked: HttpConnectionManager,
+    routes: Result<(Routes, Notes), ConfigError>,
+    notes: &mut Notes,
+) -> Result<ListenerResource, ConfigError> {
+    listener(message, notes, |_, notes| manager(unpacked, Some(routes), notes))
+}
+
+fn listener(
+    message: pb::Listener,
+    notes: &mut Notes,
+    manager: impl FnOnce(Any, &mut Notes) -> Result<Manager, ConfigError>,
+) -> Result<ListenerResource, ConfigError> {
     let name = filled("name", message.name, "name the listener")?;
     let Some(api) = message.api_listener else {
         let remedy = "set this field; a listener without it is for servers";
@@ -63,8 +81,11 @@ pub(super) fn decode(message: pb::Listener, notes: &mut Notes) -> Result<Listene
     Ok(ListenerResource { name: name.into(), filters, routes, policy })
 }
 
-fn manager(extension: Any, notes: &mut Notes) -> Result<Manager, ConfigError> {
-    let message: HttpConnectionManager = unpack(&extension)?;
+fn manager(
+    message: HttpConnectionManager,
+    read: Option<Result<(Routes, Notes), ConfigError>>,
+    notes: &mut Notes,
+) -> Result<Manager, ConfigError> {
     if message.xff_num_trusted_hops != 0 {
         return Err(ConfigError::new("xff_num_trusted_hops", message.xff_num_trusted_hops, "leave it 0"));
     }
@@ -90,7 +111,13 @@ fn manager(extension: Any, notes: &mut Notes) -> Result<Manager, ConfigError> {
     let routes = match message.route_specifier {
         Some(RouteSpecifier::Rds(rds)) => notes.at("rds", rds, named)?,
         Some(RouteSpecifier::RouteConfig(config)) => {
-            RouteSource::Inline(Arc::new(notes.at("route_config", config, route::configuration)?))
+            RouteSource::Inline(notes.at("route_config", config, |config, notes| match read {
+                Some(outcome) => outcome.map(|(routes, noted)| {
+                    notes.take_over(&noted);
+                    routes
+                }),
+                None => Routes::whole(config, notes),
+            })?)
         }
         Some(RouteSpecifier::ScopedRoutes(_)) => {
             return Err(ConfigError::new("scoped_routes", "", "use rds or route_config"));

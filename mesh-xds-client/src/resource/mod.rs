@@ -22,6 +22,7 @@ mod balance;
 mod cluster;
 mod common;
 mod connection;
+mod decoding;
 mod discovery;
 mod endpoints;
 mod filter;
@@ -63,10 +64,11 @@ use prost::{DecodeError, Message};
 pub use self::inbound::InboundListener;
 pub(crate) use self::{
     assignment::Assignment,
+    decoding::Decoding,
     listener::{ListenerResource, RouteSource},
-    virtual_hosts::{RouteDecoding, Routes},
+    virtual_hosts::Routes,
 };
-use self::{common::undecodable, notes::Notes};
+use self::{common::undecodable, notes::Notes, virtual_hosts::RouteDecoding};
 use crate::{ResourceKind, istio::names::INBOUND, session::ResourceError};
 
 /// A valid resource.
@@ -121,7 +123,7 @@ pub(crate) fn decode_parts(
     context: &Context,
 ) -> Result<Decoded<Resource>, ResourceError> {
     match ResourceKind::from_type_url(type_url) {
-        Some(ResourceKind::Listener) if context.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name)) => {
+        Some(ResourceKind::Listener) if context.is_inbound(bytes) => {
             decode_inbound(bytes).map(|listener| listener.map(|listener| Resource::Inbound(Arc::new(listener))))
         }
         Some(ResourceKind::Listener) => {
@@ -168,11 +170,16 @@ fn decode_inbound(bytes: &[u8]) -> Result<Decoded<InboundListener>, ResourceErro
 ///
 /// As [`decode_listener`].
 pub(crate) fn decode_routes(bytes: Bytes, former: Option<&Routes>) -> Result<Decoded<Routes>, ResourceError> {
-    let mut decoding = RouteDecoding::new(bytes, former.cloned());
+    let mut decoding = RouteDecoding::new(bytes.clone(), former.cloned());
     loop {
         let mut left = usize::MAX;
-        if let Some(outcome) = decoding.advance(&mut left) {
-            return outcome;
+        match decoding.advance(&mut left) {
+            Ok(false) => {}
+            Ok(true) => {
+                let (value, notes) = decoding.finish();
+                return Ok(Decoded { value, warnings: notes.finish() });
+            }
+            Err(failure) => return Err(refusal(name_of(&bytes).as_deref(), &failure.into_error(bytes.len()))),
         }
     }
 }
@@ -239,6 +246,18 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
 // === impl Resource ===
 
 impl Resource {
+    /// The routes that it is, or holds.
+    fn routes(&self) -> Option<&Routes> {
+        match self {
+            Self::RouteConfiguration(routes) => Some(routes),
+            Self::Listener(listener) => match &listener.routes {
+                RouteSource::Inline(routes) => Some(routes),
+                RouteSource::Named(_) => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The same, of which `former` says the same in other bytes: that stays, so that nobody takes it for another.
     pub(crate) fn in_place_of(self, former: Self) -> Self {
         match (self, former) {
@@ -303,6 +322,11 @@ impl Context {
     pub(crate) fn with_registry(mut self, registry: Identities) -> Self {
         self.registry = registry;
         self
+    }
+
+    /// Whether a listener is for what comes in.
+    fn is_inbound(&self, bytes: &[u8]) -> bool {
+        self.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name))
     }
 
     /// The identity of this name.

@@ -17,7 +17,7 @@ use crate::{
     ResourceKind,
     fingerprint::Fingerprint,
     name::canonical_arc,
-    resource::{self, Context, Resource, Routes},
+    resource::{self, Context, Resource},
     secrets,
     session::ResourceError,
 };
@@ -136,12 +136,9 @@ impl Entry {
         Some(Err(Refused { error: refused.error.clone(), is_repeated: true }))
     }
 
-    /// What the last good version is of, so that what has not changed can be taken from there.
-    pub(super) fn former_routes(&self) -> Option<&Routes> {
-        match &self.good.as_ref()?.resource {
-            Resource::RouteConfiguration(routes) => Some(routes),
-            _ => None,
-        }
+    /// The last good version, of which what has not changed can be used again.
+    pub(super) fn former(&self) -> Option<&Resource> {
+        self.good.as_ref().map(|good| &good.resource)
     }
 
     /// What was decoded serves, or is refused.
@@ -190,7 +187,7 @@ impl Entry {
 
     /// Endpoints and routes share with those before whatever has not changed.
     fn read(&self, kind: ResourceKind, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
-        match self.good.as_ref().map(|good| &good.resource) {
+        match self.former() {
             Some(Resource::Endpoints(former)) => {
                 resource::decode_endpoints(bytes.clone(), Some(former)).map(|decoded| decoded.map(Resource::Endpoints))
             }

@@ -1,7 +1,8 @@
 //! A large resource on its way into the store, a piece at a time.
 //!
-//! Only route configurations can be divided, of which one may hold all virtual hosts of a mesh. What else happens to the
-//! store in between is not noticed before the end: then it is as if the resource had come at that moment.
+//! Only route configurations can be divided, of which one may hold all virtual hosts of a mesh, and listeners that hold one.
+//! What else happens to the store in between is not noticed before the end: then it is as if the resource had come at that
+//! moment.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use super::{Origin, Refused, Store, Taken};
 use crate::{
     ResourceKind,
     fingerprint::{Fingerprint, Printing},
-    resource::{Resource, RouteDecoding},
+    resource::Decoding,
 };
 
 /// A resource that is compared with what is held, and decoded if it is another.
@@ -27,7 +28,7 @@ pub(crate) struct Underway {
 #[derive(Debug)]
 enum Step {
     Comparing(Printing),
-    Decoding(Fingerprint, RouteDecoding),
+    Decoding(Fingerprint, Box<Decoding>),
 }
 
 /// What becomes of a resource that is taken out of a response, or the rest of the work.
@@ -47,7 +48,7 @@ pub(crate) const COMPARING: usize = 16;
 impl Underway {
     /// Whether a resource of this kind and length is to be taken in pieces.
     pub(super) fn is_for(kind: ResourceKind, bytes: &[u8]) -> bool {
-        kind == ResourceKind::RouteConfiguration && bytes.len() > LARGE
+        matches!(kind, ResourceKind::RouteConfiguration | ResourceKind::Listener) && bytes.len() > LARGE
     }
 
     pub(super) fn new(kind: ResourceKind, name: Arc<str>, version: Arc<str>, bytes: Bytes) -> Self {
@@ -70,13 +71,12 @@ impl Underway {
                     if printing.advance(&self.bytes, most) { self.recognise(store, origin) } else { None }
                 }
                 Step::Decoding(fingerprint, decoding) => {
-                    let outcome = decoding.advance(left)?.map(|decoded| decoded.map(Resource::RouteConfiguration));
+                    let outcome = decoding.advance(left, origin.context)?;
                     let (bytes, name) = (self.bytes.clone(), self.name.clone());
-                    store
-                        .with(self.kind, &self.name, &self.version, origin, |entry, news| {
-                            entry.conclude(outcome, *fingerprint, bytes, name, news)
-                        })
-                        .or_else(|| Some(Ok(Taken::unread(self.name.clone()))))
+                    let concluded = store.with(self.kind, &self.name, &self.version, origin, |entry, news| {
+                        entry.conclude(outcome, *fingerprint, bytes, name, news)
+                    });
+                    Some(concluded.unwrap_or_else(|| Ok(Taken::unread(self.name.clone()))))
                 }
             };
             if outcome.is_some() {
@@ -92,15 +92,20 @@ impl Underway {
         let Step::Comparing(printing) = step else { return None };
         let fingerprint = printing.finish();
         let known = store.with(*kind, name, version, origin, |entry, news| {
-            entry.recognise(fingerprint, bytes, name, news).ok_or_else(|| entry.former_routes().cloned())
-        });
-        match known {
-            Some(Ok(outcome)) => Some(outcome),
-            Some(Err(former)) => {
-                *step = Step::Decoding(fingerprint, RouteDecoding::new(bytes.clone(), former));
-                None
+            if let Some(outcome) = entry.recognise(fingerprint, bytes, name, news) {
+                return Some(outcome);
             }
-            None => Some(Ok(Taken::unread(name.clone()))),
-        }
+            match Decoding::new(*kind, bytes, entry.former(), news.origin.context) {
+                Some(decoding) => {
+                    *step = Step::Decoding(fingerprint, Box::new(decoding));
+                    None
+                }
+                None => {
+                    let decoded = entry.decode(*kind, bytes, news.origin.context);
+                    Some(entry.conclude(decoded, fingerprint, bytes.clone(), name.clone(), news))
+                }
+            }
+        });
+        known.unwrap_or_else(|| Some(Ok(Taken::unread(name.clone()))))
     }
 }
