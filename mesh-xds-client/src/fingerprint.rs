@@ -35,16 +35,15 @@ impl Fingerprint {
     pub(crate) fn of<'a>(resources: impl IntoIterator<Item = &'a Any>) -> Self {
         let (mut hasher, mut length) = (DefaultHasher::new(), 0);
         for resource in resources {
-            resource.type_url.hash(&mut hasher);
-            resource.value.hash(&mut hasher);
+            (&resource.type_url, &resource.value).hash(&mut hasher);
             length += resource.value.len();
         }
         Self { hash: hasher.finish(), length }
     }
 
-    /// Of the one resource of this type and these bytes.
-    pub(crate) fn of_parts(type_url: &str, bytes: &[u8]) -> Self {
-        let mut printing = Printing::new(type_url);
+    /// Of one resource of this type and these bytes, which are read in one way or the other.
+    pub(crate) fn of_parts(type_url: &str, bytes: &[u8], reading: bool) -> Self {
+        let mut printing = Printing::new(type_url, reading);
         printing.advance(bytes, bytes.len());
         printing.finish()
     }
@@ -67,10 +66,10 @@ impl Hash for Fingerprint {
 // === impl Printing ===
 
 impl Printing {
-    /// Of a resource of this type.
-    pub(crate) fn new(type_url: &str) -> Self {
+    /// Of a resource of this type that is read in one way or the other.
+    pub(crate) fn new(type_url: &str, reading: bool) -> Self {
         let mut hasher = DefaultHasher::new();
-        type_url.hash(&mut hasher);
+        (type_url, reading).hash(&mut hasher);
         Self { hasher, read: 0 }
     }
 
@@ -97,9 +96,9 @@ mod tests {
     fn print_is_the_same_however_much_is_read_at_once() {
         let bytes: Vec<u8> = (0..5 * PIECE + 7).map(|number| number as u8).collect();
         for most in [1, PIECE, PIECE + 1, 3 * PIECE, 100 * PIECE] {
-            let mut printing = Printing::new("t");
+            let mut printing = Printing::new("t", true);
             while !printing.advance(&bytes, most) {}
-            assert_eq!(printing.finish(), Fingerprint::of_parts("t", &bytes), "{most}");
+            assert_eq!(printing.finish(), Fingerprint::of_parts("t", &bytes, true), "{most}");
         }
     }
 }

@@ -44,7 +44,9 @@
 //! Of the servers of one list the first is used. While it cannot be reached, and something is lacking, the next is asked for all
 //! that is wanted of that authority: resources of two servers may not fit together (gRFC A71). The first is tried all the while,
 //! and as soon as it answers the others are let go. Meanwhile nothing is taken away: what the next server does not have stays as it
-//! was. [`SourceStatus::servers`](mesh_core::source::SourceStatus::servers) has them all.
+//! was. Clusters that came because all are asked for, and that the preferred server's first full state then lacks, go as if it had
+//! removed them; in delta, where nothing says that a server has sent all, when they have not come within the
+//! [time](XdsClientBuilder::absence_timeout) that any resource has. [`SourceStatus::servers`](mesh_core::source::SourceStatus::servers) has them all.
 //!
 //! # State of the world, or delta
 //!
@@ -59,7 +61,7 @@
 //!
 //! | name | kind | labels | meaning |
 //! |---|---|---|---|
-//! | `mesh_xds_connected` | gauge | `server` | 1 while the control plane has answered on the present stream, else 0 |
+//! | `mesh_xds_connected` | gauge | `server` | 1 while the control plane has answered on the present stream, else 0; of two at one address the second is `address (2)` |
 //! | `mesh_xds_updates_accepted_total` | counter | `kind` | resources that came and are used, changed or not |
 //! | `mesh_xds_updates_rejected_total` | counter | `kind` | resources that came and are refused |
 //! | `mesh_xds_resources` | gauge | `kind`, `state` | resources that are asked for |
@@ -68,16 +70,16 @@
 //! | `mesh_xds_config_from_cache` | gauge | | resources that serve by the [cache file](cache) alone |
 //! | `mesh_xds_cache_write_failures_total` | counter | | times that the cache file could not be written |
 //!
-//! The age is zero while each authority that is asked for anything has a control plane that has answered on the present stream,
-//! since it would say what has changed, and until there is anything to be of an age. From the end of that stream on it grows,
-//! shown to within a second or a hundredth; after a start from the cache file it goes on from the age of what is in the file. It tells how far what
-//! serves may be behind: alert on it. A stream that is broken and does not end counts as one until keep-alive has found it
-//! out. When a single resource came is in the status.
+//! The age is that of the authority that is worst off, of those that are asked for anything. An authority's is zero while one of
+//! its control planes has answered on the present stream, since that one would say what has changed, and until there is anything
+//! to be of an age. From the end of that stream on it grows, shown to within a second or a hundredth; after a start from the
+//! cache file it goes on from the age of what is in the file. With the last that is asked of an authority its age ends, and
+//! while nothing is asked of any the age is zero. It tells how far what serves may be behind: alert on it. A stream that is broken
+//! and does not end counts as one until keep-alive has found it out. When a single resource came is in the status.
 //!
 //! # Known gaps
 //!
-//! Of clusters alone everything can be asked for, in [sidecars' dialect](Dialect::Sidecar). `trusted_xds_server` (A81)
-//! is read past, and load is not reported. A listener that its server removes is gone, as in gRPC to this day; the default of
+//! Of clusters alone everything can be asked for, in [sidecars' dialect](Dialect::Sidecar). Load is not reported. A listener that its server removes is gone, as in gRPC to this day; the default of
 //! A88, to keep it, is had with `ignore_resource_deletion` (A53). Names of `xdstp:` with directives, and collections, are refused.
 
 #![forbid(unsafe_code)]
@@ -93,6 +95,7 @@ pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+mod agreement;
 mod assemble;
 mod client;
 mod dialect;
@@ -101,6 +104,7 @@ mod fingerprint;
 mod kind;
 mod meters;
 mod name;
+mod pace;
 mod report;
 mod resource;
 mod secrets;

@@ -189,9 +189,10 @@ impl RouteConfig {
         &self.virtual_hosts
     }
 
-    /// The virtual hosts, for whoever has more of them than should be dropped in one go.
-    pub fn into_virtual_hosts(self) -> impl Iterator<Item = Arc<VirtualHost>> {
-        self.virtual_hosts.into_iter()
+    pub(super) fn take_apart(self: Arc<Self>) -> impl Iterator<Item = VirtualHost> + Send {
+        // What others share costs nothing to drop, and is no piece.
+        let hosts = Arc::into_inner(self).into_iter().flat_map(|routes| routes.virtual_hosts);
+        hosts.filter_map(Arc::into_inner)
     }
 
     /// The names of all clusters that routes refer to, each once, in order of appearance.

@@ -147,10 +147,9 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// Drops one virtual host each time that it is asked, for whoever has more of them than should be dropped in one go, and
-    /// tells whether nobody else had it.
-    pub fn take_apart(self) -> impl Iterator<Item = bool> {
-        self.virtual_hosts.into_iter().map(|host| Arc::strong_count(&host.routes) == 1)
+    /// What no other table shares, virtual host by virtual host, for whoever has more of it than should be dropped in one go.
+    pub fn take_apart(self) -> impl Iterator<Item = impl Sized + use<T>> + use<T> {
+        self.virtual_hosts.into_iter().filter(|host| Arc::strong_count(&host.routes) == 1)
     }
 
     /// What was prepared for the route that the request takes.

@@ -19,8 +19,9 @@ use mesh_core::{
 use tokio::sync::Notify;
 
 mod pass;
+mod retired;
 
-pub(super) use self::pass::Pass;
+pub(super) use self::{pass::Pass, retired::Retired};
 use super::{Parts, dns::LookUps, on_demand::OnDemand};
 use crate::{
     cluster::{Cluster, Found},
@@ -67,6 +68,7 @@ pub(crate) struct Target {
     pub(crate) on_demand: OnDemand,
     /// The clusters that the latest pass has found for it, in routes or not yet: one that is warm may wait for others.
     gathered: Mutex<BTreeSet<Arc<str>>>,
+    retired: Arc<Retired>,
     /// Rung when the last client is gone, so that the clusters that only it used are let go of.
     poke: Arc<Notify>,
 }
@@ -85,7 +87,7 @@ pub(crate) enum Routes {
     /// Nothing is known yet.
     Waiting,
     /// They are here.
-    Ready(Arc<Compiled>),
+    Ready(Compiled),
     /// There are none, and why.
     Unavailable(Arc<str>),
     /// There never will be any more: the mesh was shut down.
@@ -376,8 +378,8 @@ impl Target {
     fn new(parts: &Parts, name: Arc<str>, profile: Arc<Profile>, origin: Origin) -> Self {
         let (routes, changed) = (ArcSwap::from_pointee(Routes::Waiting), Notify::new());
         let on_demand = OnDemand::new();
-        let gathered = Mutex::default();
-        Self { name, profile, origin, routes, changed, on_demand, gathered, poke: parts.poke.clone() }
+        let (gathered, retired, poke) = (Mutex::default(), parts.retired.clone(), parts.poke.clone());
+        Self { name, profile, origin, routes, changed, on_demand, gathered, retired, poke }
     }
 
     /// What requests find at this moment.
@@ -415,11 +417,10 @@ impl Target {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests find these from now on. Returns what they have found until now.
-    fn publish(&self, routes: Routes) -> Arc<Routes> {
-        let before = self.routes.swap(Arc::new(routes));
+    /// Requests find these from now on.
+    fn publish(&self, routes: Routes) {
+        self.retired.put(self.routes.swap(Arc::new(routes)));
         self.changed.notify_waiters();
-        before
     }
 
     fn scope(&self) -> u64 {
@@ -437,17 +438,9 @@ impl Target {
         self.is_steered() && *self.profile == *profile
     }
 
-    /// The routes in force.
-    fn compiled(&self) -> Option<Arc<Compiled>> {
-        match &**self.routes() {
-            Routes::Ready(compiled) => Some(compiled.clone()),
-            _ => None,
-        }
-    }
-
     /// Whether the routes in force were compiled from just these.
     fn has(&self, listener: &Arc<Listener>, clusters: &BTreeMap<Arc<str>, Found>) -> bool {
-        self.compiled().is_some_and(|compiled| {
+        self.routes().compiled().is_some_and(|compiled| {
             let is_known = |(a, b): ((&Arc<str>, &Found), (&Arc<str>, &Found))| {
                 (Arc::ptr_eq(a.0, b.0) || a.0 == b.0) && is_same(a.1, b.1)
             };
@@ -460,6 +453,7 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
+        self.publish(Routes::Closed);
         self.poke.notify_one();
     }
 }
@@ -492,11 +486,12 @@ impl Routes {
         }
     }
 
+    fn compiled(&self) -> Option<&Compiled> {
+        if let Self::Ready(compiled) = self { Some(compiled) } else { None }
+    }
+
     /// Whether the routes name a cluster.
     fn names(&self, cluster: &str) -> bool {
-        match self {
-            Self::Ready(compiled) => compiled.clusters.contains_key(cluster),
-            _ => false,
-        }
+        self.compiled().is_some_and(|compiled| compiled.clusters.contains_key(cluster))
     }
 }

@@ -35,7 +35,7 @@ impl Decoding {
     pub(crate) fn new(kind: ResourceKind, bytes: &Bytes, former: Option<&Resource>, context: &Context) -> Option<Self> {
         let former = former.and_then(Resource::routes).cloned();
         let (routes, around) = match kind {
-            ResourceKind::RouteConfiguration => (RouteDecoding::new(bytes.clone(), former), None),
+            ResourceKind::RouteConfiguration => (RouteDecoding::new(bytes.clone(), former, context), None),
             ResourceKind::Listener if !context.is_inbound(bytes) => {
                 let mut message = Listener::decode(bytes.clone()).ok()?;
                 let extension = message.api_listener.as_mut()?.api_listener.as_mut()?;
@@ -43,7 +43,7 @@ impl Decoding {
                     return None;
                 }
                 let mut emptied = Emptied::new(std::mem::take(&mut extension.value).into())?;
-                let routes = RouteDecoding::of_manager(&mut emptied, former);
+                let routes = RouteDecoding::of_manager(&mut emptied, former, context);
                 (routes, Some(Box::new((message, emptied.manager))))
             }
             _ => return None,
@@ -72,7 +72,7 @@ impl Decoding {
             Err(failure) => Err(failure.into_error(self.bytes.len())),
         };
         let outcome = match self.around.take() {
-            Some(around) => put_into(*around, routes),
+            Some(around) => put_into(*around, routes, context),
             None => routes.map(|(routes, notes)| {
                 let value = Resource::RouteConfiguration(routes);
                 Decoded { value, warnings: notes.finish() }
@@ -85,8 +85,9 @@ impl Decoding {
 fn put_into(
     (message, manager): (Listener, HttpConnectionManager),
     routes: Result<(Routes, Notes), ConfigError>,
+    context: &Context,
 ) -> Result<Decoded<Resource>, ConfigError> {
     let mut notes = Notes::default();
-    let listener = listener::decode_around(message, manager, routes, &mut notes)?;
+    let listener = listener::decode_around(message, manager, routes, context, &mut notes)?;
     Ok(Decoded { value: listener, warnings: notes.finish() }.map(|listener| Resource::Listener(listener.into())))
 }

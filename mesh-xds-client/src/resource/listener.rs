@@ -14,6 +14,7 @@ use envoy_types::pb::{
 use mesh_core::config::{ConfigError, HttpFilter, RoutePolicy, Timeouts};
 
 use super::{
+    Context,
     common::{filled, limit, same_source, unpack},
     filter,
     notes::{IsSet, Notes, warn_if_set},
@@ -52,8 +53,12 @@ struct Manager {
 }
 
 /// A listener. Its socket address, which Istio sends along, is for servers and not looked at.
-pub(super) fn decode(message: pb::Listener, notes: &mut Notes) -> Result<ListenerResource, ConfigError> {
-    listener(message, notes, |extension, notes| manager(unpack(&extension)?, None, notes))
+pub(super) fn decode(
+    message: pb::Listener,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<ListenerResource, ConfigError> {
+    listener(message, notes, |extension, notes| manager(unpack(&extension)?, None, context, notes))
 }
 
 /// As [`decode`] where the manager of `message` has been unpacked and the routes in it read already.
@@ -61,9 +66,10 @@ pub(super) fn decode_around(
     message: pb::Listener,
     unpacked: HttpConnectionManager,
     routes: Result<(Routes, Notes), ConfigError>,
+    context: &Context,
     notes: &mut Notes,
 ) -> Result<ListenerResource, ConfigError> {
-    listener(message, notes, |_, notes| manager(unpacked, Some(routes), notes))
+    listener(message, notes, |_, notes| manager(unpacked, Some(routes), context, notes))
 }
 
 fn listener(
@@ -84,6 +90,7 @@ fn listener(
 fn manager(
     message: HttpConnectionManager,
     read: Option<Result<(Routes, Notes), ConfigError>>,
+    context: &Context,
     notes: &mut Notes,
 ) -> Result<Manager, ConfigError> {
     if message.xff_num_trusted_hops != 0 {
@@ -116,7 +123,7 @@ fn manager(
                     notes.take_over(&noted);
                     routes
                 }),
-                None => Routes::whole(config, notes),
+                None => Routes::whole(config, context, notes),
             })?)
         }
         Some(RouteSpecifier::ScopedRoutes(_)) => {

@@ -35,9 +35,8 @@ mod notes;
 mod protection;
 mod retry;
 mod route;
-#[cfg(mesh_fuzz)]
-#[path = "tests/samples.rs"]
-#[allow(dead_code, reason = "tests use the rest")]
+#[cfg(any(test, mesh_fuzz))]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests use the rest"))]
 pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
@@ -69,7 +68,12 @@ pub(crate) use self::{
     virtual_hosts::Routes,
 };
 use self::{common::undecodable, notes::Notes, virtual_hosts::RouteDecoding};
-use crate::{ResourceKind, istio::names::INBOUND, session::ResourceError};
+use crate::{
+    ResourceKind,
+    fingerprint::{Fingerprint, Printing},
+    istio::names::{INBOUND, OutboundService},
+    session::ResourceError,
+};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,6 +96,8 @@ pub(crate) struct Context {
     identities: BTreeSet<IdentityName>,
     registry: Identities,
     secrets: BTreeMap<Arc<str>, IdentityName>,
+    /// Whether whoever sent a resource may have requests bear another authority (gRFC A81).
+    is_trusted: bool,
     /// The listener that is for what comes in.
     inbound: Option<&'static str>,
 }
@@ -126,11 +132,10 @@ pub(crate) fn decode_parts(
         Some(ResourceKind::Listener) if context.is_inbound(bytes) => {
             decode_inbound(bytes).map(|listener| listener.map(|listener| Resource::Inbound(Arc::new(listener))))
         }
-        Some(ResourceKind::Listener) => {
-            decode_listener(bytes).map(|listener| listener.map(|listener| Resource::Listener(Arc::new(listener))))
-        }
+        Some(ResourceKind::Listener) => decode_listener(bytes, context)
+            .map(|listener| listener.map(|listener| Resource::Listener(Arc::new(listener)))),
         Some(ResourceKind::RouteConfiguration) => {
-            decode_routes(bytes.clone(), None).map(|routes| routes.map(Resource::RouteConfiguration))
+            decode_routes(bytes.clone(), None, context).map(|routes| routes.map(Resource::RouteConfiguration))
         }
         Some(ResourceKind::Cluster) => {
             decode_cluster(bytes, context).map(|cluster| cluster.map(|cluster| Resource::Cluster(Arc::new(cluster))))
@@ -150,8 +155,8 @@ pub(crate) fn decode_parts(
 /// # Errors
 ///
 /// Refuses what the module's rules refuse, with the name if that could be read.
-pub(crate) fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, ResourceError> {
-    read::<listener_pb::Listener, _>(bytes, listener::decode)
+pub(crate) fn decode_listener(bytes: &[u8], context: &Context) -> Result<Decoded<ListenerResource>, ResourceError> {
+    read(bytes, |message: listener_pb::Listener, notes| listener::decode(message, context, notes))
 }
 
 /// Reads an `envoy.config.listener.v3.Listener` for servers.
@@ -169,8 +174,12 @@ fn decode_inbound(bytes: &[u8]) -> Result<Decoded<InboundListener>, ResourceErro
 /// # Errors
 ///
 /// As [`decode_listener`].
-pub(crate) fn decode_routes(bytes: Bytes, former: Option<&Routes>) -> Result<Decoded<Routes>, ResourceError> {
-    let mut decoding = RouteDecoding::new(bytes.clone(), former.cloned());
+pub(crate) fn decode_routes(
+    bytes: Bytes,
+    former: Option<&Routes>,
+    context: &Context,
+) -> Result<Decoded<Routes>, ResourceError> {
+    let mut decoding = RouteDecoding::new(bytes.clone(), former.cloned(), context);
     loop {
         let mut left = usize::MAX;
         match decoding.advance(&mut left) {
@@ -308,12 +317,19 @@ impl Context {
         self
     }
 
+    /// Also honours what only a server that is trusted may say (`trusted_xds_server`): which authority requests bear.
+    #[must_use]
+    pub(crate) fn trusting(mut self) -> Self {
+        self.is_trusted = true;
+        self
+    }
+
     /// Also honours what Istio's sidecars are sent: the identity of the workload by its two secrets, whether it is registered
-    /// yet or not, and the listener for what comes in.
+    /// yet or not, the listener for what comes in, and all that Envoy does, which trusts whoever steers it.
     #[must_use]
     pub(crate) fn for_sidecars(mut self) -> Self {
         self.inbound = Some(INBOUND);
-        self.with_secret("default", "default").with_secret("ROOTCA", "default")
+        self.trusting().with_secret("default", "default").with_secret("ROOTCA", "default")
     }
 
     /// Also honours certificate provider instances and SDS secrets that go by the name of an identity which is in `registry`
@@ -327,6 +343,21 @@ impl Context {
     /// Whether a listener is for what comes in.
     fn is_inbound(&self, bytes: &[u8]) -> bool {
         self.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name))
+    }
+
+    /// The service that a cluster stands for, if it is one that Istio's sidecars are told of.
+    fn service<'a>(&self, cluster: &'a str) -> Option<OutboundService<'a>> {
+        OutboundService::of(cluster).filter(|_| self.inbound.is_some())
+    }
+
+    /// Tells versions of a resource apart, and whether they were read as those of a trusted server.
+    pub(crate) fn fingerprint(&self, type_url: &str, bytes: &[u8]) -> Fingerprint {
+        Fingerprint::of_parts(type_url, bytes, self.is_trusted)
+    }
+
+    /// The same on its way, for bytes that are read piece by piece.
+    pub(crate) fn printing(&self, type_url: &str) -> Printing {
+        Printing::new(type_url, self.is_trusted)
     }
 
     /// The identity of this name.

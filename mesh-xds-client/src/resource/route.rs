@@ -35,10 +35,11 @@ pub(super) struct Frame {
 /// The routes of a target, all at once.
 pub(super) fn configuration(
     mut message: pb::RouteConfiguration,
+    is_trusted: bool,
     notes: &mut Notes,
 ) -> Result<RouteConfig, ConfigError> {
     let hosts = std::mem::take(&mut message.virtual_hosts);
-    let frame = frame(message, notes)?;
+    let frame = frame(message, is_trusted, notes)?;
     let hosts = notes.each("virtual_hosts", hosts, |message, notes| virtual_host(message, &frame.scope, notes))?;
     let mut config = RouteConfig::new(frame.name.as_str(), hosts)?;
     frame.put_around(&mut config);
@@ -46,7 +47,11 @@ pub(super) fn configuration(
 }
 
 /// What `message` says beside its virtual hosts, which are not looked at.
-pub(super) fn frame(message: pb::RouteConfiguration, notes: &mut Notes) -> Result<Frame, ConfigError> {
+pub(super) fn frame(
+    message: pb::RouteConfiguration,
+    is_trusted: bool,
+    notes: &mut Notes,
+) -> Result<Frame, ConfigError> {
     warn_if_set!(
         notes,
         message,
@@ -61,7 +66,7 @@ pub(super) fn frame(message: pb::RouteConfiguration, notes: &mut Notes) -> Resul
     let faults = filter::overrides(message.typed_per_filter_config, notes)?;
     Ok(Frame {
         name: message.name,
-        scope: Scope { plugins, longest_body, faults },
+        scope: Scope { plugins, may_rewrite_hosts: is_trusted, longest_body, faults },
         request_headers: header::mutations(
             REQUEST,
             message.request_headers_to_add,

@@ -25,6 +25,7 @@ use prost::{
 };
 
 use super::{
+    Context,
     action::Scope,
     common::{filled, undecodable},
     former::Former,
@@ -65,6 +66,7 @@ struct Part {
 pub(crate) struct RouteDecoding {
     bytes: Bytes,
     place: Place,
+    is_trusted: bool,
     former: Option<Routes>,
     splitting: Splitting,
     /// Set when the message is taken apart.
@@ -153,8 +155,12 @@ const PRINTING: usize = 16;
 
 impl Routes {
     /// Those of a message, all at once. The next version has nothing to compare with.
-    pub(super) fn whole(message: pb::RouteConfiguration, notes: &mut Notes) -> Result<Self, ConfigError> {
-        let config = Arc::new(route::configuration(message, notes)?);
+    pub(super) fn whole(
+        message: pb::RouteConfiguration,
+        context: &Context,
+        notes: &mut Notes,
+    ) -> Result<Self, ConfigError> {
+        let config = Arc::new(route::configuration(message, context.is_trusted, notes)?);
         Ok(Self { config, kept: Arc::default() })
     }
 
@@ -176,20 +182,23 @@ impl PartialEq for Routes {
 impl RouteDecoding {
     /// Begins to decode the resource `bytes`. Virtual hosts that have the same bytes as in `former`, the version before, are
     /// taken from there.
-    pub(super) fn new(bytes: Bytes, former: Option<Routes>) -> Self {
-        Self { bytes, place: Place::Resource, former, splitting: Splitting::default(), reading: None, checking: None }
+    pub(super) fn new(bytes: Bytes, former: Option<Routes>, context: &Context) -> Self {
+        Self::begin(bytes, Place::Resource, Splitting::default(), former, context)
     }
 
     /// Begins to decode what was taken out of a connection manager, in the same way.
-    pub(super) fn of_manager(emptied: &mut Emptied, former: Option<Routes>) -> Self {
+    pub(super) fn of_manager(emptied: &mut Emptied, former: Option<Routes>, context: &Context) -> Self {
         let Emptied { manager, hosts, bytes } = emptied;
         let rest = match &mut manager.route_specifier {
             Some(RouteSpecifier::RouteConfig(config)) => mem::take(config),
             _ => pb::RouteConfiguration::default(),
         };
         let splitting = Splitting { at: bytes.len(), hosts: mem::take(hosts), rest, broken: None };
-        let (bytes, place) = (bytes.clone(), Place::Manager);
-        Self { bytes, place, former, splitting, reading: None, checking: None }
+        Self::begin(bytes.clone(), Place::Manager, splitting, former, context)
+    }
+
+    fn begin(bytes: Bytes, place: Place, splitting: Splitting, former: Option<Routes>, context: &Context) -> Self {
+        Self { bytes, place, is_trusted: context.is_trusted, former, splitting, reading: None, checking: None }
     }
 
     /// Goes on until `left` is used up. Returns whether it is done.
@@ -212,7 +221,10 @@ impl RouteDecoding {
                     self.checking = Some(RouteConfig::begin(name, hosts, former.map(|former| former.config.clone())));
                 }
             } else if self.splitting.advance(&self.bytes, left) {
-                let reading = Reading::new(mem::take(&mut self.splitting), self.place, former);
+                let Splitting { hosts, rest, broken, .. } = mem::take(&mut self.splitting);
+                let mut notes = Notes::default();
+                let frame = self.place.frame(rest, self.is_trusted, &mut notes);
+                let reading = Reading { notes, broken, ..Reading::new(hosts, frame, self.place, former) };
                 self.reading = Some(Box::new(reading));
             }
         }
@@ -288,24 +300,22 @@ fn head(tag: u32, length: usize) -> Vec<u8> {
 // === impl Reading ===
 
 impl Reading {
-    fn new(splitting: Splitting, place: Place, former: Option<&Routes>) -> Self {
-        let Splitting { hosts, rest, broken, .. } = splitting;
-        let mut notes = Notes::default();
-        let (frame, refused) = match place.frame(rest, &mut notes) {
+    fn new(hosts: Vec<Range<usize>>, frame: Result<Frame, ConfigError>, place: Place, former: Option<&Routes>) -> Self {
+        let (frame, refused) = match frame {
             Ok(frame) => (frame, None),
             Err(error) => (Frame::default(), Some(error)),
         };
         Self {
             has_former_scope: refused.is_none() && former.is_some_and(|former| former.kept.scope == frame.scope),
             frame,
-            notes,
+            notes: Notes::default(),
             way: Former::default(),
             place,
             parts: Vec::with_capacity(hosts.len()),
             left: hosts.into_iter().enumerate(),
             hosts: Vec::new(),
             refused,
-            broken,
+            broken: None,
         }
     }
 
@@ -371,12 +381,12 @@ impl Reading {
 // === impl Place ===
 
 impl Place {
-    fn frame(self, message: pb::RouteConfiguration, notes: &mut Notes) -> Result<Frame, ConfigError> {
+    fn frame(self, message: pb::RouteConfiguration, is_trusted: bool, notes: &mut Notes) -> Result<Frame, ConfigError> {
         // Inside a listener a route configuration needs no name, as a resource it does.
         if self == Self::Resource {
             filled("name", message.name.clone(), "name the route configuration")?;
         }
-        route::frame(message, notes)
+        route::frame(message, is_trusted, notes)
     }
 
     /// Reads the first field of `bytes`, which is of this length.

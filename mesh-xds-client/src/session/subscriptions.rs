@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Reply;
 use super::batch::Label;
 use super::refusals::Refusals;
+use super::{AbsenceReason, Reply};
 
 /// The names of one kind that are wanted, and how the conversation about them stands.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(super) struct Subscriptions {
     /// Those of the names that were not asked for on this stream, or will be asked for once more.
     unsent: BTreeSet<Arc<str>>,
     /// The names in order, as a request lists them. None since a name has come or gone.
-    list: Option<Vec<String>>,
+    list: Option<Box<[Arc<str>]>>,
     /// When resources expire.
     expiries: BTreeSet<(Instant, Arc<str>)>,
     /// Counts the responses that were answered, to tell whom the last one mentioned.
@@ -73,10 +73,15 @@ enum Presence {
     Awaited { deadline: Instant, is_denied: bool },
     /// Delivered and in use.
     Held,
+    /// In use, and not of this server as far as is known, or not with its knowledge: it came because everything is wanted, and
+    /// what the server sends first, whole or in delta for a while, tells whether it has it.
+    Presumed,
     /// Delivered and never usable.
     Refused,
     /// Reported absent.
     Absent,
+    /// Reported absent since nothing was heard of it in time. The server may still say that there is none.
+    Silent,
 }
 
 /// Whether the server believes that everything is wanted.
@@ -147,6 +152,9 @@ impl Subscriptions {
             if std::mem::replace(&mut known.is_named, true) {
                 return false;
             }
+            if known.is_presumed() {
+                known.presence = Presence::Unsent;
+            }
             self.unsent.insert(name.into());
         } else {
             let presence = if self.withdrawn.contains(name) { Presence::Returning } else { Presence::Unsent };
@@ -179,18 +187,37 @@ impl Subscriptions {
         true
     }
 
-    /// Wants everything, or no longer. Returns whether that is news.
-    pub(super) fn want_everything(&mut self, everything: bool) -> bool {
-        if !everything {
-            let expiries = &mut self.expiries;
-            self.names.retain(|name, wanted| {
-                if let (false, Some(expires)) = (wanted.is_named, wanted.expires) {
-                    expiries.remove(&(expires, name.clone()));
-                }
-                wanted.is_named
-            });
+    /// Wants everything. Returns whether that is news.
+    pub(super) fn want_everything(&mut self) -> bool {
+        !std::mem::replace(&mut self.everything, true)
+    }
+
+    /// No longer wants everything. Returns what came of it and is forgotten now, if it was wanted.
+    pub(super) fn leave_everything(&mut self) -> Option<Vec<Arc<str>>> {
+        if !std::mem::take(&mut self.everything) {
+            return None;
         }
-        std::mem::replace(&mut self.everything, everything) != everything
+        let mut left = Vec::new();
+        let expiries = &mut self.expiries;
+        self.names.retain(|name, wanted| {
+            if wanted.is_named {
+                return true;
+            }
+            if let Some(expires) = wanted.expires {
+                expiries.remove(&(expires, name.clone()));
+            }
+            left.push(name.clone());
+            false
+        });
+        left.sort_unstable();
+        Some(left)
+    }
+
+    /// Somebody else has given `name` because everything is wanted, and is asked no longer.
+    pub(super) fn presume(&mut self, name: &Arc<str>) {
+        if self.everything {
+            self.names.entry(name.clone()).or_insert_with(|| Wanted::new(Presence::Presumed, false));
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -268,7 +295,7 @@ impl Subscriptions {
         let is_first = !std::mem::replace(&mut self.asked, true);
         self.changed = false;
         self.withdrawn.clear();
-        let mut names = self.list().clone();
+        let mut names: Vec<_> = self.list().iter().map(|name| name.to_string()).collect();
         let mut armed = Vec::new();
         let mut left = BTreeSet::new();
         for name in std::mem::take(&mut self.unsent) {
@@ -309,7 +336,7 @@ impl Subscriptions {
         is_ending
     }
 
-    fn list(&mut self) -> &Vec<String> {
+    fn list(&mut self) -> &[Arc<str>] {
         self.list.get_or_insert_with(|| named(&self.names))
     }
 
@@ -335,7 +362,7 @@ impl Subscriptions {
             }
         }
         if is_first {
-            changes.subscribe = named(&self.names);
+            changes.subscribe = named(&self.names).iter().map(|name| name.to_string()).collect();
             let held = self.names.iter().filter_map(|(name, wanted)| Some((name.to_string(), wanted.version.clone()?)));
             changes.versions = held.collect();
         } else {
@@ -453,38 +480,72 @@ impl Subscriptions {
     /// mention.
     ///
     /// A name never delivered is left to its timer: the server may not have heard of it yet.
-    pub(super) fn remove_missing(&mut self) -> Vec<Arc<str>> {
+    pub(super) fn remove_missing(&mut self) -> Vec<(Arc<str>, AbsenceReason)> {
         let answers = self.answers;
         let is_missing = |wanted: &Wanted| wanted.was_delivered() && wanted.mentioned != answers;
         let missing = self.names.iter().filter(|(_, wanted)| is_missing(wanted));
         let mut missing: Vec<_> = missing.map(|(name, _)| name.clone()).collect();
         missing.sort_unstable();
         missing.iter().for_each(|name| self.give_up(name));
-        missing
+        missing.into_iter().map(|name| (name, AbsenceReason::Removed)).collect()
     }
 
-    /// Marks as absent, and returns, those of the names that were delivered before. Others wait for the end of their clock.
-    pub(super) fn remove_named(&mut self, names: &[String]) -> Vec<Arc<str>> {
+    /// Marks as absent, and returns, those of the names that were delivered before, and those whose clock is over. Others wait for
+    /// its end.
+    pub(super) fn remove_named(&mut self, names: &[String]) -> Vec<(Arc<str>, AbsenceReason)> {
         let mut gone = Vec::new();
         for name in names {
             let Some((name, wanted)) = self.names.get_key_value(name.as_str()) else { continue };
-            let (name, was_delivered) = (name.clone(), wanted.was_delivered());
+            let name = name.clone();
             if wanted.mentioned == self.answers {
                 // It was denied, with a reason, by the same response.
                 continue;
             }
-            if was_delivered {
-                self.give_up(&name);
-                gone.push(name);
-            } else if let Some(Wanted { presence: Presence::Awaited { is_denied, .. }, .. }) = self.names.get_mut(&name)
-            {
-                *is_denied = true;
-            }
+            let reason = match wanted.presence {
+                _ if !wanted.is_named => AbsenceReason::Removed,
+                Presence::Held | Presence::Refused | Presence::Presumed => AbsenceReason::Removed,
+                Presence::Silent => AbsenceReason::Unknown,
+                Presence::Awaited { deadline, .. } => {
+                    self.names.entry(name).and_modify(|wanted| {
+                        wanted.presence = Presence::Awaited { deadline, is_denied: true };
+                    });
+                    continue;
+                }
+                Presence::Unsent | Presence::Returning | Presence::Absent => continue,
+            };
+            self.give_up(&name);
+            gone.push((name, reason));
         }
         gone
     }
 
+    /// Starts the clock of what is presumed, in delta, where nothing tells that the server has sent all that it has. Returns
+    /// whose.
+    pub(super) fn doubt(&mut self, deadline: Instant) -> Vec<Arc<str>> {
+        let mut armed = Vec::new();
+        for (name, wanted) in &mut self.names {
+            if wanted.presence == Presence::Presumed {
+                wanted.presence = Presence::Awaited { deadline, is_denied: true };
+                armed.push(name.clone());
+            }
+        }
+        armed.sort_unstable();
+        armed
+    }
+
     // --- what time brings ---
+
+    /// There was nothing of `name` in the time that there was for it. Returns how that is known.
+    pub(super) fn run_out(&mut self, name: &str, is_denied: IsDenied) -> AbsenceReason {
+        self.give_up(name);
+        if is_denied {
+            return AbsenceReason::Unknown;
+        }
+        if let Some(wanted) = self.names.get_mut(name) {
+            wanted.presence = Presence::Silent;
+        }
+        AbsenceReason::NotFoundTimer
+    }
 
     /// Whether `name` is awaited until then, and if so, whether the server has said that there is none.
     pub(super) fn awaited(&self, name: &str, until: Instant) -> Option<IsDenied> {
@@ -532,24 +593,31 @@ impl Subscriptions {
         self.withdrawn.clear();
         self.refusals.end();
         for (name, wanted) in &mut self.names {
-            if matches!(wanted.presence, Presence::Awaited { .. } | Presence::Returning) {
+            if wanted.is_presumed() {
+                wanted.presence = Presence::Presumed;
+            } else if matches!(wanted.presence, Presence::Awaited { .. } | Presence::Returning) {
                 wanted.presence = Presence::Unsent;
                 self.unsent.insert(name.clone());
             }
         }
     }
 
-    /// What is held came from another server.
+    /// What is held came from another server. This one will not be told of what nobody named, and cannot say that it is gone.
     pub(super) fn forget_versions(&mut self) {
         self.version.clear();
-        self.names.values_mut().for_each(|wanted| wanted.version = None);
+        for wanted in self.names.values_mut() {
+            wanted.version = None;
+            if !wanted.is_named && wanted.was_delivered() {
+                wanted.presence = Presence::Presumed;
+            }
+        }
     }
 }
 
 /// The names that are asked for by name, in order.
-fn named(names: &HashMap<Arc<str>, Wanted>) -> Vec<String> {
+fn named(names: &HashMap<Arc<str>, Wanted>) -> Box<[Arc<str>]> {
     let named = names.iter().filter(|(_, wanted)| wanted.is_named);
-    let mut list: Vec<_> = named.map(|(name, _)| name.to_string()).collect();
+    let mut list: Box<[_]> = named.map(|(name, _)| name.clone()).collect();
     list.sort_unstable();
     list
 }
@@ -562,7 +630,13 @@ impl Wanted {
     }
 
     fn was_delivered(&self) -> bool {
-        matches!(self.presence, Presence::Held | Presence::Refused)
+        matches!(self.presence, Presence::Held | Presence::Refused | Presence::Presumed)
+    }
+
+    /// Whether the server has yet to tell that it has what nobody named.
+    fn is_presumed(&self) -> bool {
+        matches!(self.presence, Presence::Presumed)
+            || !self.is_named && matches!(self.presence, Presence::Awaited { .. })
     }
 }
 

@@ -36,9 +36,12 @@ pub(crate) struct Entry {
     pub(super) error: Option<String>,
     /// When the latest bad news came, for as long as `error` is set.
     pub(super) failed_at: Option<SystemTime>,
+    /// Whether the latest news is that the server does not give it, and why (xRFC TP3).
+    pub(super) is_denied: bool,
     /// Whether it is asked for by its name, rather than among all that there are.
     pub(super) is_named: bool,
-    pub(super) refused: Option<RefusedVersion>,
+    /// Boxed, since hardly any resource has one.
+    pub(super) refused: Option<Box<RefusedVersion>>,
 }
 
 /// The version that was refused last, so that it is not decoded, nor reported, again.
@@ -83,6 +86,7 @@ impl Entry {
             good: None,
             error: None,
             failed_at: None,
+            is_denied: false,
             is_named: true,
             refused: None,
         }
@@ -191,7 +195,7 @@ impl Entry {
             Some(Resource::Endpoints(former)) => {
                 resource::decode_endpoints(bytes.clone(), Some(former)).map(|decoded| decoded.map(Resource::Endpoints))
             }
-            Some(Resource::RouteConfiguration(former)) => resource::decode_routes(bytes.clone(), Some(former))
+            Some(Resource::RouteConfiguration(former)) => resource::decode_routes(bytes.clone(), Some(former), context)
                 .map(|decoded| decoded.map(Resource::RouteConfiguration)),
             _ => resource::decode_parts(kind.type_url(), bytes, context),
         }
@@ -238,6 +242,7 @@ impl Entry {
         self.state = ResourceState::Synced;
         self.error = None;
         self.failed_at = None;
+        self.is_denied = false;
         self.refused = None;
     }
 
@@ -246,13 +251,14 @@ impl Entry {
         self.state = state;
         self.error = Some(error);
         self.failed_at = Some(SystemTime::now());
+        self.is_denied = false;
         self.refused = None;
     }
 
     fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, news: &mut News<'_>) {
         self.fail(ResourceState::Rejected, error.to_string());
         let (version, at) = (news.version.clone(), SystemTime::now());
-        self.refused = Some(RefusedVersion { fingerprint, error: error.clone(), version, at });
+        self.refused = Some(Box::new(RefusedVersion { fingerprint, error: error.clone(), version, at }));
         // Who has nothing to serve is told the newest reason.
         news.changes.structure |= self.good.is_none();
     }
@@ -281,8 +287,9 @@ impl Entry {
             details,
             at,
             version: self.refused.as_ref().map(|refused| refused.version.clone()),
+            is_denial: self.is_denied,
         });
-        Dump { kind, name: name.clone(), state: self.state, good, failure }
+        Dump { kind, name: name.clone(), state: self.state, is_answered: self.is_answered, good, failure }
     }
 }
 
@@ -297,7 +304,7 @@ impl Good {
     ) -> Result<Self, ResourceError> {
         let Saved { version, updated, contents } = saved;
         let Decoded { value, warnings } = resource::decode_parts(kind.type_url(), &contents, context)?;
-        let fingerprint = Fingerprint::of_parts(kind.type_url(), &contents);
+        let fingerprint = context.fingerprint(kind.type_url(), &contents);
         let contents = keeps_contents.then_some(contents);
         Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached: true })
     }

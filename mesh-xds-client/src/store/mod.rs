@@ -14,6 +14,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -26,7 +27,6 @@ use tonic::Code;
 
 use crate::{
     ResourceKind,
-    fingerprint::Fingerprint,
     name::{canonical, canonical_arc},
     resource::{self, Context, InboundListener, ListenerResource, Resource},
     session::{AbsenceReason, RawResource, ResourceError},
@@ -49,8 +49,9 @@ use self::entry::{Good, News};
 /// The resources that are asked for, by kind and name.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    /// By [`ResourceKind::index`].
-    shelves: [BTreeMap<Arc<str>, Entry>; ResourceKind::ALL.len()],
+    /// By [`ResourceKind::index`]. Boxed, since a node of the map has room for eleven, and half of it stands empty where names
+    /// come in order.
+    shelves: [BTreeMap<Arc<str>, Box<Entry>>; ResourceKind::ALL.len()],
     /// By [`ResourceKind::index`].
     everything: [Everything; ResourceKind::ALL.len()],
     tally: Tally,
@@ -85,6 +86,8 @@ pub(crate) struct Origin<'a> {
 pub(crate) struct Terms {
     /// Why what the server removes goes on serving, where it does.
     pub(crate) kept: Option<&'static str>,
+    /// Whether what is of an earlier run alone goes on serving, though this server says that there is none.
+    pub(crate) keeps_cached: bool,
     /// Whether errors in data end what was good before (`fail_on_data_errors`).
     pub(crate) is_strict: bool,
     /// Whether silence is trouble rather than an answer (`resource_timer_is_transient_error`).
@@ -122,6 +125,14 @@ pub(crate) struct Refused {
     pub(crate) error: ResourceError,
     /// Whether these bytes were refused before.
     pub(crate) is_repeated: bool,
+}
+
+/// What came of a look for names that need not be held.
+#[derive(Debug, Default)]
+pub(crate) struct Swept {
+    pub(crate) dispensable: Vec<Arc<str>>,
+    /// The last name that was looked at, where there may be more.
+    pub(crate) last: Option<Arc<str>>,
 }
 
 /// The value of a resource, as far as it is known.
@@ -177,7 +188,7 @@ impl Store {
 
     fn insert(&mut self, kind: ResourceKind, name: &Arc<str>, entry: Entry) {
         let counted = entry.counted();
-        if self.shelves[kind.index()].insert(name.clone(), entry).is_none() {
+        if self.shelves[kind.index()].insert(name.clone(), Box::new(entry)).is_none() {
             self.tally.add(kind, counted);
         }
     }
@@ -213,14 +224,31 @@ impl Store {
         }
     }
 
-    /// The names of a kind that need not be held when only these are wanted: all others, or where everything is asked for
-    /// those of them that the server does not have.
-    pub(crate) fn dispensable(&self, kind: ResourceKind, wanted: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+    /// Looks through `most` names of a kind, those that come after `after`, for what need not be held when only these are wanted:
+    /// all others, or where everything is asked for those of them that the server does not have.
+    pub(crate) fn sweep(
+        &self,
+        kind: ResourceKind,
+        wanted: &BTreeSet<Arc<str>>,
+        after: Option<&Arc<str>>,
+        most: usize,
+    ) -> Swept {
         let keeps_all = self.is_everything(kind);
         let is_there = |entry: &Entry| matches!(entry.state, ResourceState::Synced | ResourceState::Rejected);
-        let is_gone = |entry: &Entry| !keeps_all || !is_there(entry);
-        let gone = self.shelves[kind.index()].iter().filter(|(name, entry)| is_gone(entry) && !wanted.contains(*name));
-        gone.map(|(name, _)| name.clone()).collect()
+        let rest = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let mut wanted = wanted.range::<Arc<str>, _>(rest).peekable();
+        let (mut looked_at, mut swept) = (0, Swept::default());
+        for (name, entry) in self.shelves[kind.index()].range::<Arc<str>, _>(rest).take(most) {
+            while wanted.next_if(|wanted| *wanted < name).is_some() {}
+            if wanted.peek() != Some(&name) && !(keeps_all && is_there(entry)) {
+                swept.dispensable.push(name.clone());
+            }
+            looked_at += 1;
+            if looked_at == most {
+                swept.last = Some(name.clone());
+            }
+        }
+        swept
     }
 
     /// All that an authority is asked for by name.
@@ -237,9 +265,17 @@ impl Store {
         is_unanswered || self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
     }
 
+    /// The names of a kind that serve by what an earlier run has kept, and that nobody has spoken of in all the time that a
+    /// server has.
+    pub(crate) fn unspoken_of(&self, kind: ResourceKind) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
+        let is_unspoken_of = |entry: &Entry| entry.is_cached() && entry.state == ResourceState::TimedOut;
+        let entries = self.shelves[kind.index()].iter().map(|(name, entry)| (name, &**entry));
+        entries.filter(move |(_, entry)| is_unspoken_of(entry))
+    }
+
     fn entries(&self) -> impl Iterator<Item = (ResourceKind, &Arc<str>, &Entry)> {
         let shelves = ResourceKind::ALL.into_iter().zip(&self.shelves);
-        shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| (kind, name, entry)))
+        shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| (kind, name, &**entry)))
     }
 
     /// The names of a kind, in order.
@@ -250,7 +286,7 @@ impl Store {
 
     /// What is known of a resource, if it is asked for.
     pub(crate) fn get(&self, kind: ResourceKind, name: &str) -> Option<&Entry> {
-        self.shelves[kind.index()].get(&*canonical(name))
+        self.shelves[kind.index()].get(&*canonical(name)).map(|entry| &**entry)
     }
 
     /// The listener of this name.
@@ -323,10 +359,10 @@ impl Store {
             Err(error) => return Begun::Settled(Err(Refused { error, is_repeated: false })),
         };
         if Underway::is_for(kind, &bytes) {
-            return Begun::Underway(Box::new(Underway::new(kind, name, version.clone(), bytes)));
+            return Begun::Underway(Box::new(Underway::new(kind, name, version.clone(), bytes, origin.context)));
         }
         let outcome = self.with(kind, &name, version, origin, |entry, news| {
-            let fingerprint = Fingerprint::of_parts(kind.type_url(), &bytes);
+            let fingerprint = news.origin.context.fingerprint(kind.type_url(), &bytes);
             entry.recognise(fingerprint, &bytes, &name, news).unwrap_or_else(|| {
                 let decoded = entry.decode(kind, &bytes, news.origin.context);
                 entry.conclude(decoded, fingerprint, bytes, name.clone(), news)
@@ -444,8 +480,9 @@ impl Store {
             }
             AbsenceReason::Expired => (ResourceState::Absent, "its time to live is over", true),
             AbsenceReason::Unknown => {
-                // What is of an earlier run alone has this for a removal.
-                let drops = terms.is_strict || entry.is_cached() && terms.kept.is_none();
+                // For what is of an earlier run alone this is the first word of a server, and there is no order in which
+                // others of its words would have to come.
+                let drops = terms.is_strict || entry.is_cached() && !terms.keeps_cached;
                 (ResourceState::Absent, "the control plane has no such resource", drops)
             }
             AbsenceReason::Removed => (ResourceState::Absent, "the control plane has removed it", terms.kept.is_none()),
@@ -455,6 +492,8 @@ impl Store {
             entry.good = None;
         } else if let (AbsenceReason::Removed, Some(why), Some(_)) = (reason, terms.kept, &entry.good) {
             error = format!("{error}; it is kept {why}");
+        } else if entry.is_cached() {
+            error += "; what an earlier run has kept of it serves";
         }
         entry.is_answered |= !(reason == AbsenceReason::NotFoundTimer && terms.is_patient);
         entry.fail(state, error);
@@ -481,6 +520,7 @@ impl Store {
         }
         entry.is_answered = true;
         entry.fail(state, error);
+        entry.is_denied = true;
         self.changes.structure = true;
         self.tally.move_one(kind, before, entry.counted());
     }

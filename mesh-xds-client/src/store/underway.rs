@@ -12,7 +12,7 @@ use super::{Origin, Refused, Store, Taken};
 use crate::{
     ResourceKind,
     fingerprint::{Fingerprint, Printing},
-    resource::Decoding,
+    resource::{Context, Decoding},
 };
 
 /// A resource that is compared with what is held, and decoded if it is another.
@@ -51,8 +51,8 @@ impl Underway {
         matches!(kind, ResourceKind::RouteConfiguration | ResourceKind::Listener) && bytes.len() > LARGE
     }
 
-    pub(super) fn new(kind: ResourceKind, name: Arc<str>, version: Arc<str>, bytes: Bytes) -> Self {
-        Self { kind, name, version, bytes, step: Step::Comparing(Printing::new(kind.type_url())) }
+    pub(super) fn new(kind: ResourceKind, name: Arc<str>, version: Arc<str>, bytes: Bytes, context: &Context) -> Self {
+        Self { kind, name, version, bytes, step: Step::Comparing(context.printing(kind.type_url())) }
     }
 
     /// Goes on until `left` is used up, which is told in bytes to decode. Returns what has become of it, once, when that is

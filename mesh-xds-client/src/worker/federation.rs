@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ResourceKind,
+    agreement::Presence,
     bootstrap::{Bootstrap, Server},
     name::{self, XdstpName},
     store::{AuthorityId, Store},
@@ -61,6 +62,13 @@ impl Federation {
             authorities.push(Authority::new(Some(name.to_owned()), places, is_on_reachability_only));
         }
         Self { upstreams, authorities, by_name }
+    }
+
+    /// The work on the streams was dropped, and they with it.
+    pub(super) fn streams_dropped(&mut self, now: Instant) {
+        for upstream in &mut self.upstreams {
+            upstream.session.stream_ended("the work on it was dropped", now);
+        }
     }
 
     /// Who has the resource of this name, or why nobody has.
@@ -115,17 +123,26 @@ impl Federation {
         (0..self.authorities.len()).any(|authority| self.is_heeded(place, AuthorityId(authority)))
     }
 
-    /// Whether each authority that is asked for anything has a control plane that is there, and any is asked.
-    pub(super) fn are_present(&self) -> bool {
+    /// Where each authority stands.
+    pub(super) fn presences(&self) -> impl Iterator<Item = (AuthorityId, Presence)> {
+        (0..self.authorities.len()).map(AuthorityId).map(|id| (id, self.presence(id)))
+    }
+
+    /// Where an authority stands.
+    pub(super) fn presence(&self, id: AuthorityId) -> Presence {
+        let authority = &self.authorities[id.0];
         let is_live = |place: usize| self.upstreams[place].standing == Standing::Live;
-        let mut asked = self.authorities.iter().filter(|authority| authority.asked > 0).peekable();
-        asked.peek().is_some() && asked.all(|authority| authority.in_use().any(is_live))
+        match authority.in_use().any(is_live) {
+            _ if authority.asked == 0 => Presence::Unasked,
+            true => Presence::Present,
+            false => Presence::Away,
+        }
     }
 
     /// The control plane whose word counts most: of the first authority that is asked for anything the one that is
     /// there, or else the last hope.
     pub(super) fn main(&self) -> usize {
-        let authority = self.authorities.iter().find(|authority| !authority.fallback.in_use().is_empty());
+        let authority = self.authorities.iter().find(|authority| authority.asked > 0);
         let authority = authority.unwrap_or(&self.authorities[DEFAULT.0]);
         authority.in_use().last().or_else(|| authority.upstreams.first().copied()).unwrap_or_default()
     }
@@ -177,17 +194,19 @@ impl Federation {
     fn release(&mut self, id: AuthorityId, server: usize, store: &Store, streams: &mut Streams) {
         let authority = &self.authorities[id.0];
         let place = authority.upstreams[server];
+        let heir = authority.in_use().last();
         tracing::info!(authority = authority.label(), server = %self.upstreams[place].name, "a preferred control plane is back");
-        let is_in_use = self.is_in_use(place);
-        let upstream = &mut self.upstreams[place];
-        everything_of(id, store).for_each(|kind| upstream.session.unsubscribe_all(kind));
-        for (kind, name) in store.asked_of(id) {
-            upstream.session.unsubscribe(kind, name);
+        for kind in everything_of(id, store) {
+            let left = self.upstreams[place].session.unsubscribe_all(kind);
+            // What it alone had would otherwise stay for ever: nobody would say that it is gone.
+            heir.into_iter().for_each(|heir| self.upstreams[heir].session.presume(kind, &left));
         }
-        if !is_in_use {
+        for (kind, name) in store.asked_of(id) {
+            self.upstreams[place].session.unsubscribe(kind, name);
+        }
+        if !self.is_in_use(place) {
             streams.close(place);
-            upstream.session.stream_ended("it is not needed any longer", Instant::now());
-            upstream.standing = Standing::Untold;
+            self.upstreams[place].let_go();
         }
     }
 }

@@ -8,17 +8,21 @@
 //!
 //! - `federation`: who is asked for what; `upstream`: one control plane and its session;
 //! - `fallback`: which of an authority's control planes are in use, as a state machine without I/O;
-//! - `streams`: the streams to all of them; `decoding`: the one response that is being decoded;
+//! - `streams`: the streams to all of them; `online`: that there are none once the work is dropped;
+//! - `events`: what follows from what the sessions say; `decoding`: the one response that is being decoded;
+//! - `assembling`: the next snapshot, and what it asks for;
 //! - `cache`: what an earlier run has kept, for as long as nobody says better.
 //!
 //! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read
 //! the snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until
 //! the last one is decoded, which is the only back-pressure that ADS has.
+//!
+//! Here is the loop, and what follows from commands and resources. After each thing that happens [`settle`](Worker::settle)
+//! does all that can be done without waiting, in this order: what the sessions say, the next snapshot and what it asks
+//! for, who is to be asked, who stands by what is held, and the requests.
 
-use std::{error::Error as StdError, fmt::Write as _, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt::Write as _, sync::Arc};
 
-use mesh_core::source::ResourceState;
-use metrics::Gauge;
 use tokio::{
     sync::mpsc,
     task::yield_now,
@@ -26,32 +30,37 @@ use tokio::{
 };
 
 use crate::{
-    Dialect, ResourceKind,
-    assemble::{Assembled, Assembly, Wanted},
+    Dialect,
+    assemble::Assembly,
     bootstrap::Bootstrap,
     expected::Expected,
     meters::Meters,
     report::Reporter,
     resource::Context,
-    session::{AbsenceReason, Event, Variant},
-    status::{Agreement, Shared},
-    store::{AuthorityId, Denial, Entry, Origin, Store},
+    status::Shared,
+    store::{AuthorityId, Origin},
     transport::Heard,
 };
 
+mod assembling;
 mod cache;
 mod decoding;
+mod events;
 mod fallback;
 mod federation;
+mod online;
 mod streams;
 mod upstream;
 
-pub(crate) use self::{cache::Cache, upstream::Upstream};
+pub(crate) use self::{
+    cache::Cache,
+    upstream::{Upstream, names},
+};
 
 use self::{
     decoding::Decoding,
-    fallback::Standing,
     federation::Federation,
+    online::Online,
     streams::{News, Streams},
 };
 
@@ -61,7 +70,10 @@ pub(crate) struct Worker {
     commands: mpsc::UnboundedReceiver<Command>,
     bootstrap: Bootstrap,
     dialect: Dialect,
+    /// What a resource may refer to, and as far as is known who sent it may say.
     context: Context,
+    /// The same of one that a trusted server has sent.
+    trusting: Context,
     federation: Federation,
     assembly: Assembly,
     expected: Expected,
@@ -86,17 +98,6 @@ pub(crate) enum Command {
     Waive(Arc<str>),
 }
 
-/// Marks every control plane as not connected when the worker's future is dropped.
-struct Online {
-    shared: Arc<Shared>,
-    gauges: Vec<Gauge>,
-}
-
-/// How often the age of the configuration is shown, and then each time that it has grown by a part of itself. Nobody can tell
-/// here whether there is a recorder: without one it is a waking of this task, while no control plane answers.
-const AGE_INTERVAL: Duration = Duration::from_secs(1);
-const AGE_PART: u32 = 100;
-
 // === impl Worker ===
 
 impl Worker {
@@ -112,6 +113,9 @@ impl Worker {
     ) -> Self {
         let assembly = Assembly::new(&bootstrap.node().id, dialect);
         let patience = upstreams.iter().map(|upstream| upstream.session.patience()).max().unwrap_or_default();
+        let trusting = context.clone().trusting();
+        // Nobody can say who sent what an earlier run has kept.
+        let context = if upstreams.iter().all(Upstream::is_trusted) { trusting.clone() } else { context };
         let federation = Federation::new(&bootstrap, upstreams);
         Self {
             shared,
@@ -119,6 +123,7 @@ impl Worker {
             bootstrap,
             dialect,
             context,
+            trusting,
             federation,
             assembly,
             expected: Expected::new(patience),
@@ -132,46 +137,64 @@ impl Worker {
 
     /// Works for ever. Dropping it closes the streams and loses nothing else: it can be run again.
     pub(crate) async fn run(&mut self) {
-        for upstream in &mut self.federation.upstreams {
-            upstream.session.stream_ended("the work on it was dropped", Instant::now());
-        }
+        self.federation.streams_dropped(Instant::now());
         // A dialect may want something before there is a target.
         self.shared.held().store.touch();
-        let gauges = self.federation.upstreams.iter().map(|upstream| upstream.connected.clone());
-        let _online = Online { shared: self.shared.clone(), gauges: gauges.collect() };
+        let _online = Online::new(&self.shared, &self.federation);
         let mut streams = Streams::new(self.federation.upstreams.len());
         loop {
-            self.settle(&mut streams);
-            let timeouts = self.federation.upstreams.iter_mut().filter_map(|upstream| upstream.session.next_timeout());
-            let due = timeouts.chain(self.expected.next()).chain(self.age_due).min();
+            self.settle(&mut streams).await;
+            let due = self.next_due();
             tokio::select! {
                 biased;
                 (place, news) = streams.next(self.decoding.is_none()) => self.hear(place, news),
                 Some(command) = self.commands.recv() => self.obey(command),
                 () = yield_now(), if self.decoding.is_some() || self.cache.is_restoring() => self.decode(),
-                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                    let now = Instant::now();
-                    self.federation.upstreams.iter_mut().for_each(|upstream| upstream.session.timeout(now));
-                    self.give_up(now);
-                    if self.age_due.is_some_and(|due| due <= now) {
-                        self.show_age(now);
-                    }
-                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.tick(Instant::now()),
             }
         }
     }
 
-    /// Does all that can be done without waiting.
-    fn settle(&mut self, streams: &mut Streams) {
+    /// Does all that can be done without waiting for anybody, in slices where it is much.
+    async fn settle(&mut self, streams: &mut Streams) {
         loop {
             self.heed(streams);
-            let has_changed = self.assemble();
+            let has_changed = self.assemble().await;
             if !self.steer(streams) && !has_changed {
                 break;
             }
         }
+        self.agree();
         for (place, upstream) in self.federation.upstreams.iter_mut().enumerate() {
             streams.send(place, &mut upstream.session);
+        }
+    }
+
+    /// Has every authority use the control planes that it should. Returns whether anything has changed by that.
+    fn steer(&mut self, streams: &mut Streams) -> bool {
+        let mut held = self.shared.held();
+        if !self.federation.steer(&held.store, streams) {
+            return false;
+        }
+        for (place, server) in held.servers.iter_mut().enumerate() {
+            server.in_use = self.federation.is_in_use(place);
+            server.connected &= server.in_use;
+        }
+        true
+    }
+
+    // --- the time ---
+
+    fn next_due(&mut self) -> Option<Instant> {
+        let timeouts = self.federation.upstreams.iter_mut().filter_map(|upstream| upstream.session.next_timeout());
+        timeouts.chain(self.expected.next()).chain(self.age_due).min()
+    }
+
+    fn tick(&mut self, now: Instant) {
+        self.federation.upstreams.iter_mut().for_each(|upstream| upstream.session.timeout(now));
+        self.give_up(now);
+        if self.age_due.is_some_and(|due| due <= now) {
+            self.show_age(now);
         }
     }
 
@@ -185,145 +208,6 @@ impl Worker {
             News::Heard(Heard::Room) => {}
             News::Heard(Heard::Ended(error)) => session.stream_ended(in_one_line(&error), Instant::now()),
         }
-    }
-
-    /// Acts on what the sessions say.
-    fn heed(&mut self, streams: &mut Streams) {
-        for place in 0..self.federation.upstreams.len() {
-            while let Some(event) = self.federation.upstreams[place].session.poll_event() {
-                self.act(streams, place, event);
-            }
-        }
-    }
-
-    fn act(&mut self, streams: &mut Streams, place: usize, event: Event) {
-        match event {
-            Event::Connect => {
-                let dialer = self.federation.upstreams[place].dialer.clone();
-                streams.open(place, Box::pin(async move { dialer.open().await }));
-            }
-            Event::Live => self.connected(place),
-            Event::Deliver(batch) => self.decoding = Some(Decoding::new(place, *batch)),
-            Event::Absent { kind, name, reason } => self.absent(place, kind, &name, reason),
-            Event::Denied { kind, name, code, message } => {
-                tracing::warn!(%kind, name, ?code, message, node.id = self.node_id(), "resource is denied");
-                let terms = self.federation.upstreams[place].terms(kind);
-                self.shared.held().store.deny(kind, &name, Denial { code, message }, terms);
-            }
-            Event::Lost { cause, was_live, retry_in } => self.lost(place, cause, was_live, retry_in),
-            Event::Ignored { type_url } => {
-                tracing::warn!(node.id = self.node_id(), type_url, "response of an unknown type is ignored");
-            }
-        }
-    }
-
-    fn connected(&mut self, place: usize) {
-        let upstream = &mut self.federation.upstreams[place];
-        upstream.standing = Standing::Live;
-        upstream.connected.set(1.0);
-        self.shared.held().servers[place].connected = true;
-        tracing::info!(server = %upstream.name, node.id = self.bootstrap.node().id, "control plane is there");
-        if self.agree() {
-            self.cache.let_go();
-        }
-    }
-
-    /// Notes whether the control planes stand by what is held. Returns that.
-    fn agree(&mut self) -> bool {
-        let (are_present, now) = (self.federation.are_present(), Instant::now());
-        self.shared.held().agreement.update(are_present, now);
-        self.show_age(now);
-        are_present
-    }
-
-    fn show_age(&mut self, now: Instant) {
-        let agreement = self.shared.held().agreement;
-        let age = agreement.age(now);
-        self.meters.age.set(age.as_secs_f64());
-        self.age_due = matches!(agreement, Agreement::Past { .. }).then(|| now + AGE_INTERVAL.max(age / AGE_PART));
-    }
-
-    fn lost(&mut self, place: usize, cause: String, was_live: bool, retry_in: Duration) {
-        let is_in_use = self.federation.is_in_use(place);
-        let upstream = &mut self.federation.upstreams[place];
-        upstream.connected.set(0.0);
-        let mut held = self.shared.held();
-        held.servers[place].connected = false;
-        upstream.is_told = Default::default();
-        if !is_in_use {
-            return;
-        }
-        let (server, node_id) = (&upstream.name, &self.bootstrap.node().id);
-        // gRFC A57: servers end streams in the normal course of things, but not before they have said a word.
-        if was_live {
-            upstream.standing = Standing::Untold;
-            tracing::info!(server, node.id = node_id, cause, ?retry_in, "stream to the control plane ended");
-        } else {
-            upstream.standing = Standing::Failing;
-            tracing::warn!(server, node.id = node_id, cause, ?retry_in, "control plane is not there");
-        }
-        held.last_error = Some(cause.clone());
-        held.servers[place].last_error = Some(cause);
-        drop(held);
-        self.agree();
-    }
-
-    /// Has every authority use the control planes that it should. Returns whether anything has changed by that.
-    fn steer(&mut self, streams: &mut Streams) -> bool {
-        let mut held = self.shared.held();
-        if !self.federation.steer(&held.store, streams) {
-            return false;
-        }
-        held.main = self.federation.main();
-        for (place, server) in held.servers.iter_mut().enumerate() {
-            server.in_use = self.federation.is_in_use(place);
-        }
-        true
-    }
-
-    fn absent(&self, place: usize, kind: ResourceKind, name: &str, reason: AbsenceReason) {
-        let upstream = &self.federation.upstreams[place];
-        let terms = upstream.terms(kind);
-        let mut held = self.shared.held();
-        let by_the_clock = matches!(reason, AbsenceReason::NotFoundTimer | AbsenceReason::Expired);
-        let authority = held.store.get(kind, name).and_then(Entry::authority);
-        if by_the_clock && authority.is_some_and(|authority| self.federation.is_stood_in_for(place, authority)) {
-            return;
-        }
-        // A server that has sent its full state, and in all the time since nothing of this name, has said that there is none.
-        let is_denied = reason == AbsenceReason::NotFoundTimer
-            && upstream.is_told[kind.index()]
-            && held.store.get(kind, name).is_some_and(Entry::is_cached);
-        held.store.absent(kind, name, if is_denied { AbsenceReason::Unknown } else { reason }, terms);
-        drop(held);
-        self.cache.touch();
-        tracing::warn!(%kind, name, ?reason, node.id = self.node_id(), "resource is absent");
-    }
-
-    /// Waits no longer for what was expected and has not come. Silence tells nothing while nobody is there to speak.
-    fn give_up(&mut self, now: Instant) {
-        // It may be in the response at hand.
-        while self.decoding.is_none()
-            && let Some((kind, name)) = self.expected.pop(now)
-        {
-            let mut held = self.shared.held();
-            if held.store.get(kind, &name).is_none_or(|entry| entry.state() != ResourceState::Requested) {
-                continue;
-            }
-            let place = held.main;
-            if held.servers[place].connected {
-                let terms = self.federation.upstreams[place].terms(kind);
-                held.store.absent(kind, &name, AbsenceReason::NotFoundTimer, terms);
-                tracing::warn!(%kind, %name, node.id = self.node_id(), "resource has not come");
-            } else {
-                drop(held);
-                self.expected.wait_for(kind, &name, now);
-            }
-        }
-    }
-
-    fn node_id(&self) -> &str {
-        &self.bootstrap.node().id
     }
 
     // --- the targets ---
@@ -360,12 +244,13 @@ impl Worker {
     /// Decodes a slice of what an earlier run has kept, or of the response at hand, and answers that when it was the last.
     fn decode(&mut self) {
         if self.cache.is_restoring() {
-            return self.cache.restore(&mut self.shared.held().store, &self.context);
+            let held = &mut *self.shared.held();
+            return self.cache.restore(&mut held.store, &mut held.agreements, &self.context);
         }
         let Some(mut decoding) = self.decoding.take() else { return };
         let (place, federation) = (decoding.place, &self.federation);
         let origin = Origin {
-            context: &self.context,
+            context: if federation.upstreams[place].is_trusted() { &self.trusting } else { &self.context },
             is_heeded: &|authority| federation.is_heeded(place, authority),
             terms: federation.upstreams[place].terms(decoding.kind),
         };
@@ -387,94 +272,11 @@ impl Worker {
         if has_changes {
             self.cache.touch();
         }
-        let upstream = &mut self.federation.upstreams[place];
-        upstream.is_told[kind.index()] |= kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
+        // Where one name could not be read, nobody can say which are missing.
+        if ticket.is_readable() && verdict.rejected.iter().all(|error| error.name.is_some()) {
+            self.told(place, kind);
+        }
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
-    }
-
-    /// Publishes what has changed, and asks for what is needed now. Returns whether anything had changed.
-    ///
-    /// Nothing is published of a response that is half decoded: what it brings is seen as a whole or not at all. What an earlier
-    /// run has kept is not looked at piece by piece either.
-    fn assemble(&mut self) -> bool {
-        if self.decoding.is_some() || self.cache.is_restoring() {
-            return false;
-        }
-        let mut held = self.shared.held();
-        let changes = held.store.take_changes();
-        if changes.is_empty() {
-            return false;
-        }
-        let Assembled { snapshot, wanted } = self.assembly.assemble(&held.store, &changes);
-        if let Some(wanted) = wanted {
-            let Self { federation, expected, cache, .. } = self;
-            let age = reconcile(&wanted, &mut held.store, federation, expected, cache);
-            if let Some(age) = age {
-                held.agreement.restored(age, Instant::now());
-                self.age_due.get_or_insert_with(Instant::now);
-            }
-        }
-        self.meters.resources(held.store.tally());
-        drop(held);
-        if let Some(snapshot) = snapshot {
-            tracing::debug!(
-                generation = snapshot.generation,
-                targets = snapshot.targets.len(),
-                clusters = snapshot.clusters.len(),
-                "configuration published"
-            );
-            self.shared.snapshots.send_replace(snapshot);
-        }
-        true
-    }
-}
-
-/// Asks for what is wanted and not yet asked for, and forgets the rest. Where everything is asked for, names are waited for.
-/// Returns how old what an earlier run has kept of it is.
-fn reconcile(
-    wanted: &Wanted,
-    store: &mut Store,
-    federation: &mut Federation,
-    expected: &mut Expected,
-    cache: &mut Cache,
-) -> Option<Duration> {
-    let mut age = None;
-    for kind in ResourceKind::ALL {
-        let is_everything = wanted.everything(kind);
-        if is_everything && store.want_everything(kind) {
-            federation.subscribe_all(kind);
-        }
-        for name in store.dispensable(kind, wanted.of(kind)) {
-            if let Some(authority) = store.forget(kind, &name).filter(|_| !is_everything) {
-                federation.unsubscribe(authority, kind, &name);
-            }
-        }
-        for name in wanted.of(kind) {
-            if store.get(kind, name).is_some() {
-                continue;
-            }
-            if is_everything {
-                store.want(kind, name, AuthorityId::default());
-                expected.wait_for(kind, name, Instant::now());
-            } else {
-                want(kind, name, store, federation);
-            }
-            age = cache.want(kind, name).or(age);
-        }
-    }
-    age
-}
-
-fn want(kind: ResourceKind, name: &Arc<str>, store: &mut Store, federation: &mut Federation) {
-    match federation.authority_of(kind, name) {
-        Ok(authority) => {
-            store.want(kind, name, authority);
-            federation.subscribe(authority, kind, name);
-        }
-        Err(reason) => {
-            tracing::warn!(%kind, %name, reason, "resource cannot be asked for");
-            store.refuse_name(kind, name, reason);
-        }
     }
 }
 
@@ -489,102 +291,5 @@ pub(crate) fn in_one_line(error: &dyn StdError) -> String {
     line
 }
 
-// === impl Online ===
-
-impl Drop for Online {
-    fn drop(&mut self) {
-        let mut held = self.shared.held();
-        held.servers.iter_mut().for_each(|server| server.connected = false);
-        held.agreement.update(false, Instant::now());
-        drop(held);
-        self.gauges.iter().for_each(|gauge| gauge.set(0.0));
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use envoy_types::pb::{
-        envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryResponse},
-        google::protobuf::Any,
-    };
-    use mesh_http::{connect::SocketConnector, resolve::SystemResolver};
-    use prost::Message;
-
-    use super::decoding::{LEAST, SLICE};
-    use super::*;
-    use crate::{
-        bootstrap::ChannelCredentials,
-        session,
-        transport::{Dialer, Limits, Parts},
-    };
-
-    /// A listener in name only.
-    #[derive(Clone, PartialEq, Message)]
-    struct NamedGarbage {
-        #[prost(string, tag = "1")]
-        name: String,
-        #[prost(string, tag = "1000")]
-        garbage: String,
-    }
-
-    /// What slices are for cannot be seen by a test, which has no other thread to be held up; that there are some can.
-    #[test]
-    fn large_response_is_decoded_in_slices_and_published_as_one() {
-        let bootstrap = Bootstrap::builder().server("plane:80", ChannelCredentials::Insecure);
-        let bootstrap = bootstrap.build().expect("a valid bootstrap");
-        let server = bootstrap.servers()[0].clone();
-        let parts = Parts {
-            connector: Arc::new(SocketConnector),
-            resolver: Arc::new(SystemResolver::default()),
-            provider: None,
-            limits: Limits::default(),
-        };
-        let dialer = Arc::new(Dialer::new(&server, &parts).expect("plaintext"));
-        let upstream = Upstream::new(server, dialer, session::Config::default(), Node::default(), 1);
-        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
-        let (commands, orders) = mpsc::unbounded_channel();
-        let mut worker = Worker::new(
-            shared.clone(),
-            orders,
-            bootstrap,
-            Dialect::Grpc,
-            Context::new(),
-            vec![upstream],
-            Cache::default(),
-        );
-        let mut streams = Streams::new(1);
-        let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
-        for name in &names {
-            commands.send(Command::Watch(name.as_str().into())).expect("the worker listens");
-        }
-        let command = worker.commands.try_recv().expect("just sent");
-        worker.obey(command);
-        worker.settle(&mut streams);
-        let session = &mut worker.federation.upstreams[0].session;
-        session.stream_opened();
-        session.poll_request(Instant::now()).expect("listeners are asked for");
-
-        let garbage = |name: &String| Any {
-            type_url: ResourceKind::Listener.type_url().to_owned(),
-            value: NamedGarbage { name: name.clone(), garbage: "x".repeat(1000) }.encode_to_vec(),
-        };
-        let response = DiscoveryResponse {
-            type_url: ResourceKind::Listener.type_url().to_owned(),
-            resources: names.iter().map(garbage).collect(),
-            ..Default::default()
-        };
-        worker.federation.upstreams[0].session.received(response, Instant::now());
-        worker.heed(&mut streams);
-        let mut slices = 0;
-        while worker.decoding.is_some() {
-            assert!(!worker.assemble(), "half a response is not published");
-            worker.decode();
-            slices += 1;
-        }
-        // The last finds that there is nothing left.
-        assert_eq!(slices, 1000 / SLICE.div_ceil(1000 + 20 + LEAST) + 1);
-        assert!(worker.assemble());
-        assert_eq!(shared.snapshots.borrow().targets.len(), 1000);
-        assert_eq!(shared.snapshots.borrow().generation, 1);
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use crate::{
     ResourceKind,
     bootstrap::{Server, ServerFeature},
     meters,
-    session::{self, Session},
+    session::{self, AbsenceReason, Session},
     store::Terms,
     transport::Dialer,
 };
@@ -21,27 +21,48 @@ use crate::{
 /// A control plane. See the [module](self).
 pub(crate) struct Upstream {
     pub(super) server: Server,
+    /// As [`names`] has it.
     pub(super) name: String,
     pub(super) dialer: Arc<Dialer>,
     pub(super) session: Session,
     pub(super) standing: Standing,
     pub(super) connected: Gauge,
-    /// Of which kinds a full state has come on the present stream, by [`ResourceKind::index`].
+    /// Of which kinds all that it has has come on the present stream, by [`ResourceKind::index`].
     pub(super) is_told: [bool; ResourceKind::ALL.len()],
 }
 
 /// How long gRFC A88 waits for a resource where silence is trouble rather than absence.
 const PATIENT: Duration = Duration::from_secs(30);
 
+/// What status, logs and metrics call each of these servers: its address, which from the second of one address on has a number.
+///
+/// A bootstrap names an address twice where it is to be reached with other credentials, or spoken to in the other variant.
+pub(crate) fn names(servers: &[&Server]) -> Vec<String> {
+    let addresses: Vec<_> = servers.iter().map(|server| server.uri().to_string()).collect();
+    let numbered = addresses.iter().enumerate().map(|(place, address)| {
+        match addresses[..place].iter().filter(|before| *before == address).count() {
+            0 => address.clone(),
+            before => format!("{address} ({})", before + 1),
+        }
+    });
+    numbered.collect()
+}
+
 // === impl Upstream ===
 
 impl Upstream {
-    pub(crate) fn new(server: Server, dialer: Arc<Dialer>, mut config: session::Config, node: Node, seed: u64) -> Self {
+    pub(crate) fn new(
+        server: Server,
+        name: String,
+        dialer: Arc<Dialer>,
+        mut config: session::Config,
+        node: Node,
+        seed: u64,
+    ) -> Self {
         config.variant = server.variant();
         if server.has_feature(ServerFeature::ResourceTimerIsTransientError) {
             config.absence_timeout = config.absence_timeout.max(PATIENT);
         }
-        let name = server.uri().to_string();
         Self {
             dialer,
             session: Session::new(config, node, seed),
@@ -53,9 +74,38 @@ impl Upstream {
         }
     }
 
-    /// Its address, as it is written in the bootstrap.
+    /// What it is called.
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// It has answered on the present stream.
+    pub(super) fn came(&mut self) {
+        self.standing = Standing::Live;
+        self.connected.set(1.0);
+    }
+
+    /// Its stream has ended, after an answer or before one: servers end streams in the normal course of things, but not before
+    /// they have said a word (gRFC A57).
+    pub(super) fn left(&mut self, was_live: bool) {
+        self.gone(if was_live { Standing::Untold } else { Standing::Failing });
+    }
+
+    /// Nobody asks it for anything any longer. Should somebody again, it is dialled at once, and told nothing of what it sent.
+    pub(super) fn let_go(&mut self) {
+        self.session.leave();
+        self.gone(Standing::Untold);
+    }
+
+    fn gone(&mut self, standing: Standing) {
+        self.standing = standing;
+        self.connected.set(0.0);
+        self.is_told = Default::default();
+    }
+
+    /// Whether it may say which authority requests bear (gRFC A81).
+    pub(super) fn is_trusted(&self) -> bool {
+        self.server.has_feature(ServerFeature::TrustedXdsServer)
     }
 
     /// What its bad news of a resource of this kind means.
@@ -63,6 +113,7 @@ impl Upstream {
         let is_strict = self.server.has_feature(ServerFeature::FailOnDataErrors);
         Terms {
             kept: if is_strict { None } else { self.why_kept(kind) },
+            keeps_cached: !is_strict && (!kind.is_full_state() || self.ignores_removals()),
             is_strict,
             is_patient: self.server.has_feature(ServerFeature::ResourceTimerIsTransientError),
         }
@@ -80,7 +131,23 @@ impl Upstream {
             ResourceKind::RouteConfiguration => return Some("until no listener names it"),
             ResourceKind::Listener => {}
         }
-        let is_ignored = self.server.has_feature(ServerFeature::IgnoreResourceDeletion);
-        is_ignored.then_some("since the server has the feature ignore_resource_deletion")
+        self.ignores_removals().then_some("since the server has the feature ignore_resource_deletion")
+    }
+
+    fn ignores_removals(&self) -> bool {
+        self.server.has_feature(ServerFeature::IgnoreResourceDeletion)
+    }
+
+    /// What it means that nothing was heard of a resource that is asked for, in all the time that there was for it.
+    ///
+    /// Where something is held of an earlier run alone, silence of the server takes nothing away. One that has sent its full
+    /// state has not been silent: it has said that there is none, unless silence of this server is trouble whatever else it says
+    /// (gRFC A88).
+    pub(super) fn silence_about(&self, kind: ResourceKind, is_cached: bool) -> AbsenceReason {
+        if is_cached && self.is_told[kind.index()] && !self.terms(kind).is_patient {
+            AbsenceReason::Unknown
+        } else {
+            AbsenceReason::NotFoundTimer
+        }
     }
 }

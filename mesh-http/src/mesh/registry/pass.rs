@@ -1,9 +1,10 @@
 //! One pass over the targets after something has changed, in slices between which others have their turn.
 //!
-//! To go through thousands of clusters and their routes takes tens of milliseconds, and it is done on the runtime that serves
-//! requests. So the registry is locked for a step at a time, and each step stands by itself: a cluster is brought up to date
-//! whole; routes are compiled aside, and published whole when the clusters that they use are there; what nothing uses any
-//! more goes last. What was published before is taken apart in slices as well.
+//! To go through thousands of clusters and their routes takes tens of milliseconds, and it may be done on the runtime that
+//! serves requests; where it is not, the source has its turn in between. So the registry is locked for a step at a time, and
+//! each step stands by itself: a cluster is brought up to date whole; routes are compiled aside, and published whole when the
+//! clusters that they use are there; what nothing uses any more goes last. What was published before is taken apart in slices
+//! as well, and here (`retired`).
 //!
 //! What was planned before serves again: the plans of a virtual host that is the same, to clusters that are the same, behind
 //! a listener that says the same.
@@ -15,7 +16,7 @@ use std::{
 
 use futures_util::FutureExt;
 use mesh_core::{
-    config::{Listener, RouteConfig, Snapshot, TargetState, VirtualHost},
+    config::{Listener, Snapshot, TargetState, VirtualHost},
     route::RouteTable,
 };
 use tokio::task::yield_now;
@@ -39,10 +40,10 @@ pub(in crate::mesh) struct Pass<'a> {
 /// Clusters to bring up to date, or virtual hosts to plan: some 50 us of them.
 ///
 /// Counted rather than timed, so that a run under a paused clock takes the same steps twice.
-const SLICE: usize = 16 * STEP;
+pub(super) const SLICE: usize = 16 * STEP;
 
 /// What one of those costs, where to see that something is the same costs one.
-const STEP: usize = 32;
+pub(super) const STEP: usize = 32;
 
 // === impl Pass ===
 
@@ -54,19 +55,23 @@ impl<'a> Pass<'a> {
         snapshot: Option<Arc<Snapshot>>,
     ) {
         let mut pass = Self { parts, registry, left: SLICE, slice: SLICE };
-        let targets: Vec<_> = {
+        let (targets, before): (Vec<_>, _) = {
             let mut registry = pass.registry();
             registry.targets.retain(|target| target.strong_count() > 0);
-            if let Some(snapshot) = snapshot {
-                registry.snapshot = snapshot;
-            }
-            registry.targets().collect()
+            let before = snapshot.map(|snapshot| std::mem::replace(&mut registry.snapshot, snapshot));
+            (registry.targets().collect(), before)
         };
-        for target in &targets {
-            pass.refresh(target).await;
+        for target in targets {
+            pass.refresh(&target).await;
+            drop(target);
+            parts.retired.take_apart().await;
         }
-        drop(targets);
         pass.sweep().await;
+        // Where the last target is gone, there was no turn for its routes above.
+        parts.retired.take_apart().await;
+        if let Some(before) = before {
+            pass.forget(before).await;
+        }
     }
 
     /// Brings a target up to date that was just added, in one go: what its client asks for next should find it.
@@ -84,9 +89,9 @@ impl<'a> Pass<'a> {
             // Who waits for it to change is not woken by the same again.
             Some(TargetState::Unavailable(reason)) if target.lacks_for(reason) => {}
             Some(TargetState::Unavailable(reason)) => {
-                let routes = Routes::Unavailable(reason.clone());
-                let before = self.current(target, &snapshot).map(|_current| target.publish(routes));
-                self.take_apart(before).await;
+                if let Some(_current) = self.current(target, &snapshot) {
+                    target.publish(Routes::Unavailable(reason.clone()));
+                }
             }
         }
         if let Some(mut registry) = self.current(target, &snapshot) {
@@ -115,9 +120,10 @@ impl<'a> Pass<'a> {
             return;
         }
         let table = self.plan(target, listener, &clusters).await;
-        let routes = Routes::Ready(Arc::new(Compiled { table, listener: listener.clone(), clusters }));
-        let before = self.current(target, snapshot).map(|_current| target.publish(routes));
-        self.take_apart(before).await;
+        let routes = Routes::Ready(Compiled { table, listener: listener.clone(), clusters });
+        if let Some(_current) = self.current(target, snapshot) {
+            target.publish(routes);
+        }
     }
 
     /// The routes of `listener`, compiled. What was planned before and is the same is taken from there.
@@ -131,9 +137,10 @@ impl<'a> Pass<'a> {
         let find = |name: &str| clusters.get(name).cloned().unwrap_or_else(|| Err(unknown()));
         let planner = Planner::new(&target.profile, listener, active, &find);
         let mut compiling = RouteTable::begin(&listener.routes);
-        let before = target.compiled().filter(|before| Planner::plans_alike(&before.listener, listener));
+        let before = target.routes.load_full();
+        let before = before.compiled().filter(|before| Planner::plans_alike(&before.listener, listener));
         let mut others = BTreeSet::new();
-        if let Some(before) = &before {
+        if let Some(before) = before {
             compiling = compiling.after(&before.table);
             others = self.others(&before.clusters, clusters).await;
         }
@@ -175,18 +182,11 @@ impl<'a> Pass<'a> {
         others
     }
 
-    /// Drops what no request finds any more, and what nobody else has of that.
-    async fn take_apart(&mut self, routes: Option<Arc<Routes>>) {
-        // Where a request is just reading them, it drops them.
-        let Some(Routes::Ready(compiled)) = routes.and_then(Arc::into_inner) else { return };
-        let Some(Compiled { table, listener, .. }) = Arc::into_inner(compiled) else { return };
-        for is_last in table.take_apart() {
-            self.spend(if is_last { STEP } else { 1 }).await;
-        }
-        let routes = Arc::into_inner(listener).and_then(|listener| Arc::into_inner(listener.routes));
-        for host in routes.into_iter().flat_map(RouteConfig::into_virtual_hosts) {
-            let cost = if Arc::into_inner(host).is_some() { STEP } else { 1 };
-            self.spend(cost).await;
+    /// Drops the snapshot that was followed before.
+    async fn forget(&mut self, before: Arc<Snapshot>) {
+        for piece in before.take_apart() {
+            drop(piece);
+            self.step().await;
         }
     }
 

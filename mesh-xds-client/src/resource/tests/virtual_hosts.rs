@@ -11,11 +11,12 @@ use envoy_types::pb::envoy::{
 use mesh_core::config::RouteConfig;
 use proptest::prelude::*;
 
-use super::{
+use super::*;
+use crate::resource::{
+    common::filled,
+    route,
     samples::{FAULT, faults, unknown, wrap},
-    *,
 };
-use crate::resource::{common::filled, route};
 
 type Outcome<T> = Result<(T, Vec<Warning>), ResourceError>;
 
@@ -27,7 +28,7 @@ fn parts<T>(decoded: Decoded<T>) -> (T, Vec<Warning>) {
 fn whole(bytes: &[u8]) -> Outcome<RouteConfig> {
     let decoded = read(bytes, |message: RouteConfiguration, notes| {
         filled("name", message.name.clone(), "name the route configuration")?;
-        route::configuration(message, notes)
+        route::configuration(message, false, notes)
     });
     decoded.map(parts)
 }
@@ -79,7 +80,8 @@ fn assert_same(versions: impl IntoIterator<Item = Vec<u8>>) -> Option<Routes> {
 
         let bytes = listener_of(&bytes);
         let outcome = in_pieces(ResourceKind::Listener, &bytes, around.as_ref(), most);
-        let reference = decode_listener(&bytes).map(|listener| parts(listener.map(|it| Resource::Listener(it.into()))));
+        let reference = decode_listener(&bytes, &Context::new())
+            .map(|listener| parts(listener.map(|it| Resource::Listener(it.into()))));
         assert_eq!(outcome, reference);
         around = outcome.ok().map(|(listener, _)| listener).or(around);
     }
@@ -205,6 +207,22 @@ fn what_depends_on_the_whole_is_read_again_when_that_changes() {
     for (before, now, shape) in [(9, 5, 6), (9, 2, 9), (0, 9, 7), (9, 0, 7)] {
         assert_same([before, now, before].map(|frame| bytes_of(&around(frame), &hosts(0..3, shape), 0)));
     }
+}
+
+#[test]
+fn what_a_trusted_server_has_said_is_read_again_where_another_says_it() {
+    let mut message = RouteConfiguration { virtual_hosts: vec![host(0, 9)], ..around(9) };
+    let Some(pb::route::Action::Route(action)) = &mut message.virtual_hosts[0].routes[0].action else {
+        panic!("the first route of the sample forwards");
+    };
+    action.host_rewrite_specifier = Some(pb::route_action::HostRewriteSpecifier::HostRewriteLiteral("h".to_owned()));
+    let bytes = Bytes::from(message.encode_to_vec());
+    let read =
+        |former: Option<&Routes>, context: &Context| decode_routes(bytes.clone(), former, context).expect("good");
+    let trusted = read(None, &Context::new().trusting());
+    let other = read(Some(&trusted.value), &Context::new());
+    assert_eq!(Ok((RouteConfig::clone(&other.value.config), other.warnings)), whole(&bytes));
+    assert_ne!(other.value, trusted.value);
 }
 
 #[test]
