@@ -1,11 +1,12 @@
 //! The dialect of sidecars over a stream, in either variant of the protocol.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster as Wire;
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, Listener};
-use mesh_core::config::Semantics;
-use mesh_core::source::{ConfigSource, ResourceState};
+use mesh_core::config::{Semantics, Snapshot};
+use mesh_core::source::{ConfigSource, Interest, ResourceState};
 use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment, RouteConfiguration};
 use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use mesh_xds_client::testkit::ControlPlane;
@@ -45,14 +46,27 @@ fn offer(plane: &ControlPlane) {
     });
 }
 
+/// A sidecar that is served `reviews`, and whoever wants it.
+struct Served {
+    plane: ControlPlane,
+    running: Running,
+    snapshot: Arc<Snapshot>,
+    _interest: Interest,
+}
+
+async fn served(features: &[ServerFeature]) -> Served {
+    let plane = ControlPlane::new();
+    offer(&plane);
+    let mut running = sidecar(&plane, features);
+    let _interest = running.client.watch("reviews:9080");
+    let snapshot = running.until_routed("reviews:9080", &[REVIEWS]).await;
+    Served { plane, running, snapshot, _interest }
+}
+
 #[tokio::test(start_paused = true)]
 async fn short_name_is_served_by_service_without_a_listener() {
     for features in VARIANTS {
-        let plane = ControlPlane::new();
-        offer(&plane);
-        let mut running = sidecar(&plane, features);
-        let _interest = running.client.watch("reviews:9080");
-        let snapshot = running.until_routed("reviews:9080", &[REVIEWS]).await;
+        let Served { running, snapshot, _interest, .. } = served(features).await;
         assert_eq!(reached(&snapshot, REVIEWS), ["10.0.0.1:80"]);
         assert_eq!(running.state(Cluster, "outbound|9080||other.shop.svc.cluster.local"), Some(ResourceState::Synced));
         assert_eq!(running.state(ClusterLoadAssignment, "outbound|9080||other.shop.svc.cluster.local"), None);
@@ -115,12 +129,7 @@ async fn services_come_and_go_and_the_name_follows_them() {
 #[tokio::test(start_paused = true)]
 async fn routes_wait_for_their_clusters_and_not_for_ever() {
     for features in VARIANTS {
-        let plane = ControlPlane::new();
-        offer(&plane);
-        let mut running = sidecar(&plane, features);
-        let _interest = running.client.watch("reviews:9080");
-        running.until_routed("reviews:9080", &[REVIEWS]).await;
-
+        let Served { plane, mut running, _interest, .. } = served(features).await;
         plane.set(route_config(ROUTES, [("late", 1)]));
         running.settle(10 * SECOND).await;
         assert_eq!(routed(&running.present(), "reviews:9080"), Some(set(&[REVIEWS])), "the old ones serve");
@@ -142,11 +151,7 @@ async fn routes_wait_for_their_clusters_and_not_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn refused_cluster_leaves_its_neighbours_and_the_one_before_it() {
     for features in VARIANTS {
-        let plane = ControlPlane::new();
-        offer(&plane);
-        let mut running = sidecar(&plane, features);
-        let _interest = running.client.watch("reviews:9080");
-        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        let Served { plane, running, _interest, .. } = served(features).await;
         plane.update(|tx| {
             tx.set(Wire { connect_timeout: Some(Default::default()), ..cluster(REVIEWS) });
             tx.set(cluster("new"));
@@ -161,11 +166,7 @@ async fn refused_cluster_leaves_its_neighbours_and_the_one_before_it() {
 #[tokio::test(start_paused = true)]
 async fn what_is_held_outlives_the_stream_and_what_went_meanwhile_is_learnt() {
     for features in VARIANTS {
-        let plane = ControlPlane::new();
-        offer(&plane);
-        let mut running = sidecar(&plane, features);
-        let _interest = running.client.watch("reviews:9080");
-        let before = running.until_routed("reviews:9080", &[REVIEWS]).await;
+        let Served { plane, running, snapshot: before, _interest } = served(features).await;
         plane.end_streams(Status::unavailable("restart"));
         running.settle(10 * SECOND).await;
         assert_eq!(running.present().generation, before.generation, "nothing has changed");

@@ -122,11 +122,10 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Drops what was in the snapshot before and is not in the new one.
+    /// Drops the snapshot that was followed before.
     async fn forget(&mut self, before: Arc<Snapshot>) {
-        let Some(before) = Arc::into_inner(before) else { return };
-        for (_, cluster) in before.clusters {
-            drop(cluster);
+        for piece in before.take_apart() {
+            drop(piece);
             self.step().await;
         }
     }
