@@ -245,10 +245,11 @@ impl Another {
     fn start(elsewhere: &Elsewhere, variant: Variant) -> Self {
         let mut command = Command::new(env::current_exe().expect("this program has a file"));
         let plane = elsewhere.address.to_string();
-        let mut child =
-            command.args([FOLLOW, &plane, called(variant)]).stdout(Stdio::piped()).spawn().expect("it runs");
-        let said = child.stdout.take().expect("it is piped");
-        BufReader::new(said).read_line(&mut String::new()).expect("it says that it is ready");
+        command.args([FOLLOW, &plane, called(variant)]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("it runs");
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut said).expect("it speaks");
+        assert_eq!(said.trim(), "ready");
         Self(child)
     }
 }
