@@ -11,7 +11,7 @@ use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment, RouteConfigu
 use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, route_config};
-use mesh_xds_client::{BuildError, Dialect, XdsClient};
+use mesh_xds_client::{BuildError, Dialect, XdsClient, XdsClientBuilder};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -24,13 +24,17 @@ const ROUTES: &str = "reviews.shop.svc.cluster.local:9080";
 const VARIANTS: [&[ServerFeature]; 2] = [&[], &[ServerFeature::Delta]];
 
 fn sidecar(plane: &ControlPlane, features: &[ServerFeature]) -> Running {
+    run(builder(plane, features))
+}
+
+fn builder(plane: &ControlPlane, features: &[ServerFeature]) -> XdsClientBuilder {
     let features = features.iter().copied();
     let bootstrap = Bootstrap::builder()
         .server_with_features("10.0.0.1:15010", ChannelCredentials::Insecure, features)
         .node(Node::new(NODE))
         .build()
         .expect("a valid bootstrap");
-    run(XdsClient::builder(bootstrap).connector(Pipes::to(plane)).seed(7).dialect(Dialect::Sidecar))
+    XdsClient::builder(bootstrap).connector(Pipes::to(plane)).seed(7).dialect(Dialect::Sidecar)
 }
 
 /// The service `reviews`, with an endpoint, and another that nobody asks for.
@@ -67,6 +71,33 @@ async fn short_name_is_served_by_service_without_a_listener() {
         assert_eq!(running.state(Cluster, "outbound|9080||other.shop.svc.cluster.local"), Some(ResourceState::Synced));
         assert_eq!(running.state(ClusterLoadAssignment, "outbound|9080||other.shop.svc.cluster.local"), None);
         assert_eq!(running.client.semantics(), Some(Semantics::Envoy));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_of_an_earlier_run_that_is_not_among_all_is_gone_in_the_time_of_one_that_is_asked_for() {
+    for features in VARIANTS {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("xds.cache");
+        let plane = ControlPlane::new();
+        offer(&plane);
+        let mut running = run(builder(&plane, features).cache_file(&file));
+        let interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        running.settle(10 * SECOND).await;
+        running.work.abort();
+        drop(interest);
+
+        plane.silence(true);
+        let mut running = run(builder(&plane, features).cache_file(&file));
+        let _interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        plane.remove(Cluster, REVIEWS);
+        plane.silence(false);
+        running.settle(SECOND).await;
+        assert!(running.resource(Cluster, REVIEWS).expect("wanted").is_cached, "it may yet come");
+        running.until_unavailable("reviews:9080").await;
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Absent));
     }
 }
 
