@@ -92,9 +92,11 @@ fn exchange(session: &mut Session, response: DeltaDiscoveryResponse, now: Instan
         Event::Deliver(batch) => Some(batch),
         _ => None,
     });
-    let batch = batch.expect("it is delivered");
-    let accepted = batch.resources.iter().filter_map(|one| one.name.as_deref()).map(Into::into).collect();
-    session.answer(batch.ticket, Verdict { accepted, rejected: Vec::new() }, now);
+    let mut batch = batch.expect("it is delivered");
+    while let Some(resource) = batch.next() {
+        session.accept(&mut batch, resource.name.as_deref().expect("named in delta"));
+    }
+    session.answer(batch.into_ticket(), Verdict::default(), now);
     session.poll_request(now).expect("it is answered")
 }
 

@@ -1,7 +1,5 @@
 //! Which virtual host takes an authority: an exact domain, else the longest suffix, else the longest prefix, else `*`.
 
-use std::{cmp::Reverse, collections::BTreeSet};
-
 use super::hash::folded;
 use crate::config::{Domain, VirtualHost};
 
@@ -9,11 +7,11 @@ use crate::config::{Domain, VirtualHost};
 #[derive(Debug)]
 pub(super) struct HostIndex {
     slots: Box<[Slot]>,
-    domains: Box<[Claim]>,
+    domains: Vec<Claim>,
     /// The lengths that suffixes have, longest first.
-    suffixes: Box<[usize]>,
+    suffixes: Vec<usize>,
     /// The lengths that prefixes have, longest first.
-    prefixes: Box<[usize]>,
+    prefixes: Vec<usize>,
     /// Which of `domains` is `*`.
     any: Option<usize>,
     ignore_port: bool,
@@ -47,40 +45,48 @@ enum Kind {
 // === impl HostIndex ===
 
 impl HostIndex {
-    pub(super) fn new(virtual_hosts: &[VirtualHost], ignore_port: bool) -> Self {
-        let claims = virtual_hosts.iter().enumerate().flat_map(|(host, virtual_host)| {
-            virtual_host.domains().iter().map(move |domain| Claim { domain: domain.clone(), host })
-        });
-        let domains: Box<[Claim]> = claims.collect();
-        let lengths = |wanted: Kind| {
-            let keys = domains.iter().filter_map(|claim| key(&claim.domain));
-            let lengths = keys.filter(|(kind, _)| *kind == wanted).map(|(_, text)| Reverse(text.len()));
-            lengths.collect::<BTreeSet<_>>().into_iter().map(|Reverse(length)| length).collect()
-        };
-        let mut index = Self {
-            slots: vec![Slot { tag: 0, claim: FREE }; (domains.len() * 2).next_power_of_two()].into(),
-            suffixes: lengths(Kind::Suffix),
-            prefixes: lengths(Kind::Prefix),
-            any: domains.iter().position(|claim| claim.domain == Domain::Any),
+    /// An index with room for so many domains, and none yet.
+    pub(super) fn for_domains(count: usize, ignore_port: bool) -> Self {
+        Self {
+            slots: vec![Slot { tag: 0, claim: FREE }; (count * 2).next_power_of_two()].into(),
+            domains: Vec::with_capacity(count),
+            suffixes: Vec::new(),
+            prefixes: Vec::new(),
+            any: None,
             ignore_port,
-            domains,
-        };
-        index.fill();
-        index
+        }
     }
 
-    fn fill(&mut self) {
-        let mask = self.slots.len() - 1;
-        for (claim, Claim { domain, .. }) in self.domains.iter().enumerate() {
-            let Some((kind, text)) = key(domain) else { continue };
-            let hash = folded(kind as u64, text);
-            let mut at = hash as usize & mask;
-            while self.slots[at].claim != FREE {
-                at = (at + 1) & mask;
+    /// Adds the domains of the virtual host that is counted as `host`.
+    pub(super) fn add(&mut self, host: usize, virtual_host: &VirtualHost) {
+        for domain in virtual_host.domains() {
+            let claim = self.domains.len();
+            match key(domain) {
+                None => self.any = self.any.or(Some(claim)),
+                Some((kind, text)) => self.file(kind, text, claim),
             }
-            let claim = u32::try_from(claim).expect("a configuration has fewer than 2^32 domains");
-            self.slots[at] = Slot { tag: tag(hash), claim };
+            self.domains.push(Claim { domain: domain.clone(), host });
         }
+    }
+
+    fn file(&mut self, kind: Kind, text: &[u8], claim: usize) {
+        match kind {
+            Kind::Exact => {}
+            Kind::Suffix => note(&mut self.suffixes, text.len()),
+            Kind::Prefix => note(&mut self.prefixes, text.len()),
+        }
+        let (hash, mask) = (folded(kind as u64, text), self.slots.len() - 1);
+        let mut at = hash as usize & mask;
+        while self.slots[at].claim != FREE {
+            at = (at + 1) & mask;
+        }
+        let claim = u32::try_from(claim).expect("a configuration has fewer than 2^32 domains");
+        self.slots[at] = Slot { tag: tag(hash), claim };
+    }
+
+    /// The domains, in the order in which they were added.
+    pub(super) fn into_claims(self) -> impl Iterator<Item = Claim> {
+        self.domains.into_iter()
     }
 
     /// The domain that takes `authority`; an empty one is taken by `*` alone.
@@ -129,6 +135,13 @@ impl HostIndex {
 
     fn any(&self) -> Option<&Claim> {
         self.any.map(|claim| &self.domains[claim])
+    }
+}
+
+/// Notes a length, longest first.
+fn note(lengths: &mut Vec<usize>, length: usize) {
+    if let Err(place) = lengths.binary_search_by(|known| length.cmp(known)) {
+        lengths.insert(place, length);
     }
 }
 
@@ -182,7 +195,9 @@ mod tests {
             let domain = Domain::parse(domain).expect("a legal domain");
             VirtualHost::new(domain.to_string(), vec![domain], vec![]).expect("one domain")
         };
-        HostIndex::new(&domains.iter().map(host).collect::<Vec<_>>(), ignore_port)
+        let mut index = HostIndex::for_domains(domains.len(), ignore_port);
+        domains.iter().map(host).enumerate().for_each(|(number, host)| index.add(number, &host));
+        index
     }
 
     fn found(index: &HostIndex, authority: &str) -> Option<String> {

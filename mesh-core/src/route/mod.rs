@@ -72,8 +72,8 @@ pub struct RouteTable<T> {
 #[derive(Debug)]
 #[must_use = "a table is there when it is finished"]
 pub struct Compiling<'a, T> {
-    config: &'a RouteConfig,
     left: slice::Iter<'a, VirtualHost>,
+    hosts: HostIndex,
     virtual_hosts: Vec<Host<T>>,
 }
 
@@ -119,12 +119,23 @@ impl<T> RouteTable<T> {
     /// Begins to compile `config`, for whoever has more of it than should be compiled in one go.
     pub fn begin(config: &RouteConfig) -> Compiling<'_, T> {
         let virtual_hosts = config.virtual_hosts();
-        Compiling { config, left: virtual_hosts.iter(), virtual_hosts: Vec::with_capacity(virtual_hosts.len()) }
+        let domains = virtual_hosts.iter().map(|host| host.domains().len()).sum();
+        Compiling {
+            left: virtual_hosts.iter(),
+            hosts: HostIndex::for_domains(domains, config.ignore_port),
+            virtual_hosts: Vec::with_capacity(virtual_hosts.len()),
+        }
     }
 
     /// What was prepared, route by route, for whoever has more of it than should be dropped in one go.
     pub fn into_prepared(self) -> impl Iterator<Item = T> {
-        self.virtual_hosts.into_iter().flat_map(|host| host.routes).map(|entry| entry.prepared)
+        let mut claims = self.hosts.into_claims().peekable();
+        let routes = self.virtual_hosts.into_iter().enumerate().flat_map(move |(number, host)| {
+            // Its domains go with it.
+            while claims.next_if(|claim| claim.host() == number).is_some() {}
+            host.routes
+        });
+        routes.map(|entry| entry.prepared)
     }
 
     /// What was prepared for the route that the request takes.
@@ -166,6 +177,7 @@ impl<T> Compiling<'_, T> {
     /// Compiles the next virtual host; `prepare` is asked once for each of its routes, in order. Returns whether there was one.
     pub fn advance(&mut self, mut prepare: impl FnMut(&VirtualHost, &Arc<Route>) -> T) -> bool {
         let Some(host) = self.left.next() else { return false };
+        self.hosts.add(self.virtual_hosts.len(), host);
         self.virtual_hosts.push(Host::compile(host, &mut prepare));
         true
     }
@@ -177,10 +189,7 @@ impl<T> Compiling<'_, T> {
     /// When [`advance`](Self::advance) has not told that there is none left.
     pub fn finish(self) -> RouteTable<T> {
         assert!(self.left.as_slice().is_empty(), "a table is finished when `advance` has returned false");
-        RouteTable {
-            hosts: HostIndex::new(self.config.virtual_hosts(), self.config.ignore_port),
-            virtual_hosts: self.virtual_hosts.into(),
-        }
+        RouteTable { hosts: self.hosts, virtual_hosts: self.virtual_hosts.into() }
     }
 }
 

@@ -21,8 +21,8 @@ pub(super) struct Subscriptions {
     everything: bool,
     /// Those of the names that were not asked for on this stream, or will be asked for once more.
     unsent: BTreeSet<Arc<str>>,
-    /// The names in order, as a request lists them. None since a name has come or gone.
-    list: Option<Vec<String>>,
+    /// Those that are asked for by name, in the order in which a request lists them.
+    named: BTreeSet<Arc<str>>,
     /// When resources expire.
     expiries: BTreeSet<(Instant, Arc<str>)>,
     /// Counts the responses that were answered, to tell whom the last one mentioned.
@@ -124,7 +124,7 @@ impl Subscriptions {
             names: HashMap::new(),
             everything: false,
             unsent: BTreeSet::new(),
-            list: None,
+            named: BTreeSet::new(),
             expiries: BTreeSet::new(),
             answers: 0,
             version: String::new(),
@@ -143,18 +143,15 @@ impl Subscriptions {
 
     /// Wants `name`. Returns whether that is news.
     pub(super) fn add(&mut self, name: &str) -> bool {
-        if let Some(known) = self.names.get_mut(name) {
-            if std::mem::replace(&mut known.is_named, true) {
-                return false;
-            }
-            self.unsent.insert(name.into());
-        } else {
-            let presence = if self.withdrawn.contains(name) { Presence::Returning } else { Presence::Unsent };
-            let name: Arc<str> = name.into();
-            self.unsent.insert(name.clone());
-            self.names.insert(name, Wanted::new(presence, true));
-        }
-        self.list = None;
+        let name: Arc<str> = match self.names.get_key_value(name) {
+            Some((_, known)) if known.is_named => return false,
+            Some((name, _)) => name.clone(),
+            None => name.into(),
+        };
+        let presence = if self.withdrawn.contains(&name) { Presence::Returning } else { Presence::Unsent };
+        self.names.entry(name.clone()).or_insert_with(|| Wanted::new(presence, true)).is_named = true;
+        self.unsent.insert(name.clone());
+        self.named.insert(name);
         true
     }
 
@@ -167,7 +164,7 @@ impl Subscriptions {
         }
         let Some((name, wanted)) = self.names.remove_entry(name) else { return false };
         let is_unheard = self.unsent.remove(&name);
-        self.list = None;
+        self.named.remove(&name);
         if self.asked && !is_unheard {
             self.withdrawn.insert(name.clone());
         }
@@ -268,7 +265,7 @@ impl Subscriptions {
         let is_first = !std::mem::replace(&mut self.asked, true);
         self.changed = false;
         self.withdrawn.clear();
-        let mut names = self.list().clone();
+        let mut names = self.list();
         let mut armed = Vec::new();
         let mut left = BTreeSet::new();
         for name in std::mem::take(&mut self.unsent) {
@@ -309,8 +306,8 @@ impl Subscriptions {
         is_ending
     }
 
-    fn list(&mut self) -> &Vec<String> {
-        self.list.get_or_insert_with(|| named(&self.names))
+    fn list(&self) -> Vec<String> {
+        self.named.iter().map(ToString::to_string).collect()
     }
 
     // --- requests in delta ---
@@ -335,7 +332,7 @@ impl Subscriptions {
             }
         }
         if is_first {
-            changes.subscribe = named(&self.names);
+            changes.subscribe = self.list();
             let held = self.names.iter().filter_map(|(name, wanted)| Some((name.to_string(), wanted.version.clone()?)));
             changes.versions = held.collect();
         } else {
@@ -544,14 +541,6 @@ impl Subscriptions {
         self.version.clear();
         self.names.values_mut().for_each(|wanted| wanted.version = None);
     }
-}
-
-/// The names that are asked for by name, in order.
-fn named(names: &HashMap<Arc<str>, Wanted>) -> Vec<String> {
-    let named = names.iter().filter(|(_, wanted)| wanted.is_named);
-    let mut list: Vec<_> = named.map(|(name, _)| name.to_string()).collect();
-    list.sort_unstable();
-    list
 }
 
 // === impl Wanted ===

@@ -1,11 +1,11 @@
 //! One response on its way through the decoders, a slice at a time.
 
-use std::{sync::Arc, vec};
+use std::sync::Arc;
 
 use crate::{
     ResourceKind,
     report::Findings,
-    session::{Batch, RawResource, Ticket, Verdict},
+    session::{Batch, RawResource, Session, Verdict},
     store::{Origin, Refused, Store, Taken},
 };
 
@@ -15,9 +15,10 @@ pub(super) struct Decoding {
     pub(super) place: usize,
     pub(super) kind: ResourceKind,
     pub(super) version: Arc<str>,
-    resources: vec::IntoIter<RawResource>,
-    pub(super) ticket: Ticket,
+    pub(super) batch: Batch,
     pub(super) verdict: Verdict,
+    /// How many of its resources the session knows to be in use.
+    pub(super) accepted: usize,
     pub(super) findings: Findings,
     /// Whether any resource is another one than before.
     pub(super) has_changes: bool,
@@ -37,14 +38,13 @@ pub(super) const LEAST: usize = 64;
 
 impl Decoding {
     pub(super) fn new(place: usize, batch: Batch) -> Self {
-        let Batch { kind, version, resources, ticket } = batch;
         Self {
             place,
-            kind,
-            version: version.into(),
-            resources: resources.into_iter(),
-            ticket,
+            kind: batch.kind,
+            version: batch.version.as_str().into(),
+            batch,
             verdict: Verdict::default(),
+            accepted: 0,
             findings: Findings::default(),
             has_changes: false,
         }
@@ -54,12 +54,18 @@ impl Decoding {
     pub(super) fn advance(&mut self, store: &mut Store, origin: &Origin<'_>) -> bool {
         let mut left = SLICE;
         while left > 0 {
-            let Some(raw) = self.resources.next() else { return true };
+            let Some(raw) = self.batch.next() else { return true };
             let size = raw.body.value.len();
             let is_decoded = self.offer(store, raw, origin);
             left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
         }
         false
+    }
+
+    /// Tells the session what is in use of what was decoded since it was last told.
+    pub(super) fn tell(&mut self, session: &mut Session) {
+        self.accepted += self.verdict.accepted.len();
+        self.verdict.accepted.drain(..).for_each(|name| session.accept(&mut self.batch, &name));
     }
 
     /// Returns whether the resource had to be decoded.

@@ -243,7 +243,9 @@ impl Worker {
             is_heeded: &|authority| federation.is_heeded(place, authority),
             terms: federation.upstreams[place].terms(decoding.kind),
         };
-        if decoding.advance(&mut self.shared.held().store, &origin) {
+        let is_done = decoding.advance(&mut self.shared.held().store, &origin);
+        decoding.tell(&mut self.federation.upstreams[place].session);
+        if is_done {
             self.answer(decoding);
         } else {
             self.decoding = Some(decoding);
@@ -251,8 +253,8 @@ impl Worker {
     }
 
     fn answer(&mut self, decoding: Decoding) {
-        let Decoding { place, kind, version, verdict, findings, ticket, has_changes, .. } = decoding;
-        self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
+        let Decoding { place, kind, version, batch, verdict, accepted, findings, has_changes } = decoding;
+        self.meters.updated(kind, accepted, verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
         if self.federation.is_heeded(place, AuthorityId::default()) {
             self.shared.held().store.answered(kind);
@@ -263,7 +265,7 @@ impl Worker {
         }
         let upstream = &mut self.federation.upstreams[place];
         upstream.is_told[kind.index()] |= kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
-        self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
+        self.federation.upstreams[place].session.answer(batch.into_ticket(), verdict, Instant::now());
     }
 }
 

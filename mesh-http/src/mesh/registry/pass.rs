@@ -42,19 +42,20 @@ impl<'a> Pass<'a> {
         snapshot: Option<Arc<Snapshot>>,
     ) {
         let mut pass = Self { parts, registry, left: SLICE, slice: SLICE };
-        let targets: Vec<_> = {
+        let (targets, before): (Vec<_>, _) = {
             let mut registry = pass.registry();
             registry.targets.retain(|target| target.strong_count() > 0);
-            if let Some(snapshot) = snapshot {
-                registry.snapshot = snapshot;
-            }
-            registry.targets().collect()
+            let before = snapshot.map(|snapshot| std::mem::replace(&mut registry.snapshot, snapshot));
+            (registry.targets().collect(), before)
         };
         for target in &targets {
             pass.refresh(target).await;
         }
         drop(targets);
         pass.sweep().await;
+        if let Some(before) = before {
+            pass.let_go(before.take_apart()).await;
+        }
     }
 
     /// Brings a target up to date that was just added, in one go: what its client asks for next should find it.
@@ -65,7 +66,8 @@ impl<'a> Pass<'a> {
 
     async fn refresh(&mut self, target: &Arc<Target>) {
         let snapshot = self.registry().snapshot_of(target);
-        target.gathered().clear();
+        let before = std::mem::take(&mut *target.gathered());
+        self.let_go(before).await;
         match snapshot.targets.get(&target.name) {
             None => {}
             Some(TargetState::Ready(listener)) => self.compile(target, &snapshot, listener).await,
@@ -100,7 +102,7 @@ impl<'a> Pass<'a> {
         let clusters = gathering.finish();
         // The task that warms a cluster has everything refreshed again when it is done.
         if !is_warm || target.has(listener, &clusters) {
-            return;
+            return self.let_go(clusters).await;
         }
         let active = |filter: &Arc<str>| self.registry().faults.of(target.scope(), listener.name(), filter);
         let find = |name: &str| clusters.get(name).cloned().unwrap_or_else(|| Err(unknown()));
@@ -120,9 +122,15 @@ impl<'a> Pass<'a> {
     async fn take_apart(&mut self, routes: Option<Arc<Routes>>) {
         // Where a request is just reading them, it drops them.
         let Some(Routes::Ready(compiled)) = routes.and_then(Arc::into_inner) else { return };
-        let Some(compiled) = Arc::into_inner(compiled) else { return };
-        for plan in compiled.table.into_prepared() {
-            drop(plan);
+        let Some(Compiled { table, listener, clusters }) = Arc::into_inner(compiled) else { return };
+        self.let_go(table.into_prepared()).await;
+        self.let_go(clusters).await;
+        self.let_go(listener.take_apart()).await;
+    }
+
+    async fn let_go<T>(&mut self, pieces: impl IntoIterator<Item = T>) {
+        for piece in pieces {
+            drop(piece);
             self.step().await;
         }
     }
