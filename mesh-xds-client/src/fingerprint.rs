@@ -14,25 +14,41 @@ pub(crate) struct Fingerprint {
     length: usize,
 }
 
+/// A fingerprint of all resources of a response, which come one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Fingerprinting {
+    hasher: DefaultHasher,
+    length: usize,
+}
+
 // === impl Fingerprint ===
 
 impl Fingerprint {
     pub(crate) fn of<'a>(resources: impl IntoIterator<Item = &'a Any>) -> Self {
-        Self::of_all(resources.into_iter().map(|resource| (resource.type_url.as_str(), resource.value.as_slice())))
+        let mut all = Fingerprinting::default();
+        resources.into_iter().for_each(|resource| all.add(&resource.type_url, &resource.value));
+        all.finish()
     }
 
     /// As [`of`](Self::of) the one resource of this type and these bytes.
     pub(crate) fn of_parts(type_url: &str, bytes: &[u8]) -> Self {
-        Self::of_all([(type_url, bytes)])
+        let mut one = Fingerprinting::default();
+        one.add(type_url, bytes);
+        one.finish()
+    }
+}
+
+// === impl Fingerprinting ===
+
+impl Fingerprinting {
+    /// The next resource is of this type and these bytes.
+    pub(crate) fn add(&mut self, type_url: &str, bytes: &[u8]) {
+        type_url.hash(&mut self.hasher);
+        bytes.hash(&mut self.hasher);
+        self.length += bytes.len();
     }
 
-    fn of_all<'a>(resources: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Self {
-        let (mut hasher, mut length) = (DefaultHasher::new(), 0);
-        for (type_url, bytes) in resources {
-            type_url.hash(&mut hasher);
-            bytes.hash(&mut hasher);
-            length += bytes.len();
-        }
-        Self { hash: hasher.finish(), length }
+    pub(crate) fn finish(self) -> Fingerprint {
+        Fingerprint { hash: self.hasher.finish(), length: self.length }
     }
 }

@@ -6,18 +6,17 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use std::vec;
 
-use envoy_types::pb::envoy::service::discovery::v3::{
-    self as wire_xds, DeltaDiscoveryResponse, DiscoveryResponse, Resource,
-};
+use bytes::Bytes;
+use envoy_types::pb::envoy::service::discovery::v3::{self as wire_xds, Resource};
 use envoy_types::pb::google::protobuf::{self as wire, Any};
 use prost::{Message, Name};
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::wire::Response;
+use super::wire::{Sealed, SealedDelta, SealedState};
 use super::{FOREVER, ResourceError};
 use crate::ResourceKind;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::Fingerprinting;
 use crate::name::canonical;
 
 /// The resources of one response, to be decoded and answered.
@@ -39,9 +38,9 @@ pub struct Batch {
 /// What nobody has taken yet, as it was sent.
 #[derive(Debug)]
 enum Left {
-    State(vec::IntoIter<Any>),
+    State(vec::IntoIter<Bytes>),
     Delta {
-        resources: vec::IntoIter<Resource>,
+        resources: vec::IntoIter<Bytes>,
         /// What is listed more than once, and not used.
         repeated: BTreeSet<String>,
     },
@@ -68,8 +67,8 @@ pub struct Ticket {
     pub(super) nonce: String,
     /// Whether any of its resources was said to be in use.
     pub(super) is_begun: bool,
-    /// Of all resources as they were sent, where the response before was refused.
-    pub(super) fingerprint: Option<Fingerprint>,
+    /// Of the resources that were taken, where the response before was refused.
+    pub(super) fingerprint: Option<Fingerprinting>,
     /// Errors of the wrappers, found before anyone could decode.
     pub(super) malformed: Vec<ResourceError>,
     /// Resources without a body, which says that they stand as they were.
@@ -87,6 +86,13 @@ pub(super) struct Denied {
     pub(super) name: String,
     pub(super) code: Code,
     pub(super) message: String,
+}
+
+/// The name on a wrapper in delta.
+#[derive(Clone, PartialEq, Message)]
+struct NameOnly {
+    #[prost(bytes = "bytes", tag = "3")]
+    name: Bytes,
 }
 
 /// What a response says of resources that are gone.
@@ -126,35 +132,28 @@ static WRAPPER: LazyLock<String> = LazyLock::new(Resource::type_url);
 
 impl Batch {
     /// Takes the resources of a response out of their wrappers. `compares` asks for a fingerprint.
-    pub(super) fn unpack(stream: u64, kind: ResourceKind, response: Response, compares: bool, now: Instant) -> Self {
-        match response {
-            Response::StateOfTheWorld(response) => Self::of_state(stream, kind, response, compares, now),
-            Response::Delta(response) => Self::of_delta(stream, kind, response, compares, now),
-        }
+    pub(super) fn unpack(stream: u64, kind: ResourceKind, response: Sealed, compares: bool, now: Instant) -> Self {
+        let mut batch = match response {
+            Sealed::StateOfTheWorld(response) => Self::of_state(stream, kind, response, now),
+            Sealed::Delta(response) => Self::of_delta(stream, kind, response, now),
+        };
+        batch.ticket.fingerprint = compares.then(Fingerprinting::default);
+        batch
     }
 
-    fn of_state(stream: u64, kind: ResourceKind, response: DiscoveryResponse, compares: bool, now: Instant) -> Self {
+    fn of_state(stream: u64, kind: ResourceKind, response: SealedState, now: Instant) -> Self {
         let mut ticket = Ticket::new(stream, kind, &response.version_info, response.nonce);
         if kind.is_full_state() {
             ticket.gone = Gone::Missing;
         }
-        ticket.fingerprint = compares.then(|| Fingerprint::of(&response.resources));
         ticket.denied = denied(response.resource_errors);
         let left = Left::State(response.resources.into_iter());
         Self { kind, version: response.version_info, left, received: now, ticket }
     }
 
-    fn of_delta(
-        stream: u64,
-        kind: ResourceKind,
-        response: DeltaDiscoveryResponse,
-        compares: bool,
-        now: Instant,
-    ) -> Self {
+    fn of_delta(stream: u64, kind: ResourceKind, response: SealedDelta, now: Instant) -> Self {
         let repeated = repeated(&response);
         let mut ticket = Ticket::new(stream, kind, &response.system_version_info, response.nonce);
-        let bodies = || response.resources.iter().filter_map(|resource| resource.resource.as_ref());
-        ticket.fingerprint = compares.then(|| Fingerprint::of(bodies()));
         let removed = response.removed_resources.into_iter().filter(|name| !repeated.contains(name));
         ticket.gone = Gone::Named(removed.map(canonical_string).collect());
         ticket.denied = denied(response.resource_errors);
@@ -181,8 +180,8 @@ impl Iterator for Batch {
         let Self { left, received, ticket, .. } = self;
         loop {
             let taken = match left {
-                Left::State(resources) => ticket.unwrap_state(resources.next()?, *received),
-                Left::Delta { resources, repeated } => ticket.unwrap_delta(resources.next()?, repeated, *received),
+                Left::State(resources) => ticket.unwrap_state(&resources.next()?, *received),
+                Left::Delta { resources, repeated } => ticket.unwrap_delta(&resources.next()?, repeated, *received),
             };
             if taken.is_some() {
                 return taken;
@@ -199,10 +198,14 @@ fn time_to_live(ttl: wire::Duration) -> Option<Duration> {
 }
 
 /// The names that a delta response speaks of more than once, in order.
-fn repeated(response: &DeltaDiscoveryResponse) -> BTreeSet<String> {
-    let mut seen = HashSet::new();
-    let names = response.resources.iter().map(|resource| &resource.name).chain(&response.removed_resources);
-    names.filter(|name| !name.is_empty() && !seen.insert(*name)).cloned().collect()
+fn repeated(response: &SealedDelta) -> BTreeSet<String> {
+    let names = response.resources.iter().filter_map(|resource| NameOnly::decode(resource.clone()).ok());
+    let names: Vec<_> = names.map(|resource| resource.name).collect();
+    let removed = response.removed_resources.iter().map(|name| name.as_bytes());
+    let mut seen = HashSet::with_capacity(names.len());
+    let all = names.iter().map(|name| &**name).chain(removed);
+    let repeated = all.filter(|name| !name.is_empty() && !seen.insert(*name));
+    repeated.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }
 
 fn denied(errors: Vec<wire_xds::ResourceError>) -> Vec<Denied> {
@@ -249,27 +252,20 @@ impl Ticket {
         &self.nonce
     }
 
-    fn unwrap_state(&mut self, body: Any, now: Instant) -> Option<RawResource> {
+    fn unwrap_state(&mut self, sealed: &[u8], now: Instant) -> Option<RawResource> {
+        let body: Any = self.open(sealed, "google.protobuf.Any")?;
+        self.compare(&body);
         if body.type_url != *WRAPPER {
             return Some(RawResource { name: None, version: None, body });
         }
-        match Resource::decode(body.value.as_slice()) {
-            // The version of all stands in the response.
-            Ok(resource) => self.unwrap(resource, None, now),
-            Err(error) => {
-                let message = format!("its envoy.service.discovery.v3.Resource wrapper is not valid protobuf: {error}");
-                self.malformed.push(complaint(None, None, &message));
-                None
-            }
-        }
+        let resource = self.open(&body.value, "envoy.service.discovery.v3.Resource")?;
+        // The version of all stands in the response.
+        self.unwrap(resource, None, now)
     }
 
-    fn unwrap_delta(
-        &mut self,
-        mut resource: Resource,
-        repeated: &BTreeSet<String>,
-        now: Instant,
-    ) -> Option<RawResource> {
+    fn unwrap_delta(&mut self, sealed: &[u8], repeated: &BTreeSet<String>, now: Instant) -> Option<RawResource> {
+        let mut resource: Resource = self.open(sealed, "envoy.service.discovery.v3.Resource")?;
+        resource.resource.iter().for_each(|body| self.compare(body));
         if let (true, Some(other)) = (resource.name.is_empty(), resource.resource_name.take()) {
             resource.name = other.name;
         }
@@ -282,6 +278,18 @@ impl Ticket {
         }
         let version = std::mem::take(&mut resource.version);
         self.unwrap(resource, Some(version), now)
+    }
+
+    fn open<M: Message + Default>(&mut self, bytes: &[u8], wrapper: &str) -> Option<M> {
+        let opened = M::decode(bytes).map_err(|error| {
+            let message = format!("its {wrapper} wrapper is not valid protobuf: {error}");
+            self.malformed.push(complaint(None, None, &message));
+        });
+        opened.ok()
+    }
+
+    fn compare(&mut self, body: &Any) {
+        self.fingerprint.iter_mut().for_each(|fingerprint| fingerprint.add(&body.type_url, &body.value));
     }
 
     /// Aliases are passed over: they are other names under which a resource may be looked up, and it is asked for by its own.

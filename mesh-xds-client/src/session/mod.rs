@@ -57,7 +57,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::ResourceKind;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Fingerprinting};
 
 mod backoff;
 mod batch;
@@ -74,7 +74,7 @@ mod wire;
 
 pub use self::batch::{Batch, RawResource, Ticket, Verdict};
 pub use self::nack::ResourceError;
-pub use self::wire::{Request, Response, Variant};
+pub use self::wire::{Request, Response, Sealed, SealedDelta, SealedState, Variant};
 
 use self::backoff::Backoff;
 use self::batch::{Denied, Gone};
@@ -337,7 +337,7 @@ impl Session {
     }
 
     /// A response arrived on the current stream. One of the other variant than the stream's is dropped.
-    pub fn received(&mut self, response: impl Into<Response>, now: Instant) {
+    pub fn received(&mut self, response: impl Into<Sealed>, now: Instant) {
         let response = response.into();
         let Link::Open { live, variant, .. } = &mut self.link else { return };
         if *variant != response.variant() {
@@ -382,6 +382,7 @@ impl Session {
     /// offers it again at once is not kept busy; see [`Config::nack_initial`].
     pub fn answer(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
         let Ticket { stream, kind, version, nonce, is_begun, fingerprint, malformed, heartbeats, .. } = ticket;
+        let fingerprint = fingerprint.map(Fingerprinting::finish);
         let Ticket { mut labels, gone, denied, .. } = ticket;
         let Verdict { accepted, mut rejected } = verdict;
         rejected.extend(malformed);
