@@ -12,7 +12,6 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use mesh_core::{
-    Dice,
     cluster::{self as core, EndpointInfo},
     config::{self, Address, ClusterPolicy, ConnectionPolicy, HttpProtocol, Security, Semantics, UpstreamTls},
     endpoint::EndpointId,
@@ -21,7 +20,6 @@ use mesh_core::{
     outcome::BoxError,
 };
 use pin_project::pin_project;
-use tokio::time::Instant;
 
 mod aggregate;
 
@@ -104,7 +102,6 @@ struct KnownContext {
 /// The pool of an endpoint.
 pub(crate) struct Handle {
     id: EndpointId,
-    hostname: Option<Arc<str>>,
     pool: Pool<Outgoing>,
 }
 
@@ -152,15 +149,6 @@ impl Cluster {
     pub(crate) fn update_leaves(&self, leaves: Vec<Arc<Self>>) {
         if let Some(made_of) = &self.leaves {
             made_of.replace(leaves);
-        }
-    }
-
-    /// Whether a request is to be refused, since the source of the endpoints sheds load; where there are several sources, that
-    /// of the cluster to which it would go at `now`.
-    pub(crate) fn drop_overload(&self, dice: &mut Dice, now: Instant) -> Option<core::Dropped> {
-        match &self.leaves {
-            None => self.balanced.drop_overload(dice),
-            Some(leaves) => leaves.choose(dice, now, &[])?.balanced.drop_overload(dice),
         }
     }
 
@@ -289,7 +277,7 @@ impl core::Transport for Transport {
     fn open(&self, endpoint: &EndpointInfo<'_>) -> Handle {
         let pool = Pool::new(self.context(endpoint), endpoint.addresses.to_vec(), endpoint.hostname.cloned());
         self.gauges().insert(endpoint.id, pool.gauge());
-        Handle { id: endpoint.id, hostname: endpoint.hostname.cloned(), pool }
+        Handle { id: endpoint.id, pool }
     }
 
     fn update(&self, handle: &Handle, endpoint: &EndpointInfo<'_>) {
@@ -354,7 +342,7 @@ impl Handle {
 
     /// The endpoint's name, if it has one.
     pub(crate) fn hostname(&self) -> Option<&Arc<str>> {
-        self.hostname.as_ref()
+        self.pool.hostname()
     }
 
     /// The endpoint's connections.

@@ -25,7 +25,7 @@ use crate::{
     session,
     status::Shared,
     transport::{self, Dialer, Limits, Parts, SetupError},
-    worker::{Cache, Command, Upstream, Worker},
+    worker::{self, Cache, Command, Upstream, Worker},
 };
 
 /// A client of an xDS control plane, and the source of configuration for a mesh.
@@ -368,12 +368,13 @@ impl XdsClientBuilder {
         let parts = Parts { connector, resolver, provider, limits };
         let node = bootstrap.node().to_proto();
         let (mut upstreams, mut dialers) = (Vec::new(), Vec::new());
-        for (place, server) in (0..).zip(distinct_servers(&bootstrap)) {
-            let failed = |source| BuildError::Server { server: server.uri().to_string(), source };
+        let servers = distinct_servers(&bootstrap);
+        for (place, (server, name)) in (0..).zip(servers.iter().zip(worker::names(&servers))) {
+            let failed = |source| BuildError::Server { server: name.clone(), source };
             let dialer = Dialer::new(server, &parts).map(Arc::new).map_err(failed)?;
             dialers.push(dialer.clone());
             let seed = seed.wrapping_add(place * SEEDS);
-            upstreams.push(Upstream::new(server.clone(), dialer, session.clone(), node.clone(), seed));
+            upstreams.push(Upstream::new((*server).clone(), name, dialer, session.clone(), node.clone(), seed));
         }
         let names = upstreams.iter().map(|upstream| upstream.name().to_owned());
         let shared = Arc::new(Shared::new(node, names));

@@ -24,28 +24,20 @@ pub(crate) struct Fingerprinting {
 // === impl Fingerprint ===
 
 impl Fingerprint {
-    pub(crate) fn of<'a>(resources: impl IntoIterator<Item = &'a Any>) -> Self {
-        let mut all = Fingerprinting::default();
-        resources.into_iter().for_each(|resource| all.add(&resource.type_url, &resource.value));
-        all.finish()
-    }
-
-    /// As [`of`](Self::of) the one resource of this type and these bytes.
-    pub(crate) fn of_parts(type_url: &str, bytes: &[u8]) -> Self {
-        let mut one = Fingerprinting::default();
-        one.add(type_url, bytes);
-        one.finish()
+    /// Of one resource of this type and these bytes, which are read in one way or the other.
+    pub(crate) fn of_parts(type_url: &str, bytes: &[u8], reading: bool) -> Self {
+        let mut hasher = DefaultHasher::new();
+        (type_url, bytes, reading).hash(&mut hasher);
+        Self { hash: hasher.finish(), length: bytes.len() }
     }
 }
 
 // === impl Fingerprinting ===
 
 impl Fingerprinting {
-    /// The next resource is of this type and these bytes.
-    pub(crate) fn add(&mut self, type_url: &str, bytes: &[u8]) {
-        type_url.hash(&mut self.hasher);
-        bytes.hash(&mut self.hasher);
-        self.length += bytes.len();
+    pub(crate) fn add(&mut self, resource: &Any) {
+        (&resource.type_url, &resource.value).hash(&mut self.hasher);
+        self.length += resource.value.len();
     }
 
     pub(crate) fn finish(self) -> Fingerprint {

@@ -44,7 +44,9 @@
 //! Of the servers of one list the first is used. While it cannot be reached, and something is lacking, the next is asked for all
 //! that is wanted of that authority: resources of two servers may not fit together (gRFC A71). The first is tried all the while,
 //! and as soon as it answers the others are let go. Meanwhile nothing is taken away: what the next server does not have stays as it
-//! was. [`SourceStatus::servers`](mesh_core::source::SourceStatus::servers) has them all.
+//! was. Clusters that came because all are asked for, and that the preferred server's first full state then lacks, go as if it had
+//! removed them; in delta, where nothing says that a server has sent all, when they have not come within the
+//! [time](XdsClientBuilder::absence_timeout) that any resource has. [`SourceStatus::servers`](mesh_core::source::SourceStatus::servers) has them all.
 //!
 //! # State of the world, or delta
 //!
@@ -59,7 +61,7 @@
 //!
 //! | name | kind | labels | meaning |
 //! |---|---|---|---|
-//! | `mesh_xds_connected` | gauge | `server` | 1 while the control plane has answered on the present stream, else 0 |
+//! | `mesh_xds_connected` | gauge | `server` | 1 while the control plane has answered on the present stream, else 0; of two at one address the second is `address (2)` |
 //! | `mesh_xds_updates_accepted_total` | counter | `kind` | resources that came and are used, changed or not |
 //! | `mesh_xds_updates_rejected_total` | counter | `kind` | resources that came and are refused |
 //! | `mesh_xds_resources` | gauge | `kind`, `state` | resources that are asked for |
@@ -76,8 +78,7 @@
 //!
 //! # Known gaps
 //!
-//! Of clusters alone everything can be asked for, in [sidecars' dialect](Dialect::Sidecar). `trusted_xds_server` (A81)
-//! is read past, and load is not reported. A listener that its server removes is gone, as in gRPC to this day; the default of
+//! Of clusters alone everything can be asked for, in [sidecars' dialect](Dialect::Sidecar). Load is not reported. A listener that its server removes is gone, as in gRPC to this day; the default of
 //! A88, to keep it, is had with `ignore_resource_deletion` (A53). Names of `xdstp:` with directives, and collections, are refused.
 
 #![forbid(unsafe_code)]

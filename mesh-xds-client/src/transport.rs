@@ -45,6 +45,10 @@ use crate::{
     token::{TokenError, TokenFile},
 };
 
+mod messages;
+
+use self::messages::{Divided, Messages};
+
 /// How to reach one control plane.
 pub(crate) struct Dialer {
     connector: Arc<dyn Connect>,
@@ -108,7 +112,7 @@ enum Answers {
 type Incoming = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
 
 /// The server's half of the stream, of either variant.
-struct Responses<M>(Streaming<M>);
+struct Responses<M>(Messages<M>);
 
 /// What happened to a stream.
 pub(crate) enum Heard {
@@ -222,17 +226,20 @@ impl Dialer {
 
     /// Opens a stream. It is there when requests can be given to it, which may be before the control plane has said a word.
     pub(crate) async fn open(&self) -> Result<Box<AdsStream>, StreamError> {
-        let limit = self.limits.connect_timeout;
-        let connected = timeout(limit, async { Ok((self.authorizations().await?, self.connect().await?)) }).await;
-        let (authorizations, (sender, driver)) = connected.unwrap_or(Err(StreamError::ConnectTimeout(limit)))?;
+        let (time_limit, limit) = (self.limits.connect_timeout, self.limits.message);
+        let connected = timeout(time_limit, async { Ok((self.authorizations().await?, self.connect().await?)) }).await;
+        let (authorizations, (sender, driver)) = connected.unwrap_or(Err(StreamError::ConnectTimeout(time_limit)))?;
         let (requests, outgoing) = mpsc::channel(1);
         let channel = Channel { sender, authorizations };
-        let client = Grpc::with_origin(channel, self.origin.clone()).max_decoding_message_size(self.limits.message);
+        let client = Grpc::with_origin(channel, self.origin.clone()).max_decoding_message_size(limit);
         let answers = Answers::Called(match self.variant {
-            Variant::StateOfTheWorld => {
-                Box::pin(call::<_, SealedState>(client, STATE_OF_THE_WORLD, Outgoing(outgoing, in_state_of_the_world)))
-            }
-            Variant::Delta => Box::pin(call::<_, SealedDelta>(client, DELTA, Outgoing(outgoing, in_delta))),
+            Variant::StateOfTheWorld => Box::pin(call::<_, SealedState>(
+                client,
+                limit,
+                STATE_OF_THE_WORLD,
+                Outgoing(outgoing, in_state_of_the_world),
+            )),
+            Variant::Delta => Box::pin(call::<_, SealedDelta>(client, limit, DELTA, Outgoing(outgoing, in_delta))),
         });
         Ok(Box::new(AdsStream {
             requests,
@@ -338,15 +345,20 @@ const STATE_OF_THE_WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscover
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// Calls a method. Its generated client would decode every resource of a response in one go.
-async fn call<Q, A>(mut client: Grpc<Channel>, method: &'static str, requests: Outgoing<Q>) -> Result<Incoming, Status>
+async fn call<Q, A>(
+    mut client: Grpc<Channel>,
+    limit: usize,
+    method: &'static str,
+    requests: Outgoing<Q>,
+) -> Result<Incoming, Status>
 where
     Q: Message + 'static,
     A: Message + Default + Into<Answer> + 'static,
 {
     // The channel is ready when it is made.
     let (path, codec) = (PathAndQuery::from_static(method), ProstCodec::<Q, A>::default());
-    let streaming = client.streaming(tonic::Request::new(requests), path, codec).await?;
-    Ok(Box::pin(Responses(streaming.into_inner())))
+    let response = client.streaming(tonic::Request::new(requests), path, codec).await?;
+    Ok(Box::pin(Responses::new(response, limit)))
 }
 
 // === impl AdsStream ===
@@ -422,7 +434,15 @@ impl AdsStream {
 
 // === impl Responses ===
 
-impl<M: Into<Answer>> Stream for Responses<M> {
+impl<M: Message + Default + Into<Answer> + 'static> Responses<M> {
+    /// Those of a response that a [`Channel`] gave.
+    fn new(response: tonic::Response<Streaming<M>>, limit: usize) -> Self {
+        let body = response.extensions().get::<Divided>().expect("the channel puts it into every response").clone();
+        Self(Messages::new(response, body, limit))
+    }
+}
+
+impl<M: Message + Default + Into<Answer> + 'static> Stream for Responses<M> {
     type Item = Result<Answer, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -478,7 +498,10 @@ impl Service<Request<Body>> for Channel {
         let response = self.sender.send(request);
         Box::pin(async move {
             let response = response.await.map_err(conn::SendError::into_error)?;
-            Ok(response.map(Body::new))
+            let (mut head, body) = response.into_parts();
+            let body = Divided::new(Body::new(body));
+            head.extensions.insert(body.clone());
+            Ok(Response::from_parts(head, Body::new(body)))
         })
     }
 }

@@ -25,11 +25,14 @@ use envoy_types::{
                     Address, HealthStatus, SocketAddress, address::Address as Place, socket_address::PortSpecifier,
                 },
                 endpoint::v3::{
-                    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+                    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints,
+                    cluster_load_assignment::{Policy, policy::DropOverload},
+                    lb_endpoint::HostIdentifier,
                 },
                 route::v3::{RouteConfiguration, route::Action, route_action::ClusterSpecifier},
             },
             extensions::clusters::{aggregate::v3::ClusterConfig, dns::v3::DnsCluster},
+            r#type::v3::{FractionalPercent, fractional_percent::DenominatorType},
         },
         google::protobuf::UInt32Value,
     },
@@ -245,6 +248,23 @@ async fn limits_of_a_part_hold_and_no_other_part_makes_up_for_them() {
     let error = shop.caller.call().await.unwrap_err();
     let (kind, _, flags) = failure_of(&error).unwrap();
     assert_eq!((kind, flags), (FailureKind::Overflow, Flags::UO), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn part_that_sheds_load_sheds_what_goes_to_it_and_nothing_else() {
+    let shop = Shop::of_aggregate(Speaks::Http1, &[("near", &[1, 2]), ("far", &[3])]);
+    assert_eq!(shop.answering().await, ["1", "2"]);
+    // Half of it can take 70 of 100, of which it takes none.
+    let mut near = endpoints("near", [address(1), address(2)]);
+    near.endpoints[0].lb_endpoints[1].health_status = HealthStatus::Unhealthy as i32;
+    let all = FractionalPercent { numerator: 100, denominator: DenominatorType::Hundred as i32 };
+    let shed = DropOverload { category: "lb".to_owned(), drop_percentage: Some(all) };
+    near.policy = Some(Policy { drop_overloads: vec![shed], ..Policy::default() });
+    shop.world.plane.set(near);
+    sleep(SECOND).await;
+    let tally = shop.calls(200).await;
+    assert_eq!(tally.answers.keys().collect::<Vec<_>>(), ["3"], "{tally:?}");
+    assert!((30..90).contains(&tally.answers["3"]), "{tally:?}");
 }
 
 // --- clusters that requests name ---

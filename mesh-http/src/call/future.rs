@@ -234,8 +234,7 @@ where
 
     /// To UnderWay, unless the source of the endpoints sheds load, and chance takes this request.
     fn send(after: &mut Option<After>, mut routed: Routed<B>) -> Stage<B, P> {
-        let facts = &mut routed.facts;
-        match facts.cluster.drop_overload(&mut facts.dice, facts.start) {
+        match routed.facts.shed_load() {
             None => Stage::UnderWay(Box::pin(stack::<P>().call(routed))),
             Some(dropped) => Self::refuse(after, dropped),
         }

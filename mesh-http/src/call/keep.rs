@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     body::AttemptBody,
-    cluster::{Itinerary, Transport},
+    cluster::Transport,
     outgoing::Outgoing,
     protocol::{Announcement, Protocol},
 };
@@ -37,8 +37,6 @@ pub(crate) struct KeptRouted<B, P> {
     /// One roll for each attempt.
     dice: Dice,
     tried: Tried,
-    /// Where it was among the clusters of an aggregate; boxed, as hardly any request goes to one.
-    itinerary: Option<Box<Itinerary>>,
     protocol: PhantomData<fn() -> P>,
 }
 
@@ -68,7 +66,6 @@ where
             dice: facts.dice,
             facts,
             tried: Tried::new(),
-            itinerary: None,
             protocol: PhantomData,
         }
     }
@@ -139,7 +136,8 @@ where
     }
 
     fn moves_on(&mut self, failure: &Failure) -> bool {
-        match (self.facts.cluster.leaves(), &mut self.itinerary) {
+        let Facts { cluster, itinerary, .. } = &mut self.facts;
+        match (cluster.leaves(), itinerary) {
             (Some(leaves), Some(itinerary)) => itinerary.moves_on(leaves, failure),
             _ => false,
         }
@@ -158,8 +156,8 @@ impl<B, P> KeptRouted<B, P> {
     /// The cluster that an attempt goes to, of those that an aggregate comes to.
     #[cold]
     fn choose(&mut self, dice: &mut Dice, now: Instant) -> Arc<core::Cluster<Transport>> {
-        let own = &self.facts.cluster;
-        let itinerary = self.itinerary.get_or_insert_default();
+        let Facts { cluster: own, itinerary, .. } = &mut self.facts;
+        let itinerary = itinerary.get_or_insert_default();
         let before = itinerary.latest().cloned();
         // Without any there are no endpoints either.
         let chosen = own.leaves().and_then(|leaves| itinerary.next(leaves, dice, now)).unwrap_or_else(|| own.clone());

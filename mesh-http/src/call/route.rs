@@ -141,6 +141,7 @@ impl Leg<'_> {
         let facts = Facts {
             forward: self.forward.clone(),
             cluster: self.cluster,
+            itinerary: None,
             start: beginning.start,
             deadline,
             dice,

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::Request;
 use mesh_core::{
     Dice,
+    cluster::Dropped,
     config::{RequestPriority, RetryPolicy},
     deadline::{Expiry, Silence},
     limit::Breaker,
@@ -12,7 +13,10 @@ use mesh_core::{
 };
 use tokio::time::Instant;
 
-use crate::{cluster::Cluster, plan::ForwardPlan};
+use crate::{
+    cluster::{Cluster, Itinerary},
+    plan::ForwardPlan,
+};
 
 /// A request that has a route, and what was decided for all its attempts.
 pub(crate) struct Routed<B> {
@@ -24,6 +28,8 @@ pub(crate) struct Routed<B> {
 pub(crate) struct Facts {
     pub(crate) forward: Arc<ForwardPlan>,
     pub(crate) cluster: Arc<Cluster>,
+    /// Where it was among the clusters of an aggregate; boxed, as hardly any request goes to one.
+    pub(crate) itinerary: Option<Box<Itinerary>>,
     pub(crate) start: Instant,
     pub(crate) deadline: Option<Expiry>,
     pub(crate) dice: Dice,
@@ -33,6 +39,17 @@ pub(crate) struct Facts {
 }
 
 // === impl Facts ===
+
+impl Facts {
+    /// Whether the request is to be refused, since the source of the endpoints sheds load. In an aggregate each cluster that it is
+    /// made of has a source of its own, and sheds what goes to it: it is that of the first attempt, which is chosen here. Asked
+    /// once a request: a cluster that another attempt goes to, which could not leave for the first, is not asked.
+    pub(super) fn shed_load(&mut self) -> Option<Dropped> {
+        let Some(leaves) = self.cluster.leaves() else { return self.cluster.balanced().drop_overload(&mut self.dice) };
+        let itinerary = self.itinerary.get_or_insert_default();
+        itinerary.begin(leaves, &mut self.dice, self.start)?.balanced().drop_overload(&mut self.dice)
+    }
+}
 
 impl AttemptPolicy for Facts {
     fn retry(&self) -> Option<&RetryPolicy> {

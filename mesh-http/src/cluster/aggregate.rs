@@ -23,6 +23,8 @@ pub(crate) struct Leaves(ArcSwap<Vec<Arc<Cluster>>>);
 #[derive(Debug, Default)]
 pub(crate) struct Itinerary {
     latest: Option<Arc<Cluster>>,
+    /// Where the first attempt goes, set before and taken by it.
+    first: Option<Arc<Cluster>>,
     /// Those that it could not even leave for.
     passed: Vec<Arc<Cluster>>,
 }
@@ -110,9 +112,15 @@ impl Itinerary {
         self.latest.as_ref()
     }
 
+    /// The cluster that the first attempt is going to.
+    pub(crate) fn begin(&mut self, leaves: &Leaves, dice: &mut Dice, now: Instant) -> Option<&Arc<Cluster>> {
+        self.first = leaves.choose(dice, now, &[]);
+        self.first.as_ref()
+    }
+
     /// The cluster that the next attempt goes to.
     pub(crate) fn next(&mut self, leaves: &Leaves, dice: &mut Dice, now: Instant) -> Option<Arc<Cluster>> {
-        self.latest = leaves.choose(dice, now, &self.passed);
+        self.latest = self.first.take().or_else(|| leaves.choose(dice, now, &self.passed));
         self.latest.clone()
     }
 

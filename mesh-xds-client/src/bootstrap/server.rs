@@ -62,7 +62,10 @@ pub enum ServerFeature {
     XdsV3,
     /// `ignore_resource_deletion`: a listener or cluster missing from a response is kept (gRFC A53).
     IgnoreResourceDeletion,
-    /// `trusted_xds_server`: may rewrite authorities (gRFC A81).
+    /// `trusted_xds_server`: may have requests bear another authority than theirs (gRFC A81). Of other servers every
+    /// `host_rewrite_specifier` of a route is passed over, with a warning, except in the
+    /// [dialect of sidecars](crate::Dialect::Sidecar), since Envoy trusts whoever steers it. gRPC knows `auto_host_rewrite`
+    /// alone; the others say the same in another way, and are not had without trust either.
     TrustedXdsServer,
     /// `fail_on_data_errors`: what was good before is dropped, and requests fail, when the server refuses, removes or
     /// never had a resource, or when this client refuses its new version (gRFC A88). For control planes that alert

@@ -25,6 +25,8 @@ use super::{
 pub(super) struct Scope {
     /// Cluster specifier plugins by name, and whether one may be missing.
     pub(super) plugins: BTreeMap<String, Optional>,
+    /// Whether requests may be given another authority (gRFC A81).
+    pub(super) may_rewrite_hosts: bool,
     /// The longest body of a direct response.
     pub(super) longest_body: usize,
 }
@@ -78,6 +80,12 @@ fn forward(mut message: pb::RouteAction, scope: &Scope, notes: &mut Notes) -> Re
     let mut forward = Forward::to(cluster(message.cluster_specifier.take(), notes)?);
     forward.path_rewrite = path_rewrite(std::mem::take(&mut message.prefix_rewrite), message.regex_rewrite.as_ref())?;
     forward.host_rewrite = host_rewrite(message.host_rewrite_specifier.take())?;
+    if !scope.may_rewrite_hosts && forward.host_rewrite.take().is_some() {
+        notes.warn(
+            "host_rewrite_specifier",
+            "requests keep their authority; the bootstrap does not call the server trusted_xds_server",
+        );
+    }
     forward.priority = priority(message.priority)?;
     forward.cluster_not_found = cluster_not_found(message.cluster_not_found_response_code)?;
     notes.each("hash_policy", std::mem::take(&mut message.hash_policy), hash_policy)?;

@@ -19,13 +19,12 @@ pub(super) fn decode(mut message: pb::Cluster, context: &Context, notes: &mut No
     refuse_foreign_reports(message.lrs_server.as_ref(), notes)?;
     let name = filled("name", std::mem::take(&mut message.name), "name the cluster")?;
     let mut cluster = Cluster::new(name)?;
-    let names = transport::Names::of(&message);
     cluster.discovery = discovery::take(cluster.name(), &mut message, notes)?;
     if matches!(cluster.discovery, Discovery::Aggregate(_) | Discovery::Unsupported(_)) {
         // `CLUSTER_PROVIDED`: which endpoint is picked is the affair of other clusters, or nobody's.
         message.lb_policy = 0;
     }
-    cluster.policy = policy(message, names, context, notes)?;
+    cluster.policy = policy(message, context, notes)?;
     Ok(cluster)
 }
 
@@ -74,13 +73,8 @@ fn refuse_foreign_reports(server: Option<&core::ConfigSource>, notes: &mut Notes
     }
 }
 
-fn policy(
-    mut message: pb::Cluster,
-    names: transport::Names,
-    context: &Context,
-    notes: &mut Notes,
-) -> Result<ClusterPolicy, ConfigError> {
-    let transports = transport::Transports::take(&mut message, names);
+fn policy(mut message: pb::Cluster, context: &Context, notes: &mut Notes) -> Result<ClusterPolicy, ConfigError> {
+    let transports = transport::Transports::take(&mut message);
     let balance = balance::decode(&message, notes)?;
     let breakers = notes.opt("circuit_breakers", message.circuit_breakers, protection::breakers)?.unwrap_or_default();
     let outlier_detection = notes.opt("outlier_detection", message.outlier_detection, protection::outliers)?;

@@ -14,6 +14,7 @@ use envoy_types::pb::{
 use mesh_core::config::{ConfigError, HttpFilter, RouteConfig, RoutePolicy, Timeouts};
 
 use super::{
+    Context,
     common::{filled, limit, same_source, unpack},
     filter,
     notes::{IsSet, Notes, warn_if_set},
@@ -52,18 +53,23 @@ struct Manager {
 }
 
 /// A listener. Its socket address, which Istio sends along, is for servers and not looked at.
-pub(super) fn decode(message: pb::Listener, notes: &mut Notes) -> Result<ListenerResource, ConfigError> {
+pub(super) fn decode(
+    message: pb::Listener,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<ListenerResource, ConfigError> {
     let name = filled("name", message.name, "name the listener")?;
     let Some(api) = message.api_listener else {
         let remedy = "set this field; a listener without it is for servers";
         return Err(ConfigError::new("api_listener", "", remedy));
     };
-    let Manager { filters, routes, policy } =
-        notes.at("api_listener", api, |api, notes| notes.required("api_listener", api.api_listener, manager))?;
+    let Manager { filters, routes, policy } = notes.at("api_listener", api, |api, notes| {
+        notes.required("api_listener", api.api_listener, |api, notes| manager(api, context, notes))
+    })?;
     Ok(ListenerResource { name: name.into(), filters, routes, policy })
 }
 
-fn manager(extension: Any, notes: &mut Notes) -> Result<Manager, ConfigError> {
+fn manager(extension: Any, context: &Context, notes: &mut Notes) -> Result<Manager, ConfigError> {
     let message: HttpConnectionManager = unpack(&extension)?;
     if message.xff_num_trusted_hops != 0 {
         return Err(ConfigError::new("xff_num_trusted_hops", message.xff_num_trusted_hops, "leave it 0"));
@@ -90,7 +96,9 @@ fn manager(extension: Any, notes: &mut Notes) -> Result<Manager, ConfigError> {
     let routes = match message.route_specifier {
         Some(RouteSpecifier::Rds(rds)) => notes.at("rds", rds, named)?,
         Some(RouteSpecifier::RouteConfig(config)) => {
-            RouteSource::Inline(Arc::new(notes.at("route_config", config, route::configuration)?))
+            let decoded =
+                notes.at("route_config", config, |config, notes| route::configuration(config, context, notes));
+            RouteSource::Inline(Arc::new(decoded?))
         }
         Some(RouteSpecifier::ScopedRoutes(_)) => {
             return Err(ConfigError::new("scoped_routes", "", "use rds or route_config"));

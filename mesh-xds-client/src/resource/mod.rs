@@ -67,7 +67,7 @@ use self::{
     common::{filled, undecodable},
     notes::Notes,
 };
-use crate::{ResourceKind, istio::names::INBOUND, session::ResourceError};
+use crate::{ResourceKind, fingerprint::Fingerprint, istio::names::INBOUND, session::ResourceError};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,6 +90,8 @@ pub(crate) struct Context {
     identities: BTreeSet<IdentityName>,
     registry: Identities,
     secrets: BTreeMap<Arc<str>, IdentityName>,
+    /// Whether whoever sent a resource may have requests bear another authority (gRFC A81).
+    is_trusted: bool,
     /// The listener that is for what comes in.
     inbound: Option<&'static str>,
 }
@@ -124,9 +126,11 @@ pub(crate) fn decode_parts(
         Some(ResourceKind::Listener) if context.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name)) => {
             decode_inbound(bytes).map(|listener| map(listener, Resource::Inbound))
         }
-        Some(ResourceKind::Listener) => decode_listener(bytes).map(|listener| map(listener, Resource::Listener)),
+        Some(ResourceKind::Listener) => {
+            decode_listener(bytes, context).map(|listener| map(listener, Resource::Listener))
+        }
         Some(ResourceKind::RouteConfiguration) => {
-            decode_routes(bytes).map(|routes| map(routes, Resource::RouteConfiguration))
+            decode_routes(bytes, context).map(|routes| map(routes, Resource::RouteConfiguration))
         }
         Some(ResourceKind::Cluster) => decode_cluster(bytes, context).map(|cluster| map(cluster, Resource::Cluster)),
         Some(ResourceKind::ClusterLoadAssignment) => decode_endpoints(bytes.clone(), None)
@@ -147,8 +151,8 @@ fn map<T>(decoded: Decoded<T>, into: impl FnOnce(Arc<T>) -> Resource) -> Decoded
 /// # Errors
 ///
 /// Refuses what the module's rules refuse, with the name if that could be read.
-pub(crate) fn decode_listener(bytes: &[u8]) -> Result<Decoded<ListenerResource>, ResourceError> {
-    read::<listener_pb::Listener, _>(bytes, listener::decode)
+pub(crate) fn decode_listener(bytes: &[u8], context: &Context) -> Result<Decoded<ListenerResource>, ResourceError> {
+    read(bytes, |message: listener_pb::Listener, notes| listener::decode(message, context, notes))
 }
 
 /// Reads an `envoy.config.listener.v3.Listener` for servers.
@@ -165,11 +169,11 @@ fn decode_inbound(bytes: &[u8]) -> Result<Decoded<InboundListener>, ResourceErro
 /// # Errors
 ///
 /// As [`decode_listener`].
-pub(crate) fn decode_routes(bytes: &[u8]) -> Result<Decoded<RouteConfig>, ResourceError> {
+pub(crate) fn decode_routes(bytes: &[u8], context: &Context) -> Result<Decoded<RouteConfig>, ResourceError> {
     read(bytes, |message: route_pb::RouteConfiguration, notes| {
         // Inside a listener a route configuration needs no name, as a resource it does.
         filled("name", message.name.clone(), "name the route configuration")?;
-        route::configuration(message, notes)
+        route::configuration(message, context, notes)
     })
 }
 
@@ -275,12 +279,19 @@ impl Context {
         self
     }
 
+    /// Also honours what only a server that is trusted may say (`trusted_xds_server`): which authority requests bear.
+    #[must_use]
+    pub(crate) fn trusting(mut self) -> Self {
+        self.is_trusted = true;
+        self
+    }
+
     /// Also honours what Istio's sidecars are sent: the identity of the workload by its two secrets, whether it is registered
-    /// yet or not, and the listener for what comes in.
+    /// yet or not, the listener for what comes in, and all that Envoy does, which trusts whoever steers it.
     #[must_use]
     pub(crate) fn for_sidecars(mut self) -> Self {
         self.inbound = Some(INBOUND);
-        self.with_secret("default", "default").with_secret("ROOTCA", "default")
+        self.trusting().with_secret("default", "default").with_secret("ROOTCA", "default")
     }
 
     /// Also honours certificate provider instances and SDS secrets that go by the name of an identity which is in `registry`
@@ -289,6 +300,11 @@ impl Context {
     pub(crate) fn with_registry(mut self, registry: Identities) -> Self {
         self.registry = registry;
         self
+    }
+
+    /// Tells versions of a resource apart, and whether they were read as those of a trusted server.
+    pub(crate) fn fingerprint(&self, type_url: &str, bytes: &[u8]) -> Fingerprint {
+        Fingerprint::of_parts(type_url, bytes, self.is_trusted)
     }
 
     /// The identity of this name.

@@ -11,6 +11,7 @@ use mesh_core::config::{
 };
 
 use super::{
+    Context,
     action::{self, Optional, Scope},
     common::number,
     filter,
@@ -21,7 +22,11 @@ use super::{
 };
 
 /// The routes of a target.
-pub(super) fn configuration(message: pb::RouteConfiguration, notes: &mut Notes) -> Result<RouteConfig, ConfigError> {
+pub(super) fn configuration(
+    message: pb::RouteConfiguration,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<RouteConfig, ConfigError> {
     warn_if_set!(
         notes,
         message,
@@ -32,6 +37,7 @@ pub(super) fn configuration(message: pb::RouteConfiguration, notes: &mut Notes) 
     warn_if_set!(notes, message, "virtual hosts are chosen by the authority", [vhost_header]);
     let scope = Scope {
         plugins: plugins(message.cluster_specifier_plugins)?,
+        may_rewrite_hosts: context.is_trusted,
         longest_body: number(message.max_direct_response_body_size_bytes)
             .map_or(DirectResponse::LONGEST_BODY, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
     };

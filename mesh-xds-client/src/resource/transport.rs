@@ -14,25 +14,22 @@
 //! Istio's sidecars are sent two matches for automatic mutual TLS: `tlsMode-istio` with TLS for endpoints that have a sidecar,
 //! and `tlsMode-disabled`, which everybody fits, with `raw_buffer`. `GENERATOR=grpc` sends none.
 //!
-//! Names that DNS finds stand for endpoints without metadata. What stands in the cluster beside the names is looked at when
-//! it is decoded, and one way holds for all that they resolve to: TLS if it is said of any of them.
+//! The addresses that DNS finds for a name have the metadata that stands beside the name, whichever type the cluster has. An
+//! address that two names lead to is that of the first, and is reached as that says.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use envoy_types::pb::{
     envoy::{
         config::{
-            cluster::v3::{
-                Cluster,
-                cluster::{ClusterDiscoveryType, DiscoveryType, TransportSocketMatch},
-            },
+            cluster::v3::{Cluster, cluster::TransportSocketMatch},
             core::v3::{TransportSocket, transport_socket::ConfigType},
         },
         extensions::transport_sockets::{raw_buffer::v3::RawBuffer, tls::v3::UpstreamTlsContext},
     },
     google::protobuf::Any,
 };
-use mesh_core::config::{ClusterPolicy, ConfigError, Metadata, Security, SecurityMatch, UpstreamTls};
+use mesh_core::config::{ConfigError, Security, SecurityMatch, UpstreamTls};
 
 use super::{
     Context,
@@ -48,11 +45,7 @@ pub(super) struct Transports {
     socket: Option<TransportSocket>,
     matches: Vec<TransportSocketMatch>,
     has_matcher: bool,
-    names: Names,
 }
-
-/// What is said of each name that DNS is to resolve.
-pub(super) struct Names(Vec<Option<Metadata>>);
 
 /// What holds for all endpoints, and what holds for some before it.
 #[derive(Default)]
@@ -68,7 +61,7 @@ pub(super) fn decode(
     context: &Context,
     notes: &mut Notes,
 ) -> Result<Secured, ConfigError> {
-    let Transports { socket, matches, has_matcher, names } = transports;
+    let Transports { socket, matches, has_matcher } = transports;
     let is_plain_by_name = socket.is_some();
     let of_all = notes.opt("transport_socket", socket, |socket, notes| tls::decode(socket, auto, context, notes))?;
     let tls = of_all.flatten().map(Arc::new);
@@ -87,8 +80,7 @@ pub(super) fn decode(
     if tls.is_none() && by_endpoint.iter().all(|one| !one.facts.is_empty()) {
         notes.warn("transport_socket", "it is unset, and endpoints that fit no match are not reached");
     }
-    let secured = Secured { tls, by_endpoint: by_endpoint.into() };
-    Ok(if names.0.is_empty() { secured } else { names.secured(secured, notes) })
+    Ok(Secured { tls, by_endpoint: by_endpoint.into() })
 }
 
 /// A matcher may look at what is not known here. Nothing is lost where it would have found TLS.
@@ -135,52 +127,11 @@ fn transport_of(socket: Option<&TransportSocket>) -> Option<&Any> {
 
 impl Transports {
     /// Takes them out of the message.
-    pub(super) fn take(message: &mut Cluster, names: Names) -> Self {
+    pub(super) fn take(message: &mut Cluster) -> Self {
         Self {
             socket: message.transport_socket.take(),
             matches: std::mem::take(&mut message.transport_socket_matches),
             has_matcher: message.transport_socket_matcher.is_some(),
-            names,
-        }
-    }
-}
-
-// === impl Names ===
-
-impl Names {
-    /// What the message says of the names that it has resolved, of which other kinds of clusters have none.
-    pub(super) fn of(message: &Cluster) -> Self {
-        let is_by_name =
-            |kind: i32| kind == DiscoveryType::StrictDns as i32 || kind == DiscoveryType::LogicalDns as i32;
-        let assigned = match message.cluster_discovery_type {
-            Some(ClusterDiscoveryType::Type(kind)) if is_by_name(kind) => message.load_assignment.as_ref(),
-            _ => None,
-        };
-        let groups = assigned.into_iter().flat_map(|assigned| &assigned.endpoints);
-        // They are warned of, if at all, where the names are read.
-        let mut unheard = Notes::default();
-        let said = groups.flat_map(|group| &group.lb_endpoints);
-        let said = said.map(|one| one.metadata.clone().map(|said| endpoints::metadata(said, &mut unheard)));
-        Self(said.collect())
-    }
-
-    /// One way for all that the names resolve to.
-    fn secured(&self, secured: Secured, notes: &mut Notes) -> Secured {
-        let policy =
-            ClusterPolicy { tls: secured.tls, security: secured.by_endpoint.clone(), ..ClusterPolicy::default() };
-        let mut ways: Vec<_> = self.0.iter().map(|metadata| policy.security_of(metadata.as_ref())).collect();
-        ways.dedup();
-        let strictest = ways.iter().find(|way| matches!(way, Security::Tls(_))).or(ways.first()).cloned();
-        if ways.len() > 1 {
-            notes.warn("transport_socket_matches", "all that the names resolve to is reached in the strictest way");
-        }
-        match strictest {
-            Some(Security::Tls(tls)) => Secured { tls: Some(tls), by_endpoint: Arc::default() },
-            Some(security) => {
-                let all = SecurityMatch { name: "names".into(), facts: BTreeMap::new(), security };
-                Secured { tls: None, by_endpoint: [all].into() }
-            }
-            None => Secured { tls: policy.tls, by_endpoint: secured.by_endpoint },
         }
     }
 }

@@ -289,7 +289,7 @@ impl Ticket {
     }
 
     fn compare(&mut self, body: &Any) {
-        self.fingerprint.iter_mut().for_each(|fingerprint| fingerprint.add(&body.type_url, &body.value));
+        self.fingerprint.iter_mut().for_each(|fingerprint| fingerprint.add(body));
     }
 
     /// Aliases are passed over: they are other names under which a resource may be looked up, and it is asked for by its own.

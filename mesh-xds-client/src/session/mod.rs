@@ -306,23 +306,39 @@ impl Session {
     ///
     /// What comes of it has no clock, and is reported absent when the server removes it, as what was asked for by name.
     pub fn subscribe_all(&mut self, kind: ResourceKind) {
-        if self.kinds[kind.index()].want_everything(true) {
+        if self.kinds[kind.index()].want_everything() {
             self.names_changed(kind);
         }
         self.wake();
     }
 
-    /// Asks for no more of a kind than by name. The caller forgets what it held and has not asked for by name.
-    pub fn unsubscribe_all(&mut self, kind: ResourceKind) {
-        if self.kinds[kind.index()].want_everything(false) {
-            self.names_changed(kind);
-        }
+    /// Asks for no more of a kind than by name. Returns, in order, the names that came because everything was asked for: the
+    /// caller forgets them, unless another server has them.
+    pub fn unsubscribe_all(&mut self, kind: ResourceKind) -> Vec<Arc<str>> {
+        let Some(left) = self.kinds[kind.index()].leave_everything() else { return Vec::new() };
+        self.names_changed(kind);
+        left
+    }
+
+    /// The caller holds these of another server, of which it asked for everything and does not any longer; this one, which
+    /// is asked for everything, tells whether it has them. They are reported absent where its first full state lacks them, and
+    /// in delta, where nothing ends what comes first, when they have not come [in time](Config::absence_timeout) after the
+    /// first response of their kind.
+    pub fn presume(&mut self, kind: ResourceKind, names: &[Arc<str>]) {
+        names.iter().for_each(|name| self.kinds[kind.index()].presume(name));
     }
 
     /// What is held came from another server meanwhile: the next stream starts without versions, since this one would take them
-    /// for its own and leave out what it believes to be held (gRFC A71).
+    /// for its own and leave out what it believes to be held (gRFC A71). What came because everything is asked for is as if
+    /// [presumed](Self::presume).
+    ///
+    /// A stream that is open has told the server of versions: [`Event::Connect`] follows, and the caller closes it.
     pub fn forget_versions(&mut self) {
         self.kinds.iter_mut().for_each(Subscriptions::forget_versions);
+        if matches!(self.link, Link::Open { .. }) {
+            self.leave_stream();
+            self.connect();
+        }
     }
 
     /// The stream that [`Event::Connect`] called for can take requests.
@@ -412,15 +428,23 @@ impl Session {
         self.events.extend(gone.iter().map(|name| Event::Absent { kind, name: name.to_string(), reason }));
 
         let error = (!rejected.is_empty()).then(|| nack::error_detail(&rejected));
-        if error.is_none() {
+        let is_of_this_stream = stream == self.stream && matches!(self.link, Link::Open { .. });
+        // Nothing vouches for a version that is not answered, where nothing of it is wanted.
+        if error.is_none() && (is_of_this_stream || !subscriptions.is_empty()) {
             subscriptions.version = version;
         }
         let Link::Open { variant, .. } = self.link else { return };
-        if stream != self.stream {
+        if !is_of_this_stream {
             // The present stream has waited for this.
             return self.names_changed(kind);
         }
-        let reply = Reply { version: subscriptions.version.clone(), nonce, error };
+        if variant == Variant::Delta {
+            let deadline = now + self.absence_timeout;
+            let doubted = self.kinds[kind.index()].doubt(deadline);
+            self.arm(kind, doubted, deadline);
+        }
+        let version = self.kinds[kind.index()].version.clone();
+        let reply = Reply { version, nonce, error };
         self.reply(kind, variant, reply, fingerprint, now);
     }
 
@@ -456,14 +480,26 @@ impl Session {
             Link::Open { live, .. } => live,
             Link::Idle | Link::Waiting { .. } => return,
         };
-        self.outgoing.clear();
-        self.awaited.clear();
-        for kind in &mut self.kinds {
-            kind.leave_stream();
-        }
+        self.leave_stream();
         let retry_in = self.backoff.next_wait();
         self.link = Link::Waiting { until: now + retry_in };
         self.events.push_back(Event::Lost { cause: cause.into(), was_live, retry_in });
+    }
+
+    /// The server is left, with nothing asked of it any longer; the caller closes the stream. No [`Event::Lost`] follows. Whatever
+    /// is asked for next opens a stream at once, as the first one did, without versions or a wait.
+    pub fn leave(&mut self) {
+        self.leave_stream();
+        self.link = Link::Idle;
+        self.forget_versions();
+        self.backoff.reset();
+        self.events.retain(|event| !matches!(event, Event::Connect));
+    }
+
+    fn leave_stream(&mut self) {
+        self.outgoing.clear();
+        self.awaited.clear();
+        self.kinds.iter_mut().for_each(Subscriptions::leave_stream);
     }
 
     /// Time has passed. Harmless when nothing was due.

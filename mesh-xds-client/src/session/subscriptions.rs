@@ -73,6 +73,9 @@ enum Presence {
     Awaited { deadline: Instant, is_denied: bool },
     /// Delivered and in use.
     Held,
+    /// In use, and not of this server as far as is known, or not with its knowledge: it came because everything is wanted, and
+    /// what the server sends first, whole or in delta for a while, tells whether it has it.
+    Presumed,
     /// Delivered and never usable.
     Refused,
     /// Reported absent.
@@ -149,7 +152,11 @@ impl Subscriptions {
             None => name.into(),
         };
         let presence = if self.withdrawn.contains(&name) { Presence::Returning } else { Presence::Unsent };
-        self.names.entry(name.clone()).or_insert_with(|| Wanted::new(presence, true)).is_named = true;
+        let wanted = self.names.entry(name.clone()).or_insert_with(|| Wanted::new(presence, true));
+        wanted.is_named = true;
+        if wanted.is_presumed() {
+            wanted.presence = Presence::Unsent;
+        }
         self.unsent.insert(name.clone());
         self.named.insert(name);
         true
@@ -176,18 +183,37 @@ impl Subscriptions {
         true
     }
 
-    /// Wants everything, or no longer. Returns whether that is news.
-    pub(super) fn want_everything(&mut self, everything: bool) -> bool {
-        if !everything {
-            let expiries = &mut self.expiries;
-            self.names.retain(|name, wanted| {
-                if let (false, Some(expires)) = (wanted.is_named, wanted.expires) {
-                    expiries.remove(&(expires, name.clone()));
-                }
-                wanted.is_named
-            });
+    /// Wants everything. Returns whether that is news.
+    pub(super) fn want_everything(&mut self) -> bool {
+        !std::mem::replace(&mut self.everything, true)
+    }
+
+    /// No longer wants everything. Returns what came of it and is forgotten now, if it was wanted.
+    pub(super) fn leave_everything(&mut self) -> Option<Vec<Arc<str>>> {
+        if !std::mem::take(&mut self.everything) {
+            return None;
         }
-        std::mem::replace(&mut self.everything, everything) != everything
+        let mut left = Vec::new();
+        let expiries = &mut self.expiries;
+        self.names.retain(|name, wanted| {
+            if wanted.is_named {
+                return true;
+            }
+            if let Some(expires) = wanted.expires {
+                expiries.remove(&(expires, name.clone()));
+            }
+            left.push(name.clone());
+            false
+        });
+        left.sort_unstable();
+        Some(left)
+    }
+
+    /// Somebody else has given `name` because everything is wanted, and is asked no longer.
+    pub(super) fn presume(&mut self, name: &Arc<str>) {
+        if self.everything {
+            self.names.entry(name.clone()).or_insert_with(|| Wanted::new(Presence::Presumed, false));
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -465,12 +491,12 @@ impl Subscriptions {
         let mut gone = Vec::new();
         for name in names {
             let Some((name, wanted)) = self.names.get_key_value(name.as_str()) else { continue };
-            let (name, was_delivered) = (name.clone(), wanted.was_delivered());
+            let (name, was_delivered, is_named) = (name.clone(), wanted.was_delivered(), wanted.is_named);
             if wanted.mentioned == self.answers {
                 // It was denied, with a reason, by the same response.
                 continue;
             }
-            if was_delivered {
+            if was_delivered || !is_named {
                 self.give_up(&name);
                 gone.push(name);
             } else if let Some(Wanted { presence: Presence::Awaited { is_denied, .. }, .. }) = self.names.get_mut(&name)
@@ -479,6 +505,20 @@ impl Subscriptions {
             }
         }
         gone
+    }
+
+    /// Starts the clock of what is presumed, in delta, where nothing tells that the server has sent all that it has. Returns
+    /// whose.
+    pub(super) fn doubt(&mut self, deadline: Instant) -> Vec<Arc<str>> {
+        let mut armed = Vec::new();
+        for (name, wanted) in &mut self.names {
+            if wanted.presence == Presence::Presumed {
+                wanted.presence = Presence::Awaited { deadline, is_denied: true };
+                armed.push(name.clone());
+            }
+        }
+        armed.sort_unstable();
+        armed
     }
 
     // --- what time brings ---
@@ -529,17 +569,24 @@ impl Subscriptions {
         self.withdrawn.clear();
         self.refusals.end();
         for (name, wanted) in &mut self.names {
-            if matches!(wanted.presence, Presence::Awaited { .. } | Presence::Returning) {
+            if wanted.is_presumed() {
+                wanted.presence = Presence::Presumed;
+            } else if matches!(wanted.presence, Presence::Awaited { .. } | Presence::Returning) {
                 wanted.presence = Presence::Unsent;
                 self.unsent.insert(name.clone());
             }
         }
     }
 
-    /// What is held came from another server.
+    /// What is held came from another server. This one will not be told of what nobody named, and cannot say that it is gone.
     pub(super) fn forget_versions(&mut self) {
         self.version.clear();
-        self.names.values_mut().for_each(|wanted| wanted.version = None);
+        for wanted in self.names.values_mut() {
+            wanted.version = None;
+            if !wanted.is_named && wanted.was_delivered() {
+                wanted.presence = Presence::Presumed;
+            }
+        }
     }
 }
 
@@ -551,7 +598,13 @@ impl Wanted {
     }
 
     fn was_delivered(&self) -> bool {
-        matches!(self.presence, Presence::Held | Presence::Refused)
+        matches!(self.presence, Presence::Held | Presence::Refused | Presence::Presumed)
+    }
+
+    /// Whether the server has yet to tell that it has what nobody named.
+    fn is_presumed(&self) -> bool {
+        matches!(self.presence, Presence::Presumed)
+            || !self.is_named && matches!(self.presence, Presence::Awaited { .. })
     }
 }
 

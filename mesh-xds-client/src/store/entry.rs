@@ -38,7 +38,8 @@ pub(crate) struct Entry {
     pub(super) failed_at: Option<SystemTime>,
     /// Whether it is asked for by its name, rather than among all that there are.
     pub(super) is_named: bool,
-    pub(super) refused: Option<RefusedVersion>,
+    /// Boxed, since hardly any resource has one.
+    pub(super) refused: Option<Box<RefusedVersion>>,
 }
 
 /// The version that was refused last, so that it is not decoded, nor reported, again.
@@ -119,7 +120,7 @@ impl Entry {
 
     pub(super) fn offer(&mut self, raw: RawResource, name: Arc<str>, news: &mut News<'_>) -> Result<Taken, Refused> {
         self.is_answered = true;
-        let fingerprint = Fingerprint::of([&raw.body]);
+        let fingerprint = news.origin.context.fingerprint(&raw.body.type_url, &raw.body.value);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
             self.confirm(raw, news);
             return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
@@ -224,7 +225,7 @@ impl Entry {
     fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, news: &mut News<'_>) {
         self.fail(ResourceState::Rejected, error.to_string());
         let (version, at) = (news.version.clone(), SystemTime::now());
-        self.refused = Some(RefusedVersion { fingerprint, error: error.clone(), version, at });
+        self.refused = Some(Box::new(RefusedVersion { fingerprint, error: error.clone(), version, at }));
         // Who has nothing to serve is told the newest reason.
         news.changes.structure |= self.good.is_none();
     }
@@ -269,7 +270,7 @@ impl Good {
     ) -> Result<Self, ResourceError> {
         let Saved { version, updated, contents } = saved;
         let Decoded { value, warnings } = resource::decode_parts(kind.type_url(), &contents, context)?;
-        let fingerprint = Fingerprint::of_parts(kind.type_url(), &contents);
+        let fingerprint = context.fingerprint(kind.type_url(), &contents);
         let contents = keeps_contents.then_some(contents);
         Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached: true })
     }

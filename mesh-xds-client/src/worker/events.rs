@@ -71,21 +71,17 @@ impl Worker {
     }
 
     fn lost(&mut self, place: usize, cause: String, was_live: bool, retry_in: Duration) {
-        let is_in_use = self.federation.is_in_use(place);
         let upstream = &mut self.federation.upstreams[place];
-        upstream.left(was_live, is_in_use);
-        let mut held = self.shared.held();
-        held.servers[place].connected = false;
-        if !is_in_use {
-            return;
-        }
+        upstream.left(was_live);
         let (server, node_id) = (&upstream.name, &self.bootstrap.node().id);
         if was_live {
             tracing::info!(server, node.id = node_id, cause, ?retry_in, "stream to the control plane ended");
         } else {
             tracing::warn!(server, node.id = node_id, cause, ?retry_in, "control plane is not there");
         }
+        let mut held = self.shared.held();
         held.last_error = Some(cause.clone());
+        held.servers[place].connected = false;
         held.servers[place].last_error = Some(cause);
         drop(held);
         self.agree();

@@ -184,17 +184,19 @@ impl Federation {
     fn release(&mut self, id: AuthorityId, server: usize, store: &Store, streams: &mut Streams) {
         let authority = &self.authorities[id.0];
         let place = authority.upstreams[server];
+        let heir = authority.in_use().last();
         tracing::info!(authority = authority.label(), server = %self.upstreams[place].name, "a preferred control plane is back");
-        let is_in_use = self.is_in_use(place);
-        let upstream = &mut self.upstreams[place];
-        everything_of(id, store).for_each(|kind| upstream.session.unsubscribe_all(kind));
-        for (kind, name) in store.asked_of(id) {
-            upstream.session.unsubscribe(kind, name);
+        for kind in everything_of(id, store) {
+            let left = self.upstreams[place].session.unsubscribe_all(kind);
+            // What it alone had would otherwise stay for ever: nobody would say that it is gone.
+            heir.into_iter().for_each(|heir| self.upstreams[heir].session.presume(kind, &left));
         }
-        if !is_in_use {
+        for (kind, name) in store.asked_of(id) {
+            self.upstreams[place].session.unsubscribe(kind, name);
+        }
+        if !self.is_in_use(place) {
             streams.close(place);
-            upstream.session.stream_ended("it is not needed any longer", Instant::now());
-            upstream.standing = Standing::Untold;
+            self.upstreams[place].let_go();
         }
     }
 }

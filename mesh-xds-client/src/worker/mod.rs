@@ -53,7 +53,10 @@ mod online;
 mod streams;
 mod upstream;
 
-pub(crate) use self::{cache::Cache, upstream::Upstream};
+pub(crate) use self::{
+    cache::Cache,
+    upstream::{Upstream, names},
+};
 
 use self::{
     decoding::Decoding,
@@ -68,7 +71,10 @@ pub(crate) struct Worker {
     commands: mpsc::UnboundedReceiver<Command>,
     bootstrap: Bootstrap,
     dialect: Dialect,
+    /// What a resource may refer to, and as far as is known who sent it may say.
     context: Context,
+    /// The same of one that a trusted server has sent.
+    trusting: Context,
     federation: Federation,
     assembly: Assembly,
     expected: Expected,
@@ -108,6 +114,9 @@ impl Worker {
     ) -> Self {
         let assembly = Assembly::new(&bootstrap.node().id, dialect);
         let patience = upstreams.iter().map(|upstream| upstream.session.patience()).max().unwrap_or_default();
+        let trusting = context.clone().trusting();
+        // Nobody can say who sent what an earlier run has kept.
+        let context = if upstreams.iter().all(Upstream::is_trusted) { trusting.clone() } else { context };
         let federation = Federation::new(&bootstrap, upstreams);
         Self {
             shared,
@@ -115,6 +124,7 @@ impl Worker {
             bootstrap,
             dialect,
             context,
+            trusting,
             federation,
             assembly,
             expected: Expected::new(patience),
@@ -169,6 +179,7 @@ impl Worker {
         held.main = self.federation.main();
         for (place, server) in held.servers.iter_mut().enumerate() {
             server.in_use = self.federation.is_in_use(place);
+            server.connected &= server.in_use;
         }
         true
     }
@@ -239,7 +250,7 @@ impl Worker {
         let Some(mut decoding) = self.decoding.take() else { return };
         let (place, federation) = (decoding.place, &self.federation);
         let origin = Origin {
-            context: &self.context,
+            context: if federation.upstreams[place].is_trusted() { &self.trusting } else { &self.context },
             is_heeded: &|authority| federation.is_heeded(place, authority),
             terms: federation.upstreams[place].terms(decoding.kind),
         };

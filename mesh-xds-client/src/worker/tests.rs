@@ -53,7 +53,8 @@ impl Bench {
             limits: Limits::default(),
         };
         let dialer = Arc::new(Dialer::new(&server, &parts).expect("plaintext"));
-        let upstream = Upstream::new(server, dialer, session::Config::default(), Node::default(), 1);
+        let upstream =
+            Upstream::new(server, "plane:80".to_owned(), dialer, session::Config::default(), Node::default(), 1);
         let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
         let (commands, orders) = mpsc::unbounded_channel();
         let (dialect, context, cache) = (Dialect::Grpc, Context::new(), Cache::default());

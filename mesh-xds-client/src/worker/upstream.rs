@@ -21,6 +21,7 @@ use crate::{
 /// A control plane. See the [module](self).
 pub(crate) struct Upstream {
     pub(super) server: Server,
+    /// As [`names`] has it.
     pub(super) name: String,
     pub(super) dialer: Arc<Dialer>,
     pub(super) session: Session,
@@ -33,15 +34,35 @@ pub(crate) struct Upstream {
 /// How long gRFC A88 waits for a resource where silence is trouble rather than absence.
 const PATIENT: Duration = Duration::from_secs(30);
 
+/// What status, logs and metrics call each of these servers: its address, which from the second of one address on has a number.
+///
+/// A bootstrap names an address twice where it is to be reached with other credentials, or spoken to in the other variant.
+pub(crate) fn names(servers: &[&Server]) -> Vec<String> {
+    let addresses: Vec<_> = servers.iter().map(|server| server.uri().to_string()).collect();
+    let numbered = addresses.iter().enumerate().map(|(place, address)| {
+        match addresses[..place].iter().filter(|before| *before == address).count() {
+            0 => address.clone(),
+            before => format!("{address} ({})", before + 1),
+        }
+    });
+    numbered.collect()
+}
+
 // === impl Upstream ===
 
 impl Upstream {
-    pub(crate) fn new(server: Server, dialer: Arc<Dialer>, mut config: session::Config, node: Node, seed: u64) -> Self {
+    pub(crate) fn new(
+        server: Server,
+        name: String,
+        dialer: Arc<Dialer>,
+        mut config: session::Config,
+        node: Node,
+        seed: u64,
+    ) -> Self {
         config.variant = server.variant();
         if server.has_feature(ServerFeature::ResourceTimerIsTransientError) {
             config.absence_timeout = config.absence_timeout.max(PATIENT);
         }
-        let name = server.uri().to_string();
         Self {
             dialer,
             session: Session::new(config, node, seed),
@@ -53,7 +74,7 @@ impl Upstream {
         }
     }
 
-    /// Its address, as it is written in the bootstrap.
+    /// What it is called.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -64,14 +85,27 @@ impl Upstream {
         self.connected.set(1.0);
     }
 
-    /// Its stream has ended, after an answer or before one.
-    ///
-    /// Servers end streams in the normal course of things, but not before they have said a word (gRFC A57). What was let go
-    /// of has failed nobody.
-    pub(super) fn left(&mut self, was_live: bool, is_in_use: bool) {
+    /// Its stream has ended, after an answer or before one: servers end streams in the normal course of things, but not before
+    /// they have said a word (gRFC A57).
+    pub(super) fn left(&mut self, was_live: bool) {
+        self.gone(if was_live { Standing::Untold } else { Standing::Failing });
+    }
+
+    /// Nobody asks it for anything any longer. Should somebody again, it is dialled at once, and told nothing of what it sent.
+    pub(super) fn let_go(&mut self) {
+        self.session.leave();
+        self.gone(Standing::Untold);
+    }
+
+    fn gone(&mut self, standing: Standing) {
+        self.standing = standing;
         self.connected.set(0.0);
         self.is_told = Default::default();
-        self.standing = if was_live || !is_in_use { Standing::Untold } else { Standing::Failing };
+    }
+
+    /// Whether it may say which authority requests bear (gRFC A81).
+    pub(super) fn is_trusted(&self) -> bool {
+        self.server.has_feature(ServerFeature::TrustedXdsServer)
     }
 
     /// What its bad news of a resource of this kind means.

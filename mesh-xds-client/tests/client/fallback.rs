@@ -1,18 +1,23 @@
 //! Several control planes in one list (gRFC A71): when the next is asked, what it is asked for, and how the first
 //! comes back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::route::v3::{route::Action, route_action::HostRewriteSpecifier};
+use envoy_types::pb::google::protobuf::BoolValue;
+use mesh_core::config::{Action as Forwarded, HostRewrite, RouteConfig, Snapshot};
 use mesh_core::source::{ConfigSource, ResourceState, ServerStatus};
-use mesh_xds_client::ResourceKind::{Cluster, Listener};
-use mesh_xds_client::XdsClientBuilder;
-use mesh_xds_client::bootstrap::{Bootstrap, ServerFeature};
+use mesh_xds_client::ResourceKind::{Cluster, Listener, RouteConfiguration};
+use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, ServerFeature};
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
 use mesh_xds_client::testkit::{ControlPlane, Event};
+use mesh_xds_client::{XdsClient, XdsClientBuilder};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tonic::Status;
 
-use crate::support::{Pipes, Planes, Running, address, offer, reached, routed, run, set};
+use crate::support::{Pipes, Planes, Running, address, offer, reached, ready, routed, run, set};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -33,10 +38,10 @@ impl List {
         let uris = (1..=self.planes.len()).map(|port| format!("10.0.0.1:{port}"));
         let features = || features.iter().copied();
         let bootstrap = uris.fold(Bootstrap::builder(), |builder, uri| {
-            builder.server_with_features(uri, mesh_xds_client::bootstrap::ChannelCredentials::Insecure, features())
+            builder.server_with_features(uri, ChannelCredentials::Insecure, features())
         });
         let connector = Planes((1..).zip(self.pipes.iter().cloned()).collect());
-        mesh_xds_client::XdsClient::builder(bootstrap.build().expect("valid")).connector(connector).seed(7)
+        XdsClient::builder(bootstrap.build().expect("valid")).connector(connector).seed(7)
     }
 
     /// Takes one away, without a word.
@@ -292,4 +297,127 @@ async fn release_during_a_large_response_of_the_second_server_does_no_harm() {
     running.settle(SECOND).await;
     assert_eq!(running.client.status().resources.len(), 4, "nothing of the second is left");
     drop(list.planes[0].set(cluster("v1")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_was_let_go_is_dialled_at_once_when_it_is_needed_again() {
+    let list = List::of(3);
+    for (place, version) in ["v1", "v2", "v3"].into_iter().enumerate() {
+        offer(&list.planes[place], "echo", &[version]);
+    }
+    list.take_away(0);
+    list.take_away(1);
+    let mut running = run(list.builder(&[]));
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v3"]).await;
+    // The waits for the second grow to two minutes.
+    running.settle(1200 * SECOND).await;
+    list.bring_back(0);
+    running.until_routed("echo", &["v1"]).await;
+    list.bring_back(1);
+    list.take_away(0);
+    running.settle(10 * SECOND).await;
+
+    let start = tokio::time::Instant::now();
+    offer(&list.planes[1], "late", &["v2"]);
+    let _late = running.client.watch("late");
+    running.until_routed("late", &["v2"]).await;
+    assert!(start.elapsed() < 2 * SECOND, "{:?}", start.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn preferred_server_that_was_told_what_is_held_is_told_anew_when_another_replaces_it() {
+    for features in [&[][..], &[ServerFeature::Delta]] {
+        let list = List::of(2);
+        offer(&list.planes[0], "echo", &["v1"]);
+        offer(&list.planes[1], "echo", &["v2"]);
+        offer(&list.planes[1], "late", &["v2"]);
+        let mut running = run(list.builder(features));
+        let _interest = running.client.watch("echo");
+        running.until_routed("echo", &["v1"]).await;
+        list.take_away(0);
+        running.settle(60 * SECOND).await;
+        // It hears what is held, and says nothing yet.
+        list.planes[0].silence(true);
+        list.bring_back(0);
+        list.planes[0].wait_streams(1).await;
+        running.settle(SECOND).await;
+        let _late = running.client.watch("late");
+        running.until_routed("late", &["v2"]).await;
+        running.until_routed("echo", &["v2"]).await;
+        list.planes[0].silence(false);
+        running.until_routed("echo", &["v1"]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_servers_at_one_address_are_told_apart() {
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    // In delta, and where that is not known in state of the world.
+    plane.refuse_streams(Status::unimplemented("no such method"));
+    let bootstrap = Bootstrap::builder()
+        .server_with_features("10.0.0.1:1", ChannelCredentials::Insecure, [ServerFeature::Delta])
+        .server("10.0.0.1:1", ChannelCredentials::Insecure);
+    let client = XdsClient::builder(bootstrap.build().expect("a valid bootstrap")).connector(Pipes::to(&plane)).seed(7);
+    let recorder = DebuggingRecorder::new();
+    let figures = recorder.snapshotter();
+    let mut running = metrics::with_local_recorder(&recorder, || run(client));
+    let _interest = running.client.watch("echo");
+    running.settle(SECOND).await;
+    assert_eq!(in_use(&running), [true, true]);
+    plane.refuse_streams(None);
+    running.until_routed("echo", &["v1"]).await;
+
+    let told = servers(&running).into_iter().map(|server| (server.server, f64::from(u8::from(server.connected))));
+    let told: BTreeMap<_, _> = told.collect();
+    assert_eq!(told.keys().collect::<Vec<_>>(), ["10.0.0.1:1", "10.0.0.1:1 (2)"]);
+    let gauges = figures.snapshot().into_vec().into_iter().filter_map(|(key, _, _, value)| {
+        let server = key.key().labels().find(|label| label.key() == "server")?;
+        let DebugValue::Gauge(value) = value else { panic!("{server:?} is no gauge") };
+        Some((server.value().to_owned(), value.into_inner()))
+    });
+    assert_eq!(gauges.collect::<BTreeMap<_, _>>(), told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn authority_is_rewritten_while_the_trusted_server_speaks_though_the_other_says_the_same() {
+    let list = List::of(2);
+    for plane in &list.planes {
+        offer(plane, "echo", &["v1"]);
+        let mut routes = route_config("echo", [("v1", 1)]);
+        let Some(Action::Route(to)) = &mut routes.virtual_hosts[0].routes[0].action else { panic!("it routes") };
+        to.host_rewrite_specifier = Some(HostRewriteSpecifier::AutoHostRewrite(BoolValue { value: true }));
+        plane.set(routes);
+    }
+    let bootstrap = Bootstrap::builder()
+        .server_with_features("10.0.0.1:1", ChannelCredentials::Insecure, [ServerFeature::TrustedXdsServer])
+        .server("10.0.0.1:2", ChannelCredentials::Insecure);
+    let connector = Planes((1..).zip(list.pipes.iter().cloned()).collect());
+    let client = XdsClient::builder(bootstrap.build().expect("a valid bootstrap")).connector(connector).seed(7);
+    list.take_away(0);
+    let mut running = run(client);
+    let _interest = running.client.watch("echo");
+    running.until(|snapshot| ready(snapshot, "echo").is_some_and(|echo| rewrite(&echo.routes).is_none())).await;
+    let warnings = running.resource(RouteConfiguration, "echo").expect("asked for").warnings;
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+
+    let is_rewritten = |snapshot: &Snapshot| {
+        ready(snapshot, "echo").is_some_and(|echo| rewrite(&echo.routes) == Some(HostRewrite::Endpoint))
+    };
+    list.bring_back(0);
+    running.until(is_rewritten).await;
+    list.take_away(0);
+    running.settle(SECOND).await;
+    let late = running.client.watch("late");
+    running.until(|snapshot| !is_rewritten(snapshot)).await;
+    drop(late);
+}
+
+/// The rewriting of authorities by the first route.
+fn rewrite(routes: &RouteConfig) -> Option<HostRewrite> {
+    match &routes.virtual_hosts()[0].routes[0].action {
+        Forwarded::Forward(forward) => forward.host_rewrite.clone(),
+        other => panic!("it routes: {other:?}"),
+    }
 }

@@ -14,7 +14,7 @@ use mesh_xds_client::{BuildError, Dialect, XdsClient};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::support::{Pipes, Running, address, reached, routed, run, set};
+use crate::support::{Pipes, Planes, Running, address, reached, routed, run, set};
 
 const SECOND: Duration = Duration::from_secs(1);
 const NODE: &str = "sidecar~10.0.0.7~web-1.shop~shop.svc.cluster.local";
@@ -153,6 +153,43 @@ async fn inbound_listener_is_there_without_any_target() {
         assert!(running.client.inbound_listener().is_none());
         running.settle(SECOND).await;
         assert_eq!(*running.client.inbound_listener().expect("it has come").message(), listener);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_server_that_was_let_go_had_goes_when_the_preferred_has_not_said_it() {
+    for features in VARIANTS {
+        let planes = [ControlPlane::new(), ControlPlane::new()];
+        let pipes = [Pipes::to(&planes[0]), Pipes::to(&planes[1])];
+        planes.iter().for_each(offer);
+        planes[1].update(|tx| {
+            tx.set(cluster("of the second")).set(cluster("used")).set(endpoints("used", [address(2)]));
+            tx.set(route_config(ROUTES, [("used", 1)]));
+        });
+        let bootstrap = Bootstrap::builder().node(Node::new(NODE));
+        let bootstrap = ["10.0.0.1:1", "10.0.0.1:2"].into_iter().fold(bootstrap, |bootstrap, uri| {
+            bootstrap.server_with_features(uri, ChannelCredentials::Insecure, features.iter().copied())
+        });
+        let client = XdsClient::builder(bootstrap.build().expect("a valid bootstrap")).dialect(Dialect::Sidecar);
+        pipes[0].cut(true);
+        let connector = Planes((1..).zip(pipes.iter().cloned()).collect());
+        let mut running = run(client.connector(connector).seed(7));
+        let _interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &["used"]).await;
+        assert_eq!(running.state(Cluster, "of the second"), Some(ResourceState::Synced));
+
+        // The preferred comes back with the clusters first, and its routes later: what they replace serves until then.
+        planes[0].delay_kind(RouteConfiguration, 100 * SECOND);
+        pipes[0].cut(false);
+        planes[1].wait_streams(0).await;
+        running.settle(60 * SECOND).await;
+        assert_eq!(running.state(Cluster, "of the second"), None);
+        assert_eq!(running.state(Cluster, "used"), Some(ResourceState::Absent));
+        assert_eq!(reached(&running.present(), "used"), ["10.0.0.2:80"]);
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        running.settle(SECOND).await;
+        assert_eq!(running.state(Cluster, "used"), None);
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Synced));
     }
 }
 

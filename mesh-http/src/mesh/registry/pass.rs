@@ -1,9 +1,10 @@
 //! One pass over the targets after something has changed, in slices between which others have their turn.
 //!
-//! To go through thousands of clusters and their routes takes tens of milliseconds, and it is done on the runtime that serves
-//! requests. So the registry is locked for a step at a time, and each step stands by itself: a cluster is brought up to date
-//! whole; routes are compiled aside, and published whole when the clusters that they use are there; what nothing uses any
-//! more goes last. What was published before is taken apart in slices as well.
+//! To go through thousands of clusters and their routes takes tens of milliseconds, and it may be done on the runtime that
+//! serves requests; where it is not, the source has its turn in between. So the registry is locked for a step at a time, and
+//! each step stands by itself: a cluster is brought up to date whole; routes are compiled aside, and published whole when the
+//! clusters that they use are there; what nothing uses any more goes last. What was published before is taken apart in slices
+//! as well, and here (`retired`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,7 +31,7 @@ pub(in crate::mesh) struct Pass<'a> {
 /// Clusters to bring up to date, or routes to plan: some 50 us of them.
 ///
 /// Counted rather than timed, so that a run under a paused clock takes the same steps twice.
-const SLICE: usize = 16;
+pub(super) const SLICE: usize = 16;
 
 // === impl Pass ===
 
@@ -48,11 +49,14 @@ impl<'a> Pass<'a> {
             let before = snapshot.map(|snapshot| std::mem::replace(&mut registry.snapshot, snapshot));
             (registry.targets().collect(), before)
         };
-        for target in &targets {
-            pass.refresh(target).await;
+        for target in targets {
+            pass.refresh(&target).await;
+            drop(target);
+            parts.retired.take_apart().await;
         }
-        drop(targets);
         pass.sweep().await;
+        // Where the last target is gone, there was no turn for its routes above.
+        parts.retired.take_apart().await;
         if let Some(before) = before {
             pass.let_go(before.take_apart()).await;
         }
@@ -74,9 +78,9 @@ impl<'a> Pass<'a> {
             // Who waits for it to change is not woken by the same again.
             Some(TargetState::Unavailable(reason)) if target.lacks_for(reason) => {}
             Some(TargetState::Unavailable(reason)) => {
-                let routes = Routes::Unavailable(reason.clone());
-                let before = self.current(target, &snapshot).map(|_current| target.publish(routes));
-                self.take_apart(before).await;
+                if let Some(_current) = self.current(target, &snapshot) {
+                    target.publish(Routes::Unavailable(reason.clone()));
+                }
             }
         }
         if let Some(mut registry) = self.current(target, &snapshot) {
@@ -113,19 +117,10 @@ impl<'a> Pass<'a> {
         }
         let table = compiling.finish();
         drop(planner);
-        let routes = Routes::Ready(Arc::new(Compiled { table, listener: listener.clone(), clusters }));
-        let before = self.current(target, snapshot).map(|_current| target.publish(routes));
-        self.take_apart(before).await;
-    }
-
-    /// Drops what no request finds any more.
-    async fn take_apart(&mut self, routes: Option<Arc<Routes>>) {
-        // Where a request is just reading them, it drops them.
-        let Some(Routes::Ready(compiled)) = routes.and_then(Arc::into_inner) else { return };
-        let Some(Compiled { table, listener, clusters }) = Arc::into_inner(compiled) else { return };
-        self.let_go(table.into_prepared()).await;
-        self.let_go(clusters).await;
-        self.let_go(listener.take_apart()).await;
+        let routes = Routes::Ready(Compiled { table, listener: listener.clone(), clusters });
+        if let Some(_current) = self.current(target, snapshot) {
+            target.publish(routes);
+        }
     }
 
     async fn let_go<T>(&mut self, pieces: impl IntoIterator<Item = T>) {

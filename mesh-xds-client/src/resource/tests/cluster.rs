@@ -532,26 +532,38 @@ fn tls_of_a_match_is_read_as_that_of_a_cluster() {
 }
 
 #[test]
-fn names_that_dns_resolves_are_reached_as_what_stands_beside_them_says() {
-    let reached = |modes: &[Option<&str>]| {
-        let hosts = modes.iter().zip(1..).map(|(mode, port)| {
-            let facts = mode.map(|mode| (SecurityMatch::NAMESPACE.to_owned(), tls_mode(mode)));
-            let metadata = core::Metadata { filter_metadata: facts.into_iter().collect(), ..Default::default() };
-            LbEndpoint { metadata: Some(metadata), ..named("a.example", port) }
-        });
-        let message = Wire {
-            load_assignment: assignment(hosts.collect()),
-            eds_cluster_config: None,
-            ..of_type(parts::DiscoveryType::StrictDns)
-        };
-        let sockets = by_endpoint(&[(Some("istio"), secured()), (None, raw())], None);
-        let message =
-            Wire { transport_socket: None, transport_socket_matches: sockets.transport_socket_matches, ..message };
-        decoded(&message).value.policy.security_of(None)
+fn what_dns_finds_is_reached_as_what_stands_beside_its_name_says() {
+    let host = |name: &str, mode: Option<&str>| {
+        let facts = mode.map(|mode| (SecurityMatch::NAMESPACE.to_owned(), tls_mode(mode)));
+        let metadata = core::Metadata { filter_metadata: facts.into_iter().collect(), ..Default::default() };
+        LbEndpoint { metadata: Some(metadata), ..named(name, 80) }
     };
-    assert_eq!(reached(&[None, None]), Security::Plaintext);
-    assert!(matches!(reached(&[Some("istio")]), Security::Tls(_)));
-    assert!(matches!(reached(&[None, Some("istio")]), Security::Tls(_)), "the strictest");
+    let sockets = by_endpoint(&[(Some("istio"), secured()), (None, raw())], None);
+    let by_name = |kind| Wire {
+        load_assignment: assignment(vec![host("plain.example", None), host("meshed.example", Some("istio"))]),
+        eds_cluster_config: None,
+        transport_socket: None,
+        transport_socket_matches: sockets.transport_socket_matches.clone(),
+        cluster_discovery_type: Some(kind),
+        ..samples::cluster()
+    };
+    let built_in = by_name(parts::ClusterDiscoveryType::Type(parts::DiscoveryType::StrictDns as i32));
+    let extension = by_name(parts::ClusterDiscoveryType::ClusterType(parts::CustomClusterType {
+        name: "dns".to_owned(),
+        typed_config: Some(any(&DnsCluster::default())),
+    }));
+    for message in [built_in, extension] {
+        let cluster = decoded(&message).value;
+        let Discovery::Dns(names) = &cluster.discovery else { panic!("names") };
+        let (plain, meshed) = ([[10, 0, 0, 1].into()], [[10, 0, 0, 2].into()]);
+        let found = names.resolved(|name| if name == "plain.example" { &plain } else { &meshed }).expect("two");
+        let ways = found.groups()[0].endpoints.iter().map(|endpoint| {
+            let metadata = endpoint.metadata().map(|metadata| &**metadata);
+            (endpoint.address().to_string(), matches!(cluster.policy.security_of(metadata), Security::Tls(_)))
+        });
+        let expected = [("10.0.0.1:80".to_owned(), false), ("10.0.0.2:80".to_owned(), true)];
+        assert_eq!(ways.collect::<Vec<_>>(), expected);
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ use super::{
 const HCM: &str = "api_listener.api_listener";
 
 fn listener_resource(message: &HttpConnectionManager) -> Decoded<ListenerResource> {
-    decode_listener(&listener_of(message).encode_to_vec()).expect("a good listener")
+    decode_listener(&listener_of(message).encode_to_vec(), &Context::new()).expect("a good listener")
 }
 
 #[track_caller]
@@ -41,7 +41,8 @@ fn assert_manager_refused(cases: &[Case<HttpConnectionManager>]) {
 
 #[test]
 fn listener_with_an_address_as_well_is_for_clients() {
-    let listener = decode_listener(&samples::listener().encode_to_vec()).expect("as Istio sends it").value;
+    let listener =
+        decode_listener(&samples::listener().encode_to_vec(), &Context::new()).expect("as Istio sends it").value;
     assert_eq!(&*listener.name, "listener");
     assert_eq!(listener.routes, RouteSource::Named("routes".into()));
     assert_eq!(listener.policy.timeouts.idle, Some(TimeLimit::OFF));
@@ -182,7 +183,7 @@ fn with_faults(
     change(&mut faults);
     let mut message = samples::connection_manager();
     message.http_filters[0] = filter("fault", any(&faults));
-    decode_listener(&listener_of(&message).encode_to_vec())
+    decode_listener(&listener_of(&message).encode_to_vec(), &Context::new())
 }
 
 #[test]
@@ -198,7 +199,7 @@ fn faults_are_refused_for_each_field_that_breaks_a_rule() {
     };
     let mut garbled = samples::connection_manager();
     garbled.http_filters[0] = filter("fault", Any { value: vec![0xff], ..any(&samples::faults(1)) });
-    assert_eq!(refused(decode_listener(&listener_of(&garbled).encode_to_vec())), at("value"));
+    assert_eq!(refused(decode_listener(&listener_of(&garbled).encode_to_vec(), &Context::new())), at("value"));
     for code in [0, 199, 600, 70_000] {
         assert_eq!(refused(with_faults(status(code))), at("abort.http_status"));
     }

@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::{
     },
     r#type::matcher::v3::{RegexMatchAndSubstitute, RegexMatcher, StringMatcher, string_matcher::MatchPattern},
 };
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use mesh_core::config::{
     Action, ClusterChoice, Forward, HeaderTest, HostRewrite, PathMatch, PathRewrite, RedirectPath, RetryOn, TimeLimit,
 };
@@ -20,7 +20,7 @@ use super::{
 };
 
 fn decoded(message: &RouteConfiguration) -> Decoded<RouteConfig> {
-    decode_routes(&message.encode_to_vec()).expect("good routes")
+    decode_routes(&message.encode_to_vec(), &samples::context()).expect("good routes")
 }
 
 /// The sample with one thing changed about its first route's action.
@@ -103,6 +103,36 @@ fn routes_keep_what_their_source_says() {
     assert_eq!((retry.retries(), retry.avoids_previous()), (2, true));
     assert_eq!(retry.retriable_statuses(), [StatusCode::TOO_MANY_REQUESTS]);
     assert_eq!(retry.wait().window(9), Duration::from_secs(3));
+}
+
+#[test]
+fn authority_is_rewritten_only_where_the_server_is_trusted() {
+    use route_action::HostRewriteSpecifier::{AutoHostRewrite, HostRewriteHeader, HostRewriteLiteral};
+    let auto = |value| AutoHostRewrite(envoy_types::pb::google::protobuf::BoolValue { value });
+    let cases = [
+        (auto(true), Some(HostRewrite::Endpoint)),
+        (auto(false), None),
+        (HostRewriteLiteral("h".to_owned()), Some(HostRewrite::literal("h").expect("legal"))),
+        (HostRewriteHeader("x-to".to_owned()), Some(HostRewrite::Header(HeaderName::from_static("x-to")))),
+    ];
+    for (specifier, rewrite) in cases {
+        let mut message = samples::routes();
+        action(&mut message).host_rewrite_specifier = Some(specifier.clone());
+        let read = |context: &Context| decode_routes(&message.encode_to_vec(), context).expect("good routes");
+        let by_trusted = read(&Context::new().trusting());
+        assert_eq!((forward(&by_trusted.value).host_rewrite.clone(), by_trusted.warnings.len()), (rewrite.clone(), 0));
+        let by_another = read(&Context::new());
+        assert_eq!(forward(&by_another.value).host_rewrite, None);
+        let warned = rewrite.map(|_| "virtual_hosts[0].routes[0].route.host_rewrite_specifier");
+        assert_eq!(fields(&by_another.warnings), warned.into_iter().collect::<Vec<_>>(), "{specifier:?}");
+    }
+    // What is refused does not depend on it.
+    let mut message = samples::routes();
+    action(&mut message).host_rewrite_specifier = Some(HostRewriteLiteral("a b".to_owned()));
+    for context in [Context::new(), Context::new().trusting()] {
+        let bad = decode_message(&message, &context).expect_err("no authority");
+        assert_eq!(bad.blamed(), "virtual_hosts[0].routes[0].route.host_rewrite_literal");
+    }
 }
 
 #[test]
@@ -292,7 +322,7 @@ fn unknown_override_is_refused_unless_optional() {
     let decode_with = |config: Any| {
         let mut message = samples::routes();
         message.virtual_hosts[0].typed_per_filter_config = [("new".to_owned(), config)].into();
-        decode_routes(&message.encode_to_vec())
+        decode_routes(&message.encode_to_vec(), &samples::context())
     };
     for config in [unknown(), wrapped(Some(unknown()), false, false)] {
         assert_eq!(decode_with(config).expect_err("unknown").blamed(), format!("{path}.type_url"));

@@ -75,7 +75,7 @@ pub(super) fn file() -> Option<core::ConfigSource> {
 }
 
 pub(crate) fn context() -> Context {
-    Context::new().with_identity("default").with_secret("ROOTCA", "default")
+    Context::new().trusting().with_identity("default").with_secret("ROOTCA", "default")
 }
 
 pub(crate) fn all() -> [Any; 4] {

@@ -60,7 +60,88 @@ fn what_a_full_state_no_longer_has_is_removed_though_nobody_named_it() {
     assert_eq!(script.events(), ["absent CDS a: removed"]);
 }
 
+#[test]
+fn what_another_server_had_is_gone_with_the_first_full_state_without_it() {
+    let mut script = asking_for_everything(Variant::StateOfTheWorld);
+    script.session.presume(Cluster, &["a".into(), "b".into(), "c".into()]);
+    script.session.presume(RouteConfiguration, &["r".into()]);
+    assert_eq!(script.requests(), ["CDS [] - -"]);
+    script.advance(60.0);
+    assert!(script.events().is_empty(), "silence takes nothing away");
+    script.exchange_quietly(Cluster, "v1", "n1", &["b", "d"]);
+    assert_eq!(script.events(), ["absent CDS a: removed", "absent CDS c: removed"]);
+    script.exchange_quietly(Cluster, "v2", "n2", &["d"]);
+    assert_eq!(script.events(), ["absent CDS b: removed"]);
+}
+
+#[test]
+fn what_another_server_had_outlives_a_response_of_which_not_every_name_can_be_read() {
+    let mut script = asking_for_everything(Variant::StateOfTheWorld);
+    script.session.presume(Cluster, &["a".into()]);
+    script.requests();
+    script.respond(Cluster, "v1", "n1", &["b"]);
+    script.events();
+    let nameless = ResourceError { name: None, field: None, message: "garbage".to_owned() };
+    script.answer("n1", &["b"], vec![nameless]);
+    assert!(script.events().is_empty());
+    script.exchange_quietly(Cluster, "v2", "n2", &["b"]);
+    assert_eq!(script.events(), ["absent CDS a: removed"]);
+}
+
 // In delta
+
+#[test]
+fn what_another_server_had_is_gone_when_it_has_not_come_in_time_after_the_first_response() {
+    let mut script = asking_for_everything(Variant::Delta);
+    let names = ["a", "b", "c", "d"].map(Arc::from);
+    script.session.presume(Cluster, &names);
+    assert_eq!(script.requests(), ["CDS"], "its versions would say nothing to this server");
+    script.advance(60.0);
+    assert!(script.events().is_empty(), "silence takes nothing away");
+    script.exchange_change(Cluster, "n1", &[("a", "1")]);
+    script.advance(10.0);
+    script.change(Cluster, "n2", &[("b", "1")], &["c"]);
+    script.events();
+    script.accept("n2", &["b"]);
+    assert_eq!(script.events(), ["absent CDS c: removed"], "the server may say so before");
+    script.advance(4.9);
+    assert!(script.events().is_empty());
+    script.advance(0.1);
+    assert_eq!(script.events(), ["absent CDS d: unknown"]);
+    script.advance(60.0);
+    assert!(script.events().is_empty(), "what has come has no clock");
+}
+
+#[test]
+fn what_another_server_had_is_not_asked_for_by_name_on_the_next_stream_and_has_its_time_anew() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.session.presume(Cluster, &["a".into()]);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("b", "1")]);
+    script.advance(10.0);
+    assert_eq!(script.reopen(), ["CDS {b=1}"]);
+    script.advance(60.0);
+    assert!(script.events().is_empty());
+    script.exchange_change(Cluster, "n2", &[("c", "1")]);
+    script.advance(15.0);
+    assert_eq!(script.events(), ["absent CDS a: unknown"]);
+}
+
+#[test]
+fn what_went_while_versions_were_forgotten_is_found_missing() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("a", "1"), ("b", "1")]);
+    script.session.stream_ended("reset", script.now);
+    script.session.forget_versions();
+    script.advance(60.0);
+    script.events();
+    script.session.stream_opened();
+    assert_eq!(script.requests(), ["CDS"], "the server is not told of `a`, and will not say that it is gone");
+    script.exchange_change(Cluster, "n2", &[("b", "2")]);
+    script.advance(15.0);
+    assert_eq!(script.events(), ["absent CDS a: unknown"]);
+}
 
 #[test]
 fn alone_it_is_a_first_request_without_names() {
