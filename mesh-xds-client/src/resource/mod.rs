@@ -33,9 +33,8 @@ mod notes;
 mod protection;
 mod retry;
 mod route;
-#[cfg(mesh_fuzz)]
-#[path = "tests/samples.rs"]
-#[allow(dead_code, reason = "tests use the rest")]
+#[cfg(any(test, mesh_fuzz))]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests use the rest"))]
 pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
@@ -67,7 +66,12 @@ use self::{
     common::{filled, undecodable},
     notes::Notes,
 };
-use crate::{ResourceKind, fingerprint::Fingerprint, istio::names::INBOUND, session::ResourceError};
+use crate::{
+    ResourceKind,
+    fingerprint::Fingerprint,
+    istio::names::{INBOUND, OutboundService},
+    session::ResourceError,
+};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -300,6 +304,11 @@ impl Context {
     pub(crate) fn with_registry(mut self, registry: Identities) -> Self {
         self.registry = registry;
         self
+    }
+
+    /// The service that a cluster stands for, if it is one that Istio's sidecars are told of.
+    fn service<'a>(&self, cluster: &'a str) -> Option<OutboundService<'a>> {
+        OutboundService::of(cluster).filter(|_| self.inbound.is_some())
     }
 
     /// Tells versions of a resource apart, and whether they were read as those of a trusted server.

@@ -247,6 +247,11 @@ impl Ticket {
         }
     }
 
+    /// Whether all resources of the response have a name that can be read, as far as their wrappers go.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.malformed.iter().all(|error| error.name.is_some())
+    }
+
     /// The nonce of the response, for logs.
     pub fn nonce(&self) -> &str {
         &self.nonce

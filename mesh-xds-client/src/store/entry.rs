@@ -36,6 +36,8 @@ pub(crate) struct Entry {
     pub(super) error: Option<String>,
     /// When the latest bad news came, for as long as `error` is set.
     pub(super) failed_at: Option<SystemTime>,
+    /// Whether the latest news is that the server does not give it, and why (xRFC TP3).
+    pub(super) is_denied: bool,
     /// Whether it is asked for by its name, rather than among all that there are.
     pub(super) is_named: bool,
     /// Boxed, since hardly any resource has one.
@@ -84,6 +86,7 @@ impl Entry {
             good: None,
             error: None,
             failed_at: None,
+            is_denied: false,
             is_named: true,
             refused: None,
         }
@@ -211,6 +214,7 @@ impl Entry {
         self.state = ResourceState::Synced;
         self.error = None;
         self.failed_at = None;
+        self.is_denied = false;
         self.refused = None;
     }
 
@@ -219,6 +223,7 @@ impl Entry {
         self.state = state;
         self.error = Some(error);
         self.failed_at = Some(SystemTime::now());
+        self.is_denied = false;
         self.refused = None;
     }
 
@@ -254,8 +259,9 @@ impl Entry {
             details,
             at,
             version: self.refused.as_ref().map(|refused| refused.version.clone()),
+            is_denial: self.is_denied,
         });
-        Dump { kind, name: name.clone(), state: self.state, good, failure }
+        Dump { kind, name: name.clone(), state: self.state, is_answered: self.is_answered, good, failure }
     }
 }
 

@@ -83,6 +83,8 @@ pub(crate) struct Origin<'a> {
 pub(crate) struct Terms {
     /// Why what the server removes goes on serving, where it does.
     pub(crate) kept: Option<&'static str>,
+    /// Whether what is of an earlier run alone goes on serving, though this server says that there is none.
+    pub(crate) keeps_cached: bool,
     /// Whether errors in data end what was good before (`fail_on_data_errors`).
     pub(crate) is_strict: bool,
     /// Whether silence is trouble rather than an answer (`resource_timer_is_transient_error`).
@@ -251,6 +253,14 @@ impl Store {
         is_unanswered || self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
     }
 
+    /// The names of a kind that serve by what an earlier run has kept, and that nobody has spoken of in all the time that a
+    /// server has.
+    pub(crate) fn unspoken_of(&self, kind: ResourceKind) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
+        let is_unspoken_of = |entry: &Entry| entry.is_cached() && entry.state == ResourceState::TimedOut;
+        let entries = self.shelves[kind.index()].iter().map(|(name, entry)| (name, &**entry));
+        entries.filter(move |(_, entry)| is_unspoken_of(entry))
+    }
+
     fn entries(&self) -> impl Iterator<Item = (ResourceKind, &Arc<str>, &Entry)> {
         let shelves = ResourceKind::ALL.into_iter().zip(&self.shelves);
         shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| (kind, name, &**entry)))
@@ -402,8 +412,9 @@ impl Store {
             }
             AbsenceReason::Expired => (ResourceState::Absent, "its time to live is over", true),
             AbsenceReason::Unknown => {
-                // What is of an earlier run alone has this for a removal.
-                let drops = terms.is_strict || entry.is_cached() && terms.kept.is_none();
+                // For what is of an earlier run alone this is the first word of a server, and there is no order in which
+                // others of its words would have to come.
+                let drops = terms.is_strict || entry.is_cached() && !terms.keeps_cached;
                 (ResourceState::Absent, "the control plane has no such resource", drops)
             }
             AbsenceReason::Removed => (ResourceState::Absent, "the control plane has removed it", terms.kept.is_none()),
@@ -413,6 +424,8 @@ impl Store {
             entry.good = None;
         } else if let (AbsenceReason::Removed, Some(why), Some(_)) = (reason, terms.kept, &entry.good) {
             error = format!("{error}; it is kept {why}");
+        } else if entry.is_cached() {
+            error += "; what an earlier run has kept of it serves";
         }
         entry.is_answered |= !(reason == AbsenceReason::NotFoundTimer && terms.is_patient);
         entry.fail(state, error);
@@ -439,6 +452,7 @@ impl Store {
         }
         entry.is_answered = true;
         entry.fail(state, error);
+        entry.is_denied = true;
         self.changes.structure = true;
         self.tally.move_one(kind, before, entry.counted());
     }

@@ -125,12 +125,36 @@ fn resource_of_an_earlier_run_outlives_silence_and_refusals_and_not_the_word_tha
     assert!(matches!(store.cluster("a"), Known::Good(_)));
     store.absent(CDS, "a", AbsenceReason::NotFoundTimer, Terms::default());
     assert!(matches!(store.cluster("a"), Known::Good(_)));
-    let kept = Terms { kept: Some("until no route names it"), ..Terms::default() };
+    let kept = Terms { keeps_cached: true, ..Terms::default() };
     store.absent(CDS, "a", AbsenceReason::Unknown, kept);
     assert!(matches!(store.cluster("a"), Known::Good(_)));
-    store.absent(CDS, "a", AbsenceReason::Unknown, Terms::default());
+    let until_released = Terms { kept: Some("until no route names it"), ..Terms::default() };
+    store.absent(CDS, "a", AbsenceReason::Unknown, until_released);
     assert!(matches!(store.cluster("a"), Known::Missing));
     assert_eq!(store.tally().cached(), 0);
+}
+
+#[test]
+fn denial_is_told_apart_from_absence_until_there_is_other_news() {
+    let is_denial = |store: &Store| store.dump()[0].failure.as_ref().map(|failure| failure.is_denial);
+    let mut store = asking_for("a");
+    assert_eq!(is_denial(&store), None);
+    store.deny(CDS, "a", Denial { code: Code::NotFound, message: String::new() }, Terms::default());
+    assert_eq!(is_denial(&store), Some(true));
+    store.absent(CDS, "a", AbsenceReason::Removed, Terms::default());
+    assert_eq!(is_denial(&store), Some(false));
+    store.deny(CDS, "a", Denial { code: Code::Internal, message: String::new() }, Terms::default());
+    let _ = offer(&mut store, cluster("a"), "1");
+    assert_eq!(is_denial(&store), None);
+}
+
+#[test]
+fn only_silence_of_a_patient_server_is_no_answer() {
+    for is_patient in [false, true] {
+        let mut store = asking_for("a");
+        store.absent(CDS, "a", AbsenceReason::NotFoundTimer, Terms { is_patient, ..Terms::default() });
+        assert_eq!(store.dump()[0].is_answered, !is_patient);
+    }
 }
 
 #[test]

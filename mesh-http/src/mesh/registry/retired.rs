@@ -52,15 +52,15 @@ impl Retired {
 
 async fn take_apart(routes: Routes) {
     let Routes::Ready(Compiled { table, listener, clusters }) = routes else { return };
-    let_go(table.into_prepared()).await;
-    let_go(clusters).await;
-    let_go(listener.take_apart()).await;
+    drop_in_slices(table.into_prepared()).await;
+    drop_in_slices(listener.take_apart()).await;
+    drop_in_slices(clusters.into_iter()).await;
 }
 
-async fn let_go<T>(pieces: impl IntoIterator<Item = T>) {
-    for (count, piece) in pieces.into_iter().enumerate() {
+async fn drop_in_slices(pieces: impl Iterator) {
+    for (count, piece) in (1..).zip(pieces) {
         drop(piece);
-        if count % SLICE == SLICE - 1 {
+        if count % SLICE == 0 {
             yield_now().await;
         }
     }
