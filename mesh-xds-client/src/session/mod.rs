@@ -17,6 +17,9 @@
 //! [`next_timeout`](Session::next_timeout) at most. Requests are built when they are taken, so changes that pile up
 //! behind a slow transport leave as one request.
 //!
+//! A [`Batch`] gives its resources one by one, and [`accept`](Session::accept) hears of each that is in use, so that thousands of
+//! them can be gone through in parts; [`answer`](Session::answer) has the rest of the verdict.
+//!
 //! # Size
 //!
 //! The session never looks at how large a response is. Without a limit of its own a transport would refuse a full
