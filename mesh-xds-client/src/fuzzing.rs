@@ -69,7 +69,7 @@ impl Accepted {
 
     /// The routes of a route configuration.
     pub fn routes(&self) -> Option<&mesh_core::config::RouteConfig> {
-        if let Resource::RouteConfiguration(routes) = &self.value { Some(routes) } else { None }
+        if let Resource::RouteConfiguration(routes) = &self.value { Some(&routes.config) } else { None }
     }
 
     /// What requests come in through.

@@ -264,7 +264,7 @@ impl Worker {
     }
 
     fn answer(&mut self, decoding: Decoding) {
-        let Decoding { place, kind, version, batch, verdict, accepted, findings, has_changes } = decoding;
+        let Decoding { place, kind, version, batch, verdict, accepted, findings, has_changes, .. } = decoding;
         self.meters.updated(kind, accepted, verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
         if self.federation.is_heeded(place, AuthorityId::default()) {

@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::yield_now;
 
-use super::{Compiled, Routes, pass::SLICE};
+use super::{
+    Compiled, Routes,
+    pass::{SLICE, STEP},
+};
 
 /// Where routes wait until nobody reads them.
 #[derive(Debug, Default)]
@@ -52,7 +55,7 @@ impl Retired {
 
 async fn take_apart(routes: Routes) {
     let Routes::Ready(Compiled { table, listener, clusters }) = routes else { return };
-    drop_in_slices(table.into_prepared()).await;
+    drop_in_slices(table.take_apart()).await;
     drop_in_slices(listener.take_apart()).await;
     drop_in_slices(clusters.into_iter()).await;
 }
@@ -60,7 +63,7 @@ async fn take_apart(routes: Routes) {
 async fn drop_in_slices(pieces: impl Iterator) {
     for (count, piece) in (1..).zip(pieces) {
         drop(piece);
-        if count % SLICE == 0 {
+        if count % (SLICE / STEP) == 0 {
             yield_now().await;
         }
     }

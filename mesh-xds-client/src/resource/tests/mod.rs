@@ -6,6 +6,7 @@ mod garbage;
 mod listener;
 mod route;
 mod tls;
+mod virtual_hosts;
 
 use mesh_core::config::{Decoded, Security, Warning};
 

@@ -50,7 +50,7 @@ fn unknown_override_is_refused_unless_optional() {
     let decode_with = |config: Any| {
         let mut message = samples::routes();
         message.virtual_hosts[0].typed_per_filter_config = [("new".to_owned(), config)].into();
-        decode_routes(&message.encode_to_vec(), &samples::context())
+        read_routes(&message, &samples::context())
     };
     for config in [unknown(), wrapped(Some(unknown()), false, false)] {
         assert_eq!(decode_with(config).expect_err("unknown").blamed(), format!("{path}.type_url"));

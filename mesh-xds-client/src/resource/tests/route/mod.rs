@@ -12,13 +12,18 @@ use envoy_types::pb::envoy::{
     r#type::matcher::v3::RegexMatcher,
 };
 use http::StatusCode;
-use mesh_core::config::{Action, Forward, HostRewrite, PathMatch, PathRewrite, RetryOn, TimeLimit};
+use mesh_core::config::{Action, Forward, HostRewrite, PathMatch, PathRewrite, RetryOn, RouteConfig, TimeLimit};
 
 use super::*;
 use crate::resource::samples::{add, direct_response, wrap};
 
 fn decoded(message: &RouteConfiguration) -> Decoded<RouteConfig> {
-    decode_routes(&message.encode_to_vec(), &samples::context()).expect("good routes")
+    read_routes(message, &samples::context()).expect("good routes")
+}
+
+fn read_routes(message: &RouteConfiguration, context: &Context) -> Result<Decoded<RouteConfig>, ResourceError> {
+    let decoded = decode_routes(message.encode_to_vec().into(), None, context)?;
+    Ok(decoded.map(|routes| Arc::unwrap_or_clone(routes.config)))
 }
 
 /// The sample with one thing changed about its first route's action.
