@@ -192,21 +192,21 @@ impl World {
     }
 
     fn judge(&mut self) {
-        let Some(Batch { resources, ticket, .. }) = self.batches.pop_front() else { return };
+        let Some(mut batch) = self.batches.pop_front() else { return };
         let mut verdict = Verdict::default();
-        for resource in resources {
+        while let Some(resource) = batch.next() {
             let (name, version) =
                 (resource.name.expect("named in delta"), resource.version.expect("versioned in delta"));
             if version.parse::<u64>().expect("a number") % 2 == 1 {
                 verdict.rejected.push(ResourceError { name: Some(name), field: None, message: "bad".to_owned() });
                 continue;
             }
-            verdict.accepted.push(name.as_str().into());
+            self.session.accept(&mut batch, &name);
             if self.wants_everything || self.wanted.contains(&name) {
                 self.held.insert(name, version);
             }
         }
-        self.session.answer(ticket, verdict, self.now);
+        self.session.answer(batch.into_ticket(), verdict, self.now);
     }
 
     fn lose(&mut self) {

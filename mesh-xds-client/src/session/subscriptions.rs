@@ -21,8 +21,8 @@ pub(super) struct Subscriptions {
     everything: bool,
     /// Those of the names that were not asked for on this stream, or will be asked for once more.
     unsent: BTreeSet<Arc<str>>,
-    /// The names in order, as a request lists them. None since a name has come or gone.
-    list: Option<Box<[Arc<str>]>>,
+    /// Those that are asked for by name, in the order in which a request lists them.
+    named: BTreeSet<Arc<str>>,
     /// When resources expire.
     expiries: BTreeSet<(Instant, Arc<str>)>,
     /// Counts the responses that were answered, to tell whom the last one mentioned.
@@ -129,7 +129,7 @@ impl Subscriptions {
             names: HashMap::new(),
             everything: false,
             unsent: BTreeSet::new(),
-            list: None,
+            named: BTreeSet::new(),
             expiries: BTreeSet::new(),
             answers: 0,
             version: String::new(),
@@ -148,21 +148,19 @@ impl Subscriptions {
 
     /// Wants `name`. Returns whether that is news.
     pub(super) fn add(&mut self, name: &str) -> bool {
-        if let Some(known) = self.names.get_mut(name) {
-            if std::mem::replace(&mut known.is_named, true) {
-                return false;
-            }
-            if known.is_presumed() {
-                known.presence = Presence::Unsent;
-            }
-            self.unsent.insert(name.into());
-        } else {
-            let presence = if self.withdrawn.contains(name) { Presence::Returning } else { Presence::Unsent };
-            let name: Arc<str> = name.into();
-            self.unsent.insert(name.clone());
-            self.names.insert(name, Wanted::new(presence, true));
+        let name: Arc<str> = match self.names.get_key_value(name) {
+            Some((_, known)) if known.is_named => return false,
+            Some((name, _)) => name.clone(),
+            None => name.into(),
+        };
+        let presence = if self.withdrawn.contains(&name) { Presence::Returning } else { Presence::Unsent };
+        let wanted = self.names.entry(name.clone()).or_insert_with(|| Wanted::new(presence, true));
+        wanted.is_named = true;
+        if wanted.is_presumed() {
+            wanted.presence = Presence::Unsent;
         }
-        self.list = None;
+        self.unsent.insert(name.clone());
+        self.named.insert(name);
         true
     }
 
@@ -175,7 +173,7 @@ impl Subscriptions {
         }
         let Some((name, wanted)) = self.names.remove_entry(name) else { return false };
         let is_unheard = self.unsent.remove(&name);
-        self.list = None;
+        self.named.remove(&name);
         if self.asked && !is_unheard {
             self.withdrawn.insert(name.clone());
         }
@@ -295,7 +293,7 @@ impl Subscriptions {
         let is_first = !std::mem::replace(&mut self.asked, true);
         self.changed = false;
         self.withdrawn.clear();
-        let mut names: Vec<_> = self.list().iter().map(|name| name.to_string()).collect();
+        let mut names = self.list();
         let mut armed = Vec::new();
         let mut left = BTreeSet::new();
         for name in std::mem::take(&mut self.unsent) {
@@ -336,8 +334,8 @@ impl Subscriptions {
         is_ending
     }
 
-    fn list(&mut self) -> &[Arc<str>] {
-        self.list.get_or_insert_with(|| named(&self.names))
+    fn list(&self) -> Vec<String> {
+        self.named.iter().map(ToString::to_string).collect()
     }
 
     // --- requests in delta ---
@@ -362,7 +360,7 @@ impl Subscriptions {
             }
         }
         if is_first {
-            changes.subscribe = named(&self.names).iter().map(|name| name.to_string()).collect();
+            changes.subscribe = self.list();
             let held = self.names.iter().filter_map(|(name, wanted)| Some((name.to_string(), wanted.version.clone()?)));
             changes.versions = held.collect();
         } else {
@@ -612,14 +610,6 @@ impl Subscriptions {
             }
         }
     }
-}
-
-/// The names that are asked for by name, in order.
-fn named(names: &HashMap<Arc<str>, Wanted>) -> Box<[Arc<str>]> {
-    let named = names.iter().filter(|(_, wanted)| wanted.is_named);
-    let mut list: Box<[_]> = named.map(|(name, _)| name.clone()).collect();
-    list.sort_unstable();
-    list
 }
 
 // === impl Wanted ===
