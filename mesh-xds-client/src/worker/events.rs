@@ -10,7 +10,7 @@ use crate::{
     ResourceKind,
     session::{AbsenceReason, Event},
     status::Agreement,
-    store::{Denial, Entry},
+    store::Denial,
 };
 
 /// How often the age of the configuration is shown, and then each time that it has grown by a part of itself. Nobody can tell
@@ -99,14 +99,18 @@ impl Worker {
         let terms = upstream.terms(kind);
         let mut held = self.shared.held();
         let by_the_clock = matches!(reason, AbsenceReason::NotFoundTimer | AbsenceReason::Expired);
-        let authority = held.store.get(kind, name).and_then(Entry::authority);
-        if by_the_clock && authority.is_some_and(|authority| self.federation.is_stood_in_for(place, authority)) {
+        let Some(entry) = held.store.get(kind, name) else { return };
+        let is_stood_in_for = |authority| self.federation.is_stood_in_for(place, authority);
+        if by_the_clock && entry.authority().is_some_and(is_stood_in_for) {
             return;
         }
         // A server that has sent its full state, and in all the time since nothing of this name, has said that there is none.
-        let is_denied = reason == AbsenceReason::NotFoundTimer
-            && upstream.is_told[kind.index()]
-            && held.store.get(kind, name).is_some_and(Entry::is_cached);
+        let has_spoken = upstream.is_told[kind.index()];
+        if reason == AbsenceReason::NotFoundTimer && !has_spoken && entry.is_served_anew() {
+            // Another server has given it. gRPC's clients have no clock for what they hold.
+            return;
+        }
+        let is_denied = reason == AbsenceReason::NotFoundTimer && has_spoken && entry.is_cached();
         held.store.absent(kind, name, if is_denied { AbsenceReason::Unknown } else { reason }, terms);
         drop(held);
         self.cache.touch();
@@ -115,10 +119,7 @@ impl Worker {
 
     /// Waits no longer for what was expected and has not come. Silence tells nothing while nobody is there to speak.
     pub(super) fn give_up(&mut self, now: Instant) {
-        // It may be in the response at hand.
-        while self.decoding.is_none()
-            && let Some((kind, name)) = self.expected.pop(now)
-        {
+        while let Some((kind, name)) = self.expected.pop(now) {
             let mut held = self.shared.held();
             if held.store.get(kind, &name).is_none_or(|entry| entry.state() != ResourceState::Requested) {
                 continue;

@@ -184,7 +184,11 @@ impl Worker {
 
     // --- the time ---
 
+    /// None while a response is decoded: what has been waited for long enough may be in it.
     fn next_due(&mut self) -> Option<Instant> {
+        if self.decoding.is_some() {
+            return None;
+        }
         let timeouts = self.federation.upstreams.iter_mut().filter_map(|upstream| upstream.session.next_timeout());
         timeouts.chain(self.expected.next()).chain(self.age_due).min()
     }
@@ -271,7 +275,9 @@ impl Worker {
             self.cache.touch();
         }
         let upstream = &mut self.federation.upstreams[place];
-        upstream.is_told[kind.index()] |= kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
+        let has_named_all = verdict.rejected.iter().all(|error| error.name.is_some());
+        let is_full_state = kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
+        upstream.is_told[kind.index()] |= is_full_state && has_named_all;
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
     }
 
