@@ -102,7 +102,6 @@ struct KnownContext {
 /// The pool of an endpoint.
 pub(crate) struct Handle {
     id: EndpointId,
-    hostname: Option<Arc<str>>,
     pool: Pool<Outgoing>,
 }
 
@@ -278,7 +277,7 @@ impl core::Transport for Transport {
     fn open(&self, endpoint: &EndpointInfo<'_>) -> Handle {
         let pool = Pool::new(self.context(endpoint), endpoint.addresses.to_vec(), endpoint.hostname.cloned());
         self.gauges().insert(endpoint.id, pool.gauge());
-        Handle { id: endpoint.id, hostname: endpoint.hostname.cloned(), pool }
+        Handle { id: endpoint.id, pool }
     }
 
     fn update(&self, handle: &Handle, endpoint: &EndpointInfo<'_>) {
@@ -343,7 +342,7 @@ impl Handle {
 
     /// The endpoint's name, if it has one.
     pub(crate) fn hostname(&self) -> Option<&Arc<str>> {
-        self.hostname.as_ref()
+        self.pool.hostname()
     }
 
     /// The endpoint's connections.

@@ -37,6 +37,6 @@ pub use self::{
     client::{Client, ClientBuilder, EndpointSpec, IntoEndpoint},
     cluster::PoolStatus,
     error::Error,
-    mesh::{Mesh, MeshBuilder, MeshStatus, TargetStatus},
+    mesh::{Control, Mesh, MeshBuilder, MeshStatus, TargetStatus},
     scope::Scope,
 };

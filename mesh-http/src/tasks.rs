@@ -17,13 +17,14 @@ use tokio::{
     sync::{Notify, futures::OwnedNotified},
     time::timeout,
 };
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{TaskTracker, task_tracker::TrackedFuture};
 
 use crate::pool::{Spawn, Task};
 
 /// Spawns tasks on one runtime and ends them.
 ///
-/// There are two kinds. Work (following a source, resolving names, sweeping outliers) ends when the mesh is dropped.
+/// There are two kinds. Work (resolving names, sweeping outliers, following a source) ends when the mesh is dropped; some of
+/// it may be done elsewhere than on that runtime, and ends with it all the same.
 /// Connections outlive it until their last stream has ended, as a response that is still being read must; only a shutdown
 /// whose grace is over cuts them.
 #[derive(Clone, Debug)]
@@ -73,6 +74,16 @@ impl Tasks {
         self.work.spawn(&self.runtime, future);
     }
 
+    /// Background work for whoever runs it elsewhere.
+    pub(crate) fn track<F: Future<Output = ()>>(&self, work: F) -> impl Future<Output = ()> + use<F> {
+        self.work.track(work)
+    }
+
+    /// Has this done where blocking is allowed. A runtime that is shut down waits for it, or drops it undone.
+    pub(crate) fn blocking(&self, work: impl FnOnce() + Send + 'static) {
+        self.runtime.spawn_blocking(work);
+    }
+
     /// Spawns what drives a connection.
     pub(crate) fn connection(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.connections.spawn(&self.runtime, future);
@@ -107,8 +118,12 @@ impl Spawn for Tasks {
 
 impl Kind {
     fn spawn(&self, runtime: &Handle, future: impl Future<Output = ()> + Send + 'static) {
+        runtime.spawn(self.track(future));
+    }
+
+    fn track<F: Future<Output = ()>>(&self, future: F) -> TrackedFuture<Stoppable<F>> {
         let (stop, bell) = (self.stop.clone(), self.stop.bell.clone().notified_owned());
-        self.tracker.spawn_on(Stoppable { future, stop, bell, listens: None }, runtime);
+        self.tracker.track_future(Stoppable { future, stop, bell, listens: None })
     }
 }
 
@@ -158,6 +173,14 @@ mod tests {
         let tasks = Tasks::new(Handle::current());
         tasks.connection(pending());
         assert!(!tasks.shutdown(Duration::from_secs(2)).await);
+    }
+
+    #[tokio::test]
+    async fn shutdown_ends_and_waits_for_work_that_is_done_elsewhere() {
+        let tasks = Tasks::new(Handle::current());
+        let elsewhere = tasks.track(pending());
+        let (is_drained, ()) = tokio::join!(tasks.shutdown(Duration::ZERO), elsewhere);
+        assert!(is_drained);
     }
 
     #[tokio::test(start_paused = true)]

@@ -102,6 +102,7 @@ mod fingerprint;
 mod kind;
 mod meters;
 mod name;
+mod pace;
 mod report;
 mod resource;
 mod secrets;

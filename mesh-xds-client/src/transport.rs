@@ -32,6 +32,7 @@ use mesh_http::{
     resolve::Resolve,
     tls::{Connector, FileIdentity, PeerName, Provider, TlsClient, TlsError},
 };
+use prost::Message;
 use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::timeout,
@@ -43,6 +44,10 @@ use crate::{
     session::{Request as Asked, Response as Answer, Variant},
     token::{TokenError, TokenFile},
 };
+
+mod messages;
+
+use self::messages::{Divided, Messages};
 
 /// How to reach one control plane.
 pub(crate) struct Dialer {
@@ -107,7 +112,7 @@ enum Answers {
 type Incoming = Pin<Box<dyn Stream<Item = Result<Answer, Status>> + Send>>;
 
 /// The server's half of the stream, of either variant.
-struct Responses<M>(Streaming<M>);
+struct Responses<M>(Messages<M>);
 
 /// What happened to a stream.
 pub(crate) enum Heard {
@@ -221,21 +226,21 @@ impl Dialer {
 
     /// Opens a stream. It is there when requests can be given to it, which may be before the control plane has said a word.
     pub(crate) async fn open(&self) -> Result<Box<AdsStream>, StreamError> {
-        let limit = self.limits.connect_timeout;
-        let connected = timeout(limit, async { Ok((self.authorizations().await?, self.connect().await?)) }).await;
-        let (authorizations, (sender, driver)) = connected.unwrap_or(Err(StreamError::ConnectTimeout(limit)))?;
+        let (time_limit, limit) = (self.limits.connect_timeout, self.limits.message);
+        let connected = timeout(time_limit, async { Ok((self.authorizations().await?, self.connect().await?)) }).await;
+        let (authorizations, (sender, driver)) = connected.unwrap_or(Err(StreamError::ConnectTimeout(time_limit)))?;
         let (requests, outgoing) = mpsc::channel(1);
         let channel = Channel { sender, authorizations };
         let mut client = AggregatedDiscoveryServiceClient::with_origin(channel, self.origin.clone())
-            .max_decoding_message_size(self.limits.message);
+            .max_decoding_message_size(limit);
         let answers = Answers::Called(match self.variant {
             Variant::StateOfTheWorld => Box::pin(async move {
-                let streaming = client.stream_aggregated_resources(Outgoing(outgoing, in_state_of_the_world)).await?;
-                Ok(Box::pin(Responses(streaming.into_inner())) as Incoming)
+                let response = client.stream_aggregated_resources(Outgoing(outgoing, in_state_of_the_world)).await?;
+                Ok(Box::pin(Responses::new(response, limit)) as Incoming)
             }),
             Variant::Delta => Box::pin(async move {
-                let streaming = client.delta_aggregated_resources(Outgoing(outgoing, in_delta)).await?;
-                Ok(Box::pin(Responses(streaming.into_inner())) as Incoming)
+                let response = client.delta_aggregated_resources(Outgoing(outgoing, in_delta)).await?;
+                Ok(Box::pin(Responses::new(response, limit)) as Incoming)
             }),
         });
         Ok(Box::new(AdsStream {
@@ -410,7 +415,15 @@ impl AdsStream {
 
 // === impl Responses ===
 
-impl<M: Into<Answer>> Stream for Responses<M> {
+impl<M: Message + Default + Into<Answer> + 'static> Responses<M> {
+    /// Those of a response that a [`Channel`] gave.
+    fn new(response: tonic::Response<Streaming<M>>, limit: usize) -> Self {
+        let body = response.extensions().get::<Divided>().expect("the channel puts it into every response").clone();
+        Self(Messages::new(response, body, limit))
+    }
+}
+
+impl<M: Message + Default + Into<Answer> + 'static> Stream for Responses<M> {
     type Item = Result<Answer, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -466,7 +479,10 @@ impl Service<Request<Body>> for Channel {
         let response = self.sender.send(request);
         Box::pin(async move {
             let response = response.await.map_err(conn::SendError::into_error)?;
-            Ok(response.map(Body::new))
+            let (mut head, body) = response.into_parts();
+            let body = Divided::new(Body::new(body));
+            head.extensions.insert(body.clone());
+            Ok(Response::from_parts(head, Body::new(body)))
         })
     }
 }

@@ -18,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use mesh_core::config::HttpProtocol;
-use mesh_http::Client;
+use mesh_http::{Client, Control};
 use mesh_tests::peers::bootstrap;
 use mesh_xds_client::session::Variant;
 
@@ -52,7 +52,7 @@ fn print(name: &str, times: Vec<Duration>) {
 fn ours(elsewhere: &Elsewhere, variant: Variant) -> Duration {
     runtime().block_on(async {
         let started = Instant::now();
-        let mesh = elsewhere.mesh(variant);
+        let mesh = elsewhere.mesh(variant, Control::Runtime);
         let builder = Client::builder(TARGET).mesh(&mesh).any_authority().protocol(HttpProtocol::Http2);
         let client = builder.build().expect("a legal configuration");
         let request = http::Request::post(format!("http://{}/", host(0)));

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use allocation_counter::measure;
-use mesh_http::Client;
+use mesh_http::{Client, Control};
 use mesh_xds_client::session::Variant;
 use tokio::time::sleep;
 
@@ -43,7 +43,7 @@ fn occupied(variant: Variant, size: Size, has_metadata: bool) -> i64 {
     let mut client = None;
     let counted = measure(|| {
         client = Some(runtime.block_on(async {
-            let mesh = elsewhere.mesh(variant);
+            let mesh = elsewhere.mesh(variant, Control::Runtime);
             let client = Client::builder(TARGET).mesh(&mesh).build().expect("a legal configuration");
             client.ready().await.expect("it is told");
             // What the push set off has come to rest.

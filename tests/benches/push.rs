@@ -7,7 +7,9 @@
 //! - `held`: beside the client runs a task that is always ready. The CPU that the thread spends between two of its turns is
 //!   what a request that is ready may have to wait; the line tells the longest.
 //!
-//! Both are the thread's CPU time, which a busy machine moves little. `cargo bench -p mesh-tests --bench push`.
+//! Both are the thread's CPU time, which a busy machine moves little. Then both once more where the mesh follows its source on
+//! a thread of its own (`own-thread`): `push` is the CPU of both threads then, `held` that of the one that serves requests.
+//! `cargo bench -p mesh-tests --bench push`.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::{
@@ -20,12 +22,12 @@ use std::{
     time::Duration,
 };
 
-use mesh_http::Client;
+use mesh_http::{Client, Control};
 use mesh_xds_client::{ResourceKind, session::Variant};
 use tokio::{task::JoinHandle, time::sleep};
 
 mod support;
-use support::{Elsewhere, Size, TARGET, called, median, runtime, thread_time};
+use support::{Elsewhere, Size, TARGET, called, median, runtime, thread_time, time_of_threads};
 
 const ROUNDS: usize = 5;
 const ENDPOINTS: usize = 10;
@@ -46,34 +48,39 @@ struct Heartbeat {
 }
 
 fn main() {
-    for variant in [Variant::StateOfTheWorld, Variant::Delta] {
-        for clusters in [1_250, 2_500, 5_000] {
-            measure(variant, Size { clusters, endpoints: ENDPOINTS });
+    for (where_followed, control) in [("", Control::Runtime), ("own-thread ", Control::OwnThread)] {
+        for variant in [Variant::StateOfTheWorld, Variant::Delta] {
+            for clusters in [1_250, 2_500, 5_000] {
+                measure((where_followed, control), variant, Size { clusters, endpoints: ENDPOINTS });
+            }
         }
     }
 }
 
-fn measure(variant: Variant, size: Size) {
-    let rounds = |beats| -> Vec<[Told; 2]> { (0..ROUNDS).map(|_| pushes(variant, size, beats)).collect() };
+fn measure((where_followed, control): (&str, Control), variant: Variant, size: Size) {
+    let rounds = |beats| -> Vec<[Told; 2]> { (0..ROUNDS).map(|_| pushes(control, variant, size, beats)).collect() };
     let (undisturbed, watched) = (rounds(false), rounds(true));
     for (which, place) in [("first", 0), ("again", 1)] {
         let spent = median(undisturbed.iter().map(|told| told[place].spent.as_secs_f64() * 1e6).collect());
         let longest = median(watched.iter().map(|told| told[place].longest.as_secs_f64() * 1e6).collect());
         let (variant, clusters) = (called(variant), size.clusters);
-        println!("push {which} {variant} {clusters} {:.2} us", spent / clusters as f64);
-        println!("held {which} {variant} {clusters} {longest:.0} us");
+        println!("push {where_followed}{which} {variant} {clusters} {:.2} us", spent / clusters as f64);
+        println!("held {where_followed}{which} {variant} {clusters} {longest:.0} us");
     }
 }
 
 /// The first push and the next, of a client that has just been started.
-fn pushes(variant: Variant, size: Size, beats: bool) -> [Told; 2] {
+fn pushes(control: Control, variant: Variant, size: Size, beats: bool) -> [Told; 2] {
     let elsewhere = Arc::new(Elsewhere::start());
     elsewhere.offer(size, 0);
     let told = runtime().block_on(async {
-        let mesh = elsewhere.mesh(variant);
+        let mesh = elsewhere.mesh(variant, control);
         let client = Client::builder(TARGET).mesh(&mesh).build().expect("a legal configuration");
         let first = watch(beats, async { client.ready().await.expect("it is told") }).await;
         let again = watch(beats, acceptance(&elsewhere, size)).await;
+        // Its thread has ended before another begins.
+        drop(client);
+        mesh.shutdown(REST).await;
         [first, again]
     });
     assert!(elsewhere.plane.nacks().is_empty(), "all of it is valid");
@@ -96,10 +103,11 @@ async fn acceptance(elsewhere: &Arc<Elsewhere>, size: Size) {
 /// What happens until `done`, and until what it sets off has come to rest.
 async fn watch(beats: bool, done: impl Future<Output = ()>) -> Told {
     let heartbeat = beats.then(Heartbeat::start);
-    let before = thread_time();
+    let spent = || thread_time() + time_of_threads("mesh-control");
+    let before = spent();
     done.await;
     sleep(REST).await;
-    let spent = thread_time() - before;
+    let spent = spent() - before;
     Told { spent, longest: heartbeat.map_or(Duration::ZERO, Heartbeat::stop) }
 }
 

@@ -47,11 +47,19 @@ pub struct Locality {
 /// One instance of a service (`LbEndpoint`).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint<A = Address> {
-    addresses: Box<[A]>,
+    addresses: Addresses<A>,
     hostname: Option<Arc<str>>,
     weight: Weight,
     health: HealthStatus,
     metadata: Option<Arc<Metadata>>,
+}
+
+/// Where an endpoint listens. That is nearly always one address, which takes no second allocation.
+#[derive(Clone, Debug, PartialEq)]
+enum Addresses<A> {
+    One(A),
+    /// Two or more.
+    Several(Box<[A]>),
 }
 
 /// Where an endpoint listens.
@@ -247,7 +255,7 @@ fn check_addresses<A: Eq + Hash + fmt::Display>(groups: &[LocalityEndpoints<A>])
     let mut seen = HashSet::new();
     for (g, group) in groups.iter().enumerate() {
         for (e, endpoint) in group.endpoints.iter().enumerate() {
-            if !seen.insert((endpoint.addresses.as_ref(), endpoint.hostname.as_deref())) {
+            if !seen.insert((endpoint.addresses(), endpoint.hostname.as_deref())) {
                 let field = format!("endpoints[{g}].lb_endpoints[{e}].address");
                 return Err(ConfigError::new(field, endpoint.address(), "list an endpoint once"));
             }
@@ -277,7 +285,7 @@ impl<A> Endpoint<A> {
     /// The endpoint at `place`, of weight one and unknown health.
     pub fn at(place: A) -> Self {
         Self {
-            addresses: Box::new([place]),
+            addresses: Addresses::One(place),
             hostname: None,
             weight: Weight::ONE,
             health: HealthStatus::Unknown,
@@ -287,9 +295,8 @@ impl<A> Endpoint<A> {
 
     /// The same endpoint elsewhere, if there is any place.
     pub fn moved_to<B>(&self, places: impl IntoIterator<Item = B>) -> Option<Endpoint<B>> {
-        let addresses: Box<[B]> = places.into_iter().collect();
-        (!addresses.is_empty()).then(|| Endpoint {
-            addresses,
+        Some(Endpoint {
+            addresses: Addresses::of(places)?,
             hostname: self.hostname.clone(),
             weight: self.weight,
             health: self.health,
@@ -300,7 +307,7 @@ impl<A> Endpoint<A> {
     /// Further addresses of the same endpoint, tried after the first (`additional_addresses`, gRFC A61).
     #[must_use]
     pub fn with_additional(mut self, further: impl IntoIterator<Item = A>) -> Self {
-        self.addresses = self.addresses.into_iter().chain(further).collect();
+        self.addresses = self.addresses.and(further);
         self
     }
 
@@ -334,12 +341,12 @@ impl<A> Endpoint<A> {
 
     /// The first address.
     pub fn address(&self) -> &A {
-        &self.addresses[0]
+        &self.addresses()[0]
     }
 
     /// All addresses, in order; at least one.
     pub fn addresses(&self) -> &[A] {
-        &self.addresses
+        self.addresses.as_slice()
     }
 
     /// Its name, if it has one.
@@ -360,6 +367,34 @@ impl<A> Endpoint<A> {
     /// Facts about it.
     pub fn metadata(&self) -> Option<&Arc<Metadata>> {
         self.metadata.as_ref()
+    }
+}
+
+// === impl Addresses ===
+
+impl<A> Addresses<A> {
+    fn of(places: impl IntoIterator<Item = A>) -> Option<Self> {
+        let mut places = places.into_iter();
+        places.next().map(|first| Self::One(first).and(places))
+    }
+
+    fn and(self, further: impl IntoIterator<Item = A>) -> Self {
+        let mut all = match self {
+            Self::One(address) => vec![address],
+            Self::Several(addresses) => addresses.into_vec(),
+        };
+        all.extend(further);
+        match <[A; 1]>::try_from(all) {
+            Ok([address]) => Self::One(address),
+            Err(several) => Self::Several(several.into()),
+        }
+    }
+
+    fn as_slice(&self) -> &[A] {
+        match self {
+            Self::One(address) => std::slice::from_ref(address),
+            Self::Several(addresses) => addresses,
+        }
     }
 }
 
@@ -422,6 +457,22 @@ mod tests {
         let groups = vec![group(0, "a", vec![endpoint(1)]), group(0, "b", vec![endpoint(2), endpoint(1)])];
         let error = Endpoints::new(groups).expect_err("127.0.0.1:1 twice");
         assert_eq!(error.field(), "endpoints[1].lb_endpoints[1].address");
+    }
+
+    #[test]
+    fn endpoint_of_one_address_is_a_small_record() {
+        assert!(size_of::<Endpoint>() <= 64);
+    }
+
+    #[test]
+    fn further_addresses_follow_the_first() {
+        let places = |endpoint: &Endpoint| endpoint.addresses().to_vec();
+        let one = endpoint(1).with_additional([]);
+        assert_eq!((places(&one), &one), (places(&endpoint(1)), &endpoint(1)));
+        let three = one.with_additional(places(&endpoint(2))).with_additional(places(&endpoint(3)));
+        assert_eq!(places(&three), [places(&endpoint(1)), places(&endpoint(2)), places(&endpoint(3))].concat());
+        assert_eq!(three.moved_to(places(&endpoint(1))), Some(endpoint(1)));
+        assert_eq!(three.moved_to::<Address>([]), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use super::{ConfigError, Fraction, HeaderMatcher, RouteConfig, RoutePolicy};
+use super::{ConfigError, Fraction, HeaderMatcher, RouteConfig, RoutePolicy, VirtualHost};
 
 /// A target whose routes are known: what a client of it obeys.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +88,12 @@ impl Listener {
     /// The name of the target.
     pub fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// Takes a listener apart that was replaced, unless somebody else holds it: to drop the virtual hosts of its routes as they
+    /// come is to drop it. See [`Snapshot::take_apart`](super::Snapshot::take_apart).
+    pub fn take_apart(self: Arc<Self>) -> impl Iterator<Item = VirtualHost> + Send {
+        Arc::into_inner(self).into_iter().flat_map(|listener| listener.routes.take_apart())
     }
 }
 

@@ -153,6 +153,10 @@ impl RouteConfig {
         &self.virtual_hosts
     }
 
+    pub(super) fn take_apart(self: Arc<Self>) -> impl Iterator<Item = VirtualHost> + Send {
+        Arc::into_inner(self).into_iter().flat_map(|routes| routes.virtual_hosts)
+    }
+
     /// The names of all clusters that routes refer to, each once, in order of appearance.
     pub fn clusters(&self) -> Vec<Arc<str>> {
         let mut seen = HashSet::new();

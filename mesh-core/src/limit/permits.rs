@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
     },
 };
@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Limits {
     default: Tier,
-    high: Tier,
+    high: RareTier,
 }
 
 /// What is limited.
@@ -76,11 +76,20 @@ pub struct Figure {
 
 /// The counters of one priority.
 #[derive(Debug, Default)]
-struct Tier {
+pub(super) struct Tier {
     requests: Counter,
     pending: Counter,
     connections: Counter,
     retries: Counter,
+}
+
+/// The counters of a priority that hardly any cluster has requests of. They are made for the first of these, since counters
+/// that lie apart are large.
+#[derive(Debug)]
+struct RareTier {
+    /// What their limits are, or would be.
+    thresholds: Mutex<Thresholds>,
+    counters: OnceLock<Box<Tier>>,
 }
 
 /// One count and its limit, on cache lines of their own: two, since processors fetch lines in pairs.
@@ -109,15 +118,13 @@ enum Ceiling {
 impl Limits {
     /// Counters at zero under these limits.
     pub fn new(breakers: &CircuitBreakers) -> Arc<Self> {
-        let limits = Self { default: Tier::default(), high: Tier::default() };
-        limits.update(breakers);
-        Arc::new(limits)
+        Arc::new(Self { default: Tier::new(&breakers.default), high: RareTier::new(breakers.high) })
     }
 
     /// Sets other limits; what is under way stays counted and runs on.
     pub fn update(&self, breakers: &CircuitBreakers) {
         self.default.update(&breakers.default);
-        self.high.update(&breakers.high);
+        self.high.update(breakers.high);
     }
 
     /// Admits one request.
@@ -192,20 +199,16 @@ impl Limits {
 
     /// What is under way and allowed.
     pub fn figures(&self, priority: RequestPriority) -> Figures {
-        let tier = self.tier(priority);
-        let figure = |resource| tier.counter(resource).figure(tier.under_way());
-        Figures {
-            requests: figure(Resource::Requests),
-            pending: figure(Resource::Pending),
-            connections: figure(Resource::Connections),
-            retries: figure(Resource::Retries),
+        match priority {
+            RequestPriority::Default => self.default.figures(),
+            RequestPriority::High => self.high.figures(),
         }
     }
 
-    const fn tier(&self, priority: RequestPriority) -> &Tier {
+    fn tier(&self, priority: RequestPriority) -> &Tier {
         match priority {
             RequestPriority::Default => &self.default,
-            RequestPriority::High => &self.high,
+            RequestPriority::High => self.high.counters(),
         }
     }
 }
@@ -240,6 +243,12 @@ impl Settle for Permit {
 // === impl Tier ===
 
 impl Tier {
+    fn new(thresholds: &Thresholds) -> Self {
+        let tier = Self::default();
+        tier.update(thresholds);
+        tier
+    }
+
     fn update(&self, thresholds: &Thresholds) {
         let count = |max: Option<u32>, default| Ceiling::Count(max.unwrap_or(default));
         self.requests.limit(count(thresholds.max_requests, Thresholds::DEFAULT));
@@ -260,10 +269,61 @@ impl Tier {
         }
     }
 
+    fn figures(&self) -> Figures {
+        let figure = |resource| self.counter(resource).figure(self.under_way());
+        Figures {
+            requests: figure(Resource::Requests),
+            pending: figure(Resource::Pending),
+            connections: figure(Resource::Connections),
+            retries: figure(Resource::Retries),
+        }
+    }
+
     /// What a retry budget is a share of: requests, those that wait for a connection among them. Where nobody counts requests,
     /// those that wait are all that is known.
     fn under_way(&self) -> u64 {
         u64::from(self.requests.active.load(Relaxed).max(self.pending.active.load(Relaxed)))
+    }
+}
+
+// === impl RareTier ===
+
+impl RareTier {
+    const fn new(thresholds: Thresholds) -> Self {
+        Self { thresholds: Mutex::new(thresholds), counters: OnceLock::new() }
+    }
+
+    fn update(&self, thresholds: Thresholds) {
+        let mut known = self.thresholds();
+        *known = thresholds;
+        if let Some(counters) = self.counters.get() {
+            counters.update(&known);
+        }
+    }
+
+    fn counters(&self) -> &Tier {
+        match self.counters.get() {
+            Some(counters) => counters,
+            None => self.make(),
+        }
+    }
+
+    #[cold]
+    fn make(&self) -> &Tier {
+        // Held until they are there, so that they miss no update.
+        let thresholds = self.thresholds();
+        self.counters.get_or_init(|| Box::new(Tier::new(&thresholds)))
+    }
+
+    fn figures(&self) -> Figures {
+        match self.counters.get() {
+            Some(counters) => counters.figures(),
+            None => Tier::new(&self.thresholds()).figures(),
+        }
+    }
+
+    fn thresholds(&self) -> MutexGuard<'_, Thresholds> {
+        self.thresholds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

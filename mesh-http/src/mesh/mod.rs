@@ -1,5 +1,6 @@
 //! What the clients of a process share: a source of configuration, identities, connections, clusters, and every task.
 
+mod control;
 mod dns;
 pub(crate) mod on_demand;
 mod registry;
@@ -7,7 +8,7 @@ mod registry;
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,12 +22,18 @@ use mesh_core::{
     outcome::FailureKind,
     source::{ConfigSource, SourceStatus},
 };
-use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
 
+pub use self::control::Control;
 pub(crate) use self::registry::{Compiled, Routes, Target};
 use self::{
+    control::{ControlThread, Idle},
     on_demand::OnDemand,
-    registry::{Pass, Registry},
+    registry::{Pass, Registry, Retired},
 };
 use crate::{
     Error,
@@ -69,6 +76,7 @@ pub struct MeshBuilder {
     resolver: Arc<dyn Resolve>,
     provider: Option<Provider>,
     runtime: Option<Handle>,
+    control: Option<Control>,
     seed: Option<u64>,
 }
 
@@ -102,6 +110,8 @@ struct Shared {
     parts: Parts,
     source: Option<Arc<dyn ConfigSource>>,
     registry: Mutex<Registry>,
+    /// Where the source is followed on a thread of its own.
+    thread: Option<ControlThread>,
 }
 
 /// The parts that clusters and targets are made of and with.
@@ -110,6 +120,7 @@ pub(crate) struct Parts {
     pub(crate) resolver: Arc<dyn Resolve>,
     /// Rung when targets should be looked at again.
     pub(crate) poke: Arc<Notify>,
+    retired: Arc<Retired>,
     environment: Environment,
     identities: Identities,
     seed: u64,
@@ -128,6 +139,7 @@ impl Mesh {
             resolver: Arc::new(SystemResolver::default()),
             provider: None,
             runtime: None,
+            control: None,
             seed: None,
         }
     }
@@ -154,12 +166,21 @@ impl Mesh {
     }
 
     /// Ends the work, waits up to `grace` for responses under way, then cuts the connections that are left. Returns whether
-    /// nothing had to be cut. Requests that are made afterwards may fail.
+    /// nothing had to be cut. Requests that are made afterwards may fail. Where the source is followed on a [thread of its
+    /// own](Control::OwnThread), the thread has ended by then, unless blocking work of the source takes longer than `grace`.
     ///
     /// Dropping the future leaves the work ended and the connections as they are.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         self.shared.registry().close();
-        self.shared.parts.tasks.shutdown(grace).await
+        // Who would take them apart ends.
+        drop(self.shared.parts.retired.take());
+        let thread_ends = async {
+            if let Some(thread) = &self.shared.thread {
+                let _ = timeout(grace, thread.ended()).await;
+            }
+        };
+        let (is_drained, ()) = tokio::join!(biased; self.shared.parts.tasks.shutdown(grace), thread_ends);
+        is_drained
     }
 
     /// Adds a target that stands in code.
@@ -285,9 +306,18 @@ impl MeshBuilder {
         self
     }
 
-    /// Spawns tasks on this runtime. Default: the one in which [`build`](Self::build) is called.
+    /// Spawns tasks on this runtime, all but those that follow the source where [that has its own](Control::OwnThread).
+    /// Default: the one in which [`build`](Self::build) is called.
     pub fn runtime(mut self, runtime: Handle) -> Self {
         self.runtime = Some(runtime);
+        self
+    }
+
+    /// Where the source is followed. Default: on a thread of the mesh's own where its runtime has several threads, and on the
+    /// runtime where that is a current-thread one. See [`Control`] for when to choose which. Without a source it means
+    /// nothing.
+    pub fn control(mut self, control: Control) -> Self {
+        self.control = Some(control);
         self
     }
 
@@ -301,8 +331,9 @@ impl MeshBuilder {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] when there is no tokio runtime to work in, or an identity stands twice. Without cryptography (none
-    /// compiled in, none given by [`crypto`](Self::crypto)) a mesh builds, and the calls of clusters that ask for TLS fail.
+    /// A [`ConfigError`] when there is no tokio runtime to work in, an identity stands twice, or the thread that follows the
+    /// source cannot be started (`control`). Without cryptography (none compiled in, none given by [`crypto`](Self::crypto)) a
+    /// mesh builds, and the calls of clusters that ask for TLS fail.
     pub fn build(self) -> Result<Mesh, Error> {
         let runtime = match self.runtime {
             Some(runtime) => runtime,
@@ -313,6 +344,12 @@ impl MeshBuilder {
         if let Some(name) = twice(&self.identities) {
             return Err(ConfigError::new("identity", name, "register a name once").into());
         }
+        let control = self.control.unwrap_or_else(|| Control::beside(&runtime));
+        let started = match (&self.source, control) {
+            (Some(_), Control::OwnThread) => Some(ControlThread::start()?),
+            _ => None,
+        };
+        let (thread, idle) = started.unzip();
         let identities = self.source.as_ref().and_then(|source| source.identities()).unwrap_or_default();
         let tasks = Tasks::new(runtime);
         let tls =
@@ -322,6 +359,7 @@ impl MeshBuilder {
             tasks,
             resolver: self.resolver,
             poke: Arc::default(),
+            retired: Arc::default(),
             identities,
             seed: self.seed.unwrap_or_else(Dice::random_seed),
             numbers: AtomicU64::new(0),
@@ -329,8 +367,8 @@ impl MeshBuilder {
         for (name, source) in self.identities {
             parts.add_identity(name, source);
         }
-        let shared = Arc::new(Shared { parts, source: self.source, registry: Mutex::default() });
-        Shared::start(&shared);
+        let shared = Arc::new(Shared { parts, source: self.source, registry: Mutex::default(), thread });
+        Shared::start(&shared, idle);
         Ok(Mesh { shared })
     }
 }
@@ -346,6 +384,9 @@ fn twice(identities: &[(Arc<str>, Arc<dyn IdentitySource>)]) -> Option<&str> {
     identities.iter().find(|(name, _)| !seen.insert(name)).map(|(name, _)| &**name)
 }
 
+/// How long after a look at the routes that requests were still reading there is another.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
 // === impl Shared ===
 
 impl Shared {
@@ -353,32 +394,57 @@ impl Shared {
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts following the source. Nothing that is spawned keeps the mesh alive.
-    fn start(shared: &Arc<Self>) {
+    /// Starts following the source, on a thread of its own where there is one. Nothing that is spawned keeps the mesh alive.
+    fn start(shared: &Arc<Self>, idle: Option<Idle>) {
         let tasks = &shared.parts.tasks;
-        let mut snapshots = shared.source.as_ref().map(|source| {
-            tasks.work(source.work());
-            source.snapshots()
-        });
-        let mesh = Arc::downgrade(shared);
-        let poke = shared.parts.poke.clone();
-        tasks.work(async move {
-            loop {
-                // Biased: which of two events is seen first must not be left to chance.
-                let snapshot = tokio::select! {
-                    biased;
-                    snapshot = next(&mut snapshots) => Some(snapshot),
-                    () = poke.notified() => None,
-                };
-                let Some(mesh) = mesh.upgrade() else { return };
-                Pass::over_all(&mesh.parts, &mesh.registry, snapshot).await;
+        let source = shared.source.clone();
+        let snapshots = source.as_ref().map(|source| source.snapshots());
+        let (poke, retired) = (shared.parts.poke.clone(), shared.parts.retired.clone());
+        let following = Self::follow(Arc::downgrade(shared), (poke, retired), snapshots);
+        let Some(idle) = idle else {
+            if let Some(source) = source {
+                tasks.work(source.work());
             }
+            return tasks.work(following);
+        };
+        idle.begin(tasks, async move {
+            // It is asked for its work in here: what it may find around it then is the runtime that the work is done in.
+            let work = source.as_ref().map(|source| source.work());
+            drop(source);
+            // Two tasks, so that a panic of one is not the end of the other. Both end with this runtime.
+            let following = tokio::spawn(following);
+            if let Some(work) = work {
+                let _ = tokio::spawn(work).await;
+            }
+            let _ = following.await;
         });
+    }
+
+    /// Keeps every target up to date with the source, until the mesh is gone.
+    async fn follow(
+        mesh: Weak<Self>,
+        (poke, retired): (Arc<Notify>, Arc<Retired>),
+        mut snapshots: Option<watch::Receiver<Arc<Snapshot>>>,
+    ) {
+        loop {
+            // Biased: which of two events is seen first must not be left to chance.
+            let snapshot = tokio::select! {
+                biased;
+                snapshot = next(&mut snapshots) => Some(snapshot),
+                () = poke.notified() => None,
+                () = sleep(LOOK_AGAIN), if !retired.is_empty() => {
+                    retired.take_apart().await;
+                    continue;
+                }
+            };
+            let Some(mesh) = mesh.upgrade() else { return };
+            Pass::over_all(&mesh.parts, &mesh.registry, snapshot).await;
+        }
     }
 }
 
 /// The next snapshot; never, where there is no source or it has ended.
-async fn next(snapshots: &mut Option<tokio::sync::watch::Receiver<Arc<Snapshot>>>) -> Arc<Snapshot> {
+async fn next(snapshots: &mut Option<watch::Receiver<Arc<Snapshot>>>) -> Arc<Snapshot> {
     if let Some(receiver) = snapshots {
         if receiver.changed().await.is_ok() {
             return receiver.borrow_and_update().clone();
@@ -424,5 +490,16 @@ impl Parts {
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parts").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn mesh_without_a_source_has_no_thread_of_its_own() {
+        let mesh = Mesh::builder().control(Control::OwnThread).build().expect("a runtime");
+        assert!(mesh.shared.thread.is_none());
     }
 }

@@ -19,8 +19,9 @@ use mesh_core::{
 use tokio::sync::Notify;
 
 mod pass;
+mod retired;
 
-pub(super) use self::pass::Pass;
+pub(super) use self::{pass::Pass, retired::Retired};
 use super::{Parts, dns::LookUps, on_demand::OnDemand};
 use crate::{
     cluster::{Cluster, Found},
@@ -67,6 +68,7 @@ pub(crate) struct Target {
     pub(crate) on_demand: OnDemand,
     /// The clusters that the latest pass has found for it, in routes or not yet: one that is warm may wait for others.
     gathered: Mutex<BTreeSet<Arc<str>>>,
+    retired: Arc<Retired>,
     /// Rung when the last client is gone, so that the clusters that only it used are let go of.
     poke: Arc<Notify>,
 }
@@ -85,7 +87,7 @@ pub(crate) enum Routes {
     /// Nothing is known yet.
     Waiting,
     /// They are here.
-    Ready(Arc<Compiled>),
+    Ready(Compiled),
     /// There are none, and why.
     Unavailable(Arc<str>),
     /// There never will be any more: the mesh was shut down.
@@ -367,8 +369,8 @@ impl Target {
     fn new(parts: &Parts, name: Arc<str>, profile: Arc<Profile>, origin: Origin) -> Self {
         let (routes, changed) = (ArcSwap::from_pointee(Routes::Waiting), Notify::new());
         let on_demand = OnDemand::new();
-        let gathered = Mutex::default();
-        Self { name, profile, origin, routes, changed, on_demand, gathered, poke: parts.poke.clone() }
+        let (gathered, retired, poke) = (Mutex::default(), parts.retired.clone(), parts.poke.clone());
+        Self { name, profile, origin, routes, changed, on_demand, gathered, retired, poke }
     }
 
     /// What requests find at this moment.
@@ -406,11 +408,10 @@ impl Target {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Requests find these from now on. Returns what they have found until now.
-    fn publish(&self, routes: Routes) -> Arc<Routes> {
-        let before = self.routes.swap(Arc::new(routes));
+    /// Requests find these from now on.
+    fn publish(&self, routes: Routes) {
+        self.retired.put(self.routes.swap(Arc::new(routes)));
         self.changed.notify_waiters();
-        before
     }
 
     fn scope(&self) -> u64 {
@@ -448,6 +449,7 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
+        self.publish(Routes::Closed);
         self.poke.notify_one();
     }
 }

@@ -137,6 +137,11 @@ impl<B> Pool<B> {
         self.shared.figures()
     }
 
+    /// The name of its endpoint, if it has one.
+    pub(crate) fn hostname(&self) -> Option<&Arc<str>> {
+        self.shared.hostname.as_ref()
+    }
+
     pub(crate) fn gauge(&self) -> Gauge<B> {
         Gauge(Arc::downgrade(&self.shared))
     }

@@ -32,7 +32,7 @@ use crate::tls::PeerName;
 /// What the handles, requests and tasks of one pool share.
 pub(super) struct Shared<B> {
     pub(super) addresses: Box<[Address]>,
-    hostname: Option<Arc<str>>,
+    pub(super) hostname: Option<Arc<str>>,
     view: ArcSwap<View<B>>,
     /// Requests that wait, in all lanes. In one order with the claims of streams.
     waiting: AtomicUsize,

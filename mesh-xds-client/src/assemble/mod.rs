@@ -20,6 +20,10 @@
 //! is reached through it. A cluster that does not exist is simply not in the snapshot, and fails what is routed to it and
 //! nothing else.
 //!
+//! All of it goes in slices, since there may be thousands of everything. What is held is locked for a look at a time, and the
+//! worker changes nothing of it, nor of the targets, until the snapshot is there. Dropped half-way, it leaves the last one
+//! in force, and has to be done again from the beginning.
+//!
 //! Which clusters requests name themselves (`cluster_header`) cannot be told in advance. They are demanded one by one, and in
 //! the snapshot as soon as they are warm.
 
@@ -28,21 +32,22 @@ use std::{
     sync::Arc,
 };
 
-use mesh_core::config::{Cluster, ClusterEntry, Discovery, Endpoints, Listener, RouteConfig, Snapshot, TargetState};
+use mesh_core::config::{Cluster, Discovery, Endpoints, Listener, Snapshot, TargetState};
 
 use crate::{
     Dialect, ResourceKind,
-    istio::names::INBOUND,
-    name::canonical_arc,
-    resource::{ListenerResource, RouteSource},
-    store::{Changes, Known, Store},
+    pace::Pace,
+    status::Shared,
+    store::{Changes, Known},
 };
 
 mod lead;
 mod reach;
+mod target;
+mod wanted;
 
-pub(crate) use self::lead::Lead;
-use self::lead::{Found, Gone};
+pub(crate) use self::{lead::Lead, wanted::Wanted};
+use self::{reach::Entries, target::Target};
 
 /// The targets that are watched, and what was last published of them.
 #[derive(Debug)]
@@ -56,8 +61,10 @@ pub(crate) struct Assembly {
     snapshot: Arc<Snapshot>,
     /// Set by a change of endpoints, taken by the next.
     spare: Option<Spare>,
-    /// The clusters of the snapshot by the name of their endpoints.
-    by_endpoints: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    /// The clusters of the snapshot whose endpoints go by another name than they do, by that name.
+    aliases: Aliases,
+    /// What was replaced, until [`let_go`](Self::let_go).
+    retired: Retired,
 }
 
 /// The snapshot before the last, to be brought up to date and published in its turn: among ten thousand clusters of which one
@@ -69,13 +76,15 @@ struct Spare {
     behind: Vec<Arc<str>>,
 }
 
-/// The names to ask for.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
-    /// By [`ResourceKind::index`].
-    names: [BTreeSet<Arc<str>>; ResourceKind::ALL.len()],
-    /// The kind of which everything is wanted that there is.
-    everything: Option<ResourceKind>,
+type Aliases = BTreeMap<Arc<str>, Vec<Arc<str>>>;
+
+/// What was replaced, and should not be dropped in one go.
+#[derive(Debug, Default)]
+struct Retired {
+    snapshots: Vec<Arc<Snapshot>>,
+    listeners: Vec<Arc<Listener>>,
+    names: Vec<BTreeSet<Arc<str>>>,
+    aliases: Vec<Aliases>,
 }
 
 /// What came of assembling.
@@ -85,28 +94,6 @@ pub(crate) struct Assembled {
     pub(crate) snapshot: Option<Arc<Snapshot>>,
     /// The names to ask for, if they may differ from the last ones.
     pub(crate) wanted: Option<Wanted>,
-}
-
-/// A target that somebody watches.
-#[derive(Debug)]
-struct Target {
-    users: usize,
-    /// What leads to its routes, or why nothing does.
-    lead: Result<Lead, Arc<str>>,
-    /// The routes that serve.
-    serving: Option<Candidate>,
-    /// The routes that will serve once they are warm.
-    warming: Option<Candidate>,
-    /// What is published. None until there is anything to say.
-    state: Option<TargetState>,
-}
-
-/// A listener whose routes are known.
-#[derive(Debug)]
-struct Candidate {
-    source: Arc<ListenerResource>,
-    listener: Arc<Listener>,
-    clusters: Vec<Arc<str>>,
 }
 
 // === impl Assembly ===
@@ -120,28 +107,24 @@ impl Assembly {
             demanded: BTreeMap::new(),
             snapshot: Arc::default(),
             spare: None,
-            by_endpoints: BTreeMap::new(),
+            aliases: Aliases::new(),
+            retired: Retired::default(),
         }
     }
 
     /// Another user of `target`, to whose routes this leads, or nothing for this reason.
     pub(crate) fn watch(&mut self, target: Arc<str>, lead: impl FnOnce() -> Result<Lead, Arc<str>>) {
-        let target = self.targets.entry(target).or_insert_with(|| Target {
-            users: 0,
-            lead: lead(),
-            serving: None,
-            warming: None,
-            state: None,
-        });
-        target.users += 1;
+        self.targets.entry(target).or_insert_with(|| Target::new(lead())).users += 1;
     }
 
     /// A user of `target` less.
     pub(crate) fn release(&mut self, target: &str) {
         let Some(watched) = self.targets.get_mut(target) else { return };
         watched.users -= 1;
-        if watched.users == 0 {
-            self.targets.remove(target);
+        if watched.users == 0
+            && let Some(target) = self.targets.remove(target)
+        {
+            target.retire(&mut self.retired);
         }
     }
 
@@ -160,65 +143,106 @@ impl Assembly {
     }
 
     /// Makes the next snapshot of what is held.
-    pub(crate) fn assemble(&mut self, store: &Store, changes: &Changes) -> Assembled {
+    pub(crate) async fn assemble(&mut self, shared: &Shared, changes: &Changes, pace: &mut Pace) -> Assembled {
         if changes.structure {
-            return self.rebuild(store);
+            return self.rebuild(shared, pace).await;
         }
-        Assembled { snapshot: self.refresh(store, &changes.endpoints), wanted: None }
+        Assembled { snapshot: self.refresh(shared, &changes.endpoints, pace).await, wanted: None }
     }
 
-    fn rebuild(&mut self, store: &Store) -> Assembled {
-        let mut wanted = Wanted::of_dialect(self.dialect);
-        for target in self.targets.values_mut() {
-            target.advance(store, &self.node_id);
-            target.mark(store, &mut wanted);
+    /// Takes apart what was replaced. To be called when the new has been published.
+    pub(crate) async fn let_go(&mut self, pace: &mut Pace) {
+        let Retired { snapshots, listeners, names, aliases } = std::mem::take(&mut self.retired);
+        for snapshot in snapshots {
+            pace.let_go(snapshot.take_apart()).await;
         }
-        self.demanded.keys().for_each(|name| wanted.add(ResourceKind::Cluster, name));
-        wanted.mark_parts(store, &self.snapshot);
-        wanted.mark_endpoints(store);
+        for listener in listeners {
+            pace.let_go(listener.take_apart()).await;
+        }
+        pace.let_go(names.into_iter().flatten()).await;
+        pace.let_go(aliases.into_iter().flatten()).await;
+    }
 
-        let states = self.targets.iter().filter_map(|(name, target)| Some((name.clone(), target.state.clone()?)));
-        let next = Snapshot {
-            generation: self.snapshot.generation + 1,
-            targets: states.collect(),
-            clusters: self.clusters(store),
-        };
-        if is_same(&next, &self.snapshot) {
+    async fn rebuild(&mut self, shared: &Shared, pace: &mut Pace) -> Assembled {
+        for target in self.targets.values_mut() {
+            target.advance(shared, &self.node_id, &mut self.retired, pace).await;
+        }
+        let wanted = self.wanted(shared, pace).await;
+        let clusters = self.clusters(shared, pace).await;
+        let states = self.targets.iter().filter_map(|(name, target)| Some((name.clone(), target.state()?.clone())));
+        let targets = states.collect();
+        if clusters.are_those_of_before() && are_same(&targets, &self.snapshot.targets) {
+            pace.let_go(clusters.entries).await;
             return Assembled { snapshot: None, wanted: Some(wanted) };
         }
-        self.by_endpoints.clear();
-        for (name, entry) in &next.clusters {
-            if let Some(endpoints) = entry.cluster.endpoints_name() {
-                self.by_endpoints.entry(canonical_arc(endpoints)).or_default().push(name.clone());
+        let Entries { entries, aliases, .. } = clusters;
+        self.retired.aliases.push(std::mem::replace(&mut self.aliases, aliases));
+        let generation = self.snapshot.generation + 1;
+        let snapshot = self.publish(Snapshot { generation, targets, clusters: entries });
+        Assembled { snapshot: Some(snapshot), wanted: Some(wanted) }
+    }
+
+    /// All names that are to be asked for.
+    async fn wanted(&self, shared: &Shared, pace: &mut Pace) -> Wanted {
+        let mut wanted = Wanted::of_dialect(self.dialect);
+        for target in self.targets.values() {
+            target.mark(&shared.held().store, &mut wanted);
+            for cluster in target.clusters() {
+                wanted.add(ResourceKind::Cluster, cluster);
+                pace.step().await;
             }
         }
-        Assembled { snapshot: Some(self.publish(next)), wanted: Some(wanted) }
+        self.demanded.keys().for_each(|name| wanted.add(ResourceKind::Cluster, name));
+        wanted.mark_below(shared, &self.snapshot, pace).await;
+        wanted
     }
 
     /// The clusters of all routes that serve, and those that are asked for beside them, as soon as they are warm.
-    fn clusters(&self, store: &Store) -> BTreeMap<Arc<str>, ClusterEntry> {
-        let serving = self.targets.values().filter_map(|target| target.serving.as_ref());
-        let serves = |name: &&Arc<str>| self.snapshot.clusters.contains_key(*name) || reach::is_warm(store, name);
-        let names = serving.flat_map(|candidate| &candidate.clusters).chain(self.demanded.keys().filter(serves));
-        reach::entries(store, &self.snapshot, names.cloned())
+    async fn clusters(&self, shared: &Shared, pace: &mut Pace) -> Entries<'_> {
+        let last = &self.snapshot.clusters;
+        let mut entries = Entries::new(last);
+        for name in self.targets.values().flat_map(Target::serving) {
+            entries.add(&shared.held().store, name);
+            pace.step().await;
+        }
+        for name in self.demanded.keys() {
+            let serves = last.contains_key(name) || reach::is_warm(&shared.held().store, name);
+            if serves {
+                entries.add(&shared.held().store, name);
+            }
+            pace.step().await;
+        }
+        entries.descend(shared, pace).await;
+        entries
     }
 
     /// The same snapshot with other endpoints: by far the most frequent change.
-    fn refresh(&mut self, store: &Store, changed: &BTreeSet<Arc<str>>) -> Option<Arc<Snapshot>> {
-        let users = || changed.iter().filter_map(|name| Some((name, self.by_endpoints.get(name)?)));
-        users().next()?;
-        let copy = || Snapshot::clone(&self.snapshot);
-        let mut next = self.spare.take().and_then(|spare| spare.follow(&self.snapshot)).unwrap_or_else(copy);
+    async fn refresh(
+        &mut self,
+        shared: &Shared,
+        changed: &BTreeSet<Arc<str>>,
+        pace: &mut Pace,
+    ) -> Option<Arc<Snapshot>> {
+        changed.iter().find(|name| self.users(name).next().is_some())?;
+        let spare = match self.spare.take() {
+            Some(spare) => spare.follow(&self.snapshot, pace).await,
+            None => None,
+        };
+        let mut next = match spare {
+            Some(spare) => spare,
+            None => self.copy(pace).await,
+        };
         next.generation = self.snapshot.generation + 1;
         let mut behind = Vec::new();
-        for (name, clusters) in users() {
-            let Known::Good(endpoints) = store.endpoints(name) else { continue };
-            for cluster in clusters {
-                if let Some(entry) = next.clusters.get_mut(cluster) {
+        for name in changed {
+            if let Known::Good(endpoints) = shared.held().store.endpoints(name) {
+                for cluster in self.users(name) {
+                    let Some(entry) = next.clusters.get_mut(cluster) else { continue };
                     entry.endpoints = Some(endpoints.clone());
                     behind.push(cluster.clone());
                 }
             }
+            pace.step().await;
         }
         let last = self.snapshot.clone();
         let present = self.publish(next);
@@ -226,10 +250,28 @@ impl Assembly {
         Some(present)
     }
 
+    /// The clusters of the snapshot that have the endpoints of this name.
+    fn users(&self, endpoints: &Arc<str>) -> impl Iterator<Item = &Arc<str>> {
+        let namesake = self.snapshot.clusters.get_key_value(endpoints);
+        let namesake = namesake.filter(|(name, entry)| reach::is_namesake(name, &entry.cluster));
+        namesake.map(|(name, _)| name).into_iter().chain(self.aliases.get(endpoints).into_iter().flatten())
+    }
+
+    async fn copy(&self, pace: &mut Pace) -> Snapshot {
+        let Snapshot { generation, targets, clusters } = &*self.snapshot;
+        let mut copy = Snapshot { generation: *generation, targets: targets.clone(), clusters: BTreeMap::new() };
+        for (name, entry) in clusters {
+            copy.clusters.insert(name.clone(), entry.clone());
+            pace.step().await;
+        }
+        copy
+    }
+
     fn publish(&mut self, snapshot: Snapshot) -> Arc<Snapshot> {
-        self.spare = None;
-        self.snapshot = Arc::new(snapshot);
-        self.snapshot.clone()
+        let snapshot = Arc::new(snapshot);
+        self.retired.snapshots.extend(self.spare.take().map(|spare| spare.snapshot));
+        self.retired.snapshots.push(std::mem::replace(&mut self.snapshot, snapshot.clone()));
+        snapshot
     }
 }
 
@@ -242,166 +284,27 @@ fn own_endpoints(cluster: &Cluster) -> Option<Arc<Endpoints>> {
 }
 
 /// Whether a reader who compares pointers would find nothing new.
-fn is_same(a: &Snapshot, b: &Snapshot) -> bool {
+fn are_same(a: &BTreeMap<Arc<str>, TargetState>, b: &BTreeMap<Arc<str>, TargetState>) -> bool {
     let same_state = |a: &TargetState, b: &TargetState| match (a, b) {
         (TargetState::Ready(a), TargetState::Ready(b)) => Arc::ptr_eq(a, b),
         (TargetState::Unavailable(a), TargetState::Unavailable(b)) => a == b,
         _ => false,
     };
-    let same_endpoints = |a: &ClusterEntry, b: &ClusterEntry| match (&a.endpoints, &b.endpoints) {
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-        (a, b) => a.is_none() && b.is_none(),
-    };
-    let same_entry = |a: &ClusterEntry, b: &ClusterEntry| Arc::ptr_eq(&a.cluster, &b.cluster) && same_endpoints(a, b);
-    a.targets.len() == b.targets.len()
-        && a.clusters.len() == b.clusters.len()
-        && a.targets.iter().zip(&b.targets).all(|(a, b)| a.0 == b.0 && same_state(a.1, b.1))
-        && a.clusters.iter().zip(&b.clusters).all(|(a, b)| a.0 == b.0 && same_entry(a.1, b.1))
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.0 == b.0 && same_state(a.1, b.1))
 }
 
 // === impl Spare ===
 
 impl Spare {
     /// The same as `present`, unless somebody reads the spare still.
-    fn follow(self, present: &Snapshot) -> Option<Snapshot> {
+    async fn follow(self, present: &Snapshot, pace: &mut Pace) -> Option<Snapshot> {
         let mut snapshot = Arc::into_inner(self.snapshot)?;
         for name in &self.behind {
             let entry = snapshot.clusters.get_mut(name)?;
             entry.endpoints.clone_from(&present.clusters.get(name)?.endpoints);
+            pace.step().await;
         }
         Some(snapshot)
-    }
-}
-
-// === impl Target ===
-
-impl Target {
-    /// Takes the step that the resources allow.
-    fn advance(&mut self, store: &Store, node_id: &str) {
-        let lead = match &self.lead {
-            Ok(lead) => lead,
-            Err(reason) => {
-                self.state = Some(TargetState::Unavailable(reason.clone()));
-                return;
-            }
-        };
-        match lead.find(store) {
-            Found::Routes(source, routes) => {
-                let (source, routes) = (source.clone(), routes.clone());
-                self.follow(store, &source, &routes);
-            }
-            Found::Awaited => {}
-            // Only a removal by the server takes away what leads to routes, and the routes go with it.
-            Found::Gone(gone) => {
-                let reason = gone.why(store, node_id);
-                self.serving = None;
-                self.warming = None;
-                self.state = Some(TargetState::Unavailable(reason));
-            }
-            Found::NoRoutes(routes) => {
-                let reason = Gone::Resource(ResourceKind::RouteConfiguration, routes).why(store, node_id);
-                self.warming = None;
-                // Other routes that are missing leave those before them serving; these very routes were taken away.
-                self.serving = self.serving.take().filter(|serving| !serving.is_by_name(routes));
-                if self.serving.is_none() {
-                    self.state = Some(TargetState::Unavailable(reason));
-                }
-            }
-        }
-    }
-
-    /// Follows these routes, as soon as they are warm.
-    fn follow(&mut self, store: &Store, source: &Arc<ListenerResource>, routes: &Arc<RouteConfig>) {
-        let is_this = |candidate: &Candidate| candidate.is_of(source, routes);
-        if self.serving.as_ref().is_some_and(is_this) {
-            self.warming = None;
-            return;
-        }
-        let candidate = self.warming.take().filter(is_this).unwrap_or_else(|| Candidate::new(source, routes));
-        if !candidate.clusters.iter().all(|cluster| reach::is_warm(store, cluster)) {
-            self.warming = Some(candidate);
-            return;
-        }
-        self.state = Some(TargetState::Ready(candidate.listener.clone()));
-        self.serving = Some(candidate);
-    }
-
-    /// Marks what leads to the routes, and the clusters of what serves and of what is to serve.
-    fn mark(&self, store: &Store, wanted: &mut Wanted) {
-        let Ok(lead) = &self.lead else { return };
-        lead.mark(store, |kind, name| wanted.add(kind, name));
-        for cluster in self.serving.iter().chain(&self.warming).flat_map(|candidate| &candidate.clusters) {
-            wanted.add(ResourceKind::Cluster, cluster);
-        }
-    }
-}
-
-// === impl Candidate ===
-
-impl Candidate {
-    fn new(source: &Arc<ListenerResource>, routes: &Arc<RouteConfig>) -> Self {
-        let mut listener = Listener::new(source.name.clone(), routes.clone());
-        listener.filters.clone_from(&source.filters);
-        listener.policy = source.policy.clone();
-        Self { source: source.clone(), listener: Arc::new(listener), clusters: routes.clusters() }
-    }
-
-    /// Whether its routes go by this name.
-    fn is_by_name(&self, name: &str) -> bool {
-        matches!(&self.source.routes, RouteSource::Named(routes) if **routes == *name)
-    }
-
-    fn is_of(&self, source: &Arc<ListenerResource>, routes: &Arc<RouteConfig>) -> bool {
-        Arc::ptr_eq(&self.source, source) && Arc::ptr_eq(&self.listener.routes, routes)
-    }
-}
-
-// === impl Wanted ===
-
-impl Wanted {
-    /// What a dialect wants whatever the targets are.
-    fn of_dialect(dialect: Dialect) -> Self {
-        let mut wanted = Self::default();
-        if dialect == Dialect::Sidecar {
-            wanted.everything = Some(ResourceKind::Cluster);
-            wanted.add(ResourceKind::Listener, &INBOUND.into());
-        }
-        wanted
-    }
-
-    /// The names of one kind.
-    pub(crate) fn of(&self, kind: ResourceKind) -> &BTreeSet<Arc<str>> {
-        &self.names[kind.index()]
-    }
-
-    /// Whether everything of a kind is wanted, and its names are only those that matter at present.
-    pub(crate) fn everything(&self, kind: ResourceKind) -> bool {
-        self.everything == Some(kind)
-    }
-
-    fn add(&mut self, kind: ResourceKind, name: &Arc<str>) {
-        let names = &mut self.names[kind.index()];
-        let name = canonical_arc(name);
-        if !names.contains(&name) {
-            names.insert(name);
-        }
-    }
-
-    /// Marks what the clusters that are wanted are made of.
-    fn mark_parts(&mut self, store: &Store, last: &Snapshot) {
-        let named: Vec<_> = self.of(ResourceKind::Cluster).iter().cloned().collect();
-        reach::descend(named, |name| {
-            self.add(ResourceKind::Cluster, name);
-            reach::wanted_parts(store, last, name)
-        });
-    }
-
-    fn mark_endpoints(&mut self, store: &Store) {
-        let clusters = self.of(ResourceKind::Cluster).iter().filter_map(|name| match store.cluster(name) {
-            Known::Good(cluster) => cluster.endpoints_name().map(canonical_arc),
-            Known::Awaited | Known::Missing => None,
-        });
-        self.names[ResourceKind::ClusterLoadAssignment.index()] = clusters.collect();
     }
 }
 

@@ -1,40 +1,90 @@
 //! Which clusters are reached: those that routes name, and those that these are made of (gRFC A37).
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, btree_map},
     sync::Arc,
 };
 
 use mesh_core::config::{Aggregate, Cluster, ClusterEntry, Snapshot};
 
-use super::own_endpoints;
-use crate::store::{Known, Store};
+use super::{Aliases, own_endpoints};
+use crate::{
+    name::{canonical, canonical_arc},
+    pace::Pace,
+    status::Shared,
+    store::{Known, Store},
+};
 
-/// Visits each of `names` once, and whatever a visit comes upon below, as deep as clusters may stand above one another. A
-/// control plane without end is not followed without end.
-pub(super) fn descend(names: impl IntoIterator<Item = Arc<str>>, mut visit: impl FnMut(&Arc<str>) -> Vec<Arc<str>>) {
-    let mut seen = HashSet::new();
-    let mut level: Vec<_> = names.into_iter().collect();
-    for _ in 0..=Aggregate::DEPTH {
-        level.retain(|name| seen.insert(name.clone()));
-        level = level.iter().flat_map(&mut visit).collect();
+/// The clusters that serve those who name some of them.
+pub(super) struct Entries<'a> {
+    last: &'a BTreeMap<Arc<str>, ClusterEntry>,
+    pub(super) entries: BTreeMap<Arc<str>, ClusterEntry>,
+    pub(super) aliases: Aliases,
+    /// Whether each of them is the one of its name in `last`.
+    are_old: bool,
+    /// What those are made of that were added last.
+    below: Vec<Arc<str>>,
+}
+
+// === impl Entries ===
+
+impl<'a> Entries<'a> {
+    /// None yet. Before there were those of `last`.
+    pub(super) fn new(last: &'a BTreeMap<Arc<str>, ClusterEntry>) -> Self {
+        Self { last, entries: BTreeMap::new(), aliases: Aliases::new(), are_old: true, below: Vec::new() }
+    }
+
+    /// Adds a cluster. One that has moved to other endpoints or other clusters, which have not come, serves as it did in the last
+    /// snapshot until they have.
+    pub(super) fn add(&mut self, store: &Store, name: &Arc<str>) {
+        let btree_map::Entry::Vacant(vacant) = self.entries.entry(name.clone()) else { return };
+        let before = self.last.get(name);
+        let Some(entry) = entry(store, before, name) else { return };
+        self.are_old &= before.is_some_and(|before| is_same(before, &entry));
+        self.below.extend(parts(&entry.cluster));
+        if let Some(endpoints) = entry.cluster.endpoints_name()
+            && !is_namesake(name, &entry.cluster)
+        {
+            self.aliases.entry(canonical_arc(endpoints)).or_default().push(name.clone());
+        }
+        vacant.insert(entry);
+    }
+
+    /// Adds what they are made of, as deep as clusters may stand above one another.
+    pub(super) async fn descend(&mut self, shared: &Shared, pace: &mut Pace) {
+        for _ in 0..Aggregate::DEPTH {
+            for name in std::mem::take(&mut self.below) {
+                self.add(&shared.held().store, &name);
+                pace.step().await;
+            }
+        }
+    }
+
+    /// Whether a reader who compares pointers would find nothing new.
+    pub(super) fn are_those_of_before(&self) -> bool {
+        self.are_old && self.entries.len() == self.last.len()
     }
 }
 
 /// What a cluster is made of.
-pub(super) fn parts(cluster: &Cluster) -> Vec<Arc<str>> {
+fn parts(cluster: &Cluster) -> Vec<Arc<str>> {
     cluster.aggregate().map(|aggregate| aggregate.clusters().to_vec()).unwrap_or_default()
 }
 
-/// What is to be asked for on account of the cluster `name`: what it is made of, and while that is not warm what it was made of
-/// when it was last published.
-pub(super) fn wanted_parts(store: &Store, last: &Snapshot, name: &str) -> Vec<Arc<str>> {
-    let Known::Good(cluster) = store.cluster(name) else { return Vec::new() };
+/// Whether the endpoints of the cluster `name` go by the same name.
+pub(super) fn is_namesake(name: &str, cluster: &Cluster) -> bool {
+    cluster.endpoints_name().is_some_and(|endpoints| *canonical(endpoints) == *name)
+}
+
+/// What is to be asked for on account of a cluster: what it is made of, and while that is not warm what it was made of when it
+/// was last published.
+pub(super) fn wanted_parts(store: &Store, last: &Snapshot, name: &str, cluster: &Cluster) -> Vec<Arc<str>> {
     let mut wanted = parts(cluster);
-    if !is_warm(store, name)
-        && let Some(entry) = last.clusters.get(name)
+    let before = last.clusters.get(name).and_then(|entry| entry.cluster.aggregate());
+    if let Some(before) = before
+        && !is_warm(store, name)
     {
-        wanted.extend(parts(&entry.cluster));
+        wanted.extend_from_slice(before.clusters());
     }
     wanted
 }
@@ -48,7 +98,7 @@ pub(super) fn is_warm(store: &Store, name: &str) -> bool {
         return has_endpoints(store, cluster);
     }
     let mut is_warm = true;
-    descend([name.into()], |name| match store.cluster(name) {
+    descend(name, |name| match store.cluster(name) {
         Known::Awaited => {
             is_warm = false;
             Vec::new()
@@ -62,38 +112,39 @@ pub(super) fn is_warm(store: &Store, name: &str) -> bool {
     is_warm
 }
 
+/// Visits `name`, and whatever a visit comes upon below, each once, as deep as clusters may stand above one another. A control
+/// plane without end is not followed without end.
+fn descend(name: &str, mut visit: impl FnMut(&Arc<str>) -> Vec<Arc<str>>) {
+    let mut seen = HashSet::new();
+    let mut level: Vec<Arc<str>> = vec![name.into()];
+    for _ in 0..=Aggregate::DEPTH {
+        level.retain(|name| seen.insert(name.clone()));
+        level = level.iter().flat_map(&mut visit).collect();
+    }
+}
+
 /// Whether the endpoints of a cluster are known, or known not to come.
 fn has_endpoints(store: &Store, cluster: &Cluster) -> bool {
     let endpoints = cluster.endpoints_name().map(|name| store.endpoints(name));
     !matches!(endpoints, Some(Known::Awaited))
 }
 
-/// The clusters that serve those who name `names`. One that has moved to other endpoints or other clusters, which have not come,
-/// serves as it did in `last` until they have.
-pub(super) fn entries(
-    store: &Store,
-    last: &Snapshot,
-    names: impl IntoIterator<Item = Arc<str>>,
-) -> BTreeMap<Arc<str>, ClusterEntry> {
-    let mut entries = BTreeMap::new();
-    descend(names, |name| {
-        let Some(entry) = entry(store, last, name) else { return Vec::new() };
-        let parts = parts(&entry.cluster);
-        entries.insert(name.clone(), entry);
-        parts
-    });
-    entries
-}
-
-fn entry(store: &Store, last: &Snapshot, name: &str) -> Option<ClusterEntry> {
+fn entry(store: &Store, before: Option<&ClusterEntry>, name: &str) -> Option<ClusterEntry> {
     let Known::Good(cluster) = store.cluster(name) else { return None };
-    let kept = || last.clusters.get(name).cloned();
     let endpoints = match cluster.endpoints_name().map(|name| store.endpoints(name)) {
-        None if !is_warm(store, name) => return kept(),
+        None if !is_warm(store, name) => return before.cloned(),
         None => own_endpoints(cluster),
         Some(Known::Missing) => None,
         Some(Known::Good(endpoints)) => Some(endpoints.clone()),
-        Some(Known::Awaited) => return kept(),
+        Some(Known::Awaited) => return before.cloned(),
     };
     Some(ClusterEntry { cluster: cluster.clone(), endpoints })
+}
+
+fn is_same(a: &ClusterEntry, b: &ClusterEntry) -> bool {
+    let have_same_endpoints = match (&a.endpoints, &b.endpoints) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (a, b) => a.is_none() && b.is_none(),
+    };
+    Arc::ptr_eq(&a.cluster, &b.cluster) && have_same_endpoints
 }

@@ -8,6 +8,7 @@ use envoy_types::{
             Cluster as WireCluster,
             cluster::{ClusterDiscoveryType, CustomClusterType},
         },
+        config::core::v3::Node,
         extensions::clusters::aggregate::v3::ClusterConfig,
     },
     util::pack_any,
@@ -18,6 +19,7 @@ mod sidecar;
 
 use super::*;
 use crate::{
+    pace::in_slices,
     resource::Context,
     session::{AbsenceReason, RawResource},
     store::{AuthorityId, Origin, Terms},
@@ -31,7 +33,7 @@ use ResourceKind::{Cluster as Cds, ClusterLoadAssignment as Eds, Listener as Lds
 
 /// A store and what is made of it, with the names that are asked for as they would be.
 struct Bench {
-    store: Store,
+    shared: Shared,
     assembly: Assembly,
     context: Context,
 }
@@ -51,33 +53,37 @@ impl Bench {
         if dialect == Dialect::Sidecar {
             context = context.for_sidecars();
         }
-        let mut bench = Self { store: Store::default(), assembly: Assembly::new("node-1", dialect), context };
-        bench.store.touch();
+        let shared = Shared::new(Node::default(), ["plane:80".to_owned()]);
+        let mut bench = Self { shared, assembly: Assembly::new("node-1", dialect), context };
+        bench.shared.held().store.touch();
         bench.step();
         bench
     }
 
     fn watch(&mut self, target: &str, lead: impl FnOnce() -> Result<Lead, Arc<str>>) -> Option<Arc<Snapshot>> {
         self.assembly.watch(target.into(), lead);
-        self.store.touch();
+        self.shared.held().store.touch();
         self.step()
     }
 
     /// Assembles, and asks for what is wanted until there is no more to ask for.
     fn step(&mut self) -> Option<Arc<Snapshot>> {
-        let changes = self.store.take_changes();
-        let Assembled { snapshot, wanted } = self.assembly.assemble(&self.store, &changes);
+        let changes = self.shared.held().store.take_changes();
+        let mut pace = Pace::new();
+        let (Assembled { snapshot, wanted }, _) = in_slices(self.assembly.assemble(&self.shared, &changes, &mut pace));
+        in_slices(self.assembly.let_go(&mut pace));
         let Some(wanted) = wanted else { return snapshot };
+        let store = &mut self.shared.held().store;
         for kind in ResourceKind::ALL {
             if wanted.everything(kind) {
-                self.store.want_everything(kind);
+                store.want_everything(kind);
             }
-            for name in self.store.dispensable(kind, wanted.of(kind)) {
-                self.store.forget(kind, &name);
+            for name in store.sweep(kind, wanted.of(kind), None, usize::MAX).dispensable {
+                store.forget(kind, &name);
             }
             for name in wanted.of(kind) {
-                if self.store.get(kind, name).is_none() {
-                    self.store.want(kind, name, AuthorityId::default());
+                if store.get(kind, name).is_none() {
+                    store.want(kind, name, AuthorityId::default());
                 }
             }
         }
@@ -86,7 +92,11 @@ impl Bench {
 
     fn set<R: Resource + 'static>(&mut self, resource: R) -> Option<Arc<Snapshot>> {
         let raw = RawResource { name: None, version: None, body: pack_any(resource) };
-        self.store.offer(R::KIND, raw, &"1".into(), &Origin::anybody(&self.context)).expect("a valid resource");
+        self.shared
+            .held()
+            .store
+            .offer(R::KIND, raw, &"1".into(), &Origin::anybody(&self.context))
+            .expect("a valid resource");
         self.step()
     }
 
@@ -94,17 +104,21 @@ impl Bench {
     fn spoil(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
         let body = envoy_types::pb::google::protobuf::Any { type_url: kind.type_url().to_owned(), value: vec![0xff] };
         let raw = RawResource { name: Some(name.to_owned()), version: None, body };
-        self.store.offer(kind, raw, &"2".into(), &Origin::anybody(&self.context)).expect_err("it is no protobuf");
+        self.shared
+            .held()
+            .store
+            .offer(kind, raw, &"2".into(), &Origin::anybody(&self.context))
+            .expect_err("it is no protobuf");
         self.step()
     }
 
     fn time_out(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
-        self.store.absent(kind, name, AbsenceReason::NotFoundTimer, Terms::default());
+        self.shared.held().store.absent(kind, name, AbsenceReason::NotFoundTimer, Terms::default());
         self.step()
     }
 
     fn remove(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
-        self.store.absent(kind, name, AbsenceReason::Removed, Terms::default());
+        self.shared.held().store.absent(kind, name, AbsenceReason::Removed, Terms::default());
         self.step()
     }
 
@@ -118,8 +132,8 @@ impl Bench {
         bench
     }
 
-    fn wanted(&self, kind: ResourceKind) -> Vec<&str> {
-        self.store.names(kind).map(|name| &**name).collect()
+    fn wanted(&self, kind: ResourceKind) -> Vec<String> {
+        self.shared.held().store.names(kind).map(ToString::to_string).collect()
     }
 }
 
@@ -183,7 +197,7 @@ fn what_is_no_longer_reached_is_forgotten() {
     bench.set(listener("web", route_config("inline", [("b", 1)]))).expect("other routes");
     assert!(bench.wanted(Rds).is_empty());
     bench.assembly.release("web");
-    bench.store.touch();
+    bench.shared.held().store.touch();
     let snapshot = bench.step().expect("nothing is left");
     assert!(snapshot.targets.is_empty() && snapshot.clusters.is_empty());
     assert!(ResourceKind::ALL.into_iter().all(|kind| bench.wanted(kind).is_empty()));
@@ -231,7 +245,10 @@ fn bad_news_of_what_serves_is_not_published() {
     let mut bench = Bench::serving();
     for (kind, name) in [(Lds, "web"), (Rds, "routes"), (Cds, "a"), (Eds, "a")] {
         assert!(bench.spoil(kind, name).is_none(), "{kind}");
-        assert_eq!(bench.store.status().iter().filter(|one| one.state == ResourceState::Rejected).count(), 1);
+        assert_eq!(
+            bench.shared.held().store.status().iter().filter(|one| one.state == ResourceState::Rejected).count(),
+            1
+        );
         bench.time_out(kind, name);
         assert!(bench.step().is_none(), "{kind}");
         // As it was, so that the next kind is spoilt alone.
@@ -263,7 +280,7 @@ fn removed_listener_makes_its_target_unavailable_and_its_return_mends_it() {
 fn target_without_a_name_for_its_listener_asks_for_nothing() {
     let mut bench = Bench::watching(&[]);
     bench.assembly.watch("xds://x/y".into(), || Err("no such authority".into()));
-    bench.store.touch();
+    bench.shared.held().store.touch();
     let snapshot = bench.step().expect("there is something to say");
     assert_eq!(&*reason(&snapshot, "xds://x/y"), "no such authority");
     assert!(bench.wanted(Lds).is_empty());
@@ -309,7 +326,7 @@ fn target_with_several_users_stays_until_the_last() {
     let mut bench = Bench::serving();
     bench.assembly.watch("web".into(), || panic!("its name is known"));
     bench.assembly.release("web");
-    bench.store.touch();
+    bench.shared.held().store.touch();
     assert!(bench.step().is_none());
     assert_eq!(bench.wanted(Lds), ["web"]);
 }
@@ -390,7 +407,7 @@ fn cluster_that_is_demanded_is_held_as_long_as_it_is() {
     for _ in 0..2 {
         bench.assembly.demand("b".into());
     }
-    bench.store.touch();
+    bench.shared.held().store.touch();
     assert!(bench.step().is_none());
     assert_eq!(bench.wanted(Cds), ["a", "b"]);
     assert!(bench.set(cluster("b")).is_none(), "its endpoints are not known");
@@ -398,9 +415,9 @@ fn cluster_that_is_demanded_is_held_as_long_as_it_is() {
     assert!(snapshot.clusters.contains_key("b"));
     for left in [true, false] {
         bench.assembly.waive("b");
-        bench.store.touch();
+        bench.shared.held().store.touch();
         bench.step();
-        assert_eq!(bench.wanted(Eds).contains(&"b"), left);
+        assert_eq!(bench.wanted(Eds).iter().any(|name| name == "b"), left);
     }
 }
 
@@ -409,7 +426,7 @@ fn clusters_above_one_another_without_end_are_not_followed_without_end() {
     let mut bench = Bench::serving();
     bench.set(route_config("routes", [("c0", 1)]));
     for number in 0..100 {
-        if bench.wanted(Cds).contains(&format!("c{number}").as_str()) {
+        if bench.wanted(Cds).contains(&format!("c{number}")) {
             bench.set(aggregate(&format!("c{number}"), &[&format!("c{}", number + 1)]));
         }
     }

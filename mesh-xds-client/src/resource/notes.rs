@@ -86,14 +86,20 @@ impl Notes {
     }
 
     /// Reads every message of a list.
+    ///
+    /// What is read has memory of its own, of just its size: `collect` would leave it in that of the messages, which are many
+    /// times as large, or in twice of what it needs.
     pub(super) fn each<M, T>(
         &mut self,
         part: &'static str,
         messages: Vec<M>,
         mut read: impl FnMut(M, &mut Self) -> Result<T, ConfigError>,
     ) -> Result<Vec<T>, ConfigError> {
-        let numbered = messages.into_iter().enumerate();
-        numbered.map(|(index, message)| self.at(format_args!("{part}[{index}]"), message, &mut read)).collect()
+        let mut values = Vec::with_capacity(messages.len());
+        for (index, message) in messages.into_iter().enumerate() {
+            values.push(self.at(format_args!("{part}[{index}]"), message, &mut read)?);
+        }
+        Ok(values)
     }
 
     /// How many warnings there are so far.

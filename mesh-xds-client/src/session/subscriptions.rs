@@ -22,7 +22,7 @@ pub(super) struct Subscriptions {
     /// Those of the names that were not asked for on this stream, or will be asked for once more.
     unsent: BTreeSet<Arc<str>>,
     /// The names in order, as a request lists them. None since a name has come or gone.
-    list: Option<Vec<String>>,
+    list: Option<Box<[Arc<str>]>>,
     /// When resources expire.
     expiries: BTreeSet<(Instant, Arc<str>)>,
     /// Counts the responses that were answered, to tell whom the last one mentioned.
@@ -293,7 +293,7 @@ impl Subscriptions {
         let is_first = !std::mem::replace(&mut self.asked, true);
         self.changed = false;
         self.withdrawn.clear();
-        let mut names = self.list().clone();
+        let mut names: Vec<_> = self.list().iter().map(|name| name.to_string()).collect();
         let mut armed = Vec::new();
         let mut left = BTreeSet::new();
         for name in std::mem::take(&mut self.unsent) {
@@ -334,7 +334,7 @@ impl Subscriptions {
         is_ending
     }
 
-    fn list(&mut self) -> &Vec<String> {
+    fn list(&mut self) -> &[Arc<str>] {
         self.list.get_or_insert_with(|| named(&self.names))
     }
 
@@ -360,7 +360,7 @@ impl Subscriptions {
             }
         }
         if is_first {
-            changes.subscribe = named(&self.names);
+            changes.subscribe = named(&self.names).iter().map(|name| name.to_string()).collect();
             let held = self.names.iter().filter_map(|(name, wanted)| Some((name.to_string(), wanted.version.clone()?)));
             changes.versions = held.collect();
         } else {
@@ -593,9 +593,9 @@ impl Subscriptions {
 }
 
 /// The names that are asked for by name, in order.
-fn named(names: &HashMap<Arc<str>, Wanted>) -> Vec<String> {
+fn named(names: &HashMap<Arc<str>, Wanted>) -> Box<[Arc<str>]> {
     let named = names.iter().filter(|(_, wanted)| wanted.is_named);
-    let mut list: Vec<_> = named.map(|(name, _)| name.to_string()).collect();
+    let mut list: Box<[_]> = named.map(|(name, _)| name.clone()).collect();
     list.sort_unstable();
     list
 }

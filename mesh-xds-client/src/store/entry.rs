@@ -38,7 +38,8 @@ pub(crate) struct Entry {
     pub(super) failed_at: Option<SystemTime>,
     /// Whether it is asked for by its name, rather than among all that there are.
     pub(super) is_named: bool,
-    pub(super) refused: Option<RefusedVersion>,
+    /// Boxed, since hardly any resource has one.
+    pub(super) refused: Option<Box<RefusedVersion>>,
 }
 
 /// The version that was refused last, so that it is not decoded, nor reported, again.
@@ -229,7 +230,7 @@ impl Entry {
     fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, news: &mut News<'_>) {
         self.fail(ResourceState::Rejected, error.to_string());
         let (version, at) = (news.version.clone(), SystemTime::now());
-        self.refused = Some(RefusedVersion { fingerprint, error: error.clone(), version, at });
+        self.refused = Some(Box::new(RefusedVersion { fingerprint, error: error.clone(), version, at }));
         // Who has nothing to serve is told the newest reason.
         news.changes.structure |= self.good.is_none();
     }

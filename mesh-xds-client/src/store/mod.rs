@@ -14,6 +14,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
 };
 
@@ -45,8 +46,9 @@ use self::entry::{Good, News};
 /// The resources that are asked for, by kind and name.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
-    /// By [`ResourceKind::index`].
-    shelves: [BTreeMap<Arc<str>, Entry>; ResourceKind::ALL.len()],
+    /// By [`ResourceKind::index`]. Boxed, since a node of the map has room for eleven, and half of it stands empty where names
+    /// come in order.
+    shelves: [BTreeMap<Arc<str>, Box<Entry>>; ResourceKind::ALL.len()],
     /// By [`ResourceKind::index`].
     everything: [Everything; ResourceKind::ALL.len()],
     tally: Tally,
@@ -120,6 +122,14 @@ pub(crate) struct Refused {
     pub(crate) is_repeated: bool,
 }
 
+/// What came of a look for names that need not be held.
+#[derive(Debug, Default)]
+pub(crate) struct Swept {
+    pub(crate) dispensable: Vec<Arc<str>>,
+    /// The last name that was looked at, where there may be more.
+    pub(crate) last: Option<Arc<str>>,
+}
+
 /// The value of a resource, as far as it is known.
 pub(crate) enum Known<T> {
     /// The last good one.
@@ -164,7 +174,7 @@ impl Store {
 
     fn insert(&mut self, kind: ResourceKind, name: &Arc<str>, entry: Entry) {
         let counted = entry.counted();
-        if self.shelves[kind.index()].insert(name.clone(), entry).is_none() {
+        if self.shelves[kind.index()].insert(name.clone(), Box::new(entry)).is_none() {
             self.tally.add(kind, counted);
         }
     }
@@ -200,14 +210,31 @@ impl Store {
         }
     }
 
-    /// The names of a kind that need not be held when only these are wanted: all others, or where everything is asked for
-    /// those of them that the server does not have.
-    pub(crate) fn dispensable(&self, kind: ResourceKind, wanted: &BTreeSet<Arc<str>>) -> Vec<Arc<str>> {
+    /// Looks through `most` names of a kind, those that come after `after`, for what need not be held when only these are wanted:
+    /// all others, or where everything is asked for those of them that the server does not have.
+    pub(crate) fn sweep(
+        &self,
+        kind: ResourceKind,
+        wanted: &BTreeSet<Arc<str>>,
+        after: Option<&Arc<str>>,
+        most: usize,
+    ) -> Swept {
         let keeps_all = self.is_everything(kind);
         let is_there = |entry: &Entry| matches!(entry.state, ResourceState::Synced | ResourceState::Rejected);
-        let is_gone = |entry: &Entry| !keeps_all || !is_there(entry);
-        let gone = self.shelves[kind.index()].iter().filter(|(name, entry)| is_gone(entry) && !wanted.contains(*name));
-        gone.map(|(name, _)| name.clone()).collect()
+        let rest = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let mut wanted = wanted.range::<Arc<str>, _>(rest).peekable();
+        let (mut looked_at, mut swept) = (0, Swept::default());
+        for (name, entry) in self.shelves[kind.index()].range::<Arc<str>, _>(rest).take(most) {
+            while wanted.next_if(|wanted| *wanted < name).is_some() {}
+            if wanted.peek() != Some(&name) && !(keeps_all && is_there(entry)) {
+                swept.dispensable.push(name.clone());
+            }
+            looked_at += 1;
+            if looked_at == most {
+                swept.last = Some(name.clone());
+            }
+        }
+        swept
     }
 
     /// All that an authority is asked for by name.
@@ -226,7 +253,7 @@ impl Store {
 
     fn entries(&self) -> impl Iterator<Item = (ResourceKind, &Arc<str>, &Entry)> {
         let shelves = ResourceKind::ALL.into_iter().zip(&self.shelves);
-        shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| (kind, name, entry)))
+        shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| (kind, name, &**entry)))
     }
 
     /// The names of a kind, in order.
@@ -237,7 +264,7 @@ impl Store {
 
     /// What is known of a resource, if it is asked for.
     pub(crate) fn get(&self, kind: ResourceKind, name: &str) -> Option<&Entry> {
-        self.shelves[kind.index()].get(&*canonical(name))
+        self.shelves[kind.index()].get(&*canonical(name)).map(|entry| &**entry)
     }
 
     /// The listener of this name.

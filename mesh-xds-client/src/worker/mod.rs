@@ -10,6 +10,7 @@
 //! - `fallback`: which of an authority's control planes are in use, as a state machine without I/O;
 //! - `streams`: the streams to all of them; `online`: that there are none once the work is dropped;
 //! - `events`: what follows from what the sessions say; `decoding`: the one response that is being decoded;
+//! - `assembling`: the next snapshot, and what it asks for;
 //! - `cache`: what an earlier run has kept, for as long as nobody says better.
 //!
 //! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read
@@ -20,7 +21,7 @@
 //! does all that can be done without waiting, in this order: what the sessions say, the next snapshot and what it asks
 //! for, who is to be asked, and the requests.
 
-use std::{error::Error as StdError, fmt::Write as _, sync::Arc, time::Duration};
+use std::{error::Error as StdError, fmt::Write as _, sync::Arc};
 
 use tokio::{
     sync::mpsc,
@@ -29,8 +30,8 @@ use tokio::{
 };
 
 use crate::{
-    Dialect, ResourceKind,
-    assemble::{Assembled, Assembly, Wanted},
+    Dialect,
+    assemble::Assembly,
     bootstrap::Bootstrap,
     expected::Expected,
     meters::Meters,
@@ -38,10 +39,11 @@ use crate::{
     resource::Context,
     session::Variant,
     status::Shared,
-    store::{AuthorityId, Origin, Store},
+    store::{AuthorityId, Origin},
     transport::Heard,
 };
 
+mod assembling;
 mod cache;
 mod decoding;
 mod events;
@@ -142,7 +144,7 @@ impl Worker {
         let _online = Online::new(&self.shared, &self.federation);
         let mut streams = Streams::new(self.federation.upstreams.len());
         loop {
-            self.settle(&mut streams);
+            self.settle(&mut streams).await;
             let due = self.next_due();
             tokio::select! {
                 biased;
@@ -154,11 +156,11 @@ impl Worker {
         }
     }
 
-    /// Does all that can be done without waiting.
-    fn settle(&mut self, streams: &mut Streams) {
+    /// Does all that can be done without waiting for anybody, in slices where it is much.
+    async fn settle(&mut self, streams: &mut Streams) {
         loop {
             self.heed(streams);
-            let has_changed = self.assemble();
+            let has_changed = self.assemble().await;
             if !self.steer(streams) && !has_changed {
                 break;
             }
@@ -279,91 +281,6 @@ impl Worker {
         let is_full_state = kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
         upstream.is_told[kind.index()] |= is_full_state && has_named_all;
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
-    }
-
-    /// Publishes what has changed, and asks for what is needed now. Returns whether anything had changed.
-    ///
-    /// Nothing is published of a response that is half decoded: what it brings is seen as a whole or not at all. What an earlier
-    /// run has kept is not looked at piece by piece either.
-    fn assemble(&mut self) -> bool {
-        if self.decoding.is_some() || self.cache.is_restoring() {
-            return false;
-        }
-        let mut held = self.shared.held();
-        let changes = held.store.take_changes();
-        if changes.is_empty() {
-            return false;
-        }
-        let Assembled { snapshot, wanted } = self.assembly.assemble(&held.store, &changes);
-        if let Some(wanted) = wanted {
-            let Self { federation, expected, cache, .. } = self;
-            let age = reconcile(&wanted, &mut held.store, federation, expected, cache);
-            if let Some(age) = age {
-                held.agreement.restored(age, Instant::now());
-                self.age_due.get_or_insert_with(Instant::now);
-            }
-        }
-        self.meters.resources(held.store.tally());
-        drop(held);
-        if let Some(snapshot) = snapshot {
-            tracing::debug!(
-                generation = snapshot.generation,
-                targets = snapshot.targets.len(),
-                clusters = snapshot.clusters.len(),
-                "configuration published"
-            );
-            self.shared.snapshots.send_replace(snapshot);
-        }
-        true
-    }
-}
-
-/// Asks for what is wanted and not yet asked for, and forgets the rest. Where everything is asked for, names are waited for.
-/// Returns how old what an earlier run has kept of it is.
-fn reconcile(
-    wanted: &Wanted,
-    store: &mut Store,
-    federation: &mut Federation,
-    expected: &mut Expected,
-    cache: &mut Cache,
-) -> Option<Duration> {
-    let mut age = None;
-    for kind in ResourceKind::ALL {
-        let is_everything = wanted.everything(kind);
-        if is_everything && store.want_everything(kind) {
-            federation.subscribe_all(kind);
-        }
-        for name in store.dispensable(kind, wanted.of(kind)) {
-            if let Some(authority) = store.forget(kind, &name).filter(|_| !is_everything) {
-                federation.unsubscribe(authority, kind, &name);
-            }
-        }
-        for name in wanted.of(kind) {
-            if store.get(kind, name).is_some() {
-                continue;
-            }
-            if is_everything {
-                store.want(kind, name, AuthorityId::default());
-                expected.wait_for(kind, name, Instant::now());
-            } else {
-                want(kind, name, store, federation);
-            }
-            age = cache.want(kind, name).or(age);
-        }
-    }
-    age
-}
-
-fn want(kind: ResourceKind, name: &Arc<str>, store: &mut Store, federation: &mut Federation) {
-    match federation.authority_of(kind, name) {
-        Ok(authority) => {
-            store.want(kind, name, authority);
-            federation.subscribe(authority, kind, name);
-        }
-        Err(reason) => {
-            tracing::warn!(%kind, %name, reason, "resource cannot be asked for");
-            store.refuse_name(kind, name, reason);
-        }
     }
 }
 

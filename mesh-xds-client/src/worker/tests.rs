@@ -1,5 +1,7 @@
 //! The loop by hand: a worker whose streams nobody opens.
 
+use std::time::Duration;
+
 use envoy_types::pb::{
     envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryResponse},
     google::protobuf::Any,
@@ -11,7 +13,9 @@ use prost::Message;
 use super::decoding::{LEAST, SLICE};
 use super::*;
 use crate::{
+    ResourceKind,
     bootstrap::ChannelCredentials,
+    pace::in_slices,
     session,
     transport::{Dialer, Limits, Parts},
 };
@@ -58,7 +62,7 @@ impl Scene {
         }
         let command = worker.commands.try_recv().expect("just sent");
         worker.obey(command);
-        worker.settle(&mut streams);
+        in_slices(worker.settle(&mut streams));
         let session = &mut worker.federation.upstreams[0].session;
         session.stream_opened();
         session.poll_request(Instant::now()).expect("listeners are asked for");
@@ -89,13 +93,14 @@ fn large_response_is_decoded_in_slices_and_published_as_one() {
     let worker = &mut scene.worker;
     let mut slices = 0;
     while worker.decoding.is_some() {
-        assert!(!worker.assemble(), "half a response is not published");
+        assert!(!in_slices(worker.assemble()).0, "half a response is not published");
         worker.decode();
         slices += 1;
     }
     // The last finds that there is nothing left.
     assert_eq!(slices, 1000 / SLICE.div_ceil(1000 + 20 + LEAST) + 1);
-    assert!(worker.assemble());
+    let (has_changed, gave_way) = in_slices(worker.assemble());
+    assert!(has_changed && gave_way > 0);
     assert_eq!(worker.shared.snapshots.borrow().targets.len(), 1000);
     assert_eq!(worker.shared.snapshots.borrow().generation, 1);
 }
@@ -116,7 +121,7 @@ async fn nobody_is_out_of_time_who_is_in_the_response_that_is_being_decoded() {
         scene.worker.decode();
     }
     scene.worker.tick(Instant::now());
-    scene.worker.settle(&mut scene.streams);
+    in_slices(scene.worker.settle(&mut scene.streams));
     let held = scene.worker.shared.held();
     let is_told = |name: &String| {
         let entry = held.store.get(ResourceKind::Listener, name).expect("asked for");

@@ -3,7 +3,7 @@
 //! Control plane and backend have a thread of their own, so that what the thread of the bench spends is the client's.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
-use std::{convert::Infallible, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use envoy_types::pb::{
@@ -21,7 +21,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh_http::Mesh;
+use mesh_http::{Control, Mesh};
 use mesh_xds_client::{
     XdsClient,
     bootstrap::{Bootstrap, ChannelCredentials, ServerFeature},
@@ -107,16 +107,25 @@ impl Elsewhere {
 
     /// A source that is told by this control plane.
     pub(crate) fn source(&self, variant: Variant) -> XdsClient {
-        let feature = (variant == Variant::Delta).then_some(ServerFeature::Delta);
-        let server = self.address.to_string();
-        let bootstrap = Bootstrap::builder().server_with_features(&server, ChannelCredentials::Insecure, feature);
-        XdsClient::new(bootstrap.build().expect("a valid bootstrap")).expect("nothing to read")
+        source(self.address, variant)
     }
 
-    /// A mesh that such a source steers.
-    pub(crate) fn mesh(&self, variant: Variant) -> Mesh {
-        Mesh::builder().source(self.source(variant)).build().expect("a runtime")
+    /// A mesh that such a source steers, on the runtime around or on a thread of its own.
+    pub(crate) fn mesh(&self, variant: Variant, control: Control) -> Mesh {
+        mesh(self.address, variant, control)
     }
+}
+
+fn source(plane: SocketAddr, variant: Variant) -> XdsClient {
+    let feature = (variant == Variant::Delta).then_some(ServerFeature::Delta);
+    let server = plane.to_string();
+    let bootstrap = Bootstrap::builder().server_with_features(&server, ChannelCredentials::Insecure, feature);
+    XdsClient::new(bootstrap.build().expect("a valid bootstrap")).expect("nothing to read")
+}
+
+/// A mesh that the control plane at this address steers.
+pub(crate) fn mesh(plane: SocketAddr, variant: Variant, control: Control) -> Mesh {
+    Mesh::builder().source(source(plane, variant)).control(control).build().expect("a runtime")
 }
 
 pub(crate) fn name(number: usize) -> String {
@@ -148,7 +157,12 @@ fn istio_metadata(number: usize) -> Metadata {
 
 /// In another version every route has another name.
 pub(crate) fn routes(size: Size, version: u32) -> RouteConfiguration {
-    let virtual_host = |number: usize| {
+    routes_in(&vec![version; size.clusters])
+}
+
+/// The same, where each virtual host has its own version.
+pub(crate) fn routes_in(versions: &[u32]) -> RouteConfiguration {
+    let virtual_host = |(number, version): (usize, &u32)| {
         let everything = route_match::PathSpecifier::Prefix("/".to_owned());
         let action = RouteAction {
             cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(name(number))),
@@ -164,7 +178,7 @@ pub(crate) fn routes(size: Size, version: u32) -> RouteConfiguration {
     };
     RouteConfiguration {
         name: "routes".to_owned(),
-        virtual_hosts: (0..size.clusters).map(virtual_host).collect(),
+        virtual_hosts: versions.iter().enumerate().map(virtual_host).collect(),
         ..<_>::default()
     }
 }
@@ -192,6 +206,18 @@ async fn answer(
 /// The CPU that this thread has spent.
 pub(crate) fn thread_time() -> Duration {
     Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).expect("CPU time is not negative")
+}
+
+/// The CPU that the threads of this name have spent, as far as they still run.
+pub(crate) fn time_of_threads(named: &str) -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("a kernel that tells");
+    let paths = tasks.map(|task| task.expect("an entry").path());
+    let is_of = |path: &PathBuf| std::fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == named);
+    let spent = paths.filter(is_of).filter_map(|path| {
+        let times = std::fs::read_to_string(path.join("schedstat")).ok()?;
+        times.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(spent.sum())
 }
 
 pub(crate) fn runtime() -> Runtime {

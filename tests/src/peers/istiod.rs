@@ -82,15 +82,8 @@ impl RunningIstiod {
     pub async fn root(&mut self) -> String {
         let metadata = json!({ "name": "istio-ca-root-cert", "namespace": crate::kubernetes::NAMESPACE });
         let map = json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata });
-        let handed_out = async {
-            loop {
-                if let Some(root) = self.get(&map).await["data"]["root-cert.pem"].as_str() {
-                    return root.to_owned();
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        timeout(PATIENCE, handed_out).await.expect("istiod hands its root out")
+        let root = |map: &Value| map["data"]["root-cert.pem"].as_str().map(str::to_owned);
+        root(&self.stands(&map, |map| root(map).is_some()).await).expect("it was there")
     }
 
     fn socket(&self, which: usize) -> SocketAddr {
@@ -111,9 +104,26 @@ impl RunningIstiod {
         self.kubernetes.ask(&json!({ "delete": object })).await;
     }
 
-    /// The object as it stands, with the status that istiod gave it; null where there is none.
-    pub async fn get(&mut self, object: &Value) -> Value {
-        self.kubernetes.ask(&json!({ "get": object })).await
+    /// Waits until the object as it stands, with the status that istiod gives it in its own time, satisfies `is_so`. Returns it.
+    ///
+    /// # Panics
+    ///
+    /// After twenty seconds.
+    pub async fn stands(&mut self, object: &Value, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let waiting = async {
+            loop {
+                last = self.kubernetes.ask(&json!({ "get": object })).await;
+                if is_so(&last) {
+                    return;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if timeout(PATIENCE, waiting).await.is_err() {
+            panic!("it does not come to it: {last:#}");
+        }
+        last
     }
 
     /// Ends it without a farewell.

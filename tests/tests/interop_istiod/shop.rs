@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use mesh_core::config::{Cluster, Locality};
@@ -26,6 +27,9 @@ pub(crate) const HOST: &str = "echo.shop.svc.cluster.local";
 pub(crate) const REGION: &str = "here";
 pub(crate) const HTTP_PORT: u16 = 8080;
 pub(crate) const GRPC_PORT: u16 = 7070;
+
+/// What istiod calls our process.
+const PROCESS: &str = "caller.shop";
 
 /// The longest wait of our clients before they look for istiod again.
 pub(crate) const RECONNECT: Duration = Duration::from_secs(1);
@@ -272,19 +276,42 @@ pub(crate) fn service_entry(host: &str, workloads: &[(&Workload, &str)]) -> Valu
     object("networking.istio.io/v1", "ServiceEntry", host, spec)
 }
 
-/// What istiod knows of each type that its only client asks for.
+/// What istiod knows of each type that we ask for. While `istioctl` asks, it is a client too.
 pub(crate) fn types(state: &Value) -> BTreeMap<String, Value> {
-    let types = state[0]["resources"].as_object().cloned().unwrap_or_default();
-    types.into_iter().collect()
+    let processes = state.as_array().into_iter().flatten();
+    let ours =
+        processes.filter(|process| process["proxy"] == PROCESS).find_map(|process| process["resources"].as_object());
+    ours.cloned().unwrap_or_default().into_iter().collect()
 }
 
 pub(crate) fn is_acked(of_type: &Value) -> bool {
     of_type["sent"].is_string() && of_type["sent"] == of_type["acked"]
 }
 
-/// The only process that `istioctl proxy-status` lists, and the line.
-pub(crate) async fn proxy_status(istiod: &RunningIstiod) -> (String, String) {
-    let table = istiod.proxy_status().await;
-    let line = table.lines().nth(1).unwrap_or_else(|| panic!("nothing listed: {table}"));
-    (line.split_whitespace().next().unwrap().to_owned(), line.to_owned())
+/// Waits until we have accepted the last of each type.
+pub(crate) async fn accepted(istiod: &RunningIstiod) {
+    istiod.synced(|state| types(state).len() == 4 && types(state).values().all(is_acked)).await;
+}
+
+/// Waits until `istioctl proxy-status` lists us with so many types of each state.
+///
+/// Between two questions istiod may push again, which shows as a type that is stale for a moment.
+///
+/// # Panics
+///
+/// After twenty seconds.
+pub(crate) async fn listed(istiod: &RunningIstiod, states: &[(&str, usize)]) {
+    let mut table = String::new();
+    let listing = async {
+        loop {
+            table = istiod.proxy_status().await;
+            let ours = table.lines().find(|line| line.split_whitespace().next() == Some(PROCESS)).unwrap_or_default();
+            if !ours.is_empty() && states.iter().all(|(state, count)| ours.matches(state).count() == *count) {
+                return;
+            }
+        }
+    };
+    if timeout(Duration::from_secs(20), listing).await.is_err() {
+        panic!("not {states:?}: {table}");
+    }
 }

@@ -1,9 +1,10 @@
 //! One pass over the targets after something has changed, in slices between which others have their turn.
 //!
-//! To go through thousands of clusters and their routes takes tens of milliseconds, and it is done on the runtime that serves
-//! requests. So the registry is locked for a step at a time, and each step stands by itself: a cluster is brought up to date
-//! whole; routes are compiled aside, and published whole when the clusters that they use are there; what nothing uses any
-//! more goes last. What was published before is taken apart in slices as well.
+//! To go through thousands of clusters and their routes takes tens of milliseconds, and it may be done on the runtime that
+//! serves requests; where it is not, the source has its turn in between. So the registry is locked for a step at a time, and
+//! each step stands by itself: a cluster is brought up to date whole; routes are compiled aside, and published whole when the
+//! clusters that they use are there; what nothing uses any more goes last. What was published before is taken apart in slices
+//! as well, and here (`retired`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -30,7 +31,7 @@ pub(in crate::mesh) struct Pass<'a> {
 /// Clusters to bring up to date, or routes to plan: some 50 us of them.
 ///
 /// Counted rather than timed, so that a run under a paused clock takes the same steps twice.
-const SLICE: usize = 16;
+pub(super) const SLICE: usize = 16;
 
 // === impl Pass ===
 
@@ -42,19 +43,23 @@ impl<'a> Pass<'a> {
         snapshot: Option<Arc<Snapshot>>,
     ) {
         let mut pass = Self { parts, registry, left: SLICE, slice: SLICE };
-        let targets: Vec<_> = {
+        let (targets, before): (Vec<_>, _) = {
             let mut registry = pass.registry();
             registry.targets.retain(|target| target.strong_count() > 0);
-            if let Some(snapshot) = snapshot {
-                registry.snapshot = snapshot;
-            }
-            registry.targets().collect()
+            let before = snapshot.map(|snapshot| std::mem::replace(&mut registry.snapshot, snapshot));
+            (registry.targets().collect(), before)
         };
-        for target in &targets {
-            pass.refresh(target).await;
+        for target in targets {
+            pass.refresh(&target).await;
+            drop(target);
+            parts.retired.take_apart().await;
         }
-        drop(targets);
         pass.sweep().await;
+        // Where the last target is gone, there was no turn for its routes above.
+        parts.retired.take_apart().await;
+        if let Some(before) = before {
+            pass.forget(before).await;
+        }
     }
 
     /// Brings a target up to date that was just added, in one go: what its client asks for next should find it.
@@ -72,9 +77,9 @@ impl<'a> Pass<'a> {
             // Who waits for it to change is not woken by the same again.
             Some(TargetState::Unavailable(reason)) if target.lacks_for(reason) => {}
             Some(TargetState::Unavailable(reason)) => {
-                let routes = Routes::Unavailable(reason.clone());
-                let before = self.current(target, &snapshot).map(|_current| target.publish(routes));
-                self.take_apart(before).await;
+                if let Some(_current) = self.current(target, &snapshot) {
+                    target.publish(Routes::Unavailable(reason.clone()));
+                }
             }
         }
         if let Some(mut registry) = self.current(target, &snapshot) {
@@ -111,18 +116,17 @@ impl<'a> Pass<'a> {
         }
         let table = compiling.finish();
         drop(planner);
-        let routes = Routes::Ready(Arc::new(Compiled { table, listener: listener.clone(), clusters }));
-        let before = self.current(target, snapshot).map(|_current| target.publish(routes));
-        self.take_apart(before).await;
+        let routes = Routes::Ready(Compiled { table, listener: listener.clone(), clusters });
+        if let Some(_current) = self.current(target, snapshot) {
+            target.publish(routes);
+        }
     }
 
-    /// Drops what no request finds any more.
-    async fn take_apart(&mut self, routes: Option<Arc<Routes>>) {
-        // Where a request is just reading them, it drops them.
-        let Some(Routes::Ready(compiled)) = routes.and_then(Arc::into_inner) else { return };
-        let Some(compiled) = Arc::into_inner(compiled) else { return };
-        for plan in compiled.table.into_prepared() {
-            drop(plan);
+    /// Drops what was in the snapshot before and is not in the new one.
+    async fn forget(&mut self, before: Arc<Snapshot>) {
+        let Some(before) = Arc::into_inner(before) else { return };
+        for (_, cluster) in before.clusters {
+            drop(cluster);
             self.step().await;
         }
     }

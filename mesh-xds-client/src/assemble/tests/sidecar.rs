@@ -26,7 +26,7 @@ impl Bench {
             bench.watch(target, || lead(target));
         }
         clusters.iter().for_each(|name| drop(bench.set(static_cluster(name))));
-        bench.store.answered(Cds);
+        bench.shared.held().store.answered(Cds);
         bench.step();
         bench
     }
@@ -63,8 +63,7 @@ fn short_name_means_the_service_that_has_a_cluster() {
 #[test]
 fn name_waits_for_a_service_and_is_unavailable_when_none_has_come() {
     let mut bench = Bench::sidecar(&["reviews:9080"], &["outbound|9090||reviews.shop.svc.cluster.local"]);
-    let candidates: Vec<_> =
-        bench.wanted(Cds).into_iter().filter(|name| name.contains("9080")).map(str::to_owned).collect();
+    let candidates: Vec<_> = bench.wanted(Cds).into_iter().filter(|name| name.contains("9080")).collect();
     assert_eq!(candidates.len(), 4);
     let mut last = None;
     for name in &candidates {
@@ -86,13 +85,13 @@ fn name_waits_for_a_service_and_is_unavailable_when_none_has_come() {
 fn service_that_is_removed_makes_its_target_unavailable_and_its_return_mends_it() {
     let mut bench = Bench::sidecar(&["reviews:9080"], &[REVIEWS, "b"]);
     bench.set(route_config(ROUTES, [(REVIEWS, 1)])).expect("it is whole");
-    bench.store.absent(Cds, REVIEWS, AbsenceReason::Removed, KEPT);
+    bench.shared.held().store.absent(Cds, REVIEWS, AbsenceReason::Removed, KEPT);
     let snapshot = bench.step().expect("it is gone");
     assert!(reason(&snapshot, "reviews:9080").contains(REVIEWS));
     assert!(snapshot.clusters.is_empty());
     assert!(bench.wanted(Rds).is_empty());
     bench.assembly.release("reviews:9080");
-    bench.store.touch();
+    bench.shared.held().store.touch();
     bench.step();
     assert_eq!(bench.wanted(Cds), ["b"], "and nothing is left of it");
     bench.watch("reviews:9080", || lead("reviews:9080"));
@@ -104,7 +103,7 @@ fn service_that_is_removed_makes_its_target_unavailable_and_its_return_mends_it(
 fn removed_cluster_serves_until_no_route_names_it() {
     let mut bench = Bench::sidecar(&["*:9080"], &["a", "b"]);
     bench.set(route_config("9080", [("a", 1), ("b", 1)])).expect("it is whole");
-    bench.store.absent(Cds, "b", AbsenceReason::Removed, KEPT);
+    bench.shared.held().store.absent(Cds, "b", AbsenceReason::Removed, KEPT);
     assert!(bench.step().is_none());
     assert_eq!(bench.wanted(Cds), ["a", "b"]);
     let snapshot = bench.set(route_config("9080", [("a", 1)])).expect("other routes");
@@ -159,14 +158,14 @@ fn listener_for_what_comes_in_is_kept_and_in_nobodys_way() {
     let mut bench = Bench::sidecar(&["*:9080"], &["a"]);
     bench.set(route_config("9080", [("a", 1)])).expect("it is whole");
     assert!(bench.set(inbound.clone()).is_none(), "nobody's routes have changed");
-    let held = bench.store.inbound("virtualInbound").expect("it is there").clone();
+    let held = bench.shared.held().store.inbound("virtualInbound").expect("it is there").clone();
     assert_eq!(*held.message(), inbound);
     let names = |port| held.chains(port).map(|chain| &*chain.name).collect::<Vec<_>>();
     assert_eq!((names(8080), names(9090)), (vec!["http", "https"], vec!["any"]));
-    assert!(matches!(bench.store.listener("virtualInbound"), Known::Missing), "it is for no client");
+    assert!(matches!(bench.shared.held().store.listener("virtualInbound"), Known::Missing), "it is for no client");
 
     assert!(bench.spoil(Lds, "virtualInbound").is_none());
-    assert_eq!(bench.store.inbound("virtualInbound"), Some(&held), "the last good one stays");
+    assert_eq!(bench.shared.held().store.inbound("virtualInbound"), Some(&held), "the last good one stays");
 }
 
 #[test]

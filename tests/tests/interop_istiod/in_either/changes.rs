@@ -11,7 +11,7 @@ use mesh_tests::pair::assert_by_chance;
 use mesh_tests::sim::{Caller, Speaks, failure_of};
 
 use super::{OUTAGE, open};
-use crate::shop::{HOST, REGION, Workload, canary, is_acked, none_failed, service_entry, types};
+use crate::shop::{HOST, REGION, Workload, accepted, canary, none_failed, service_entry};
 
 #[tokio::test]
 async fn endpoints_and_services_come_and_go_without_a_failed_call() {
@@ -153,7 +153,7 @@ async fn istiod_that_is_killed_and_comes_back_costs_no_call() {
             for answers in ours.pair.sample().await {
                 assert!(answers.keys().eq(["v2-a"]), "{answers:?}");
             }
-            shop.istiod.synced(|state| types(state).len() == 4 && types(state).values().all(is_acked)).await;
+            accepted(&shop.istiod).await;
         })
         .await;
     none_failed(&tally);

@@ -135,8 +135,11 @@ async fn routes_of_the_gateway_api_are_followed_without_a_failed_call() {
                     shop.istiod.apply(&route).await;
                     let rule = format!("{NAMESPACE}.{kind}-{weight}.1").to_lowercase();
                     ours.pair.until(&rule, |_| *ours.routes()[which] == *rule).await;
-                    let accepted = &shop.istiod.get(&route).await["status"]["parents"][0]["conditions"][0];
-                    assert_eq!((&accepted["type"], &accepted["status"]), (&json!("Accepted"), &json!("True")));
+                    let is_accepted = |route: &Value| {
+                        let told = &route["status"]["parents"][0]["conditions"][0];
+                        (&told["type"], &told["status"]) == (&json!("Accepted"), &json!("True"))
+                    };
+                    shop.istiod.stands(&route, is_accepted).await;
 
                     let shares = &ours.pair.sample().await[which];
                     assert_by_chance(shares, "v2-a", f64::from(weight) / 100.0);

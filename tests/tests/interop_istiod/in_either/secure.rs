@@ -16,7 +16,7 @@ use mesh_tests::sim::{Caller, Speaks};
 use mesh_xds_client::{XdsClient, istio};
 
 use super::open;
-use crate::shop::{HOST, HTTP_PORT, RECONNECT, Shop, is_acked, none_failed, proxy_status, to, types};
+use crate::shop::{HOST, HTTP_PORT, RECONNECT, Shop, accepted, listed, none_failed, to};
 
 const ACCOUNT: &str = "web";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -81,9 +81,8 @@ async fn stream_shows_the_token_that_the_file_holds_when_it_begins() {
     let files = Files::of(&mut shop).await;
     files.put("token", &token(ACCOUNT, BRIEF));
     let ours = shop.clients_as(&files.caller(&shop, "token")).await;
-    shop.istiod.synced(|state| types(state).len() == 4 && types(state).values().all(is_acked)).await;
-    let (name, columns) = proxy_status(&shop.istiod).await;
-    assert_eq!((&*name, columns.matches("SYNCED").count()), ("caller.shop", 4), "{columns}");
+    accepted(&shop.istiod).await;
+    listed(&shop.istiod, &[("SYNCED", 4)]).await;
 
     let ((), tally) = ours
         .pair
@@ -99,7 +98,7 @@ async fn stream_shows_the_token_that_the_file_holds_when_it_begins() {
                 files.put("token", &token(ACCOUNT, BRIEF));
                 ours.routed_by(name).await;
             }
-            shop.istiod.synced(|state| types(state).len() == 4 && types(state).values().all(is_acked)).await;
+            accepted(&shop.istiod).await;
         })
         .await;
     none_failed(&tally);

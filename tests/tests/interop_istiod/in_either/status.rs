@@ -6,7 +6,7 @@ use mesh_core::source::{ConfigSource as _, ResourceState};
 use mesh_tests::kubernetes::virtual_service;
 
 use super::open;
-use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, is_acked, none_failed, proxy_status, to, types};
+use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, accepted, is_acked, listed, none_failed, to, types};
 
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
@@ -15,9 +15,8 @@ async fn istiod_shows_what_is_accepted_and_why_something_is_not() {
     let Some(mut shop) = open().await else { return };
     shop.add("v1-a", 1, &["echo"]).await;
     let ours = shop.clients().await;
-    shop.istiod.synced(|state| types(state).len() == 4 && types(state).values().all(is_acked)).await;
-    let (name, columns) = proxy_status(&shop.istiod).await;
-    assert_eq!((&*name, columns.matches("SYNCED").count()), ("caller.shop", 4), "{columns}");
+    accepted(&shop.istiod).await;
+    listed(&shop.istiod, &[("SYNCED", 4)]).await;
 
     let ((), tally) = ours
         .pair
@@ -29,16 +28,16 @@ async fn istiod_shows_what_is_accepted_and_why_something_is_not() {
                 { "name": "broken", "match": [broken], "route": [to("")] },
             ]);
             shop.istiod.apply(&virtual_service(HOST, rules)).await;
-            let why = |state: &Value| types(state)[ROUTES]["lastError"].as_str().unwrap_or_default().to_owned();
+            let routes = |state: &Value| types(state).remove(ROUTES).unwrap_or_default();
+            let why = |state: &Value| routes(state)["lastError"].as_str().unwrap_or_default().to_owned();
             shop.istiod.synced(|state| why(state).contains("safe_regex")).await;
             let state = shop.istiod.syncz().await;
             let refused = ours.routes_of(GRPC_PORT);
             for part in [&*refused, "virtual_hosts[0].routes[0].match.safe_regex", "/a("] {
                 assert!(why(&state).contains(part), "{part} in {}", why(&state));
             }
-            assert!(!is_acked(&types(&state)[ROUTES]), "{state:#}");
-            let (_, columns) = proxy_status(&shop.istiod).await;
-            assert_eq!((columns.matches("SYNCED").count(), columns.matches("ERROR").count()), (3, 1), "{columns}");
+            assert!(!is_acked(&routes(&state)), "{state:#}");
+            listed(&shop.istiod, &[("SYNCED", 3), ("ERROR", 1)]).await;
             let resources = ours.source.status().resources;
             let rejected = resources.iter().filter(|one| one.state == ResourceState::Rejected);
             assert!(rejected.map(|one| &*one.name).eq([&*refused]), "{resources:?}");
@@ -49,9 +48,8 @@ async fn istiod_shows_what_is_accepted_and_why_something_is_not() {
 
             shop.istiod.apply(&virtual_service(HOST, json!([{ "name": "mended", "route": [to("")] }]))).await;
             ours.routed_by("mended").await;
-            shop.istiod.synced(|state| types(state).values().all(is_acked)).await;
-            let (_, columns) = proxy_status(&shop.istiod).await;
-            assert_eq!(columns.matches("SYNCED").count(), 4, "{columns}");
+            accepted(&shop.istiod).await;
+            listed(&shop.istiod, &[("SYNCED", 4)]).await;
         })
         .await;
     none_failed(&tally);

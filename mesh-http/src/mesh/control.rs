@@ -1,0 +1,172 @@
+//! The thread on which a mesh follows its source, apart from those that serve requests.
+//!
+//! What a control plane says is decoded, assembled, compiled and in the end taken apart, and one large resource takes as long as
+//! it is large, whatever is done in slices around it. Envoy has its main thread for that, beside its workers; this is the
+//! mesh's. What comes of it (connections, look-ups, the work of clusters) is spawned on the runtime that serves requests.
+//!
+//! The thread runs one future, which ends with the work of the mesh or with the runtime of the requests. A task of that runtime
+//! sees to both, and to it that nobody who serves requests waits for the end: a [`shutdown`](super::Mesh::shutdown) does
+//! without blocking, and a runtime that is shut down does as for its own blocking work.
+
+use std::{
+    io,
+    sync::mpsc,
+    thread::{self, JoinHandle},
+};
+
+use mesh_core::{config::ConfigError, source::Work};
+use tokio::{
+    runtime::{Builder, Handle, Runtime, RuntimeFlavor},
+    sync::oneshot,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::tasks::Tasks;
+
+/// Where a mesh follows its source.
+///
+/// To follow one is to read its stream, decode and check what it says, and compile routes and clusters from that: tens of
+/// milliseconds of CPU for a push of thousands of clusters, some of it in steps of several milliseconds. What a request does
+/// is the same either way; what differs is whether it may have to wait for such a step.
+///
+/// A mesh without a source has nothing to follow and never has a thread of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Control {
+    /// On a thread of the mesh's own, named `mesh-control`, with a current-thread runtime of its own. The default where the
+    /// mesh's runtime has several threads.
+    ///
+    /// Take it wherever requests must not wait for a control plane, on a current-thread runtime above all. It costs one
+    /// thread a mesh: its stack, an event queue of the operating system's, and a wake-up from another thread when routes
+    /// change. On a machine whose every core is busy it shares them as the system sees fit.
+    ///
+    /// The source's work, and what it spawns by `tokio::spawn`, runs in that runtime: its connection to the control plane is
+    /// made there, and it must not call `block_in_place`. What is set for a thread alone (a local subscriber or recorder)
+    /// does not reach it.
+    OwnThread,
+    /// On the mesh's runtime, in slices between which requests have their turn. The default where that runtime is a
+    /// current-thread one.
+    ///
+    /// Take it where everything is to stay in one thread: a simulation under a paused clock, which a second thread would keep
+    /// from replaying, or a process that may not have more threads.
+    Runtime,
+}
+
+/// The thread, as those see it who do not wait for it.
+#[derive(Debug)]
+pub(super) struct ControlThread {
+    /// Cancelled when all that ran there has ended.
+    ended: CancellationToken,
+}
+
+/// The thread before it was told what to run. When this is dropped, it ends.
+pub(super) struct Idle {
+    begin: oneshot::Sender<Work>,
+    thread: JoinHandle<()>,
+}
+
+/// Ends the thread when it is dropped, and has it waited for.
+struct Sentinel {
+    tasks: Tasks,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Waits for the thread when it is dropped, as is done with blocking work that a runtime has no time left to start.
+struct Joining(Option<JoinHandle<()>>);
+
+const NAME: &str = "mesh-control";
+
+// === impl Control ===
+
+impl Control {
+    /// What is best beside requests of this runtime.
+    pub(super) fn beside(requests: &Handle) -> Self {
+        match requests.runtime_flavor() {
+            RuntimeFlavor::CurrentThread => Self::Runtime,
+            _ => Self::OwnThread,
+        }
+    }
+}
+
+// === impl ControlThread ===
+
+impl ControlThread {
+    /// Starts the thread.
+    pub(super) fn start() -> Result<(Self, Idle), ConfigError> {
+        Self::try_start().map_err(|error| {
+            let remedy = format!("permit one more thread and its descriptors, or choose `Control::Runtime` ({error})");
+            ConfigError::new("control", "OwnThread", remedy)
+        })
+    }
+
+    fn try_start() -> io::Result<(Self, Idle)> {
+        let (begin, begun) = oneshot::channel();
+        let ended = CancellationToken::new();
+        let ending = ended.clone().drop_guard();
+        // The thread comes first: a runtime must not be dropped here, where there may be another one around.
+        let (give, given) = mpsc::channel::<Runtime>();
+        let thread = thread::Builder::new().name(NAME.to_owned()).spawn(move || {
+            let _ending = ending;
+            if let Ok(runtime) = given.recv() {
+                run(runtime, begun);
+            }
+        })?;
+        let runtime = Builder::new_current_thread().enable_all().thread_name(NAME).build()?;
+        give.send(runtime).expect("the thread waits for it");
+        Ok((Self { ended }, Idle { begin, thread }))
+    }
+
+    /// Waits until everything that ran there has ended, after it was told to.
+    pub(super) async fn ended(&self) {
+        self.ended.cancelled().await;
+    }
+}
+
+fn run(runtime: Runtime, begun: oneshot::Receiver<Work>) {
+    runtime.block_on(async {
+        if let Ok(work) = begun.await {
+            work.await;
+        }
+    });
+    // Waits for blocking work that has started, such as the last writing of a cache file.
+    drop(runtime);
+}
+
+// === impl Idle ===
+
+impl Idle {
+    /// The thread runs this from now on, as part of the work of `tasks`.
+    pub(super) fn begin(self, tasks: &Tasks, work: impl Future<Output = ()> + Send + 'static) {
+        let Self { begin, thread } = self;
+        // It waits for nothing else, unless somebody ended it from outside.
+        let _ = begin.send(Box::pin(tasks.track(work)));
+        // Second: where there is no runtime any more, the sentinel waits here.
+        let sentinel = Sentinel { tasks: tasks.clone(), thread: Some(thread) };
+        tasks.work(async move {
+            let _sentinel = sentinel;
+            std::future::pending().await
+        });
+    }
+}
+
+// === impl Sentinel ===
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        self.tasks.stop_work();
+        // A program that ends drops its mesh, then its runtime, and waits for the latter only.
+        let joining = Joining(self.thread.take());
+        self.tasks.blocking(move || drop(joining));
+    }
+}
+
+// === impl Joining ===
+
+impl Drop for Joining {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // What panicked there has said so.
+            let _ = thread.join();
+        }
+    }
+}
