@@ -29,6 +29,7 @@ pub mod config;
 pub mod deadline;
 mod dice;
 pub mod endpoint;
+mod former;
 mod head;
 pub mod hold;
 pub mod identity;

@@ -271,23 +271,108 @@ fn redirect_answers_with_its_status_and_an_absolute_location() {
     assert_eq!(response.headers()[LOCATION], "http://mall.example/cart?id=7");
 }
 
+fn host(name: &str, domain: &str) -> Arc<VirtualHost> {
+    let route = Route::new(RouteMatch::any(), Action::PassOn).named(name);
+    let domain = Domain::parse(domain).expect("legal");
+    Arc::new(VirtualHost::new(name, vec![domain], vec![Arc::new(route)]).expect("one domain"))
+}
+
+fn config(hosts: Vec<Arc<VirtualHost>>) -> RouteConfig {
+    let mut checking = RouteConfig::begin("r", hosts, None);
+    while !checking.advance(1).expect("no domain stands twice") {}
+    checking.finish()
+}
+
 #[test]
 fn table_that_is_compiled_in_parts_is_the_same_as_in_one_go() {
-    let host = |name: &str, domain: &str| {
-        let route = Route::new(RouteMatch::any(), Action::PassOn).named(name);
-        VirtualHost::new(name, vec![Domain::parse(domain).expect("legal")], vec![Arc::new(route)]).expect("one domain")
-    };
-    let config = RouteConfig::new("r", vec![host("0", "a.test"), host("1", "*")]).expect("no domain stands twice");
+    let config = config(vec![host("0", "a.test"), host("1", "*")]);
     let mut compiling = RouteTable::begin(&config);
     let mut parts = 0;
     while compiling.advance(|_, route| route.clone()) {
         parts += 1;
     }
     let table = compiling.finish();
-    assert_eq!(parts, 2);
+    assert!(parts > 2);
     assert_eq!(
         [get("http://a.test/"), get("http://b.test/")].map(|request| select(&table, &request, 0)),
         [Ok(0), Ok(1)]
     );
-    assert_eq!(table.into_prepared().map(|route| route.name.to_string()).collect::<Vec<_>>(), ["0", "1"]);
+    let (next, _) = compile_after(&table, &config, 1);
+    assert_eq!(table.take_apart().count(), 0, "another has them");
+    assert_eq!(next.take_apart().count(), 2);
+}
+
+/// Compiles after `former`, and counts the routes that something is prepared for.
+fn compile_after(
+    former: &RouteTable<Arc<Route>>,
+    config: &RouteConfig,
+    most: usize,
+) -> (RouteTable<Arc<Route>>, usize) {
+    let mut compiling = RouteTable::begin(config).after(former);
+    let mut prepared = 0;
+    loop {
+        while compiling.take_over(most, |host| !host.name().starts_with("other")) > 0 {}
+        let prepare = |_: &VirtualHost, route: &Arc<Route>| {
+            prepared += 1;
+            route.clone()
+        };
+        if !compiling.advance(prepare) {
+            return (compiling.finish(), prepared);
+        }
+    }
+}
+
+#[test]
+fn what_a_table_takes_over_is_not_prepared_again_and_found_as_if_it_were() {
+    let count = 100;
+    let hosts: Vec<_> = (0..count).map(|n| host(&n.to_string(), &format!("{n}.test"))).collect();
+    let other = |n: usize| host(&format!("other-{n}"), &format!("{n}.other.test"));
+    let change = |change: &dyn Fn(&mut Vec<Arc<VirtualHost>>)| {
+        let mut hosts = hosts.clone();
+        change(&mut hosts);
+        hosts
+    };
+    let before = RouteTable::compile(&config(hosts.clone()), |_, route| route.clone());
+    for (now, anew) in [
+        (hosts.clone(), 0),
+        (change(&|hosts| hosts[7] = host("7", "7.test")), 1),
+        (change(&|hosts| hosts[7] = other(7)), 1),
+        (change(&|hosts| hosts.insert(50, other(50))), 1),
+        (change(&|hosts| drop(hosts.drain(10..30))), 0),
+        (change(&|hosts| hosts.truncate(96)), 0),
+        (change(&|hosts| hosts.clear()), 0),
+        (change(&|hosts| hosts.swap(0, 99)), 99),
+    ] {
+        let config = config(now);
+        let fresh = RouteTable::compile(&config, |_, route| route.clone());
+        for most in [1, 16, usize::MAX] {
+            let (table, prepared) = compile_after(&before, &config, most);
+            assert_eq!(prepared, anew);
+            let domains = (0..count).map(|n| format!("http://{n}.test/"));
+            for domain in domains.chain(["http://7.other.test/", "http://50.other.test/"].map(str::to_owned)) {
+                let request = get(&domain);
+                let found = |table: &RouteTable<Arc<Route>>| table.select(&RequestHead::of(&request), 0).cloned();
+                assert_eq!(found(&table), found(&fresh), "{domain}");
+                let explained = |table: &RouteTable<_>| table.explain(&RequestHead::of(&request), 0).to_string();
+                assert_eq!(explained(&table), explained(&fresh));
+            }
+        }
+    }
+}
+
+#[test]
+fn port_is_minded_by_what_the_new_configuration_says() {
+    let mut config = config(vec![host("0", "a.test")]);
+    let before = RouteTable::compile(&config, |_, route| route.clone());
+    config.ignore_port = true;
+    let (after, prepared) = compile_after(&before, &config, 1);
+    assert_eq!(prepared, 0);
+    assert_eq!([&before, &after].map(|table| select(table, &get("http://a.test:80/"), 0).is_ok()), [false, true]);
+}
+
+#[test]
+fn what_is_not_the_same_to_its_preparer_is_prepared_again() {
+    let config = config(vec![host("other", "a.test"), host("1", "b.test")]);
+    let before = RouteTable::compile(&config, |_, route| route.clone());
+    assert_eq!(compile_after(&before, &config, 16).1, 1);
 }

@@ -4,7 +4,8 @@
 //! It refuses to decide: which route, which endpoint, whether to retry is mesh-core's, and what a control plane says comes
 //! through its `ConfigSource`. What differs between protocols over HTTP is one trait, [`protocol::Protocol`].
 //!
-//! - [`Mesh`] owns tasks, clusters, identities and the source; [`Client`] sends requests to one target of it;
+//! - [`Mesh`] owns tasks, clusters, identities and the source, which it follows where [`Control`] says; [`Client`] sends
+//!   requests to one target of it;
 //! - [`CallOptions`] say what one request wants otherwise; [`Scope`] bounds requests by the call that they are made in;
 //! - [`pool`]: the connections of one endpoint, and who waits for them;
 //! - [`conn`]: one connection, HTTP/1 or HTTP/2, as one task;
@@ -20,6 +21,8 @@ mod cluster;
 pub mod conn;
 pub mod connect;
 mod error;
+#[doc(hidden)]
+pub mod files;
 mod mesh;
 mod outgoing;
 mod plan;

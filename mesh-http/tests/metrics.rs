@@ -5,11 +5,11 @@ mod client_support;
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use client_support::{Net, Said, says, text};
+use client_support::{Net, Said, says, steering, text};
 use http::StatusCode;
 use mesh_core::config::{
-    Action, CircuitBreakers, Cluster, ClusterEntry, DirectResponse, Endpoint, Endpoints, Listener, PathMatch, Redirect,
-    RetryPolicy, Route, RouteConfig, RouteMatch, Snapshot, TargetState, Thresholds, VirtualHost,
+    Action, CircuitBreakers, Cluster, DirectResponse, Endpoint, Endpoints, PathMatch, Redirect, RetryPolicy, Route,
+    RouteConfig, RouteMatch, Thresholds, VirtualHost,
 };
 use mesh_http::{Client, Mesh};
 use metrics_util::{
@@ -179,15 +179,8 @@ async fn call_that_waited_is_counted_by_the_cluster_that_it_got() {
     let client = Client::builder("shop").mesh(&mesh).build().unwrap();
     let mut waiting = Box::pin(client.get("http://shop/"));
     assert!(futures_util::poll!(&mut waiting).is_pending());
-    let routes = Listener::new("shop", Arc::new(RouteConfig::to_cluster("r", "carts")));
     let endpoints = Endpoints::flat(vec![Endpoint::new(SocketAddr::from(([10, 0, 0, 1], 80)))]).unwrap();
-    let carts =
-        ClusterEntry { cluster: Arc::new(Cluster::new("carts").unwrap()), endpoints: Some(Arc::new(endpoints)) };
-    source.0.send_replace(Arc::new(Snapshot {
-        generation: 1,
-        targets: [("shop".into(), TargetState::Ready(Arc::new(routes)))].into(),
-        clusters: [("carts".into(), carts)].into(),
-    }));
+    source.0.send_replace(steering("shop", Cluster::new("carts").unwrap(), Arc::new(endpoints)));
     text(waiting.await.unwrap()).await;
 
     let recorded = recorded(&recorder.snapshotter());

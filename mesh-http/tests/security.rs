@@ -12,12 +12,11 @@ use std::{
     time::Duration,
 };
 
-use client_support::{Net, Said, says, serve, text};
+use client_support::{Net, Said, says, serve, steering, text};
 use mesh_core::{
     config::{
-        Action, Cluster, ClusterChoice, ClusterEntry, Domain, Endpoint, Endpoints, Forward, Listener, LoadBalancing,
-        Metadata, MetadataValue, Route, RouteConfig, RouteMatch, Security, SecurityMatch, Snapshot, TargetState, Trust,
-        UpstreamTls, VirtualHost,
+        Cluster, Endpoint, Endpoints, LoadBalancing, Metadata, MetadataValue, Security, SecurityMatch, Snapshot, Trust,
+        UpstreamTls,
     },
     identity::FixedIdentity,
 };
@@ -97,22 +96,12 @@ fn plaintext_for_the_rest() -> SecurityMatch {
 }
 
 /// All requests to one cluster of these endpoints.
-fn steering(security: Arc<[SecurityMatch]>, endpoints: Vec<Endpoint>) -> Arc<Snapshot> {
-    let name: Arc<str> = "reviews".into();
-    let forward = Action::Forward(Forward::to(ClusterChoice::One(name.clone())));
-    let route = Arc::new(Route::new(RouteMatch::any(), forward));
-    let host = VirtualHost::new(name.clone(), vec![Domain::Any], vec![route]).unwrap();
-    let routes = RouteConfig::new(name.clone(), vec![host]).unwrap();
-    let mut cluster = Cluster::new(name.clone()).unwrap();
+fn steered(security: Arc<[SecurityMatch]>, endpoints: Vec<Endpoint>) -> Arc<Snapshot> {
+    let mut cluster = Cluster::new("reviews").unwrap();
     cluster.policy.security = security;
     // In turns, so that counts are exact.
     cluster.policy.load_balancing = Some(LoadBalancing::RoundRobin);
-    let endpoints = Some(Arc::new(Endpoints::flat(endpoints).unwrap()));
-    Arc::new(Snapshot {
-        generation: 1,
-        targets: [(name.clone(), TargetState::Ready(Arc::new(Listener::new(name.clone(), Arc::new(routes)))))].into(),
-        clusters: [(name, ClusterEntry { cluster: Arc::new(cluster), endpoints })].into(),
-    })
+    steering("reviews", cluster, Arc::new(Endpoints::flat(endpoints).unwrap()))
 }
 
 fn mesh(authority: &Authority, net: &Net, say: &watch::Sender<Arc<Snapshot>>) -> Mesh {
@@ -135,7 +124,7 @@ async fn each_endpoint_is_reached_as_its_metadata_says() {
     let authority = Authority::new("shop");
     let servers = Permissive::new(&authority);
     let endpoints = vec![endpoint(1, Some("istio")), endpoint(2, Some("disabled")), endpoint(3, None)];
-    let say = watch::channel(steering(istio_then(&[plaintext_for_the_rest()]), endpoints)).0;
+    let say = watch::channel(steered(istio_then(&[plaintext_for_the_rest()]), endpoints)).0;
     let client = Client::builder("reviews").mesh(&mesh(&authority, &servers.net, &say)).build().unwrap();
     assert_eq!(answers(&client, 30).await, [("open".to_owned(), 20), ("secret".to_owned(), 10)].into());
     assert_eq!(servers.begun(), [(address(1), "tls"), (address(2), "plain"), (address(3), "plain")]);
@@ -145,7 +134,7 @@ async fn each_endpoint_is_reached_as_its_metadata_says() {
 async fn endpoint_that_fits_nothing_is_not_reached_at_all() {
     let authority = Authority::new("shop");
     let servers = Permissive::new(&authority);
-    let say = watch::channel(steering(istio_then(&[]), vec![endpoint(1, None)])).0;
+    let say = watch::channel(steered(istio_then(&[]), vec![endpoint(1, None)])).0;
     let client = Client::builder("reviews").mesh(&mesh(&authority, &servers.net, &say)).build().unwrap();
     let error = client.get("http://reviews/").await.unwrap_err();
     assert!(error.is_tls(), "{error:?}");
@@ -158,7 +147,7 @@ async fn endpoint_that_joins_the_mesh_is_reached_by_tls_from_then_on() {
     let authority = Authority::new("shop");
     let servers = Permissive::new(&authority);
     let matches = istio_then(&[plaintext_for_the_rest()]);
-    let said = |mode| steering(matches.clone(), vec![endpoint(1, mode), endpoint(2, None)]);
+    let said = |mode| steered(matches.clone(), vec![endpoint(1, mode), endpoint(2, None)]);
     let say = watch::channel(said(None)).0;
     let client = Client::builder("reviews").mesh(&mesh(&authority, &servers.net, &say)).build().unwrap();
     assert_eq!(answers(&client, 10).await, [("open".to_owned(), 10)].into());
@@ -175,7 +164,7 @@ async fn endpoint_that_joins_the_mesh_is_reached_by_tls_from_then_on() {
 async fn tls_that_code_demands_is_not_weakened_by_a_match() {
     let authority = Authority::new("shop");
     let servers = Permissive::new(&authority);
-    let say = watch::channel(steering([plaintext_for_the_rest()].into(), vec![endpoint(1, None)])).0;
+    let say = watch::channel(steered([plaintext_for_the_rest()].into(), vec![endpoint(1, None)])).0;
     let mesh = mesh(&authority, &servers.net, &say);
     let client = Client::builder("reviews").mesh(&mesh).tls((*mutual()).clone()).build().unwrap();
     assert_eq!(answers(&client, 3).await, [("secret".to_owned(), 3)].into());
@@ -188,7 +177,7 @@ async fn connections_outlive_a_policy_that_secures_them_in_the_same_way() {
     let servers = Permissive::new(&authority);
     let endpoints = || vec![endpoint(1, Some("istio")), endpoint(2, None)];
     let before = istio_then(&[plaintext_for_the_rest()]);
-    let say = watch::channel(steering(before.clone(), endpoints())).0;
+    let say = watch::channel(steered(before.clone(), endpoints())).0;
     let client = Client::builder("reviews").mesh(&mesh(&authority, &servers.net, &say)).build().unwrap();
     answers(&client, 4).await;
     // Other matches by other names that come to the same.
@@ -196,7 +185,7 @@ async fn connections_outlive_a_policy_that_secures_them_in_the_same_way() {
     let secured = SecurityMatch { name: "again".into(), facts, security: Security::Tls(mutual()) };
     let other: Arc<[SecurityMatch]> = [secured, plaintext_for_the_rest()].into();
     for matches in [other, before] {
-        say.send_replace(steering(matches, endpoints()));
+        say.send_replace(steered(matches, endpoints()));
         sleep(Duration::from_millis(1)).await;
         assert_eq!(answers(&client, 4).await, [("open".to_owned(), 2), ("secret".to_owned(), 2)].into());
     }

@@ -15,12 +15,9 @@ use std::{
     time::Duration,
 };
 
-use client_support::{Net, Said, says, serve, text};
+use client_support::{Net, Said, says, serve, steering, text};
 use mesh_core::{
-    config::{
-        Action, Cluster, ClusterChoice, ClusterEntry, Domain, Endpoint, Endpoints, Forward, Listener, Route,
-        RouteConfig, RouteMatch, Snapshot, SpiffeId, TargetState, Trust, UpstreamTls, VirtualHost,
-    },
+    config::{Cluster, Endpoint, Endpoints, Snapshot, SpiffeId, Trust, UpstreamTls},
     identity::{FixedIdentity, Identity, IdentityError, IdentitySource, IdentityStatus},
     outcome::{FailureKind, Flags, Sent},
 };
@@ -204,21 +201,10 @@ async fn identity_that_comes_late_serves_the_next_request() {
 }
 
 /// Everything to one cluster with these endpoints, under TLS that trusts these roots.
-fn steering(endpoints: &Arc<Endpoints>, roots: Trust) -> Arc<Snapshot> {
-    let name: Arc<str> = "reviews".into();
-    let forward = Action::Forward(Forward::to(ClusterChoice::One(name.clone())));
-    let route = Arc::new(Route::new(RouteMatch::any(), forward));
-    let host = VirtualHost::new(name.clone(), vec![Domain::Any], vec![route]).unwrap();
-    let routes = RouteConfig::new(name.clone(), vec![host]).unwrap();
-    let mut cluster = Cluster::new(name.clone()).unwrap();
+fn trusting(endpoints: &Arc<Endpoints>, roots: Trust) -> Arc<Snapshot> {
+    let mut cluster = Cluster::new("reviews").unwrap();
     cluster.policy.tls = Some(Arc::new(UpstreamTls::new(roots)));
-    let entry = ClusterEntry { cluster: Arc::new(cluster), endpoints: Some(endpoints.clone()) };
-    let listener = Listener::new(name.clone(), Arc::new(routes));
-    Arc::new(Snapshot {
-        generation: 1,
-        targets: [(name.clone(), TargetState::Ready(Arc::new(listener)))].into(),
-        clusters: [(name, entry)].into(),
-    })
+    steering("reviews", cluster, endpoints.clone())
 }
 
 #[tokio::test(start_paused = true)]
@@ -228,18 +214,18 @@ async fn roots_that_are_mended_serve_the_endpoints_that_were_refused_before() {
     let endpoints = Endpoints::flat(vec![Endpoint::new("10.0.0.1:443".parse::<std::net::SocketAddr>().unwrap())]);
     let endpoints = Arc::new(endpoints.unwrap());
     let broken = || Trust::Roots([Box::from(&b"no certificate"[..])].into());
-    let say = watch::channel(steering(&endpoints, broken())).0;
+    let say = watch::channel(trusting(&endpoints, broken())).0;
     let mesh = Mesh::builder().source(Said(say.clone())).connector(net).crypto(provider()).seed(1).build().unwrap();
     let client = Client::builder("reviews").mesh(&mesh).build().unwrap();
     refused(&client, "roots that are none").await;
 
     for _ in 0..2 {
-        say.send_replace(steering(&endpoints, authority.trust()));
+        say.send_replace(trusting(&endpoints, authority.trust()));
         sleep(Duration::from_millis(1)).await;
         assert_eq!(text(client.get("http://reviews/").await.unwrap()).await, "secret");
 
         // And broken once more: there is a connection, which takes nothing new.
-        say.send_replace(steering(&endpoints, broken()));
+        say.send_replace(trusting(&endpoints, broken()));
         sleep(Duration::from_millis(1)).await;
         refused(&client, "roots that are none again").await;
     }

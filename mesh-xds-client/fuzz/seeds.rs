@@ -11,13 +11,16 @@ use mesh_xds_client::fuzzing::samples;
 
 /// A bootstrap with every field that is read.
 const BOOTSTRAP: &str = include_str!("seeds/bootstrap.json");
+/// The environment of a workload, with every variable that is read, and its labels.
+const WORKLOAD: &str = include_str!("seeds/workload.txt");
 
 fn main() -> io::Result<()> {
     let directory = env::args_os().nth(1).ok_or_else(|| io::Error::other("say where to"))?;
     let directory = Path::new(&directory);
-    for (kind, bytes) in samples() {
-        write(directory, target_of(kind), "sample", &bytes)?;
+    for (place, (kind, bytes)) in samples().enumerate() {
+        write(directory, target_of(kind), &format!("sample-{place}"), &bytes)?;
     }
+    write(directory, "workload", "sample", WORKLOAD.as_bytes())?;
     write(directory, "bootstrap", "sample", BOOTSTRAP.as_bytes())?;
     for variant in [0, 1] {
         write(directory, "session", &format!("delivery-{variant}"), &delivery(variant))?;

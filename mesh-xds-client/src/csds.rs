@@ -30,13 +30,13 @@
 //! | synced | `ACKED` | |
 //! | rejected | `NACKED` | version and content are the last good ones |
 //! | absent | `DOES_NOT_EXIST` | with version and content where a removal does not count |
-//! | timed out | `TIMEOUT` (gRFC A88) | as absent |
-//! | failed | `RECEIVED_ERROR` (gRFC A88) | as absent |
+//! | timed out | `DOES_NOT_EXIST`, or `TIMEOUT` where silence of the server is trouble (gRFC A88) | as absent |
+//! | absent or failed, and the server says so itself (xRFC TP3) | `RECEIVED_ERROR` (gRFC A88) | as absent |
 //!
 //! `error_state` says why the latest news does not serve, when it came, and the version that was refused. The refused
 //! resource itself is not kept. `xds_config` is there where the client [keeps
-//! it](crate::XdsClientBuilder::keep_contents), but never of a resource in which a private key may stand. It is left
-//! out where the request says `exclude_resource_contents`.
+//! it](crate::XdsClientBuilder::keep_contents), but never of a resource in which a private key may stand, which is any with
+//! an extension that is not known here to hold none. It is left out where the request says `exclude_resource_contents`.
 //!
 //! A request with `node_matchers` is refused with `INVALID_ARGUMENT`, as gRPC's implementations do: they are for asking
 //! a control plane about others, and this is about one process.
@@ -189,13 +189,14 @@ fn client_config(scope: &str, client: &Shared, with_contents: bool) -> ClientCon
 }
 
 fn generic_config(dump: Dump, with_contents: bool) -> GenericXdsConfig {
-    let Dump { kind, name, state, good, failure } = dump;
+    let client_status = client_status(&dump);
+    let Dump { kind, name, good, failure, .. } = dump;
     let type_url = kind.type_url();
     let any = |value: Bytes| Any { type_url: type_url.to_owned(), value: value.into() };
     let mut config = GenericXdsConfig {
         type_url: type_url.to_owned(),
         name: name.to_string(),
-        client_status: client_status(state).into(),
+        client_status: client_status.into(),
         error_state: failure.map(failure_state),
         ..Default::default()
     };
@@ -207,12 +208,16 @@ fn generic_config(dump: Dump, with_contents: bool) -> GenericXdsConfig {
     config
 }
 
-fn client_status(state: ResourceState) -> ClientResourceStatus {
-    match state {
+/// As gRPC's clients say it (gRFC A40, A88).
+fn client_status(dump: &Dump) -> ClientResourceStatus {
+    match dump.state {
+        _ if dump.failure.as_ref().is_some_and(|failure| failure.is_denial) => ClientResourceStatus::ReceivedError,
         ResourceState::Requested => ClientResourceStatus::Requested,
         ResourceState::Synced => ClientResourceStatus::Acked,
         ResourceState::Rejected => ClientResourceStatus::Nacked,
         ResourceState::Absent => ClientResourceStatus::DoesNotExist,
+        // Silence is an answer, but of a server that is said not to answer in that way.
+        ResourceState::TimedOut if dump.is_answered => ClientResourceStatus::DoesNotExist,
         ResourceState::TimedOut => ClientResourceStatus::Timeout,
         ResourceState::Failed => ClientResourceStatus::ReceivedError,
         _ => ClientResourceStatus::Unknown,
@@ -220,7 +225,7 @@ fn client_status(state: ResourceState) -> ClientResourceStatus {
 }
 
 fn failure_state(failure: Failure) -> UpdateFailureState {
-    let Failure { details, at, version } = failure;
+    let Failure { details, at, version, .. } = failure;
     UpdateFailureState {
         last_update_attempt: timestamp(at),
         details,
@@ -263,5 +268,66 @@ impl Stream for Answers {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let request = ready!(Pin::new(&mut self.requests).poll_next(cx));
         Poll::Ready(request.map(|request| self.clients.answer(&request?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ResourceKind;
+
+    fn at(seconds: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    fn told(state: ResourceState, is_answered: bool, failure: Option<Failure>) -> GenericXdsConfig {
+        let good = DumpedGood { version: "7".into(), updated: at(7), contents: Some(Bytes::from_static(b"bytes")) };
+        let (kind, name) = (ResourceKind::Cluster, "shop".into());
+        generic_config(Dump { kind, name, state, is_answered, good: Some(good), failure }, true)
+    }
+
+    fn failure(version: Option<&str>, is_denial: bool) -> Option<Failure> {
+        Some(Failure { details: "why".to_owned(), at: at(8), version: version.map(Into::into), is_denial })
+    }
+
+    #[test]
+    fn each_state_is_told_as_grpcs_own_clients_tell_it() {
+        use ClientResourceStatus as Status;
+        for (state, is_answered, failure, expected) in [
+            (ResourceState::Requested, false, None, Status::Requested),
+            (ResourceState::Synced, true, None, Status::Acked),
+            (ResourceState::Rejected, true, failure(Some("8"), false), Status::Nacked),
+            (ResourceState::Absent, true, failure(None, false), Status::DoesNotExist),
+            (ResourceState::TimedOut, true, failure(None, false), Status::DoesNotExist),
+            (ResourceState::TimedOut, false, failure(None, false), Status::Timeout),
+            (ResourceState::Absent, true, failure(None, true), Status::ReceivedError),
+            (ResourceState::Failed, true, failure(None, true), Status::ReceivedError),
+        ] {
+            let is_failure = failure.is_some();
+            let config = told(state, is_answered, failure);
+            assert_eq!(config.client_status(), expected, "{state:?}");
+            assert_eq!(config.error_state.is_some(), is_failure, "{state:?}");
+            assert_eq!((&*config.name, &*config.version_info), ("shop", "7"));
+            assert_eq!(config.type_url, ResourceKind::Cluster.type_url());
+            assert_eq!(config.last_updated, Some(Timestamp { seconds: 7, nanos: 0 }));
+            assert_eq!(
+                config.xds_config.map(|any| (any.type_url, any.value)),
+                Some((config.type_url, b"bytes".to_vec()))
+            );
+        }
+    }
+
+    #[test]
+    fn refusal_has_its_reason_version_and_time() {
+        let error = told(ResourceState::Rejected, true, failure(Some("8"), false)).error_state.expect("refused");
+        let expected = UpdateFailureState {
+            failed_configuration: None,
+            last_update_attempt: Some(Timestamp { seconds: 8, nanos: 0 }),
+            details: "why".to_owned(),
+            version_info: "8".to_owned(),
+        };
+        assert_eq!(error, expected);
     }
 }

@@ -1,13 +1,18 @@
 //! The door for fuzz targets, in builds of theirs alone: decoders that are nobody else's to call, and good resources to start
 //! from. No part of the API, and no promise.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use envoy_types::pb::google::protobuf::Any;
-use mesh_core::config::Warning;
+use mesh_core::config::{Cluster, Warning};
 
-use crate::ResourceKind;
-use crate::resource::{self, Resource, samples};
-use crate::session::ResourceError;
+use crate::{
+    Dialect, ResourceKind,
+    bootstrap::Bootstrap,
+    resource::{self, InboundListener, Resource, samples},
+    session::ResourceError,
+};
 
 /// What the decoder made of a resource.
 #[derive(Debug, PartialEq)]
@@ -17,14 +22,18 @@ pub struct Accepted {
     pub warnings: Vec<Warning>,
 }
 
-/// Reads a resource as the client does that knows the identity `default`.
+/// Reads a resource as the client does that speaks this dialect and knows the identity `default`.
 ///
 /// # Errors
 ///
 /// Where it is refused.
-pub fn decode(kind: ResourceKind, bytes: &[u8]) -> Result<Accepted, ResourceError> {
+pub fn decode(kind: ResourceKind, bytes: &[u8], dialect: Dialect) -> Result<Accepted, ResourceError> {
     let body = Any { type_url: kind.type_url().to_owned(), value: bytes.to_vec() };
-    let decoded = resource::decode(&body, &samples::context())?;
+    let context = match dialect {
+        Dialect::Grpc => samples::context(),
+        Dialect::Sidecar => samples::sidecar::context(),
+    };
+    let decoded = resource::decode(&body, &context)?;
     Ok(Accepted { value: decoded.value, warnings: decoded.warnings })
 }
 
@@ -33,9 +42,19 @@ pub fn name_of(bytes: &[u8]) -> Option<String> {
     resource::name_of(bytes).map(|name| name.to_string())
 }
 
-/// A good resource of each kind, with most of what the model can hold.
-pub fn samples() -> [(ResourceKind, Vec<u8>); 4] {
-    samples::all().map(|any| (ResourceKind::from_type_url(&any.type_url).expect("a kind"), any.value))
+/// Good resources, with most of what the model can hold, in both dialects.
+pub fn samples() -> impl Iterator<Item = (ResourceKind, Vec<u8>)> {
+    let all = samples::all().into_iter().chain(samples::sidecar::all());
+    all.map(|any| (ResourceKind::from_type_url(&any.type_url).expect("a kind"), any.value))
+}
+
+/// Looks for what leads to the routes of a target.
+///
+/// # Errors
+///
+/// Where there is no such target. The text says what to write.
+pub fn lead(dialect: Dialect, bootstrap: &Bootstrap, target: &str) -> Result<(), Arc<str>> {
+    dialect.lead(bootstrap, target).map(drop)
 }
 
 // === impl Accepted ===
@@ -50,7 +69,17 @@ impl Accepted {
 
     /// The routes of a route configuration.
     pub fn routes(&self) -> Option<&mesh_core::config::RouteConfig> {
-        if let Resource::RouteConfiguration(routes) = &self.value { Some(routes) } else { None }
+        if let Resource::RouteConfiguration(routes) = &self.value { Some(&routes.config) } else { None }
+    }
+
+    /// What requests come in through.
+    pub fn inbound(&self) -> Option<&InboundListener> {
+        if let Resource::Inbound(listener) = &self.value { Some(listener) } else { None }
+    }
+
+    /// A cluster.
+    pub fn cluster(&self) -> Option<&Cluster> {
+        if let Resource::Cluster(cluster) = &self.value { Some(cluster) } else { None }
     }
 
     /// The endpoints of a cluster.

@@ -70,11 +70,12 @@
 //! | `mesh_xds_config_from_cache` | gauge | | resources that serve by the [cache file](cache) alone |
 //! | `mesh_xds_cache_write_failures_total` | counter | | times that the cache file could not be written |
 //!
-//! The age is zero while each authority that is asked for anything has a control plane that has answered on the present stream,
-//! since it would say what has changed, and until there is anything to be of an age. From the end of that stream on it grows,
-//! shown to within a second or a hundredth; after a start from the cache file it goes on from the age of what is in the file. It tells how far what
-//! serves may be behind: alert on it. A stream that is broken and does not end counts as one until keep-alive has found it
-//! out. When a single resource came is in the status.
+//! The age is that of the authority that is worst off, of those that are asked for anything. An authority's is zero while one of
+//! its control planes has answered on the present stream, since that one would say what has changed, and until there is anything
+//! to be of an age. From the end of that stream on it grows, shown to within a second or a hundredth; after a start from the
+//! cache file it goes on from the age of what is in the file. With the last that is asked of an authority its age ends, and
+//! while nothing is asked of any the age is zero. It tells how far what serves may be behind: alert on it. A stream that is broken
+//! and does not end counts as one until keep-alive has found it out. When a single resource came is in the status.
 //!
 //! # Known gaps
 //!
@@ -94,6 +95,7 @@ pub mod session;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 
+mod agreement;
 mod assemble;
 mod client;
 mod dialect;

@@ -1,59 +1,256 @@
-//! Tells whether a resource may hold a private key, so that its bytes are neither shown nor written down.
+//! Tells whether a resource may hold a private key or another secret, so that its bytes are neither shown nor written down.
 //!
 //! A control plane is meant to name secrets and hand them out over SDS, which this client does not ask for; but nothing
 //! keeps one from writing a key into a TLS context, and a field that is not honoured is in the bytes all the same. A
 //! resource cannot be stripped of its key and still be what it was, so it is left out whole.
 //!
-//! A TLS context can stand wherever an `Any` can. So the bytes are not read by their schema, which would have to be
-//! known to the last extension: they are searched for the type URLs of what holds keys, and what follows those is read.
-//! What cannot be read is taken to hold one.
+//! What is known to be harmless is shown, and nothing else. An extension can stand wherever an `Any` can, so the bytes are
+//! searched for type URLs, at whatever depth, and each has to be one of these:
+//!
+//! - [`KEYLESS`]: Envoy's schema has no field for a secret in it, and Istio's none either;
+//! - one of a few that may hold secrets, which is read: TLS contexts, over QUIC and within STARTTLS too, where a key, a PKCS#12
+//!   bundle, a password or a session ticket key that stands there itself counts, and not the name of a file; the keys of JSON
+//!   Web Tokens, where those that verify are public and others are not; and configuration without a schema (`TypedStruct`),
+//!   which counts for what it calls itself.
+//!
+//! All else may hold a secret: an `envoy...tls.v3.Secret`, whose purpose it is, and an extension that nobody here has heard of.
+//! So may what cannot be read, and what is in PEM and says that it is a private key, in whatever field. A listener with a filter
+//! of one's own is then not in the cache file, and what refers to it is missing after a start without a control plane.
+//!
+//! What is not found is a secret in a text that is meant for something else, such as a token in a header that a route adds,
+//! or in the call credentials of a gRPC service that a `ConfigSource` names.
 
 use envoy_types::pb::envoy::{
     config::core::v3::{DataSource, data_source::Specifier},
-    extensions::transport_sockets::tls::v3::{
-        CommonTlsContext, DownstreamTlsContext, TlsCertificate, UpstreamTlsContext,
-        downstream_tls_context::SessionTicketKeysType,
+    extensions::{
+        filters::http::jwt_authn::v3::{JwtAuthentication, jwt_provider::JwksSourceSpecifier},
+        transport_sockets::{
+            quic::v3::{QuicDownstreamTransport, QuicUpstreamTransport},
+            starttls::v3::{StartTlsConfig, UpstreamStartTlsConfig},
+            tls::v3::{
+                CommonTlsContext, DownstreamTlsContext, TlsCertificate, UpstreamTlsContext,
+                downstream_tls_context::SessionTicketKeysType,
+            },
+        },
     },
 };
 use memchr::memmem;
 use prost::{Message, encoding::decode_varint};
+use serde_json::Value;
 
-/// Whether there may be a private key in the bytes of a resource.
+/// Whether there may be a secret in the bytes of a resource.
 pub(crate) fn may_be_in(resource: &[u8]) -> bool {
     // PEM, of whatever sort of key and in whatever field.
-    contains(resource, b"PRIVATE KEY-----")
-        || contains(resource, SECRET)
-        || holds(resource, UPSTREAM, |context: UpstreamTlsContext| {
-            context.common_tls_context.as_ref().is_some_and(has_key)
-        })
-        || holds(resource, DOWNSTREAM, |context: DownstreamTlsContext| {
-            let tickets = matches!(context.session_ticket_keys_type, Some(SessionTicketKeysType::SessionTicketKeys(_)));
-            tickets || context.common_tls_context.as_ref().is_some_and(has_key)
-        })
+    places(resource, b"PRIVATE KEY-----").next().is_some()
+        || places(resource, TYPE_URL).any(|place| may_hold_secret(resource, place))
+        || ELSEWHERE.iter().any(|name| places(resource, name).any(|place| !is_in_type_url(resource, place)))
 }
 
-/// The ends of the type URLs of what may hold keys. The package's version is not in them, which has been others.
-const UPSTREAM: &[u8] = b".UpstreamTlsContext";
-const DOWNSTREAM: &[u8] = b".DownstreamTlsContext";
-const SECRET: &[u8] = b"transport_sockets.tls.v3.Secret";
+/// Whether a message does, or cannot be read.
+type HasSecret = fn(&[u8]) -> bool;
 
-fn has_key(context: &CommonTlsContext) -> bool {
-    context.tls_certificates.iter().any(|certificate| {
-        let TlsCertificate { private_key, pkcs12, password, private_key_provider, .. } = certificate;
-        // A provider's configuration is its own affair.
-        private_key_provider.is_some() || [private_key, pkcs12, password].into_iter().flatten().any(is_inline)
-    })
+/// How all type URLs begin.
+const TYPE_URL: &[u8] = b"type.googleapis.com/";
+
+/// The ends of the names of what may hold secrets, where they are called by another URL than all others.
+const ELSEWHERE: [&[u8]; 4] = [b"streamTlsContext", b"streamTransport", b"StartTlsConfig", b".tls.v3.Secret"];
+
+/// What may hold secrets, by its name, and whether a message of it does.
+const READ: [(&str, HasSecret); 9] = [
+    ("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", |value| read(value, has_key_upstream)),
+    ("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", |value| read(value, has_key_downstream)),
+    ("envoy.extensions.transport_sockets.quic.v3.QuicUpstreamTransport", |value| {
+        read(value, |quic: QuicUpstreamTransport| quic.upstream_tls_context.is_some_and(has_key_upstream))
+    }),
+    ("envoy.extensions.transport_sockets.quic.v3.QuicDownstreamTransport", |value| {
+        read(value, |quic: QuicDownstreamTransport| quic.downstream_tls_context.is_some_and(has_key_downstream))
+    }),
+    ("envoy.extensions.transport_sockets.starttls.v3.UpstreamStartTlsConfig", |value| {
+        read(value, |starttls: UpstreamStartTlsConfig| starttls.tls_socket_config.is_some_and(has_key_upstream))
+    }),
+    ("envoy.extensions.transport_sockets.starttls.v3.StartTlsConfig", |value| {
+        read(value, |starttls: StartTlsConfig| starttls.tls_socket_config.is_some_and(has_key_downstream))
+    }),
+    ("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication", |value| read(value, has_secret_of_tokens)),
+    ("xds.type.v3.TypedStruct", |value| read(value, is_unknown)),
+    ("udpa.type.v1.TypedStruct", |value| read(value, is_unknown)),
+];
+
+/// What holds no secret, in order: messages of which no field, nor any field of theirs, is marked as sensitive, or holds data of
+/// any sort for anything but texts and public certificates, gRPC's call credentials apart. What they hold as an `Any` is looked at
+/// by itself.
+const KEYLESS: &[&str] = &[
+    "envoy.config.cluster.v3.Cluster",
+    "envoy.config.endpoint.v3.ClusterLoadAssignment",
+    "envoy.config.listener.v3.Listener",
+    "envoy.config.route.v3.FilterConfig",
+    "envoy.config.route.v3.RouteConfiguration",
+    "envoy.extensions.access_loggers.file.v3.FileAccessLog",
+    "envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+    "envoy.extensions.access_loggers.stream.v3.StderrAccessLog",
+    "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog",
+    "envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+    "envoy.extensions.clusters.dns.v3.DnsCluster",
+    "envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig",
+    "envoy.extensions.compression.brotli.compressor.v3.Brotli",
+    "envoy.extensions.compression.brotli.decompressor.v3.Brotli",
+    "envoy.extensions.compression.gzip.compressor.v3.Gzip",
+    "envoy.extensions.compression.gzip.decompressor.v3.Gzip",
+    "envoy.extensions.early_data.v3.DefaultEarlyDataPolicy",
+    "envoy.extensions.filters.http.adaptive_concurrency.v3.AdaptiveConcurrency",
+    "envoy.extensions.filters.http.admission_control.v3.AdmissionControl",
+    "envoy.extensions.filters.http.bandwidth_limit.v3.BandwidthLimit",
+    "envoy.extensions.filters.http.buffer.v3.Buffer",
+    "envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+    "envoy.extensions.filters.http.composite.v3.Composite",
+    "envoy.extensions.filters.http.compressor.v3.Compressor",
+    "envoy.extensions.filters.http.compressor.v3.CompressorPerRoute",
+    "envoy.extensions.filters.http.connect_grpc_bridge.v3.FilterConfig",
+    "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.cors.v3.CorsPolicy",
+    "envoy.extensions.filters.http.csrf.v3.CsrfPolicy",
+    "envoy.extensions.filters.http.decompressor.v3.Decompressor",
+    "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    "envoy.extensions.filters.http.gcp_authn.v3.Audience",
+    "envoy.extensions.filters.http.gcp_authn.v3.GcpAuthnFilterConfig",
+    "envoy.extensions.filters.http.grpc_http1_bridge.v3.Config",
+    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+    "envoy.extensions.filters.http.grpc_web.v3.GrpcWeb",
+    "envoy.extensions.filters.http.header_to_metadata.v3.Config",
+    "envoy.extensions.filters.http.health_check.v3.HealthCheck",
+    "envoy.extensions.filters.http.jwt_authn.v3.PerRouteConfig",
+    "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+    "envoy.extensions.filters.http.original_src.v3.OriginalSrc",
+    "envoy.extensions.filters.http.ratelimit.v3.RateLimitPerRoute",
+    "envoy.extensions.filters.http.rbac.v3.RBAC",
+    "envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+    "envoy.extensions.filters.http.router.v3.Router",
+    "envoy.extensions.filters.http.set_filter_state.v3.Config",
+    "envoy.extensions.filters.http.set_metadata.v3.Config",
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSessionPerRoute",
+    "envoy.extensions.filters.http.upstream_codec.v3.UpstreamCodec",
+    "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector",
+    "envoy.extensions.filters.listener.original_dst.v3.OriginalDst",
+    "envoy.extensions.filters.listener.original_src.v3.OriginalSrc",
+    "envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol",
+    "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+    "envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+    "envoy.extensions.filters.network.echo.v3.Echo",
+    "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+    "envoy.extensions.filters.network.local_ratelimit.v3.LocalRateLimit",
+    "envoy.extensions.filters.network.rbac.v3.RBAC",
+    "envoy.extensions.filters.network.set_filter_state.v3.Config",
+    "envoy.extensions.filters.network.sni_cluster.v3.SniCluster",
+    "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+    "envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig",
+    "envoy.extensions.http.header_validators.envoy_default.v3.HeaderValidatorConfig",
+    "envoy.extensions.http.original_ip_detection.custom_header.v3.CustomHeaderConfig",
+    "envoy.extensions.http.original_ip_detection.xff.v3.XffConfig",
+    "envoy.extensions.http.stateful_session.cookie.v3.CookieBasedSessionState",
+    "envoy.extensions.http.stateful_session.header.v3.HeaderBasedSessionState",
+    "envoy.extensions.internal_redirect.allow_listed_routes.v3.AllowListedRoutesConfig",
+    "envoy.extensions.internal_redirect.previous_routes.v3.PreviousRoutesConfig",
+    "envoy.extensions.internal_redirect.safe_cross_scheme.v3.SafeCrossSchemeConfig",
+    "envoy.extensions.load_balancing_policies.client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin",
+    "envoy.extensions.load_balancing_policies.cluster_provided.v3.ClusterProvided",
+    "envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest",
+    "envoy.extensions.load_balancing_policies.maglev.v3.Maglev",
+    "envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost",
+    "envoy.extensions.load_balancing_policies.pick_first.v3.PickFirst",
+    "envoy.extensions.load_balancing_policies.random.v3.Random",
+    "envoy.extensions.load_balancing_policies.ring_hash.v3.RingHash",
+    "envoy.extensions.load_balancing_policies.round_robin.v3.RoundRobin",
+    "envoy.extensions.load_balancing_policies.subset.v3.Subset",
+    "envoy.extensions.load_balancing_policies.wrr_locality.v3.WrrLocality",
+    "envoy.extensions.matching.common_inputs.network.v3.ApplicationProtocolInput",
+    "envoy.extensions.matching.common_inputs.network.v3.DestinationIPInput",
+    "envoy.extensions.matching.common_inputs.network.v3.DestinationPortInput",
+    "envoy.extensions.matching.common_inputs.network.v3.DirectSourceIPInput",
+    "envoy.extensions.matching.common_inputs.network.v3.ServerNameInput",
+    "envoy.extensions.matching.common_inputs.network.v3.SourceIPInput",
+    "envoy.extensions.matching.common_inputs.network.v3.SourcePortInput",
+    "envoy.extensions.matching.common_inputs.network.v3.SourceTypeInput",
+    "envoy.extensions.matching.common_inputs.network.v3.TransportProtocolInput",
+    "envoy.extensions.network.dns_resolver.apple.v3.AppleDnsResolverConfig",
+    "envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+    "envoy.extensions.network.dns_resolver.getaddrinfo.v3.GetAddrInfoDnsResolverConfig",
+    "envoy.extensions.path.match.uri_template.v3.UriTemplateMatchConfig",
+    "envoy.extensions.path.rewrite.uri_template.v3.UriTemplateRewriteConfig",
+    "envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+    "envoy.extensions.retry.host.omit_canary_hosts.v3.OmitCanaryHostsPredicate",
+    "envoy.extensions.retry.host.omit_host_metadata.v3.OmitHostMetadataConfig",
+    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+    "envoy.extensions.transport_sockets.alts.v3.Alts",
+    "envoy.extensions.transport_sockets.http_11_proxy.v3.Http11ProxyUpstreamTransport",
+    "envoy.extensions.transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
+    "envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport",
+    "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+    "envoy.extensions.transport_sockets.tcp_stats.v3.Config",
+    "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig",
+    "envoy.extensions.upstreams.http.generic.v3.GenericConnectionPoolProto",
+    "envoy.extensions.upstreams.http.http.v3.HttpConnectionPoolProto",
+    "envoy.extensions.upstreams.http.tcp.v3.TcpConnectionPoolProto",
+    "envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+    "envoy.extensions.upstreams.tcp.v3.TcpProtocolOptions",
+    "envoy.tcp.metadataexchange.config.MetadataExchange",
+    "envoy.type.matcher.v3.HttpRequestHeaderMatchInput",
+    "envoy.type.matcher.v3.HttpResponseHeaderMatchInput",
+    "io.istio.http.peer_metadata.Config",
+    "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+    "stats.PluginConfig",
+    "xds.core.v3.CidrRange",
+    "xds.type.matcher.v3.CelMatcher",
+    "xds.type.matcher.v3.DomainMatcher",
+    "xds.type.matcher.v3.HttpAttributesCelMatchInput",
+    "xds.type.matcher.v3.IPMatcher",
+    "xds.type.matcher.v3.Matcher",
+    "xds.type.matcher.v3.ServerNameMatcher",
+];
+
+/// Configuration without a schema.
+#[derive(Clone, PartialEq, Message)]
+struct TypedStruct {
+    /// What it is instead of.
+    #[prost(string, tag = "1")]
+    type_url: String,
 }
 
-/// Whether the data is here, rather than in a file or a variable that is named here.
-fn is_inline(source: &DataSource) -> bool {
-    matches!(source.specifier, Some(Specifier::InlineBytes(_) | Specifier::InlineString(_)))
+fn is_keyless(name: &[u8]) -> bool {
+    KEYLESS.binary_search_by(|known| known.as_bytes().cmp(name)).is_ok()
 }
 
-/// Whether a message of this type is in `resource` that `is_it` says yes to, or that cannot be read.
-fn holds<M: Message + Default>(resource: &[u8], type_url: &'static [u8], is_it: impl Fn(M) -> bool) -> bool {
-    let read = |end| M::decode(value_after(&resource[end..])?).ok();
-    places(resource, type_url).any(|end| read(end).is_none_or(&is_it))
+/// Whether what has the type URL at this place may hold a secret.
+fn may_hold_secret(resource: &[u8], place: usize) -> bool {
+    let start = place + TYPE_URL.len();
+    let (name, rest) = resource[start..].split_at(length_of_name(resource, place));
+    match READ.iter().find(|(read, _)| read.as_bytes() == name) {
+        Some((_, has_secret)) => value_after(rest).is_none_or(has_secret),
+        None => !is_keyless(name),
+    }
+}
+
+/// How long the name is with which the type URL at this place ends.
+///
+/// That stands before it, in one byte for all names that are known here: what comes after it may look like more of it, since
+/// some tags of fields are letters.
+fn length_of_name(resource: &[u8], place: usize) -> usize {
+    let said = resource[..place].last().map_or(0, |length| usize::from(*length));
+    let name = &resource[place + TYPE_URL.len()..];
+    let run = name.iter().take_while(|byte| is_of_name(byte)).count();
+    said.checked_sub(TYPE_URL.len()).filter(|said| *said <= run).unwrap_or(run)
+}
+
+fn is_of_name(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_')
+}
+
+/// Whether the name that goes on at this place is that of a type URL as all are.
+fn is_in_type_url(resource: &[u8], place: usize) -> bool {
+    let before = &resource[..place];
+    let run = before.iter().rev().take_while(|byte| is_of_name(byte)).count();
+    before[..place - run].ends_with(TYPE_URL)
 }
 
 /// The `value` of an `Any`, from the end of its `type_url` on, if that is what follows and it is whole.
@@ -65,30 +262,96 @@ fn value_after(rest: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::try_from(length).ok()?)
 }
 
-fn contains(haystack: &[u8], needle: &'static [u8]) -> bool {
-    places(haystack, needle).next().is_some()
+/// Whether a message is as asked, or cannot be read.
+fn read<M: Message + Default>(value: &[u8], is_it: impl FnOnce(M) -> bool) -> bool {
+    M::decode(value).map_or(true, is_it)
 }
 
-/// Where `needle` ends, each time that it occurs.
+fn has_key_upstream(context: UpstreamTlsContext) -> bool {
+    context.common_tls_context.is_some_and(has_key)
+}
+
+fn has_key_downstream(context: DownstreamTlsContext) -> bool {
+    let has_ticket_key = match context.session_ticket_keys_type {
+        Some(SessionTicketKeysType::SessionTicketKeys(tickets)) => tickets.keys.iter().any(is_here),
+        _ => false,
+    };
+    has_ticket_key || context.common_tls_context.is_some_and(has_key)
+}
+
+fn has_key(context: CommonTlsContext) -> bool {
+    context.tls_certificates.iter().any(|certificate| {
+        let TlsCertificate { private_key, pkcs12, password, private_key_provider, .. } = certificate;
+        // A provider's configuration is its own affair.
+        private_key_provider.is_some() || [private_key, pkcs12, password].into_iter().flatten().any(is_here)
+    })
+}
+
+/// Whether the data is here, rather than in a file or a variable that is named here.
+fn is_here(source: &DataSource) -> bool {
+    !matches!(source.specifier, Some(Specifier::Filename(_) | Specifier::EnvironmentVariable(_)))
+}
+
+fn has_secret_of_tokens(filter: JwtAuthentication) -> bool {
+    let sources = filter.providers.values().filter_map(|provider| provider.jwks_source_specifier.as_ref());
+    sources.into_iter().any(|source| match source {
+        JwksSourceSpecifier::LocalJwks(DataSource { specifier: Some(Specifier::InlineString(keys)), .. }) => {
+            !are_public(keys.as_bytes())
+        }
+        JwksSourceSpecifier::LocalJwks(DataSource { specifier: Some(Specifier::InlineBytes(keys)), .. }) => {
+            !are_public(keys)
+        }
+        JwksSourceSpecifier::LocalJwks(source) => is_here(source),
+        JwksSourceSpecifier::RemoteJwks(_) => false,
+    })
+}
+
+/// Whether these are JSON Web Keys without the part that signs: `k` of symmetric ones, `d` of all others (RFC 7518).
+fn are_public(keys: &[u8]) -> bool {
+    let Ok(keys) = serde_json::from_slice::<Value>(keys) else { return false };
+    let all = keys.get("keys").and_then(Value::as_array);
+    all.is_some_and(|all| all.iter().all(|key| key.is_object() && key.get("k").or(key.get("d")).is_none()))
+}
+
+/// Whether a message without a schema is instead of one that may hold secrets.
+fn is_unknown(message: TypedStruct) -> bool {
+    let name = message.type_url.rsplit_once('/').map_or(&*message.type_url, |(_, name)| name);
+    !is_keyless(name.as_bytes())
+}
+
+/// Where `needle` begins, each time that it occurs.
 fn places(haystack: &[u8], needle: &'static [u8]) -> impl Iterator<Item = usize> {
-    memmem::find_iter(haystack, needle).map(|start| start + needle.len())
+    memmem::find_iter(haystack, needle)
 }
 
 #[cfg(test)]
 mod tests {
     use envoy_types::{
-        pb::envoy::{
-            config::{
-                cluster::v3::{Cluster, cluster::TransportSocketMatch},
-                core::v3::{TransportSocket, transport_socket::ConfigType},
-                listener::v3::{FilterChain, Listener},
+        pb::{
+            envoy::{
+                config::{
+                    cluster::v3::{Cluster, cluster::TransportSocketMatch},
+                    core::v3::{TransportSocket, transport_socket::ConfigType},
+                    listener::v3::{FilterChain, Listener},
+                },
+                extensions::{
+                    filters::{
+                        http::{jwt_authn::v3::JwtProvider, router::v3::Router},
+                        network::http_connection_manager::v3::{
+                            HttpConnectionManager, HttpFilter, http_filter::ConfigType as FilterConfig,
+                        },
+                    },
+                    transport_sockets::tls::v3::{
+                        CertificateProviderPluginInstance, GenericSecret, SdsSecretConfig, Secret,
+                        TlsSessionTicketKeys, secret::Type as SecretType,
+                    },
+                },
             },
-            extensions::transport_sockets::tls::v3::{
-                CertificateProviderPluginInstance, SdsSecretConfig, TlsSessionTicketKeys,
-            },
+            google::protobuf::Any,
         },
         util::pack_any,
     };
+    use prost::Name;
 
     use super::*;
 
@@ -167,5 +430,124 @@ mod tests {
         let whole = with_certificate(certificate).encode_to_vec();
         assert!(!may_be_in(&whole));
         assert!(may_be_in(&whole[..whole.len() - 1]));
+    }
+
+    fn der() -> Option<DataSource> {
+        data(Specifier::InlineBytes(vec![0x30, 0x82]))
+    }
+
+    fn with_pkcs12() -> CommonTlsContext {
+        let certificate = TlsCertificate { pkcs12: der(), ..Default::default() };
+        CommonTlsContext { tls_certificates: vec![certificate], ..Default::default() }
+    }
+
+    /// A cluster that is reached through what this says.
+    fn through(typed_config: Any) -> Vec<u8> {
+        let socket =
+            TransportSocket { name: "a socket".to_owned(), config_type: Some(ConfigType::TypedConfig(typed_config)) };
+        Cluster { name: "shop".to_owned(), transport_socket: Some(socket), ..Default::default() }.encode_to_vec()
+    }
+
+    fn of_type(name: &str, value: Vec<u8>) -> Any {
+        Any { type_url: format!("type.googleapis.com/{name}"), value }
+    }
+
+    #[test]
+    fn key_is_found_through_whatever_transport_tls_goes() {
+        for common_tls_context in [Some(with_pkcs12()), Some(CommonTlsContext::default())] {
+            let is_expected = common_tls_context != Some(CommonTlsContext::default());
+            let upstream = UpstreamTlsContext { common_tls_context: common_tls_context.clone(), ..Default::default() };
+            let downstream = DownstreamTlsContext { common_tls_context, ..Default::default() };
+            for socket in [
+                pack_any(upstream.clone()),
+                pack_any(downstream.clone()),
+                pack_any(QuicUpstreamTransport { upstream_tls_context: Some(upstream.clone()) }),
+                pack_any(QuicDownstreamTransport {
+                    downstream_tls_context: Some(downstream.clone()),
+                    ..Default::default()
+                }),
+                pack_any(UpstreamStartTlsConfig { tls_socket_config: Some(upstream), ..Default::default() }),
+                pack_any(StartTlsConfig { tls_socket_config: Some(downstream), ..Default::default() }),
+            ] {
+                let url = socket.type_url.clone();
+                assert_eq!(may_be_in(&through(socket)), is_expected, "{url}");
+            }
+        }
+    }
+
+    #[test]
+    fn secret_is_found_whatever_it_is() {
+        let secret = GenericSecret { secret: der(), ..Default::default() };
+        let secret = Secret { name: "s".to_owned(), r#type: Some(SecretType::GenericSecret(secret)) };
+        assert!(may_be_in(&through(pack_any(secret))));
+    }
+
+    #[test]
+    fn what_nobody_has_heard_of_may_hold_a_secret() {
+        assert!(may_be_in(&through(of_type("example.sockets.v1.Own", vec![8, 1]))));
+        assert!(may_be_in(&through(of_type("envoy.api.v2.auth.UpstreamTlsContext", Vec::new()))));
+        assert!(!may_be_in(&through(of_type(
+            "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
+            Vec::new()
+        ))));
+    }
+
+    #[test]
+    fn key_is_found_by_whatever_url() {
+        let context = UpstreamTlsContext { common_tls_context: Some(with_pkcs12()), ..Default::default() };
+        let foreign = Any { type_url: format!("elsewhere/{}", UpstreamTlsContext::full_name()), ..pack_any(context) };
+        assert!(may_be_in(&through(foreign)));
+    }
+
+    #[test]
+    fn configuration_without_a_schema_counts_for_what_it_is_instead_of() {
+        let is_suspect = |type_url: &str| {
+            let message = TypedStruct { type_url: type_url.to_owned() };
+            may_be_in(&through(of_type("udpa.type.v1.TypedStruct", message.encode_to_vec())))
+        };
+        assert!(!is_suspect("type.googleapis.com/stats.PluginConfig"));
+        assert!(is_suspect("type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"));
+        assert!(is_suspect("envoy.extensions.filters.http.wasm.v3.Wasm"));
+        assert!(is_suspect(""));
+    }
+
+    #[test]
+    fn keys_of_tokens_may_be_shown_where_they_are_public() {
+        let is_suspect = |source: Option<JwksSourceSpecifier>| {
+            let provider = JwtProvider { jwks_source_specifier: source, ..Default::default() };
+            let providers = [("issuer".to_owned(), provider)].into();
+            may_be_in(&through(pack_any(JwtAuthentication { providers, ..Default::default() })))
+        };
+        let local = |text: &str| data(Specifier::InlineString(text.to_owned())).map(JwksSourceSpecifier::LocalJwks);
+        assert!(!is_suspect(local(r#"{"keys": [{"kty": "RSA", "e": "AQAB", "n": "AA"}, {"kty": "EC", "x": "AA"}]}"#)));
+        assert!(is_suspect(local(r#"{"keys": [{"kty": "RSA", "n": "AA"}, {"kty": "oct", "k": "c2VjcmV0"}]}"#)));
+        assert!(is_suspect(local(r#"{"keys": [{"kty": "EC", "x": "AA", "d": "AA"}]}"#)));
+        assert!(is_suspect(local("secret")));
+        assert!(!is_suspect(data(Specifier::Filename("/keys".to_owned())).map(JwksSourceSpecifier::LocalJwks)));
+    }
+
+    /// An empty message leaves out its value, and what follows its URL may be a letter.
+    #[test]
+    fn end_of_a_name_is_told_by_its_length() {
+        let router = HttpFilter {
+            name: "router".to_owned(),
+            is_optional: true,
+            disabled: true,
+            config_type: Some(FilterConfig::TypedConfig(pack_any(Router::default()))),
+        };
+        let manager = HttpConnectionManager { http_filters: vec![router], ..Default::default() };
+        assert!(!may_be_in(&through(pack_any(manager))));
+        for name in KEYLESS {
+            let mut bytes = through(of_type(name, Vec::new()));
+            bytes.extend_from_slice(b"B\x00");
+            assert!(!may_be_in(&bytes), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_are_in_order() {
+        assert!(KEYLESS.is_sorted());
+        assert!(KEYLESS.iter().all(|name| TYPE_URL.len() + name.len() < 0x80), "lengths are one byte");
+        assert!(READ.iter().all(|(name, _)| !is_keyless(name.as_bytes())));
     }
 }

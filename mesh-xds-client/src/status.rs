@@ -3,7 +3,6 @@
 use std::{
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use envoy_types::pb::envoy::config::core::v3::Node;
@@ -13,7 +12,7 @@ use mesh_core::{
 };
 use tokio::{sync::watch, time::Instant};
 
-use crate::store::Store;
+use crate::{agreement::Agreements, store::Store};
 
 /// What the worker shares with the handles.
 pub(crate) struct Shared {
@@ -34,19 +33,8 @@ pub(crate) struct Held {
     pub(crate) main: usize,
     /// The last trouble with any.
     pub(crate) last_error: Option<String>,
-    pub(crate) agreement: Agreement,
-}
-
-/// Whether the control planes stand by what is held.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(crate) enum Agreement {
-    /// Nothing was ever held.
-    #[default]
-    Nothing,
-    /// They are there, and would say what has changed.
-    Present,
-    /// They have been away since then, when what is held was this old.
-    Past { since: Instant, age: Duration },
+    /// By authority, whether its control planes stand by what is held.
+    pub(crate) agreements: Agreements,
 }
 
 // === impl Shared ===
@@ -55,8 +43,8 @@ impl Shared {
     /// Nothing is known yet of these control planes, of which there is at least one.
     pub(crate) fn new(node: Node, servers: impl IntoIterator<Item = String>) -> Self {
         let servers = servers.into_iter().map(ServerStatus::new).collect();
-        let agreement = Agreement::default();
-        let held = Held { store: Store::default(), servers, main: 0, last_error: None, agreement };
+        let held =
+            Held { store: Store::default(), servers, main: 0, last_error: None, agreements: Agreements::default() };
         Self { node_id: node.id.clone(), node, held: Mutex::new(held), snapshots: watch::Sender::default() }
     }
 
@@ -67,7 +55,7 @@ impl Shared {
         status.connected = main.connected;
         status.last_error.clone_from(&held.last_error);
         status.servers.clone_from(&held.servers);
-        status.age = held.agreement.age(Instant::now());
+        status.age = held.agreements.age(Instant::now());
         status.resources = held.store.status();
         drop(held);
         let of_resources = status.resources.iter_mut().filter_map(|resource| resource.error.as_mut());
@@ -81,57 +69,5 @@ impl Shared {
     /// The decoders do not panic, and should they, what was stored before is whole.
     pub(crate) fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Agreement ===
-
-impl Agreement {
-    /// How long ago the control planes last stood by what is held.
-    pub(crate) fn age(self, now: Instant) -> Duration {
-        match self {
-            Self::Nothing | Self::Present => Duration::ZERO,
-            Self::Past { since, age } => now.saturating_duration_since(since).saturating_add(age),
-        }
-    }
-
-    /// What an earlier run has kept is all that is held.
-    pub(crate) fn restored(&mut self, age: Duration, now: Instant) {
-        if *self == Self::Nothing {
-            *self = Self::Past { since: now, age };
-        }
-    }
-
-    /// They are there, or are not.
-    pub(crate) fn update(&mut self, are_present: bool, now: Instant) {
-        match *self {
-            _ if are_present => *self = Self::Present,
-            Self::Present => *self = Self::Past { since: now, age: Duration::ZERO },
-            Self::Nothing | Self::Past { .. } => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    #[test]
-    fn age_counts_from_the_last_word_and_is_nothing_while_somebody_answers() {
-        let start = Instant::now();
-        let mut agreement = Agreement::default();
-        agreement.update(false, start);
-        assert_eq!(agreement.age(start + HOUR), Duration::ZERO, "nothing is held");
-        agreement.restored(2 * HOUR, start);
-        agreement.restored(5 * HOUR, start + HOUR);
-        agreement.update(false, start + HOUR);
-        assert_eq!(agreement.age(start + HOUR), 3 * HOUR);
-        agreement.update(true, start + HOUR);
-        assert_eq!(agreement.age(start + 2 * HOUR), Duration::ZERO);
-        agreement.restored(2 * HOUR, start + 2 * HOUR);
-        agreement.update(false, start + 2 * HOUR);
-        assert_eq!(agreement.age(start + 3 * HOUR), HOUR);
     }
 }

@@ -11,7 +11,7 @@
 
 use std::{
     error::Error as StdError,
-    fmt, fs, io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -23,6 +23,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use http::HeaderValue;
+use mesh_http::files;
 use serde_json::Value;
 use tokio::{task, time::Instant};
 
@@ -79,7 +80,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LAST_WAIT: Duration = Duration::from_secs(120);
 
 /// A token is some kilobytes; what is larger is another file.
-const MAX_SIZE: usize = 64 * 1024;
+const MAX_SIZE: u64 = 64 * 1024;
 
 /// Tokens are written without padding. One with it does no harm.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -161,16 +162,13 @@ impl Held {
 }
 
 fn read(path: &Path) -> Result<Token, TokenError> {
-    let bytes =
-        fs::read(path).map_err(|source| TokenError::Read { path: path.to_owned(), source: Arc::new(source) })?;
+    let bytes = files::read(path, MAX_SIZE)
+        .map_err(|source| TokenError::Read { path: path.to_owned(), source: Arc::new(source) })?;
     parse(&bytes).map_err(|reason| TokenError::Malformed { path: path.to_owned(), reason })
 }
 
 /// A JSON Web Token (RFC 7519) as far as its end goes: `header.payload.signature`, of which the payload says when.
 fn parse(bytes: &[u8]) -> Result<Token, &'static str> {
-    if bytes.len() > MAX_SIZE {
-        return Err("it is too large");
-    }
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?.trim();
     let mut parts = text.split('.');
     let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
@@ -252,7 +250,6 @@ mod tests {
             (written(r#"{"exp": -1}"#), "out of range"),
             (written(r#"{"exp": 1e300}"#), "out of range"),
             (format!("a\u{7f}{}", written(r#"{"exp": 100}"#)), "in a header"),
-            ("x".repeat(MAX_SIZE + 1), "too large"),
         ] {
             let found = parse(text.as_bytes()).map(|_| ()).expect_err("refused");
             assert!(found.contains(reason), "{found} of {:.40}", text);
@@ -302,7 +299,7 @@ mod tests {
         let file = TokenFile::new(&path);
         let put = |name: &str| {
             let text = written(&format!(r#"{{"sub": "{name}", "exp": 9999999999}}"#));
-            fs::write(&path, &text).expect("writable");
+            std::fs::write(&path, &text).expect("writable");
             format!("Bearer {text}")
         };
         let before = put("before");
@@ -311,6 +308,27 @@ mod tests {
         assert_eq!(file.header().await.expect("a token"), before, "it is good for long");
         file.refused();
         assert_eq!(file.header().await.expect("a token"), after);
+    }
+
+    #[tokio::test]
+    #[cfg(unix)]
+    async fn what_is_no_file_or_too_large_for_a_token_is_refused_and_holds_nobody_up() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let (fifo, large) = (directory.path().join("fifo"), directory.path().join("large"));
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
+        std::fs::File::create(&large).and_then(|file| file.set_len(MAX_SIZE + 1)).expect("made");
+        for (path, kind) in [
+            (fifo, io::ErrorKind::InvalidInput),
+            (PathBuf::from("/dev/zero"), io::ErrorKind::InvalidInput),
+            (large, io::ErrorKind::FileTooLarge),
+        ] {
+            let header = tokio::time::timeout(60 * SECOND, async { TokenFile::new(&path).header().await });
+            let error = header.await.expect("nothing is waited for").expect_err("no token");
+            let TokenError::Read { source, .. } = error else { panic!("{error:?}") };
+            assert_eq!(source.kind(), kind, "{}", path.display());
+        }
     }
 
     #[tokio::test(start_paused = true)]

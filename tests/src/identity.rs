@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tempfile::TempDir;
 
 /// A certificate authority.
@@ -73,6 +75,14 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).expect("the authority's directory can be written to");
 }
 
+fn cryptography() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn names(alpn: &[&str]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect()
+}
+
 // === impl Identity ===
 
 impl Identity {
@@ -85,23 +95,56 @@ impl Identity {
         self
     }
 
-    /// A client that shows this identity and believes only what its authority signed.
+    /// The same identity, which believes what the authority of `other` signed besides.
+    #[must_use]
+    pub fn trusting_too(mut self, other: &Self) -> Self {
+        let roots = self.directory.path().join("both.pem");
+        let [own, theirs] =
+            [&self.roots, &other.roots].map(|file| fs::read_to_string(file).expect("an authority's file"));
+        write(&roots, &(own + &theirs));
+        self.roots = roots;
+        self
+    }
+
+    /// A client that shows this identity and believes only what the roots vouch for.
     pub fn client_config(&self, alpn: &[&str]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.read(&self.roots)).expect("the authority signed itself");
-        let key = PrivateKeyDer::from_pem_file(&self.key).expect("the key is a file of PEM");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(cryptography())
             .with_safe_default_protocol_versions()
             .expect("the provider has every version")
-            .with_root_certificates(roots)
-            .with_client_auth_cert(vec![self.read(&self.certificate)], key)
+            .with_root_certificates(self.trusted())
+            .with_client_auth_cert(vec![self.shown()], self.private_key())
             .expect("the key fits the certificate");
-        config.alpn_protocols = alpn.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        config.alpn_protocols = names(alpn);
         Arc::new(config)
     }
 
-    fn read(&self, path: &Path) -> CertificateDer<'static> {
-        CertificateDer::from_pem_file(path).expect("the certificate is a file of PEM")
+    /// A server that shows this identity, and demands a certificate that the roots vouch for.
+    pub fn server_config(&self, alpn: &[&str]) -> Arc<ServerConfig> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.trusted()), cryptography());
+        let mut config = ServerConfig::builder_with_provider(cryptography())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has every version")
+            .with_client_cert_verifier(verifier.build().expect("there is a root"))
+            .with_single_cert(vec![self.shown()], self.private_key())
+            .expect("the key fits the certificate");
+        config.alpn_protocols = names(alpn);
+        Arc::new(config)
+    }
+
+    /// The certificate that it shows.
+    pub fn shown(&self) -> CertificateDer<'static> {
+        CertificateDer::from_pem_file(&self.certificate).expect("the certificate is a file of PEM")
+    }
+
+    fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::from_pem_file(&self.key).expect("the key is a file of PEM")
+    }
+
+    fn trusted(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        for root in CertificateDer::pem_file_iter(&self.roots).expect("the roots are a file of PEM") {
+            roots.add(root.expect("the roots are a file of PEM")).expect("an authority signed itself");
+        }
+        roots
     }
 }

@@ -25,6 +25,11 @@ pub fn service(name: &str, number: u8, ports: Ports<'_>) -> Value {
     object("v1", "Service", name, spec)
 }
 
+/// A `Service` without an address of its own: whoever calls it picks one of its pods.
+pub fn headless(name: &str, ports: Ports<'_>) -> Value {
+    object("v1", "Service", name, json!({ "clusterIP": "None", "ports": named(ports) }))
+}
+
 /// A `Pod` that runs and is ready. istiod takes an endpoint's labels from the pod of its address.
 pub fn pod(name: &str, ip: Ipv4Addr, version: &str) -> Value {
     let mut pod = object("v1", "Pod", name, json!({ "serviceAccountName": "default" }));

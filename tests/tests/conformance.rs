@@ -1,16 +1,12 @@
 //! Our xDS client and the configurations that `.ci/interop` tries on peers too.
 
 use mesh_tests::conformance::client::{Client, Ours};
-use mesh_tests::conformance::{Scene, differences, generate, verdict};
+use mesh_tests::conformance::{Scene, differences, verdict};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_generated_configuration_is_accepted_and_obeyed() {
     let scene = Scene::start().await;
-    let cases = generate::all(1, &scene.addresses());
-    let mut client = Client::Ours(Ours::new(&scene.bootstrap));
-    let verdicts = verdict::of_all(&scene.plane, &cases, &mut client).await;
-    let found = verdict::surprises(&cases, &verdicts);
-    assert!(found.is_empty(), "{} surprises:\n{}", found.len(), found.join("\n"));
+    verdict::assert_as_meant(&scene, &mut Client::Ours(Ours::new(&scene.bootstrap))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

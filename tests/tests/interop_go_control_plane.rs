@@ -28,14 +28,18 @@ use mesh_http::{Client, Mesh};
 use mesh_tests::pair::{Pair, assert_by_chance};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
 use mesh_tests::wire::Error;
-use mesh_xds_client::XdsClient;
 use mesh_xds_client::bootstrap::Bootstrap;
+use mesh_xds_client::{Dialect, XdsClient};
 
 const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 const TARGET: &str = "echo.shop:7070";
 const WEB: &str = "web.shop:80";
 const NODE: &str = "client";
+const SIDECAR: &str = "sidecar~10.0.0.7~client.shop~shop.svc.cluster.local";
+
+/// Before this shift the server is killed and restarted.
+const RESTART: u32 = 6;
 
 /// For what takes moments; a loaded machine may take its time.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -138,7 +142,7 @@ async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
     // The second version of each service has one endpoint and two by turns.
     let shift = |version: u32, weight: u32| {
         let second = 2 + (version as usize % 2);
-        Snapshot::new(NODE, version)
+        Snapshot::new(NODE, counted(version))
             .target(TARGET, &[("g-v1", 100 - weight, &grpc[..1]), ("g-v2", weight, &grpc[1..second])])
             .target(WEB, &[("w-v1", 100 - weight, &http[..1]), ("w-v2", weight, &http[1..second])])
     };
@@ -154,7 +158,7 @@ async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
         .under_load(async || {
             let mut lines = Vec::new();
             for version in 1..=10 {
-                if version == 6 {
+                if version == RESTART {
                     let killed = control_plane.kill().await;
                     let meanwhile = ours.sample().await;
                     assert!(meanwhile.iter().all(|tally| tally.len() > 1), "both versions answer: {meanwhile:?}");
@@ -174,6 +178,101 @@ async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
             servers.drain("g3", 0.0).await;
             web[2].stop().await;
             ours.sample().await;
+            let report = control_plane.report().await;
+            assert!(report.rejected.is_empty(), "{report:?}");
+            lines
+        })
+        .await;
+
+    println!("{}\nfailed: {:?} of {} calls", lines.join("\n"), tally.failures, tally.calls());
+    assert!(tally.failures.is_empty(), "{tally:?}");
+}
+
+/// What a version is called by a server that is restarted before the sixth, and then counts in another way, backwards.
+fn counted(version: u32) -> String {
+    if version < RESTART { version.to_string() } else { format!("again-{}", 100 - version) }
+}
+
+#[tokio::test]
+async fn sidecars_that_want_every_cluster_follow_ten_shifts_and_a_restart_without_a_failed_call() {
+    follow_as_sidecars(&[]).await;
+}
+
+#[tokio::test]
+async fn sidecars_that_want_every_cluster_follow_ten_shifts_and_a_restart_in_delta_without_a_failed_call() {
+    follow_as_sidecars(&["mesh.delta"]).await;
+}
+
+async fn follow_as_sidecars(features: &[&str]) {
+    let (Some(program), Some(core)) = (GoControlPlane::find(), GrpcCore::find()) else { return };
+    let servers = core.servers(&["g1", "g2"]).await;
+    let web = [Web::start("w1").await, Web::start("w2").await];
+    let grpc = ["g1", "g2"].map(|name| servers.addr(name));
+    let http = [web[0].addr, web[1].addr];
+    // A service is there if the cluster of its name is; its routes lead to others. Each version has a cluster of its own that
+    // nobody needs.
+    let shift = |version: u32, weight: u32| {
+        Snapshot::new(SIDECAR, counted(version))
+            .routes(
+                "echo.shop.svc.cluster.local:7070",
+                &[
+                    ("outbound|7070||echo.shop.svc.cluster.local", 0, &grpc),
+                    ("g-v1", 100 - weight, &grpc[..1]),
+                    ("g-v2", weight, &grpc[1..]),
+                ],
+            )
+            .routes(
+                "web.shop.svc.cluster.local:80",
+                &[
+                    ("outbound|80||web.shop.svc.cluster.local", 0, &http),
+                    ("w-v1", 100 - weight, &http[..1]),
+                    ("w-v2", weight, &http[1..]),
+                ],
+            )
+            .routes("unrelated", &[(&format!("unrelated-{version}"), 1, &http)])
+    };
+    let mut control_plane = program.answering_as_asked().start().await;
+    control_plane.set(&shift(0, 50)).await;
+    let bootstrap = bootstrap_of(control_plane.addr(), SIDECAR, features);
+    let client = XdsClient::builder(bootstrap).dialect(Dialect::Sidecar).build().unwrap();
+    let ours = pair(&client).await;
+    let synced = |kind: &str| {
+        let resources = client.status().resources.into_iter();
+        resources.filter(|one| one.kind == kind && one.state == ResourceState::Synced).collect::<Vec<_>>()
+    };
+    let unrelated = || {
+        let names = synced("Cluster").into_iter().map(|one| one.name.to_string());
+        names.filter(|name| name.starts_with("unrelated")).collect::<Vec<_>>()
+    };
+    let routes = || synced("RouteConfiguration").into_iter().map(|one| one.version).collect::<Vec<_>>();
+
+    let (lines, tally) = ours
+        .under_load(async || {
+            let mut lines = Vec::new();
+            for version in 1..=10 {
+                if version == RESTART {
+                    let killed = control_plane.kill().await;
+                    ours.sample().await;
+                    control_plane = killed.restart().await;
+                }
+                let weight = version * 9;
+                let before = routes();
+                control_plane.set(&shift(version, weight)).await;
+                // All clusters came, and what is no longer among them is gone, though it went while nobody was listening.
+                let followed = async {
+                    let is_new = |now: Vec<_>| now.iter().zip(&before).all(|(now, before)| now != before);
+                    while unrelated() != [format!("unrelated-{version}")] || !is_new(routes()) {
+                        sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                let outcome = timeout(PATIENCE, followed).await;
+                assert!(outcome.is_ok(), "{version} is not in use: {:#?}", client.status());
+                let shares = ours.sample().await;
+                for tally in &shares {
+                    assert_by_chance(tally, "1", f64::from(100 - weight) / 100.0);
+                }
+                lines.push(format!("{version}: {weight} % meant, {shares:?}"));
+            }
             let report = control_plane.report().await;
             assert!(report.rejected.is_empty(), "{report:?}");
             lines
@@ -319,11 +418,14 @@ async fn pair(source: &XdsClient) -> Pair {
 }
 
 fn xds_client(control_plane: SocketAddr, features: &[&str]) -> XdsClient {
-    let mut document: Value = serde_json::from_str(&bootstrap(control_plane, NODE)).unwrap();
+    XdsClient::builder(bootstrap_of(control_plane, NODE, features)).build().unwrap()
+}
+
+fn bootstrap_of(control_plane: SocketAddr, node: &str, features: &[&str]) -> Bootstrap {
+    let mut document: Value = serde_json::from_str(&bootstrap(control_plane, node)).unwrap();
     let known = document["xds_servers"][0]["server_features"].as_array_mut().unwrap();
     known.extend(features.iter().map(|feature| json!(feature)));
-    let bootstrap = Bootstrap::from_json(document.to_string()).unwrap();
-    XdsClient::builder(bootstrap).build().unwrap()
+    Bootstrap::from_json(document.to_string()).unwrap()
 }
 
 /// The versions in use of what every shift changes: routes, and the endpoints of the second versions.

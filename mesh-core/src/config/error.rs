@@ -115,6 +115,15 @@ impl fmt::Display for Warning {
     }
 }
 
+// === impl Decoded ===
+
+impl<T> Decoded<T> {
+    /// The same with another value.
+    pub fn map<U>(self, into: impl FnOnce(T) -> U) -> Decoded<U> {
+        Decoded { value: into(self.value), warnings: self.warnings }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

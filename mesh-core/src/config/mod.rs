@@ -46,7 +46,7 @@ pub use self::{
     matcher::{HeaderKey, HeaderMatcher, HeaderTest, Pattern, QueryMatcher, QueryTest, Regex, StringMatcher},
     policy::{ClusterPolicy, ConnectionPolicy, Policy, RoutePolicy, Timeouts},
     retry::{Backoff, RetryAfter, RetryOn, RetryPolicy},
-    route::{Domain, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost},
+    route::{Checking, Domain, PathMatch, Route, RouteConfig, RouteMatch, VirtualHost},
     security::{Security, SecurityMatch},
     snapshot::{ClusterEntry, Snapshot, TargetState},
     tls::{IdentityName, SanKind, SanMatcher, Sni, SpiffeId, Trust, UpstreamTls},

@@ -1,17 +1,26 @@
 //! Routes: which requests go where (`envoy.config.route.v3`).
 
-use std::{collections::HashSet, fmt, sync::Arc};
+use std::{
+    collections::HashSet,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use super::{
     Action, ClusterChoice, ConfigError, FaultInjection, Forward, Fraction, HeaderMatcher, HeaderMutations,
     QueryMatcher, Regex, RoutePolicy,
 };
+use crate::former::Former;
 
 /// All routes of a target, by host (`RouteConfiguration`).
-#[derive(Clone, Debug, PartialEq)]
+///
+/// It shares its virtual hosts with the version before where they are the same ([`begin`](Self::begin)), so that whoever
+/// makes something of them can tell by the `Arc` what need not be made again.
+#[derive(Clone, Debug)]
 pub struct RouteConfig {
     name: Arc<str>,
-    virtual_hosts: Vec<VirtualHost>,
+    virtual_hosts: Vec<Arc<VirtualHost>>,
     /// Changes to requests of every route.
     pub request_headers: HeaderMutations,
     /// Changes to responses of every route.
@@ -21,6 +30,28 @@ pub struct RouteConfig {
     pub most_specific_mutations_win: bool,
     /// Whether the port of the request's authority is left out when a virtual host is looked for.
     pub ignore_port: bool,
+}
+
+/// A [`RouteConfig`] whose virtual hosts are being checked against each other, for those who have other things to do in
+/// between.
+#[derive(Debug)]
+#[must_use = "a configuration is there when it is finished"]
+pub struct Checking {
+    name: Arc<str>,
+    virtual_hosts: Vec<Arc<VirtualHost>>,
+    /// How many of them are checked.
+    checked: usize,
+    /// The version before, as long as it has all that was looked at: what was checked there need not be again.
+    former: Option<(Arc<RouteConfig>, Former)>,
+    names: HashSet<Arc<str>>,
+    claims: HashSet<Claim>,
+}
+
+/// A domain of a virtual host, by its place there.
+#[derive(Debug)]
+struct Claim {
+    host: Arc<VirtualHost>,
+    place: usize,
 }
 
 /// The routes of some hosts (`VirtualHost`).
@@ -112,27 +143,32 @@ impl RouteConfig {
     ///
     /// Refuses a domain that stands twice, whichever hosts it stands in, and a virtual host's name that does.
     pub fn new(name: impl Into<Arc<str>>, virtual_hosts: Vec<VirtualHost>) -> Result<Self, ConfigError> {
-        let mut domains = HashSet::new();
-        let mut names = HashSet::new();
-        for (index, host) in virtual_hosts.iter().enumerate() {
-            let field = |name: &str| format!("virtual_hosts[{index}].{name}");
-            if !names.insert(&host.name) {
-                return Err(ConfigError::new(field("name"), &host.name, "name each virtual host once"));
-            }
-            for domain in &host.domains {
-                if !domains.insert(domain) {
-                    return Err(ConfigError::new(field("domains"), domain, "list a domain in one virtual host only"));
-                }
-            }
-        }
-        Ok(Self {
+        let mut checking = Self::begin(name, virtual_hosts.into_iter().map(Arc::new).collect(), None);
+        while !checking.advance(usize::MAX)? {}
+        Ok(checking.finish())
+    }
+
+    /// Begins to check `virtual_hosts` against each other, for whoever has more of them than should be checked in one go.
+    ///
+    /// Where `former` has all of them, or others of the same names and domains, in this order, they are compared with it, one
+    /// by one, and nothing else has to be looked at.
+    pub fn begin(
+        name: impl Into<Arc<str>>,
+        virtual_hosts: Vec<Arc<VirtualHost>>,
+        former: Option<Arc<Self>>,
+    ) -> Checking {
+        let mut checking = Checking {
             name: name.into(),
             virtual_hosts,
-            request_headers: HeaderMutations::default(),
-            response_headers: HeaderMutations::default(),
-            most_specific_mutations_win: false,
-            ignore_port: false,
-        })
+            checked: 0,
+            former: former.map(|former| (former, Former::default())),
+            names: HashSet::new(),
+            claims: HashSet::new(),
+        };
+        if checking.former.is_none() {
+            checking.make_room();
+        }
+        checking
     }
 
     /// Every request of every host to one cluster.
@@ -149,12 +185,14 @@ impl RouteConfig {
     }
 
     /// The virtual hosts, in the order of their source.
-    pub fn virtual_hosts(&self) -> &[VirtualHost] {
+    pub fn virtual_hosts(&self) -> &[Arc<VirtualHost>] {
         &self.virtual_hosts
     }
 
     pub(super) fn take_apart(self: Arc<Self>) -> impl Iterator<Item = VirtualHost> + Send {
-        Arc::into_inner(self).into_iter().flat_map(|routes| routes.virtual_hosts)
+        // What others share costs nothing to drop, and is no piece.
+        let hosts = Arc::into_inner(self).into_iter().flat_map(|routes| routes.virtual_hosts);
+        hosts.filter_map(Arc::into_inner)
     }
 
     /// The names of all clusters that routes refer to, each once, in order of appearance.
@@ -162,6 +200,112 @@ impl RouteConfig {
         let mut seen = HashSet::new();
         let routes = self.virtual_hosts.iter().flat_map(|host| &host.routes);
         routes.flat_map(|route| route.action.clusters()).filter(|name| seen.insert(name.clone())).collect()
+    }
+}
+
+impl PartialEq for RouteConfig {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { name, virtual_hosts, request_headers, response_headers, most_specific_mutations_win, ignore_port } =
+            self;
+        // One that both share need not be looked at.
+        let is_same = |(a, b): (&Arc<VirtualHost>, &Arc<VirtualHost>)| Arc::ptr_eq(a, b) || a == b;
+        *name == other.name
+            && *request_headers == other.request_headers
+            && *response_headers == other.response_headers
+            && *most_specific_mutations_win == other.most_specific_mutations_win
+            && *ignore_port == other.ignore_port
+            && virtual_hosts.len() == other.virtual_hosts.len()
+            && virtual_hosts.iter().zip(&other.virtual_hosts).all(is_same)
+    }
+}
+
+// === impl Checking ===
+
+impl Checking {
+    /// Checks so many virtual hosts more. Returns whether that was the last of them.
+    ///
+    /// # Errors
+    ///
+    /// As [`RouteConfig::new`].
+    pub fn advance(&mut self, most: usize) -> Result<bool, ConfigError> {
+        for _ in 0..most {
+            let Some(host) = self.virtual_hosts.get(self.checked) else { return Ok(true) };
+            let Some((former, way)) = &mut self.former else {
+                self.compare()?;
+                self.checked += 1;
+                continue;
+            };
+            let former = &former.virtual_hosts;
+            let has_place = |at: usize| Arc::ptr_eq(&former[at], host) || former[at].claims_the_same_as(host);
+            if way.find(former.len(), has_place).is_some() {
+                self.checked += 1;
+            } else {
+                // This one may claim what any other does, so all have to be looked at.
+                (self.former, self.checked) = (None, 0);
+                self.make_room();
+            }
+        }
+        Ok(self.checked == self.virtual_hosts.len())
+    }
+
+    /// The configuration, which says nothing yet but its virtual hosts.
+    ///
+    /// # Panics
+    ///
+    /// When [`advance`](Self::advance) has not told that there is none left.
+    pub fn finish(self) -> RouteConfig {
+        assert_eq!(self.checked, self.virtual_hosts.len(), "it is finished when `advance` has returned true");
+        RouteConfig {
+            name: self.name,
+            virtual_hosts: self.virtual_hosts,
+            request_headers: HeaderMutations::default(),
+            response_headers: HeaderMutations::default(),
+            most_specific_mutations_win: false,
+            ignore_port: false,
+        }
+    }
+
+    /// All of it at once: a set that grows is made anew each time.
+    fn make_room(&mut self) {
+        self.names.reserve(self.virtual_hosts.len());
+        self.claims.reserve(self.virtual_hosts.iter().map(|host| host.domains.len()).sum());
+    }
+
+    /// Compares the next virtual host with those before it.
+    fn compare(&mut self) -> Result<(), ConfigError> {
+        let (index, host) = (self.checked, &self.virtual_hosts[self.checked]);
+        let field = |name: &str| format!("virtual_hosts[{index}].{name}");
+        if !self.names.insert(host.name.clone()) {
+            return Err(ConfigError::new(field("name"), &host.name, "name each virtual host once"));
+        }
+        for (place, domain) in host.domains.iter().enumerate() {
+            if !self.claims.insert(Claim { host: host.clone(), place }) {
+                return Err(ConfigError::new(field("domains"), domain, "list a domain in one virtual host only"));
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Claim ===
+
+impl Claim {
+    fn domain(&self) -> &Domain {
+        &self.host.domains[self.place]
+    }
+}
+
+impl PartialEq for Claim {
+    fn eq(&self, other: &Self) -> bool {
+        self.domain() == other.domain()
+    }
+}
+
+impl Eq for Claim {}
+
+impl Hash for Claim {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.domain().hash(state);
     }
 }
 
@@ -203,6 +347,10 @@ impl VirtualHost {
     /// The hosts.
     pub fn domains(&self) -> &[Domain] {
         &self.domains
+    }
+
+    fn claims_the_same_as(&self, other: &Self) -> bool {
+        self.name == other.name && self.domains == other.domains
     }
 }
 
@@ -369,5 +517,34 @@ mod tests {
         let host = |name: &str| VirtualHost::any(name, vec![]);
         let error = RouteConfig::new("r", vec![host("a"), host("b")]).expect_err("`*` twice");
         assert_eq!((error.field(), error.value()), ("virtual_hosts[1].domains", "*"));
+    }
+
+    /// Reads the letters as virtual hosts of these names and of one domain each, in capitals of two.
+    fn hosts(letters: &str) -> Vec<Arc<VirtualHost>> {
+        let domains = |letter: char| {
+            let names =
+                if letter.is_uppercase() { vec![letter.to_string(), "x".to_owned()] } else { vec![letter.into()] };
+            names.iter().map(|name| Domain::parse(name).expect("legal")).collect()
+        };
+        letters
+            .chars()
+            .map(|letter| VirtualHost::new(letter.to_string(), domains(letter), vec![]).expect("legal").into())
+            .collect()
+    }
+
+    #[test]
+    fn what_is_checked_after_another_version_is_what_is_checked_alone() {
+        let versions = ["", "abc", "abcd", "bd", "dbca", "abb", "abBd", "aBCd", "xbA", "Ab", "cx"];
+        let step_by_step = |letters: &str, former| {
+            let mut checking = RouteConfig::begin("r", hosts(letters), former);
+            while !checking.advance(1)? {}
+            Ok::<_, ConfigError>(checking.finish())
+        };
+        for (before, now) in versions.iter().flat_map(|before| versions.map(|now| (before, now))) {
+            let Ok(former) = step_by_step(before, None) else { continue };
+            let alone = step_by_step(now, None);
+            assert_eq!(step_by_step(now, Some(Arc::new(former))), alone, "{now} after {before}");
+        }
+        assert!(step_by_step("abBd", None).is_err() && step_by_step("aBCd", None).is_err());
     }
 }

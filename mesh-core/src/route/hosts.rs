@@ -1,29 +1,50 @@
 //! Which virtual host takes an authority: an exact domain, else the longest suffix, else the longest prefix, else `*`.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::{cmp::Reverse, collections::BTreeSet, mem, sync::Arc};
 
 use super::hash::folded;
 use crate::config::{Domain, VirtualHost};
 
 /// The domains of all virtual hosts in one hash table with open addressing, never more than half full.
-#[derive(Debug)]
+///
+/// A clone shares everything. The texts lie side by side, so that making and dropping many is no matter of as many allocations.
+#[derive(Clone, Debug)]
 pub(super) struct HostIndex {
-    slots: Box<[Slot]>,
-    domains: Box<[Claim]>,
+    slots: Arc<[Slot]>,
+    claims: Arc<[Claim]>,
+    texts: Arc<[u8]>,
     /// The lengths that suffixes have, longest first.
-    suffixes: Box<[usize]>,
+    suffixes: Arc<[usize]>,
     /// The lengths that prefixes have, longest first.
-    prefixes: Box<[usize]>,
-    /// Which of `domains` is `*`.
+    prefixes: Arc<[usize]>,
+    /// Which of `claims` is `*`.
     any: Option<usize>,
     ignore_port: bool,
 }
 
-/// A domain and the virtual host that it belongs to.
+/// A [`HostIndex`] on its way, one virtual host after the other.
 #[derive(Debug)]
+pub(super) struct Indexing {
+    slots: Box<[Slot]>,
+    claims: Vec<Claim>,
+    texts: Vec<u8>,
+    suffixes: BTreeSet<Reverse<usize>>,
+    prefixes: BTreeSet<Reverse<usize>>,
+    any: Option<usize>,
+    /// How many virtual hosts are in it.
+    hosts: u32,
+}
+
+/// A domain, and the virtual host that it belongs to.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
-    domain: Domain,
-    host: usize,
+    /// Where its text stands.
+    start: u32,
+    end: u32,
+    kind: Kind,
+    host: u32,
+    /// Which of that virtual host's domains it is.
+    domain: u32,
 }
 
 /// Eight bytes, so that a probe seldom leaves its cache line; the tag spares nearly every look at a domain that is another.
@@ -42,47 +63,13 @@ enum Kind {
     Exact,
     Suffix,
     Prefix,
+    /// Every host, and never looked up.
+    Any,
 }
 
 // === impl HostIndex ===
 
 impl HostIndex {
-    pub(super) fn new(virtual_hosts: &[VirtualHost], ignore_port: bool) -> Self {
-        let claims = virtual_hosts.iter().enumerate().flat_map(|(host, virtual_host)| {
-            virtual_host.domains().iter().map(move |domain| Claim { domain: domain.clone(), host })
-        });
-        let domains: Box<[Claim]> = claims.collect();
-        let lengths = |wanted: Kind| {
-            let keys = domains.iter().filter_map(|claim| key(&claim.domain));
-            let lengths = keys.filter(|(kind, _)| *kind == wanted).map(|(_, text)| Reverse(text.len()));
-            lengths.collect::<BTreeSet<_>>().into_iter().map(|Reverse(length)| length).collect()
-        };
-        let mut index = Self {
-            slots: vec![Slot { tag: 0, claim: FREE }; (domains.len() * 2).next_power_of_two()].into(),
-            suffixes: lengths(Kind::Suffix),
-            prefixes: lengths(Kind::Prefix),
-            any: domains.iter().position(|claim| claim.domain == Domain::Any),
-            ignore_port,
-            domains,
-        };
-        index.fill();
-        index
-    }
-
-    fn fill(&mut self) {
-        let mask = self.slots.len() - 1;
-        for (claim, Claim { domain, .. }) in self.domains.iter().enumerate() {
-            let Some((kind, text)) = key(domain) else { continue };
-            let hash = folded(kind as u64, text);
-            let mut at = hash as usize & mask;
-            while self.slots[at].claim != FREE {
-                at = (at + 1) & mask;
-            }
-            let claim = u32::try_from(claim).expect("a configuration has fewer than 2^32 domains");
-            self.slots[at] = Slot { tag: tag(hash), claim };
-        }
-    }
-
     /// The domain that takes `authority`; an empty one is taken by `*` alone.
     pub(super) fn find(&self, authority: &str) -> Option<&Claim> {
         let host = if self.ignore_port { without_port(authority) } else { authority }.as_bytes();
@@ -118,8 +105,8 @@ impl HostIndex {
                 return None;
             }
             if slot.tag == tag(hash) {
-                let claim = &self.domains[slot.claim as usize];
-                if claim.is(kind, text) {
+                let claim = &self.claims[slot.claim as usize];
+                if claim.kind == kind && self.text(claim).eq_ignore_ascii_case(text) {
                     return Some(claim);
                 }
             }
@@ -128,8 +115,81 @@ impl HostIndex {
     }
 
     fn any(&self) -> Option<&Claim> {
-        self.any.map(|claim| &self.domains[claim])
+        self.any.map(|claim| &self.claims[claim])
     }
+
+    fn text(&self, claim: &Claim) -> &[u8] {
+        &self.texts[claim.start as usize..claim.end as usize]
+    }
+
+    pub(super) fn ignores_port(&self) -> bool {
+        self.ignore_port
+    }
+}
+
+// === impl Indexing ===
+
+impl Indexing {
+    /// Begins an index of this many domains.
+    pub(super) fn new(domains: usize) -> Self {
+        Self {
+            slots: vec![Slot { tag: 0, claim: FREE }; (domains * 2).next_power_of_two()].into(),
+            claims: Vec::with_capacity(domains),
+            texts: Vec::new(),
+            suffixes: BTreeSet::new(),
+            prefixes: BTreeSet::new(),
+            any: None,
+            hosts: 0,
+        }
+    }
+
+    /// Adds the next virtual host.
+    pub(super) fn add(&mut self, host: &VirtualHost) {
+        for (place, domain) in host.domains().iter().enumerate() {
+            let (kind, text) = key(domain);
+            let start = self.texts.len();
+            self.texts.extend_from_slice(text);
+            match kind {
+                Kind::Exact => {}
+                Kind::Suffix => _ = self.suffixes.insert(Reverse(text.len())),
+                Kind::Prefix => _ = self.prefixes.insert(Reverse(text.len())),
+                Kind::Any => self.any = Some(self.claims.len()),
+            }
+            if kind != Kind::Any {
+                self.occupy(folded(kind as u64, text));
+            }
+            let (start, end) = (narrow(start), narrow(self.texts.len()));
+            self.claims.push(Claim { start, end, kind, host: self.hosts, domain: narrow(place) });
+        }
+        self.hosts += 1;
+    }
+
+    /// Has the next claim be found by this hash.
+    fn occupy(&mut self, hash: u64) {
+        let mask = self.slots.len() - 1;
+        let mut at = hash as usize & mask;
+        while self.slots[at].claim != FREE {
+            at = (at + 1) & mask;
+        }
+        self.slots[at] = Slot { tag: tag(hash), claim: narrow(self.claims.len()) };
+    }
+
+    pub(super) fn finish(&mut self, ignore_port: bool) -> HostIndex {
+        let lengths = |lengths: &BTreeSet<Reverse<usize>>| lengths.iter().map(|Reverse(length)| *length).collect();
+        HostIndex {
+            slots: mem::take(&mut self.slots).into(),
+            claims: mem::take(&mut self.claims).into(),
+            texts: mem::take(&mut self.texts).into(),
+            suffixes: lengths(&self.suffixes),
+            prefixes: lengths(&self.prefixes),
+            any: self.any,
+            ignore_port,
+        }
+    }
+}
+
+fn narrow(place: usize) -> u32 {
+    u32::try_from(place).expect("the domains of a configuration take less than 4 GiB")
 }
 
 /// The half of a hash that does not pick the slot.
@@ -137,12 +197,12 @@ fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
-fn key(domain: &Domain) -> Option<(Kind, &[u8])> {
+fn key(domain: &Domain) -> (Kind, &[u8]) {
     match domain {
-        Domain::Exact(text) => Some((Kind::Exact, text.as_bytes())),
-        Domain::Suffix(text) => Some((Kind::Suffix, text.as_bytes())),
-        Domain::Prefix(text) => Some((Kind::Prefix, text.as_bytes())),
-        Domain::Any => None,
+        Domain::Exact(text) => (Kind::Exact, text.as_bytes()),
+        Domain::Suffix(text) => (Kind::Suffix, text.as_bytes()),
+        Domain::Prefix(text) => (Kind::Prefix, text.as_bytes()),
+        Domain::Any => (Kind::Any, &[]),
     }
 }
 
@@ -158,17 +218,14 @@ fn without_port(authority: &str) -> &str {
 // === impl Claim ===
 
 impl Claim {
-    pub(super) fn domain(&self) -> &Domain {
-        &self.domain
-    }
-
     /// Index of the virtual host.
     pub(super) fn host(&self) -> usize {
-        self.host
+        self.host as usize
     }
 
-    fn is(&self, kind: Kind, text: &[u8]) -> bool {
-        key(&self.domain).is_some_and(|(own, domain)| own == kind && domain.eq_ignore_ascii_case(text))
+    /// Index of the domain among those of the virtual host.
+    pub(super) fn domain(&self) -> usize {
+        self.domain as usize
     }
 }
 
@@ -176,17 +233,20 @@ impl Claim {
 mod tests {
     use super::*;
 
-    /// One virtual host for each domain.
-    fn index(domains: &[&str], ignore_port: bool) -> HostIndex {
-        let host = |domain: &&str| {
-            let domain = Domain::parse(domain).expect("a legal domain");
-            VirtualHost::new(domain.to_string(), vec![domain], vec![]).expect("one domain")
-        };
-        HostIndex::new(&domains.iter().map(host).collect::<Vec<_>>(), ignore_port)
+    /// One virtual host for each domain, and the domains.
+    struct Indexed(HostIndex, Vec<Domain>);
+
+    fn index(domains: &[&str], ignore_port: bool) -> Indexed {
+        let domains: Vec<_> = domains.iter().map(|domain| Domain::parse(domain).expect("a legal domain")).collect();
+        let mut indexing = Indexing::new(domains.len());
+        for domain in &domains {
+            indexing.add(&VirtualHost::new(domain.to_string(), vec![domain.clone()], vec![]).expect("one domain"));
+        }
+        Indexed(indexing.finish(ignore_port), domains)
     }
 
-    fn found(index: &HostIndex, authority: &str) -> Option<String> {
-        index.find(authority).map(|claim| claim.domain().to_string())
+    fn found(Indexed(index, domains): &Indexed, authority: &str) -> Option<String> {
+        index.find(authority).map(|claim| domains[claim.host()].to_string())
     }
 
     #[test]
@@ -252,7 +312,7 @@ mod tests {
         let domains: Vec<String> = (0..5_000).map(|n| format!("svc-{n}.shop")).collect();
         let index = index(&domains.iter().map(String::as_str).collect::<Vec<_>>(), false);
         for (n, domain) in domains.iter().enumerate() {
-            assert_eq!(index.find(domain).map(Claim::host), Some(n));
+            assert_eq!(index.0.find(domain).map(Claim::host), Some(n));
             assert_eq!(found(&index, &format!("{domain}s")), None);
         }
     }

@@ -39,11 +39,12 @@
 //! # Ok::<(), mesh_core::config::ConfigError>(())
 //! ```
 
-use std::{fmt, slice, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use crate::{
     RequestHead,
     config::{Route, RouteConfig, VirtualHost},
+    former::Former,
 };
 
 mod explain;
@@ -58,7 +59,11 @@ pub use self::{
     redirect::redirect,
     refusal::Refusal,
 };
-use self::{hosts::HostIndex, paths::PathIndex, refusal::refusal};
+use self::{
+    hosts::{HostIndex, Indexing},
+    paths::PathIndex,
+    refusal::refusal,
+};
 
 /// A [`RouteConfig`] compiled for look-ups; with every route it keeps a `T`, what the embedder prepared for it.
 #[derive(Debug)]
@@ -73,19 +78,34 @@ pub struct RouteTable<T> {
 #[must_use = "a table is there when it is finished"]
 pub struct Compiling<'a, T> {
     config: &'a RouteConfig,
-    left: slice::Iter<'a, VirtualHost>,
+    former: Option<&'a RouteTable<T>>,
+    way: Former,
     virtual_hosts: Vec<Host<T>>,
+    hosts: Hosts,
 }
 
-/// The routes of one virtual host.
+/// How far the index of hosts has got. It comes last, when it is known what the virtual hosts are.
+#[derive(Debug)]
+enum Hosts {
+    /// So many are those of the table before, in the same order and of the same domains.
+    Same(usize),
+    /// So many are in an index of their own.
+    Indexing(usize, Indexing),
+    Done(HostIndex),
+}
+
+/// The routes of one virtual host. A clone shares everything.
 #[derive(Debug)]
 struct Host<T> {
-    name: Arc<str>,
+    said: Arc<VirtualHost>,
     /// In the order of the configuration, as `paths` counts them.
-    routes: Box<[Entry<T>]>,
+    routes: Arc<[Entry<T>]>,
     /// None where there are too few routes for an index to pay.
     paths: Option<PathIndex>,
 }
+
+/// How many virtual hosts are indexed in one go: it takes about as long as to compile one.
+const INDEXED: usize = 32;
 
 /// As many routes are tested faster than an index is read; measured, cold and warm.
 const FEW: usize = 4;
@@ -118,13 +138,18 @@ impl<T> RouteTable<T> {
 
     /// Begins to compile `config`, for whoever has more of it than should be compiled in one go.
     pub fn begin(config: &RouteConfig) -> Compiling<'_, T> {
-        let virtual_hosts = config.virtual_hosts();
-        Compiling { config, left: virtual_hosts.iter(), virtual_hosts: Vec::with_capacity(virtual_hosts.len()) }
+        Compiling {
+            config,
+            former: None,
+            way: Former::default(),
+            virtual_hosts: Vec::with_capacity(config.virtual_hosts().len()),
+            hosts: Hosts::Same(0),
+        }
     }
 
-    /// What was prepared, route by route, for whoever has more of it than should be dropped in one go.
-    pub fn into_prepared(self) -> impl Iterator<Item = T> {
-        self.virtual_hosts.into_iter().flat_map(|host| host.routes).map(|entry| entry.prepared)
+    /// What no other table shares, virtual host by virtual host, for whoever has more of it than should be dropped in one go.
+    pub fn take_apart(self) -> impl Iterator<Item = impl Sized + use<T>> + use<T> {
+        self.virtual_hosts.into_iter().filter(|host| Arc::strong_count(&host.routes) == 1)
     }
 
     /// What was prepared for the route that the request takes.
@@ -143,6 +168,11 @@ impl<T> RouteTable<T> {
         Ok(&host.routes[index].prepared)
     }
 
+    /// Whether the virtual hosts of `config` are as many, and are found by the same part of an authority.
+    fn is_found_like(&self, config: &RouteConfig) -> bool {
+        self.virtual_hosts.len() == config.virtual_hosts().len() && self.hosts.ignores_port() == config.ignore_port
+    }
+
     /// How [`select`](Self::select) comes to its answer, for people; it costs a test of every route before the one taken.
     pub fn explain(&self, head: &RequestHead<'_>, roll: u64) -> Explanation {
         let Some(found) = self.hosts.find(head.authority) else {
@@ -153,7 +183,7 @@ impl<T> RouteTable<T> {
         let tried = &host.routes[..taken.map_or(host.routes.len(), |index| index + 1)];
         Explanation::of_virtual_host(
             head,
-            (host.name.clone(), found.domain().clone()),
+            (host.said.name().clone(), host.said.domains()[found.domain()].clone()),
             tried.iter().map(|entry| (entry.route.clone(), refusal(&entry.route.matches, head, roll))),
             taken,
         )
@@ -162,12 +192,70 @@ impl<T> RouteTable<T> {
 
 // === impl Compiling ===
 
-impl<T> Compiling<'_, T> {
-    /// Compiles the next virtual host; `prepare` is asked once for each of its routes, in order. Returns whether there was one.
+impl<'a, T> Compiling<'a, T> {
+    /// The same, where virtual hosts can be [taken over](Self::take_over) from this table.
+    pub fn after(self, former: &'a RouteTable<T>) -> Self {
+        Self { former: Some(former), ..self }
+    }
+
+    /// Takes over the next virtual hosts from the table before: those that are there by the same `Arc`, and of which `is_same`
+    /// says that the same would be prepared for their routes. Returns how many, which is not more than `most`.
+    pub fn take_over(&mut self, most: usize, is_same: impl Fn(&VirtualHost) -> bool) -> usize {
+        let Some(former) = self.former else { return 0 };
+        let had = self.virtual_hosts.len();
+        for host in self.config.virtual_hosts().iter().skip(had).take(most) {
+            let is_it = |place: usize| Arc::ptr_eq(&former.virtual_hosts[place].said, host);
+            match self.way.find(former.virtual_hosts.len(), is_it) {
+                Some(place) if is_same(host) => self.virtual_hosts.push(former.virtual_hosts[place].clone()),
+                _ => break,
+            }
+        }
+        self.virtual_hosts.len() - had
+    }
+
+    /// Compiles the next virtual host; `prepare` is asked once for each of its routes, in order. When there is none left, some
+    /// are indexed. Returns whether there was anything to do.
     pub fn advance(&mut self, mut prepare: impl FnMut(&VirtualHost, &Arc<Route>) -> T) -> bool {
-        let Some(host) = self.left.next() else { return false };
-        self.virtual_hosts.push(Host::compile(host, &mut prepare));
-        true
+        match self.config.virtual_hosts().get(self.virtual_hosts.len()) {
+            Some(host) => {
+                self.virtual_hosts.push(Host::compile(host, &mut prepare));
+                true
+            }
+            None => self.index(),
+        }
+    }
+
+    fn index(&mut self) -> bool {
+        let (said, ignore_port) = (self.config.virtual_hosts(), self.config.ignore_port);
+        match &mut self.hosts {
+            Hosts::Same(count) => {
+                let former = self.former.filter(|former| former.is_found_like(self.config));
+                let had = former.map_or(&[][..], |former| &former.virtual_hosts[*count..]);
+                let is_same = |(host, had): &(&Arc<VirtualHost>, &Host<T>)| {
+                    Arc::ptr_eq(host, &had.said) || host.domains() == had.said.domains()
+                };
+                let compared = said[*count..].iter().zip(had).take(INDEXED).take_while(is_same).count();
+                *count += compared;
+                match former {
+                    Some(former) if *count == said.len() => self.hosts = Hosts::Done(former.hosts.clone()),
+                    Some(_) if compared == INDEXED => {}
+                    _ => {
+                        let domains = said.iter().map(|host| host.domains().len()).sum();
+                        self.hosts = Hosts::Indexing(0, Indexing::new(domains));
+                    }
+                }
+                true
+            }
+            Hosts::Indexing(count, indexing) => {
+                said[*count..].iter().take(INDEXED).for_each(|host| indexing.add(host));
+                *count = said.len().min(*count + INDEXED);
+                if *count == said.len() {
+                    self.hosts = Hosts::Done(indexing.finish(ignore_port));
+                }
+                true
+            }
+            Hosts::Done(_) => false,
+        }
     }
 
     /// The table of the virtual hosts.
@@ -176,21 +264,18 @@ impl<T> Compiling<'_, T> {
     ///
     /// When [`advance`](Self::advance) has not told that there is none left.
     pub fn finish(self) -> RouteTable<T> {
-        assert!(self.left.as_slice().is_empty(), "a table is finished when `advance` has returned false");
-        RouteTable {
-            hosts: HostIndex::new(self.config.virtual_hosts(), self.config.ignore_port),
-            virtual_hosts: self.virtual_hosts.into(),
-        }
+        let Hosts::Done(hosts) = self.hosts else { panic!("a table is finished when `advance` has returned false") };
+        RouteTable { hosts, virtual_hosts: self.virtual_hosts.into() }
     }
 }
 
 // === impl Host ===
 
 impl<T> Host<T> {
-    fn compile(host: &VirtualHost, prepare: &mut impl FnMut(&VirtualHost, &Arc<Route>) -> T) -> Self {
+    fn compile(host: &Arc<VirtualHost>, prepare: &mut impl FnMut(&VirtualHost, &Arc<Route>) -> T) -> Self {
         let entry = |route: &Arc<Route>| Entry { route: route.clone(), prepared: prepare(host, route) };
         Self {
-            name: host.name().clone(),
+            said: host.clone(),
             routes: host.routes.iter().map(entry).collect(),
             paths: (host.routes.len() > FEW)
                 .then(|| PathIndex::new(host.routes.iter().map(|route| &route.matches.path))),
@@ -212,6 +297,13 @@ impl<T> Host<T> {
             first = earlier.find(passes).unwrap_or(first);
         });
         (first < self.routes.len()).then_some(first)
+    }
+}
+
+// Derived it would ask for `T: Clone`.
+impl<T> Clone for Host<T> {
+    fn clone(&self) -> Self {
+        Self { said: self.said.clone(), routes: self.routes.clone(), paths: self.paths.clone() }
     }
 }
 

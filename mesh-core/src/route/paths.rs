@@ -8,19 +8,19 @@
 //! Nodes lie in one array, breadth first. That keeps the children of a node side by side, and building free of recursion,
 //! whose depth a control plane could otherwise choose.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::refusal::takes_every_path;
 use crate::config::PathMatch;
 
-/// The routes of one virtual host by path; they are known by their place in its list.
-#[derive(Debug, Default)]
+/// The routes of one virtual host by path; they are known by their place in its list. A clone shares everything.
+#[derive(Clone, Debug, Default)]
 pub(super) struct PathIndex {
-    nodes: Box<[Node]>,
+    nodes: Arc<[Node]>,
     /// First byte of each node's label, apart from the nodes so that choosing among siblings reads bytes side by side.
-    firsts: Box<[u8]>,
-    labels: Box<[u8]>,
-    routes: Box<[u32]>,
+    firsts: Arc<[u8]>,
+    labels: Arc<[u8]>,
+    routes: Arc<[u32]>,
 }
 
 #[derive(Debug)]

@@ -302,6 +302,15 @@ fn is_honoured(discovery: &Discovery) -> bool {
     !matches!(discovery, Discovery::Unsupported(_))
 }
 
+/// Whether requests that look for a cluster find the same.
+fn is_same(a: &Found, b: &Found) -> bool {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Arc::ptr_eq(a, b),
+        (Err(a), Err(b)) => a == b,
+        _ => false,
+    }
+}
+
 /// Why a cluster that nobody knows takes no requests.
 fn unknown() -> Arc<str> {
     "is not known".into()
@@ -431,19 +440,14 @@ impl Target {
 
     /// Whether the routes in force were compiled from just these.
     fn has(&self, listener: &Arc<Listener>, clusters: &BTreeMap<Arc<str>, Found>) -> bool {
-        let same = |a: &Found, b: &Found| match (a, b) {
-            (Ok(a), Ok(b)) => Arc::ptr_eq(a, b),
-            (Err(a), Err(b)) => a == b,
-            _ => false,
-        };
-        match &**self.routes() {
-            Routes::Ready(compiled) => {
-                Arc::ptr_eq(&compiled.listener, listener)
-                    && compiled.clusters.len() == clusters.len()
-                    && compiled.clusters.iter().zip(clusters).all(|(a, b)| a.0 == b.0 && same(a.1, b.1))
-            }
-            _ => false,
-        }
+        self.routes().compiled().is_some_and(|compiled| {
+            let is_known = |(a, b): ((&Arc<str>, &Found), (&Arc<str>, &Found))| {
+                (Arc::ptr_eq(a.0, b.0) || a.0 == b.0) && is_same(a.1, b.1)
+            };
+            Arc::ptr_eq(&compiled.listener, listener)
+                && compiled.clusters.len() == clusters.len()
+                && compiled.clusters.iter().zip(clusters).all(is_known)
+        })
     }
 }
 
@@ -482,11 +486,12 @@ impl Routes {
         }
     }
 
+    fn compiled(&self) -> Option<&Compiled> {
+        if let Self::Ready(compiled) = self { Some(compiled) } else { None }
+    }
+
     /// Whether the routes name a cluster.
     fn names(&self, cluster: &str) -> bool {
-        match self {
-            Self::Ready(compiled) => compiled.clusters.contains_key(cluster),
-            _ => false,
-        }
+        self.compiled().is_some_and(|compiled| compiled.clusters.contains_key(cluster))
     }
 }

@@ -46,6 +46,17 @@ impl<'a> Planner<'a> {
         Self { profile, listener, filters: filters.collect(), find }
     }
 
+    /// Whether a route behind either listener has the same plan, as long as its host and its clusters are the same.
+    pub(crate) fn plans_alike(a: &Listener, b: &Listener) -> bool {
+        // The counters of filters go by the two names.
+        a.name() == b.name()
+            && a.filters == b.filters
+            && a.policy == b.policy
+            && a.routes.request_headers == b.routes.request_headers
+            && a.routes.response_headers == b.routes.response_headers
+            && a.routes.most_specific_mutations_win == b.routes.most_specific_mutations_win
+    }
+
     /// The plan of `route`, which belongs to `host`.
     pub(crate) fn plan(&self, host: &VirtualHost, route: &Arc<Route>) -> Plan {
         let place = Place { host, route };

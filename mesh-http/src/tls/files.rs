@@ -9,7 +9,7 @@
 
 use std::{
     collections::BTreeMap,
-    fmt, fs,
+    fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -26,6 +26,7 @@ use super::{
     pem::{certificates_from_pem, private_key_from_pem},
     roots::root_store,
 };
+use crate::files;
 
 /// An [`IdentitySource`] over PEM files that it watches.
 #[derive(Debug)]
@@ -298,9 +299,12 @@ impl Files {
     }
 }
 
+/// The largest file that is read. The roots of all public authorities are some hundred kilobytes.
+const MAX_SIZE: u64 = 4 << 20;
+
 fn read(path: &Path) -> Result<Vec<u8>, IdentityError> {
-    fs::read(path).map_err(|error| {
-        let remedy = "give the path of a file that this process may read";
+    files::read(path, MAX_SIZE).map_err(|error| {
+        let remedy = "give the path of a regular file of 4 MiB at most that this process may read";
         IdentityError::new(IdentityErrorKind::Unreadable, origin(path), "it cannot be read", remedy).with_source(error)
     })
 }
@@ -393,6 +397,8 @@ impl fmt::Debug for Watch {
 
 #[cfg(all(test, any(feature = "tls-aws-lc", feature = "tls-ring")))]
 mod tests {
+    use std::fs;
+
     use rcgen::{CertificateParams, KeyPair};
     use tempfile::NamedTempFile;
 

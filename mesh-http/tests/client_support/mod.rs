@@ -31,7 +31,7 @@ use tokio::{
     time::sleep,
 };
 
-pub(crate) use self::said::Said;
+pub(crate) use self::said::{Said, steering};
 
 /// Takes connections, and knows which addresses are dead.
 #[derive(Clone)]

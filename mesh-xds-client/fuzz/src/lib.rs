@@ -6,3 +6,4 @@
 pub mod bootstrap;
 pub mod resource;
 pub mod session;
+pub mod workload;

@@ -173,7 +173,7 @@ impl Script<'_> {
 impl World {
     fn new(seed: u8) -> Self {
         let node = Node { id: "node".to_owned(), ..Default::default() };
-        let variant = if seed % 2 == 0 { Variant::StateOfTheWorld } else { Variant::Delta };
+        let variant = if seed.is_multiple_of(2) { Variant::StateOfTheWorld } else { Variant::Delta };
         let config = Config { variant, ..Config::default() };
         Self {
             session: Session::new(config, node, seed.into()),

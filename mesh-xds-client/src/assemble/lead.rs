@@ -76,7 +76,7 @@ impl Lead {
             Known::Missing => return Found::Gone(self.gone()),
         };
         match &listener.routes {
-            RouteSource::Inline(routes) => Found::Routes(listener, routes),
+            RouteSource::Inline(routes) => Found::Routes(listener, &routes.config),
             RouteSource::Named(name) => match store.routes(name) {
                 Known::Good(routes) => Found::Routes(listener, routes),
                 Known::Awaited => Found::Awaited,

@@ -4,12 +4,13 @@ use std::{
     env,
     error::Error as StdError,
     ffi::OsString,
-    fmt, fs, io,
+    fmt, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use mesh_core::config::ConfigError;
+use mesh_http::files;
 use tokio::{task, time};
 
 use super::{Bootstrap, BootstrapBuilder, json};
@@ -40,6 +41,9 @@ pub(super) const FILE_VARIABLE: &str = "GRPC_XDS_BOOTSTRAP";
 /// Holds the bootstrap itself.
 pub(super) const INLINE_VARIABLE: &str = "GRPC_XDS_BOOTSTRAP_CONFIG";
 
+/// A bootstrap is some kilobytes; what is larger is another file.
+const MAX_SIZE: u64 = 1 << 20;
+
 // === impl Bootstrap ===
 
 impl Bootstrap {
@@ -53,14 +57,15 @@ impl Bootstrap {
         Self::from_variables(|name| env::var_os(name))
     }
 
-    /// The bootstrap in a file, read with blocking I/O.
+    /// The bootstrap in a regular file of 1 MiB at most, read with blocking I/O.
     ///
     /// # Errors
     ///
-    /// When the file cannot be read, or is not a valid bootstrap.
+    /// When the file cannot be read, is something else or larger, or is not a valid bootstrap.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, BootstrapError> {
         let path = path.as_ref();
-        let bytes = fs::read(path).map_err(|source| BootstrapError::Read { path: path.to_owned(), source })?;
+        let bytes =
+            files::read(path, MAX_SIZE).map_err(|source| BootstrapError::Read { path: path.to_owned(), source })?;
         Self::from_json(&bytes)
     }
 

@@ -432,7 +432,24 @@ fn a_mistake_in_an_authority_or_in_call_credentials_is_named_by_its_path() {
     }
 }
 
-// --- a file that is still to come ---
+// --- a file that is there, or still to come ---
+
+#[test]
+#[cfg(unix)]
+fn what_is_no_file_or_too_large_for_a_bootstrap_is_refused_and_holds_nobody_up() {
+    use std::io::ErrorKind;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let (fifo, large) = (directory.path().join("fifo"), directory.path().join("large"));
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
+    std::fs::File::create(&large).and_then(|file| file.set_len(1 << 30)).expect("made");
+    for (path, kind) in [(fifo, ErrorKind::InvalidInput), (large, ErrorKind::FileTooLarge)] {
+        let error = Bootstrap::from_file(&path).expect_err("no bootstrap");
+        assert!(matches!(&error, BootstrapError::Read { source, .. } if source.kind() == kind), "{error:?}");
+    }
+}
 
 const POLL: Duration = Duration::from_millis(100);
 

@@ -3,11 +3,12 @@
 use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
 use bytes::Bytes;
+use mesh_http::files;
 
 use super::Unusable;
 
@@ -16,18 +17,14 @@ const MAX: u64 = 1 << 30;
 
 /// The whole of a file, or nothing where there is none.
 pub(super) fn read(path: &Path) -> Result<Option<Bytes>, Unusable> {
-    let mut file = match File::open(path) {
+    let file = match files::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Unusable::Read(error)),
     };
-    let about = file.metadata().map_err(Unusable::Read)?;
-    check_mode(&about)?;
-    if !about.is_file() || about.len() > MAX {
-        return Err(Unusable::Foreign);
-    }
-    let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or(0));
-    Read::take(&mut file, MAX).read_to_end(&mut bytes).map_err(Unusable::Read)?;
+    // Of the file that is open, whatever has taken its place meanwhile.
+    check_rights(&file.metadata().map_err(Unusable::Read)?)?;
+    let bytes = files::read_to_end(file, MAX).map_err(Unusable::Read)?;
     Ok(Some(bytes.into()))
 }
 
@@ -78,14 +75,28 @@ fn private(options: &mut OpenOptions) {
 fn private(_: &mut OpenOptions) {}
 
 #[cfg(unix)]
-fn check_mode(about: &fs::Metadata) -> Result<(), Unusable> {
+fn check_rights(about: &fs::Metadata) -> Result<(), Unusable> {
+    use std::os::unix::fs::MetadataExt;
+
+    check(about.uid(), about.mode() & 0o777, rustix::process::geteuid().as_raw())
+}
+
+/// Whether nobody but this process, which is `own`, and root can have written a file of this owner and mode.
+#[cfg(unix)]
+fn check(owner: u32, mode: u32, own: u32) -> Result<(), Unusable> {
+    const ROOT: u32 = 0;
     const WRITE_BY_OTHERS: u32 = 0o022;
-    let mode = std::os::unix::fs::MetadataExt::mode(about) & 0o777;
-    if mode & WRITE_BY_OTHERS == 0 { Ok(()) } else { Err(Unusable::WritableByOthers { mode }) }
+    if owner != own && owner != ROOT {
+        return Err(Unusable::OwnedByAnother { owner });
+    }
+    if mode & WRITE_BY_OTHERS != 0 {
+        return Err(Unusable::WritableByOthers { mode });
+    }
+    Ok(())
 }
 
 #[cfg(not(unix))]
-fn check_mode(_: &fs::Metadata) -> Result<(), Unusable> {
+fn check_rights(_: &fs::Metadata) -> Result<(), Unusable> {
     Ok(())
 }
 
@@ -138,6 +149,33 @@ mod tests {
         assert!(matches!(read(&path), Err(Unusable::WritableByOthers { mode: 0o646 })));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("set");
         assert_eq!(read(&path).expect("read").as_deref(), Some(&b"anybody's"[..]));
-        assert!(read(directory.path()).is_err());
+    }
+
+    #[test]
+    fn file_of_another_user_than_this_one_and_root_is_not_read() {
+        const OWN: u32 = 1337;
+        assert!(check(OWN, 0o600, OWN).is_ok());
+        assert!(check(0, 0o644, OWN).is_ok());
+        assert!(matches!(check(1000, 0o600, OWN), Err(Unusable::OwnedByAnother { owner: 1000 })));
+        assert!(matches!(check(OWN, 0o600, 0), Err(Unusable::OwnedByAnother { owner: OWN })));
+        // For real where this may give files away.
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("xds.cache");
+        fs::write(&path, "another's").expect("written");
+        if std::os::unix::fs::chown(&path, Some(OWN), None).is_ok() {
+            assert!(matches!(read(&path), Err(Unusable::OwnedByAnother { owner: OWN })));
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_read_and_holds_nobody_up() {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("xds.cache");
+        mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("made");
+        for path in [&*path, directory.path()] {
+            assert!(matches!(read(path), Err(Unusable::Read(error)) if error.kind() == io::ErrorKind::InvalidInput));
+        }
     }
 }

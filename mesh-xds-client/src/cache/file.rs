@@ -15,6 +15,7 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
+use tokio::time::Instant;
 
 use super::{Unusable, checksum};
 use crate::{
@@ -37,13 +38,14 @@ pub(crate) struct Scope {
     pub(crate) servers: Vec<String>,
 }
 
-/// What a file holds. A resource leaves when it is taken.
-#[derive(Debug, Default)]
+/// What a file holds.
+#[derive(Debug)]
 pub(crate) struct Loaded {
     /// By [`ResourceKind::index`].
     shelves: [HashMap<String, Saved>; ResourceKind::ALL.len()],
     /// How long before the file was read a control plane was last known to agree.
-    pub(crate) age: Duration,
+    age: Duration,
+    read: Instant,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -124,7 +126,8 @@ fn item(dump: &Dump) -> Option<Item> {
 pub(super) fn decode(file: &Bytes, scope: &Scope) -> Result<(Loaded, SystemTime), Unusable> {
     let content = content(file, scope)?;
     let agreed = time(content.agreed);
-    let mut loaded = Loaded { age: SystemTime::now().duration_since(agreed).unwrap_or_default(), ..Loaded::default() };
+    let age = SystemTime::now().duration_since(agreed).unwrap_or_default();
+    let mut loaded = Loaded { shelves: Default::default(), age, read: Instant::now() };
     for Shelf { type_url, items } in content.shelves {
         let Some(kind) = ResourceKind::from_type_url(&type_url) else { continue };
         let mut version: Arc<str> = "".into();
@@ -189,14 +192,26 @@ fn time(millis: u64) -> SystemTime {
 // === impl Loaded ===
 
 impl Loaded {
-    /// How many resources are left in it.
+    /// How many resources are in it.
     pub(crate) fn count(&self) -> usize {
         self.shelves.iter().map(HashMap::len).sum()
     }
 
-    /// Takes a resource out.
-    pub(crate) fn take(&mut self, kind: ResourceKind, name: &str) -> Option<Saved> {
-        self.shelves[kind.index()].remove(name)
+    /// A resource.
+    pub(crate) fn get(&self, kind: ResourceKind, name: &str) -> Option<&Saved> {
+        self.shelves[kind.index()].get(name)
+    }
+
+    /// Lets go of all but these.
+    pub(crate) fn retain(&mut self, is_kept: impl Fn(ResourceKind, &str) -> bool) {
+        for (kind, shelf) in ResourceKind::ALL.into_iter().zip(&mut self.shelves) {
+            shelf.retain(|name, _| is_kept(kind, name));
+        }
+    }
+
+    /// How long ago a control plane was last known to agree with it.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.age.saturating_add(now.saturating_duration_since(self.read))
     }
 }
 
@@ -215,7 +230,14 @@ mod tests {
     fn held(kind: ResourceKind, name: &str, contents: Option<&'static [u8]>) -> Dump {
         let updated = time(1_700_000_000_123);
         let good = DumpedGood { version: "7".into(), updated, contents: contents.map(Bytes::from_static) };
-        Dump { kind, name: name.into(), state: ResourceState::Synced, good: Some(good), failure: None }
+        Dump {
+            kind,
+            name: name.into(),
+            state: ResourceState::Synced,
+            is_answered: true,
+            good: Some(good),
+            failure: None,
+        }
     }
 
     fn written() -> Bytes {
@@ -231,15 +253,14 @@ mod tests {
 
     #[test]
     fn what_is_good_and_may_be_written_comes_back_as_it_was() {
-        let (mut loaded, agreed) = decode(&written(), &scope()).expect("good");
+        let (loaded, agreed) = decode(&written(), &scope()).expect("good");
         assert_eq!(agreed, time(1_700_000_000_456));
         assert_eq!(loaded.count(), 2);
-        let saved = loaded.take(ResourceKind::Cluster, "a").expect("written");
+        let saved = loaded.get(ResourceKind::Cluster, "a").expect("written");
         assert_eq!((&*saved.version, &*saved.contents), ("7", &b"cluster"[..]));
         assert_eq!(saved.updated, time(1_700_000_000_123));
-        assert!(loaded.take(ResourceKind::Cluster, "a").is_none(), "it is taken once");
         for name in ["secret", "missing"] {
-            assert!(loaded.take(ResourceKind::Cluster, name).is_none());
+            assert!(loaded.get(ResourceKind::Cluster, name).is_none());
         }
     }
 
@@ -247,9 +268,9 @@ mod tests {
     fn renewed_file_differs_in_its_time_alone() {
         let later = time(1_800_000_000_000);
         let renewed = renew(&written(), &scope(), later).expect("whole");
-        let (mut loaded, agreed) = decode(&renewed.into(), &scope()).expect("good");
+        let (loaded, agreed) = decode(&renewed.into(), &scope()).expect("good");
         assert_eq!((loaded.count(), agreed), (2, later));
-        assert_eq!(loaded.take(ResourceKind::Listener, "a").expect("written").contents, b"listener"[..]);
+        assert_eq!(loaded.get(ResourceKind::Listener, "a").expect("written").contents, b"listener"[..]);
         let other_node = Scope { node_id: "web-2".to_owned(), ..scope() };
         assert!(renew(&written(), &other_node, later).is_none());
     }

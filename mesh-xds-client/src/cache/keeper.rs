@@ -1,7 +1,7 @@
 //! Writes the file: some time after something has changed, and at the end.
 
 use std::{
-    io,
+    io, mem,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -27,14 +27,25 @@ pub(crate) struct Keeper {
     interval: Duration,
     found: Found,
     changed: Notify,
-    /// Whether something has changed since it was last written.
-    is_behind: AtomicBool,
     /// Whether a control plane has answered in this run.
     is_told: AtomicBool,
-    /// What is to be written though nobody may want it any longer. See [`keep_for_write`](Self::keep_for_write).
-    kept: Mutex<Option<Vec<Dump>>>,
-    /// Held while the file is being written.
+    pending: Mutex<Pending>,
+    /// For moments, and never while the file is read or written: whoever asks for the status may be on a task.
     state: Mutex<State>,
+    /// Held by the one who writes the file, so that the last writing of a run begins when the one before has ended. Nobody else
+    /// ever waits for it.
+    turn: Mutex<()>,
+}
+
+/// What is still to be written.
+#[derive(Default)]
+struct Pending {
+    /// Whether something has changed since it was last written.
+    is_behind: bool,
+    /// What is to be written though nobody may want it any longer. See [`keep_for_write`](Keeper::keep_for_write).
+    kept: Option<Vec<Dump>>,
+    /// When a control plane was last known to stand by what was held, as of the last time that a target was let go of.
+    agreed: Option<SystemTime>,
 }
 
 #[derive(Default)]
@@ -59,7 +70,7 @@ impl Keeper {
             Ok(None) => (Found::Nothing, None),
             Ok(Some((loaded, agreed))) => {
                 let count = loaded.count();
-                let (path, age) = (path.display(), loaded.age);
+                let (path, age) = (path.display(), loaded.age(Instant::now()));
                 tracing::info!(%path, count, ?age, "configuration of an earlier run is at hand");
                 (Found::Resources { count, agreed }, Some(loaded))
             }
@@ -75,10 +86,10 @@ impl Keeper {
             interval,
             found,
             changed: Notify::new(),
-            is_behind: AtomicBool::new(false),
             is_told: AtomicBool::new(false),
-            kept: Mutex::default(),
+            pending: Mutex::default(),
             state: Mutex::default(),
+            turn: Mutex::default(),
         };
         (Arc::new(keeper), loaded)
     }
@@ -94,8 +105,9 @@ impl Keeper {
         if !self.is_told.load(Ordering::Acquire) {
             return;
         }
-        *lock(&self.kept) = None;
-        if !self.is_behind.swap(true, Ordering::AcqRel) {
+        let mut pending = lock(&self.pending);
+        pending.kept = None;
+        if !mem::replace(&mut pending.is_behind, true) {
             self.changed.notify_one();
         }
     }
@@ -103,10 +115,13 @@ impl Keeper {
     /// A target is about to be let go of, and what it needed with it.
     ///
     /// That is how a program ends: its clients go first, one by one. The next run will want what they had, so what is
-    /// still to be written is that which is held now, unless there are other changes after it.
-    pub(crate) fn keep_for_write(&self, dump: impl FnOnce() -> Vec<Dump>) {
-        if self.is_behind.load(Ordering::Acquire) {
-            lock(&self.kept).get_or_insert_with(dump);
+    /// still to be written is that which is held now, unless there are other changes after it. How old it is cannot be told
+    /// any longer when nothing is held, and is noted too.
+    pub(crate) fn keep_for_write(&self, shared: &Shared) {
+        let mut pending = lock(&self.pending);
+        pending.agreed = agreed(shared).or(pending.agreed);
+        if pending.is_behind {
+            pending.kept.get_or_insert_with(|| shared.held().store.dump());
         }
     }
 
@@ -134,37 +149,51 @@ impl Keeper {
 
     /// Writes what has changed, or else how long what is there has been good.
     fn write(&self, shared: &Shared) {
-        let mut state = lock(&self.state);
+        let _turn = lock(&self.turn);
         // What changes from here on is for the next time.
-        let is_behind = self.is_behind.swap(false, Ordering::AcqRel);
-        let agreed = agreed(shared);
-        let contents = if is_behind {
-            let kept = lock(&self.kept).take();
-            file::encode(&self.scope, agreed, &kept.unwrap_or_else(|| shared.held().store.dump()))
-        } else {
-            let before = disk::read(&self.path).ok().flatten();
-            let Some(renewed) = before.and_then(|file| file::renew(&file, &self.scope, agreed)) else { return };
-            renewed
+        let (is_behind, kept, last_agreed) = {
+            let mut pending = lock(&self.pending);
+            (mem::take(&mut pending.is_behind), pending.kept.take(), pending.agreed)
         };
+        let dumps = is_behind.then(|| kept.unwrap_or_else(|| shared.held().store.dump()));
+        let agreed = agreed(shared).or(last_agreed).unwrap_or_else(SystemTime::now);
+        let contents = match &dumps {
+            Some(dumps) => Some(file::encode(&self.scope, agreed, dumps)),
+            None => self.renewed(agreed),
+        };
+        let Some(contents) = contents else { return };
         match disk::replace(&self.path, &contents) {
-            Ok(()) => (state.written, state.last_error) = (Some(SystemTime::now()), None),
-            Err(error) => {
-                meters::cache_failure();
-                let error = Arc::new(error);
-                if state.last_error.replace(error.clone()).is_none() {
-                    tracing::warn!(path = %self.path.display(), %error, "configuration cannot be kept for the next run");
-                }
-                drop(state);
-                self.touch();
-            }
+            Ok(()) => *lock(&self.state) = State { written: Some(SystemTime::now()), last_error: None },
+            Err(error) => self.failed(error, dumps),
+        }
+    }
+
+    /// The file that is there, as of now.
+    fn renewed(&self, agreed: SystemTime) -> Option<Vec<u8>> {
+        let before = disk::read(&self.path).ok().flatten();
+        before.and_then(|file| file::renew(&file, &self.scope, agreed))
+    }
+
+    /// The file could not be written. What it was to hold is tried again, unless there are other changes meanwhile.
+    fn failed(&self, error: io::Error, dumps: Option<Vec<Dump>>) {
+        meters::cache_failure();
+        let error = Arc::new(error);
+        if lock(&self.state).last_error.replace(error.clone()).is_none() {
+            tracing::warn!(path = %self.path.display(), %error, "configuration cannot be kept for the next run");
+        }
+        let mut pending = lock(&self.pending);
+        if dumps.is_some() && !mem::replace(&mut pending.is_behind, true) {
+            pending.kept = dumps;
+            self.changed.notify_one();
         }
     }
 }
 
-/// When a control plane was last known to stand by what is held.
-fn agreed(shared: &Shared) -> SystemTime {
-    let age = shared.held().agreement.age(Instant::now());
-    SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH)
+/// When a control plane was last known to stand by what is held, if anything is.
+fn agreed(shared: &Shared) -> Option<SystemTime> {
+    let held = shared.held();
+    let age = (!held.agreements.is_nothing()).then(|| held.agreements.age(Instant::now()))?;
+    Some(SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -193,5 +222,69 @@ impl Drop for AtTheEnd {
             Ok(runtime) => drop(runtime.spawn_blocking(move || drop(writing))),
             Err(_) => drop(writing),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread};
+
+    use bytes::Bytes;
+    use envoy_types::pb::envoy::config::core::v3::Node;
+    use mesh_core::source::ResourceState;
+
+    use super::*;
+    use crate::{ResourceKind, store::DumpedGood};
+
+    fn scope() -> Scope {
+        Scope { node_id: String::new(), node_cluster: String::new(), servers: Vec::new() }
+    }
+
+    #[test]
+    fn status_is_told_while_the_file_is_being_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (keeper, _) = Keeper::open(directory.path().join("xds.cache"), scope(), Duration::ZERO);
+        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
+        keeper.tell();
+        keeper.touch();
+        // A writer that has begun, and has to wait for the store before it comes to an end.
+        let held = shared.held();
+        let writing = Writing(keeper.clone(), shared.clone());
+        let writer = thread::spawn(move || drop(writing));
+        while lock(&keeper.pending).is_behind {
+            thread::yield_now();
+        }
+        let (tell, told) = mpsc::channel();
+        let asked = keeper.clone();
+        thread::spawn(move || tell.send(asked.status().written));
+        assert_eq!(told.recv_timeout(Duration::from_secs(60)), Ok(None), "nobody waits for the writer");
+        drop(held);
+        writer.join().expect("it does not panic");
+        assert!(keeper.status().written.is_some());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_tried_again_though_nobody_wants_it_any_longer() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (place, scope) = (directory.path().join("later"), scope());
+        let (keeper, _) = Keeper::open(place.join("xds.cache"), scope.clone(), Duration::ZERO);
+        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
+        keeper.tell();
+        keeper.touch();
+        let good = DumpedGood { version: "1".into(), updated: SystemTime::now(), contents: Some(Bytes::new()) };
+        lock(&keeper.pending).kept = Some(vec![Dump {
+            kind: ResourceKind::Cluster,
+            name: "shop".into(),
+            state: ResourceState::Synced,
+            is_answered: true,
+            good: Some(good),
+            failure: None,
+        }]);
+        keeper.write(&shared);
+        assert!(keeper.status().last_error.is_some());
+        std::fs::create_dir(&place).expect("made");
+        keeper.write(&shared);
+        let (_, loaded) = Keeper::open(place.join("xds.cache"), scope, Duration::ZERO);
+        assert_eq!(loaded.expect("written").count(), 1);
     }
 }

@@ -13,10 +13,18 @@
 //!
 //! It serves, and that is all: it is asked for as if there were none, in full and without a version (versions belong to
 //! a server, and what answered then may not be what answers now), and a server further down the list is asked where the
-//! first cannot be reached (gRFC A71). What comes replaces it. A listener that a control plane no longer has goes when
-//! that is known, at the latest when the absence timeout is over on a live stream; while nothing is heard, it serves,
-//! for days if need be. The status marks what is [cached](mesh_core::source::ResourceStatus::is_cached), and the
-//! metrics count it.
+//! first cannot be reached (gRFC A71). What comes replaces it. While nothing is heard it serves, for days if need be, and
+//! whoever asks for it again finds it again, until a control plane of its authority has answered: what that one knows
+//! counts from then on, and what else is in the file is forgotten. The status marks what is
+//! [cached](mesh_core::source::ResourceStatus::is_cached), and the metrics count it.
+//!
+//! A listener or a cluster that the control plane does not have goes as if there had been none, though routes may name the
+//! cluster: that it is missing from a full state, or called removed in delta, says that it does not exist, as soon as the
+//! absence timeout is over in which it might have followed. A full state that comes later than that says so at once. Where the
+//! server has the feature `ignore_resource_deletion` (gRFC A53) such resources stay, and the status says that there are
+//! none. With `resource_timer_is_transient_error` (A88) a gap in a full state is no word, and `resource_errors` are; those take
+//! nothing away unless the server has `fail_on_data_errors`. Of routes and endpoints absence says nothing, as in the protocol:
+//! they go when nothing names them.
 //!
 //! # The file
 //!
@@ -25,8 +33,15 @@
 //! place, synchronised to disk, and renamed into place, with mode 0600. What is not as it should be is
 //! [refused](Unusable) whole, the log says why, and the start goes on without it.
 //!
-//! No private key is in it: secrets are never written, and a resource in which a key may stand is left out whole. What
-//! refers to one is then missing at the start.
+//! Whoever writes the file steers the next run. On Unix it is read only where it belongs to the process's own
+//! (effective) user or to root, and nobody else may write it. The directory is not checked: a Kubernetes `emptyDir`
+//! is everybody's to write. Who may write there and is neither can take the file away or put back one that this user has
+//! written before, which is then as old as the [status](Found::Resources) says, and cannot put a text of his own in its
+//! place.
+//!
+//! No private key is in it: secrets are never written, and a resource in which a key may stand is left out whole. So is one
+//! with an extension that is not known to hold none, such as a filter of one's own. What refers to it is then missing at the
+//! start.
 //!
 //! It holds what the process holds, but for this: a target that is let go of leaves the file at the next change of
 //! another, and not at the end of the program, when all are let go of. Where fewer targets are watched than in the run
@@ -79,12 +94,17 @@ pub enum Found {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Unusable {
-    /// It cannot be read.
+    /// It cannot be read, or is no regular file, or larger than 1 GiB.
     Read(io::Error),
     /// Others may write it, and would steer this process.
     WritableByOthers {
         /// Its mode.
         mode: u32,
+    },
+    /// It belongs to another user than this process's and root, who would steer this process.
+    OwnedByAnother {
+        /// The user's number.
+        owner: u32,
     },
     /// It is no cache file.
     Foreign,
@@ -121,6 +141,9 @@ impl fmt::Display for Unusable {
         match self {
             Self::Read(_) => f.write_str("it cannot be read"),
             Self::WritableByOthers { mode } => write!(f, "others may write it (mode {mode:o}): take that right away"),
+            Self::OwnedByAnother { owner } => {
+                write!(f, "it belongs to another user ({owner}): remove it, or give each user a file of its own")
+            }
             Self::Foreign => f.write_str("it is not a cache file"),
             Self::Format { found } => write!(f, "its format is {found}, where {} is read", file::FORMAT),
             Self::Torn { expected, found } => write!(f, "it is torn: {found} bytes of {expected}"),

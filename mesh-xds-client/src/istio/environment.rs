@@ -3,12 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
 
 use mesh_core::config::{ConfigError, Locality};
+use mesh_http::files;
 use serde_json::{Map, Value as Json};
 
 use super::{
@@ -43,6 +44,9 @@ pub(super) fn read(variables: BTreeMap<String, String>, root: &Path) -> Result<W
     }
     environment.joining(workload)
 }
+
+/// A pod's annotations are 256 KiB at most, and everything else less.
+const MAX_SIZE: u64 = 1 << 20;
 
 /// The ports that istiod speaks xDS on.
 const ISTIOD: [&str; 2] = [":15010", ":15012"];
@@ -158,7 +162,8 @@ impl Environment<'_> {
     /// What stands in a file, if there is one.
     fn file(&self, path: &str) -> Result<Option<String>, WorkloadError> {
         let path = self.path(path);
-        match fs::read_to_string(&path) {
+        let text = |bytes| String::from_utf8(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        match files::read(&path, MAX_SIZE).and_then(text) {
             Ok(text) => Ok(Some(text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(WorkloadError::Read { path, source }),

@@ -42,7 +42,8 @@
 //! | `VirtualService`, Gateway API routes, subsets | all | all |
 //! | `DestinationRule`: outlier detection, connection pools, timeouts of connections, TLS to the outside, panic threshold | honoured | not sent |
 //! | automatic mutual TLS | endpoint by endpoint, by what each can do | only `ISTIO_MUTUAL` said by name |
-//! | `ServiceEntry` resolved by DNS | served | has no endpoints |
+//! | `ServiceEntry` resolved by DNS, or by nobody (`NONE`) | served | has no endpoints |
+//! | a service without an address (`clusterIP: None`) | its endpoints | its endpoints |
 //! | balancing where nothing is said | least requests | turns |
 //! | rules of timeouts and weights | Envoy's, for gRPC channels too | gRPC's for gRPC channels |
 //! | `retries: { attempts: 0 }` | no retries, whatever the client's preset | not told from silence |
@@ -55,9 +56,12 @@
 //!
 //! # Targets of a sidecar
 //!
-//! `reviews:9080`, `reviews.shop:9080`, the name in full, or a host of a `ServiceEntry`: one service. `*:9080`: every service
-//! that has this port, by the authority of each request; such a client holds the endpoints of all of them.
+//! `reviews:9080`, `reviews.shop:9080`, the name in full, or a host of a `ServiceEntry`: one service.
 //! [`Dialect::Sidecar`](crate::Dialect::Sidecar) says how short names are completed.
+//!
+//! `*:9080`: every service that has this port, by the authority of each request; such a client holds the endpoints of all of
+//! them. Names that are no service of their own are reached in this way alone: those below the host of a `ServiceEntry` that
+//! begins with a wildcard, and Kubernetes services of type `ExternalName`.
 //!
 //! Istio routes by HTTP only what it takes for HTTP: a port needs a name or an `appProtocol` that says so (`http`, `http2`,
 //! `grpc`), or none, in which case it is looked at. Ports of TCP and of HTTPS have no routes, and requests to them fail (NR).

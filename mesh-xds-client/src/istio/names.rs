@@ -27,6 +27,14 @@ pub(crate) enum Wish<'a> {
     },
 }
 
+/// A service, or a subset of one, that a cluster of a sidecar stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OutboundService<'a> {
+    pub(crate) cluster: &'a str,
+    pub(crate) port: u16,
+    pub(crate) host: &'a str,
+}
+
 // === impl Names ===
 
 impl Names {
@@ -60,6 +68,22 @@ impl Names {
             rest = domain.split_once('.').map(|(_, rest)| rest).filter(|rest| rest.contains('.'));
         }
         candidates
+    }
+}
+
+// === impl OutboundService ===
+
+impl<'a> OutboundService<'a> {
+    /// As istiod names it: `outbound|9080|v1|reviews.shop.svc.cluster.local`. None where a wildcard stands for many hosts.
+    pub(crate) fn of(cluster: &'a str) -> Option<Self> {
+        let mut parts = cluster.strip_prefix("outbound|")?.splitn(3, '|');
+        let (port, _subset, host) = (parts.next()?.parse().ok()?, parts.next()?, parts.next()?);
+        (!host.starts_with('*')).then_some(Self { cluster, port, host })
+    }
+
+    /// Whether it is named as Kubernetes names services: `<name>.<namespace>.svc.<domain>`.
+    pub(crate) fn is_of_kubernetes(self) -> bool {
+        self.host.split('.').nth(2) == Some("svc")
     }
 }
 
@@ -119,6 +143,20 @@ mod tests {
         }
         let flat = Names::of_node("sidecar~10.0.0.7~vm.shop~mesh.internal").expect("four parts");
         assert_eq!(flat.candidates("reviews"), ["reviews", "reviews.mesh.internal"], "no label alone");
+    }
+
+    #[test]
+    fn cluster_of_a_service_says_which_and_whose_it_is() {
+        let of = |cluster| OutboundService::of(cluster).map(|one| (one.host, one.port, one.is_of_kubernetes()));
+        let reviews = "reviews.shop.svc.cluster.local";
+        assert_eq!(of("outbound|9080||reviews.shop.svc.cluster.local"), Some((reviews, 9080, true)));
+        assert_eq!(of("outbound|9080|v1|reviews.shop.svc.cluster.local"), Some((reviews, 9080, true)));
+        assert_eq!(of("outbound|443||api.example.com"), Some(("api.example.com", 443, false)));
+        for none in
+            ["PassthroughCluster", "inbound|9080||", "outbound|443||*.example.com", "outbound|x||a.b", "outbound|1|a"]
+        {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What happens to the requests of a route: forwarding, redirects, direct answers (`Route.action`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use envoy_types::pb::envoy::{
     config::{core::v3 as core, route::v3 as pb},
@@ -8,8 +8,8 @@ use envoy_types::pb::envoy::{
 };
 use http::StatusCode;
 use mesh_core::config::{
-    Action, ClusterChoice, ConfigError, DirectResponse, Forward, HostRewrite, PathRewrite, Redirect, RedirectPath,
-    RequestPriority, RoutePolicy, Timeouts, WeightedCluster, WeightedClusters,
+    Action, ClusterChoice, ConfigError, DirectResponse, FaultInjection, Forward, HostRewrite, PathRewrite, Redirect,
+    RedirectPath, RequestPriority, RoutePolicy, Timeouts, WeightedCluster, WeightedClusters,
 };
 
 use super::{
@@ -21,7 +21,8 @@ use super::{
     retry,
 };
 
-/// What the configuration as a whole says and its actions need.
+/// What the configuration as a whole says and its virtual hosts need.
+#[derive(Debug, Default, PartialEq)]
 pub(super) struct Scope {
     /// Cluster specifier plugins by name, and whether one may be missing.
     pub(super) plugins: BTreeMap<String, Optional>,
@@ -29,6 +30,8 @@ pub(super) struct Scope {
     pub(super) may_rewrite_hosts: bool,
     /// The longest body of a direct response.
     pub(super) longest_body: usize,
+    /// What holds where a virtual host has no override of its own.
+    pub(super) faults: Option<Arc<FaultInjection>>,
 }
 
 /// Whether what is not known here may be left out.

@@ -7,7 +7,6 @@
 //! the endpoint stands now.
 
 use std::{
-    collections::HashMap,
     hash::{DefaultHasher, Hasher},
     sync::Arc,
 };
@@ -26,6 +25,7 @@ use prost::Message;
 use super::{
     common::{filled, undecodable},
     endpoints::{self, Group, Interner, Place},
+    former::Former,
     notes::Notes,
 };
 
@@ -81,16 +81,6 @@ struct SealedList {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Print(u64);
 
-/// The endpoints of the version before, to be found by their bytes.
-#[derive(Default)]
-struct Former<'a> {
-    endpoints: Vec<(Print, &'a Endpoint)>,
-    /// Where the next is looked for first: behind the one found last.
-    next: usize,
-    /// The places by print. Made when an endpoint is not where it was.
-    places: Option<HashMap<Print, usize>>,
-}
-
 /// The endpoints of `message`, those of `former` where they are the same.
 pub(super) fn decode(
     message: Sealed,
@@ -99,13 +89,14 @@ pub(super) fn decode(
 ) -> Result<Assignment, ConfigError> {
     let cluster = filled("cluster_name", message.cluster_name, "name the cluster")?;
     let mut interner = Interner::after(former.map(|former| &*former.endpoints));
-    let mut former = former.map(Former::new).unwrap_or_default();
-    let mut prints = Vec::with_capacity(former.endpoints.len());
+    let known: Vec<_> = former.iter().flat_map(|former| former.printed()).collect();
+    let mut former = Former::default();
+    let mut prints = Vec::with_capacity(known.len());
     let read = |bytes: Bytes, notes: &mut Notes| {
         let print = Print::of(&bytes);
-        if let Some(same) = former.find(print) {
+        if let Ok(place) = former.find(&known, |(print, _)| *print, print) {
             prints.push(print);
-            return Ok(same.clone());
+            return Ok(known[place].1.clone());
         }
         let said = notes.count();
         let message = pb::LbEndpoint::decode(&*bytes).map_err(|error| undecodable(&error, bytes.len()))?;
@@ -122,6 +113,14 @@ pub(super) fn decode(
 }
 
 // === impl Assignment ===
+
+impl Assignment {
+    /// The endpoints with their prints, where these are known.
+    fn printed(&self) -> impl Iterator<Item = (Print, &Endpoint)> {
+        let endpoints = self.endpoints.groups().iter().flat_map(|group| &group.endpoints);
+        self.prints.iter().copied().zip(endpoints)
+    }
+}
 
 /// The same endpoints, whatever their bytes were.
 impl PartialEq for Assignment {
@@ -155,29 +154,5 @@ impl Print {
         let mut hasher = DefaultHasher::new();
         hasher.write(bytes);
         Self(hasher.finish().max(1))
-    }
-}
-
-// === impl Former ===
-
-impl<'a> Former<'a> {
-    fn new(assignment: &'a Assignment) -> Self {
-        let endpoints = assignment.endpoints.groups().iter().flat_map(|group| &group.endpoints);
-        Self { endpoints: assignment.prints.iter().copied().zip(endpoints).collect(), next: 0, places: None }
-    }
-
-    fn find(&mut self, print: Print) -> Option<&'a Endpoint> {
-        let place = match self.endpoints.get(self.next) {
-            Some((there, _)) if *there == print => Some(self.next),
-            _ => self.places().get(&print).copied(),
-        };
-        // Where it is not known, it most likely stands in place of the one that was here.
-        self.next = place.unwrap_or(self.next) + 1;
-        place.map(|place| self.endpoints[place].1)
-    }
-
-    fn places(&mut self) -> &HashMap<Print, usize> {
-        let prints = self.endpoints.iter().map(|(print, _)| *print);
-        self.places.get_or_insert_with(|| prints.zip(0..).collect())
     }
 }

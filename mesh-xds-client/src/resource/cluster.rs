@@ -19,7 +19,7 @@ pub(super) fn decode(mut message: pb::Cluster, context: &Context, notes: &mut No
     refuse_foreign_reports(message.lrs_server.as_ref(), notes)?;
     let name = filled("name", std::mem::take(&mut message.name), "name the cluster")?;
     let mut cluster = Cluster::new(name)?;
-    cluster.discovery = discovery::take(cluster.name(), &mut message, notes)?;
+    cluster.discovery = discovery::take(cluster.name(), &mut message, context, notes)?;
     if matches!(cluster.discovery, Discovery::Aggregate(_) | Discovery::Unsupported(_)) {
         // `CLUSTER_PROVIDED`: which endpoint is picked is the affair of other clusters, or nobody's.
         message.lb_policy = 0;

@@ -2,7 +2,8 @@
 //!
 //! EDS, DNS, endpoints in the cluster itself and other clusters are honoured; DNS both as `type` and as the newer
 //! `envoy.extensions.clusters.dns.v3.DnsCluster`. Of any other way the cluster says itself that it is
-//! [not honoured](Discovery::Unsupported): whether that is refused or kept depends on who asked for it.
+//! [not honoured](Discovery::Unsupported): whether that is refused or kept depends on who asked for it. What Istio's
+//! sidecars find in that way is found here as the application would have.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use envoy_types::pb::envoy::{
             self as pb,
             cluster::{
                 ClusterDiscoveryType, CustomClusterType, DiscoveryType, DnsLookupFamily as LegacyFamily,
-                EdsClusterConfig,
+                EdsClusterConfig, LbPolicy,
             },
         },
         endpoint::v3::ClusterLoadAssignment,
@@ -24,14 +25,16 @@ use envoy_types::pb::envoy::{
     },
 };
 use mesh_core::config::{
-    AddressFamily, Aggregate, Backoff, ConfigError, Discovery, DnsEndpoints, Endpoints, Host, LookUp,
+    AddressFamily, Aggregate, Backoff, ConfigError, Discovery, DnsEndpoints, DnsName, Endpoints, Host, LookUp,
 };
 
 use super::{
+    Context,
     common::{duration, is, message_name, positive, same_source, told_as, unpack},
     endpoints,
     notes::{IsSet, Notes, warn_if_set},
 };
+use crate::istio::names::OutboundService;
 
 /// What is said of a cluster whose endpoints are found in another way.
 pub(super) const REMEDY: &str = "use EDS, STRICT_DNS, LOGICAL_DNS, STATIC, a DnsCluster or an aggregate cluster";
@@ -49,12 +52,21 @@ enum Way {
 }
 
 /// Takes out of `message` where the endpoints of the cluster `name` come from.
-pub(super) fn take(name: &Arc<str>, message: &mut pb::Cluster, notes: &mut Notes) -> Result<Discovery, ConfigError> {
+pub(super) fn take(
+    name: &Arc<str>,
+    message: &mut pb::Cluster,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<Discovery, ConfigError> {
     let way = match message.cluster_discovery_type.take() {
         None => Way::Static,
         Some(ClusterDiscoveryType::Type(number)) => {
             let kind = DiscoveryType::try_from(number).map_err(|_| ConfigError::new("type", number, REMEDY))?;
-            built_in(kind, message, notes)?
+            let service = context.service(name).filter(|_| kind == DiscoveryType::OriginalDst);
+            match service.and_then(callers_own) {
+                Some(discovery) => unintercepted(discovery, message, notes),
+                None => built_in(kind, message, notes)?,
+            }
         }
         Some(ClusterDiscoveryType::ClusterType(message)) => notes.at("cluster_type", message, custom)?,
     };
@@ -93,6 +105,24 @@ fn built_in(kind: DiscoveryType, message: &mut pb::Cluster, notes: &mut Notes) -
             Way::Told(Discovery::Unsupported("original destination is not supported".into()))
         }
     })
+}
+
+/// Where whoever calls a service would have looked for it, had a sidecar intercepted the connection: at the endpoints of a
+/// Kubernetes service without an address of its own (`clusterIP: None`), which istiod tells to whoever asks for them, and for a
+/// `ServiceEntry` with `resolution: NONE` in DNS.
+fn callers_own(service: OutboundService<'_>) -> Option<Discovery> {
+    if service.is_of_kubernetes() {
+        return Some(Discovery::Endpoints(service.cluster.into()));
+    }
+    let host = DnsName::new(service.host, service.port).ok()?;
+    Some(Discovery::Dns(Arc::new(DnsEndpoints::strict(Endpoints::by_name([host]).ok()?))))
+}
+
+fn unintercepted(discovery: Discovery, message: &mut pb::Cluster, notes: &mut Notes) -> Way {
+    notes.warn("type", "no connection is intercepted here; requests go where their sender would look for the service");
+    // It has no word for who is picked. This is what Istio says where nobody says anything.
+    message.lb_policy = LbPolicy::LeastRequest.into();
+    Way::Told(discovery)
 }
 
 fn service_name(cluster: &Arc<str>, message: EdsClusterConfig) -> Result<Arc<str>, ConfigError> {

@@ -11,14 +11,14 @@ use envoy_types::pb::{
     },
     google::protobuf::Any,
 };
-use mesh_core::config::{ConfigError, HttpFilter, RouteConfig, RoutePolicy, Timeouts};
+use mesh_core::config::{ConfigError, HttpFilter, RoutePolicy, Timeouts};
 
 use super::{
     Context,
     common::{filled, limit, same_source, unpack},
     filter,
     notes::{IsSet, Notes, warn_if_set},
-    route,
+    virtual_hosts::Routes,
 };
 
 /// A listener for clients (`api_listener`), which becomes a [`Listener`](mesh_core::config::Listener) once its routes are
@@ -40,7 +40,7 @@ pub(crate) struct ListenerResource {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum RouteSource {
     /// In the listener itself.
-    Inline(Arc<RouteConfig>),
+    Inline(Routes),
     /// In the route configuration of this name, from the same control plane.
     Named(Arc<str>),
 }
@@ -58,19 +58,41 @@ pub(super) fn decode(
     context: &Context,
     notes: &mut Notes,
 ) -> Result<ListenerResource, ConfigError> {
+    listener(message, notes, |extension, notes| manager(unpack(&extension)?, None, context, notes))
+}
+
+/// As [`decode`] where the manager of `message` has been unpacked and the routes in it read already.
+pub(super) fn decode_around(
+    message: pb::Listener,
+    unpacked: HttpConnectionManager,
+    routes: Result<(Routes, Notes), ConfigError>,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<ListenerResource, ConfigError> {
+    listener(message, notes, |_, notes| manager(unpacked, Some(routes), context, notes))
+}
+
+fn listener(
+    message: pb::Listener,
+    notes: &mut Notes,
+    manager: impl FnOnce(Any, &mut Notes) -> Result<Manager, ConfigError>,
+) -> Result<ListenerResource, ConfigError> {
     let name = filled("name", message.name, "name the listener")?;
     let Some(api) = message.api_listener else {
         let remedy = "set this field; a listener without it is for servers";
         return Err(ConfigError::new("api_listener", "", remedy));
     };
-    let Manager { filters, routes, policy } = notes.at("api_listener", api, |api, notes| {
-        notes.required("api_listener", api.api_listener, |api, notes| manager(api, context, notes))
-    })?;
+    let Manager { filters, routes, policy } =
+        notes.at("api_listener", api, |api, notes| notes.required("api_listener", api.api_listener, manager))?;
     Ok(ListenerResource { name: name.into(), filters, routes, policy })
 }
 
-fn manager(extension: Any, context: &Context, notes: &mut Notes) -> Result<Manager, ConfigError> {
-    let message: HttpConnectionManager = unpack(&extension)?;
+fn manager(
+    message: HttpConnectionManager,
+    read: Option<Result<(Routes, Notes), ConfigError>>,
+    context: &Context,
+    notes: &mut Notes,
+) -> Result<Manager, ConfigError> {
     if message.xff_num_trusted_hops != 0 {
         return Err(ConfigError::new("xff_num_trusted_hops", message.xff_num_trusted_hops, "leave it 0"));
     }
@@ -96,9 +118,13 @@ fn manager(extension: Any, context: &Context, notes: &mut Notes) -> Result<Manag
     let routes = match message.route_specifier {
         Some(RouteSpecifier::Rds(rds)) => notes.at("rds", rds, named)?,
         Some(RouteSpecifier::RouteConfig(config)) => {
-            let decoded =
-                notes.at("route_config", config, |config, notes| route::configuration(config, context, notes));
-            RouteSource::Inline(Arc::new(decoded?))
+            RouteSource::Inline(notes.at("route_config", config, |config, notes| match read {
+                Some(outcome) => outcome.map(|(routes, noted)| {
+                    notes.take_over(&noted);
+                    routes
+                }),
+                None => Routes::whole(config, context, notes),
+            })?)
         }
         Some(RouteSpecifier::ScopedRoutes(_)) => {
             return Err(ConfigError::new("scoped_routes", "", "use rds or route_config"));

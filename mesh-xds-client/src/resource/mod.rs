@@ -22,9 +22,11 @@ mod balance;
 mod cluster;
 mod common;
 mod connection;
+mod decoding;
 mod discovery;
 mod endpoints;
 mod filter;
+mod former;
 mod header;
 mod inbound;
 mod listener;
@@ -33,14 +35,14 @@ mod notes;
 mod protection;
 mod retry;
 mod route;
-#[cfg(mesh_fuzz)]
-#[path = "tests/samples.rs"]
-#[allow(dead_code, reason = "tests use the rest")]
+#[cfg(any(test, mesh_fuzz))]
+#[cfg_attr(not(test), allow(dead_code, reason = "tests use the rest"))]
 pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod transport;
+mod virtual_hosts;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -49,11 +51,11 @@ use std::{
 
 use bytes::Bytes;
 use envoy_types::pb::{
-    envoy::config::{cluster::v3 as cluster_pb, listener::v3 as listener_pb, route::v3 as route_pb},
+    envoy::config::{cluster::v3 as cluster_pb, listener::v3 as listener_pb},
     google::protobuf::Any,
 };
 use mesh_core::{
-    config::{Cluster, ConfigError, Decoded, Discovery, IdentityName, RouteConfig},
+    config::{Cluster, ConfigError, Decoded, Discovery, IdentityName},
     identity::Identities,
 };
 use prost::{DecodeError, Message};
@@ -61,13 +63,17 @@ use prost::{DecodeError, Message};
 pub use self::inbound::InboundListener;
 pub(crate) use self::{
     assignment::Assignment,
+    decoding::Decoding,
     listener::{ListenerResource, RouteSource},
+    virtual_hosts::Routes,
 };
-use self::{
-    common::{filled, undecodable},
-    notes::Notes,
+use self::{common::undecodable, notes::Notes, virtual_hosts::RouteDecoding};
+use crate::{
+    ResourceKind,
+    fingerprint::{Fingerprint, Printing},
+    istio::names::{INBOUND, OutboundService},
+    session::ResourceError,
 };
-use crate::{ResourceKind, fingerprint::Fingerprint, istio::names::INBOUND, session::ResourceError};
 
 /// A valid resource.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +83,7 @@ pub(crate) enum Resource {
     /// What requests come in through.
     Inbound(Arc<InboundListener>),
     /// The routes of a target.
-    RouteConfiguration(Arc<RouteConfig>),
+    RouteConfiguration(Routes),
     /// How a cluster is found and treated.
     Cluster(Arc<Cluster>),
     /// The endpoints of a cluster.
@@ -123,27 +129,25 @@ pub(crate) fn decode_parts(
     context: &Context,
 ) -> Result<Decoded<Resource>, ResourceError> {
     match ResourceKind::from_type_url(type_url) {
-        Some(ResourceKind::Listener) if context.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name)) => {
-            decode_inbound(bytes).map(|listener| map(listener, Resource::Inbound))
+        Some(ResourceKind::Listener) if context.is_inbound(bytes) => {
+            decode_inbound(bytes).map(|listener| listener.map(|listener| Resource::Inbound(Arc::new(listener))))
         }
-        Some(ResourceKind::Listener) => {
-            decode_listener(bytes, context).map(|listener| map(listener, Resource::Listener))
-        }
+        Some(ResourceKind::Listener) => decode_listener(bytes, context)
+            .map(|listener| listener.map(|listener| Resource::Listener(Arc::new(listener)))),
         Some(ResourceKind::RouteConfiguration) => {
-            decode_routes(bytes, context).map(|routes| map(routes, Resource::RouteConfiguration))
+            decode_routes(bytes.clone(), None, context).map(|routes| routes.map(Resource::RouteConfiguration))
         }
-        Some(ResourceKind::Cluster) => decode_cluster(bytes, context).map(|cluster| map(cluster, Resource::Cluster)),
-        Some(ResourceKind::ClusterLoadAssignment) => decode_endpoints(bytes.clone(), None)
-            .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
+        Some(ResourceKind::Cluster) => {
+            decode_cluster(bytes, context).map(|cluster| cluster.map(|cluster| Resource::Cluster(Arc::new(cluster))))
+        }
+        Some(ResourceKind::ClusterLoadAssignment) => {
+            decode_endpoints(bytes.clone(), None).map(|endpoints| endpoints.map(Resource::Endpoints))
+        }
         None => {
             let error = ConfigError::new("type_url", type_url, "send a type that was asked for");
             Err(refusal(None, &error))
         }
     }
-}
-
-fn map<T>(decoded: Decoded<T>, into: impl FnOnce(Arc<T>) -> Resource) -> Decoded<Resource> {
-    Decoded { value: into(Arc::new(decoded.value)), warnings: decoded.warnings }
 }
 
 /// Reads an `envoy.config.listener.v3.Listener` for clients.
@@ -164,17 +168,29 @@ fn decode_inbound(bytes: &[u8]) -> Result<Decoded<InboundListener>, ResourceErro
     read(bytes, |message: listener_pb::Listener, _| InboundListener::new(message))
 }
 
-/// Reads an `envoy.config.route.v3.RouteConfiguration`.
+/// Reads an `envoy.config.route.v3.RouteConfiguration`. Virtual hosts that have the same bytes as in `former`, the version
+/// before, are taken from there.
 ///
 /// # Errors
 ///
 /// As [`decode_listener`].
-pub(crate) fn decode_routes(bytes: &[u8], context: &Context) -> Result<Decoded<RouteConfig>, ResourceError> {
-    read(bytes, |message: route_pb::RouteConfiguration, notes| {
-        // Inside a listener a route configuration needs no name, as a resource it does.
-        filled("name", message.name.clone(), "name the route configuration")?;
-        route::configuration(message, context, notes)
-    })
+pub(crate) fn decode_routes(
+    bytes: Bytes,
+    former: Option<&Routes>,
+    context: &Context,
+) -> Result<Decoded<Routes>, ResourceError> {
+    let mut decoding = RouteDecoding::new(bytes.clone(), former.cloned(), context);
+    loop {
+        let mut left = usize::MAX;
+        match decoding.advance(&mut left) {
+            Ok(false) => {}
+            Ok(true) => {
+                let (value, notes) = decoding.finish();
+                return Ok(Decoded { value, warnings: notes.finish() });
+            }
+            Err(failure) => return Err(refusal(name_of(&bytes).as_deref(), &failure.into_error(bytes.len()))),
+        }
+    }
 }
 
 /// Reads an `envoy.config.cluster.v3.Cluster`.
@@ -239,6 +255,28 @@ pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
 // === impl Resource ===
 
 impl Resource {
+    /// The routes that it is, or holds.
+    fn routes(&self) -> Option<&Routes> {
+        match self {
+            Self::RouteConfiguration(routes) => Some(routes),
+            Self::Listener(listener) => match &listener.routes {
+                RouteSource::Inline(routes) => Some(routes),
+                RouteSource::Named(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// The same, of which `former` says the same in other bytes: that stays, so that nobody takes it for another.
+    pub(crate) fn in_place_of(self, former: Self) -> Self {
+        match (self, former) {
+            (Self::RouteConfiguration(routes), Self::RouteConfiguration(former)) => {
+                Self::RouteConfiguration(routes.in_place_of(&former))
+            }
+            (_, former) => former,
+        }
+    }
+
     /// Why nobody could make use of it, though it is understood.
     pub(crate) fn useless(&self) -> Option<ResourceError> {
         match self {
@@ -302,9 +340,24 @@ impl Context {
         self
     }
 
+    /// Whether a listener is for what comes in.
+    fn is_inbound(&self, bytes: &[u8]) -> bool {
+        self.inbound.is_some_and(|name| name_of(bytes).as_deref() == Some(name))
+    }
+
+    /// The service that a cluster stands for, if it is one that Istio's sidecars are told of.
+    fn service<'a>(&self, cluster: &'a str) -> Option<OutboundService<'a>> {
+        OutboundService::of(cluster).filter(|_| self.inbound.is_some())
+    }
+
     /// Tells versions of a resource apart, and whether they were read as those of a trusted server.
     pub(crate) fn fingerprint(&self, type_url: &str, bytes: &[u8]) -> Fingerprint {
         Fingerprint::of_parts(type_url, bytes, self.is_trusted)
+    }
+
+    /// The same on its way, for bytes that are read piece by piece.
+    pub(crate) fn printing(&self, type_url: &str) -> Printing {
+        Printing::new(type_url, self.is_trusted)
     }
 
     /// The identity of this name.

@@ -54,8 +54,13 @@ impl Notes {
         message: M,
         read: impl FnOnce(M, &mut Self) -> Result<T, ConfigError>,
     ) -> Result<T, ConfigError> {
+        self.within(&part, |notes| read(message, notes)).map_err(|error| error.within(&part))
+    }
+
+    /// Takes what is noted in `note` for said of the message at `part`.
+    pub(super) fn within<T>(&mut self, part: impl Display, note: impl FnOnce(&mut Self) -> T) -> T {
         let earlier = self.warnings.len();
-        let outcome = read(message, self).map_err(|error| error.within(&part));
+        let outcome = note(self);
         for warning in &mut self.warnings[earlier..] {
             warning.field = format!("{part}.{}", warning.field);
         }
@@ -100,6 +105,13 @@ impl Notes {
             values.push(self.at(format_args!("{part}[{index}]"), message, &mut read)?);
         }
         Ok(values)
+    }
+
+    /// Takes over what was noted of this message apart, as if it had been noted here.
+    pub(super) fn take_over(&mut self, noted: &Self) {
+        let room = Self::LIMIT - self.warnings.len();
+        self.warnings.extend(noted.warnings.iter().take(room).cloned());
+        self.unsaid += noted.unsaid + noted.warnings.len().saturating_sub(room);
     }
 
     /// How many warnings there are so far.

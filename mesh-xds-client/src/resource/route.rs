@@ -7,11 +7,11 @@ use std::{
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use mesh_core::config::{
-    Action, ConfigError, DirectResponse, Domain, Route, RouteConfig, RoutePolicy, TimeLimit, VirtualHost,
+    Action, ConfigError, DirectResponse, Domain, HeaderMutations, Route, RouteConfig, RoutePolicy, TimeLimit,
+    VirtualHost,
 };
 
 use super::{
-    Context,
     action::{self, Optional, Scope},
     common::number,
     filter,
@@ -21,12 +21,37 @@ use super::{
     retry,
 };
 
-/// The routes of a target.
+/// What a route configuration says beside its virtual hosts.
+#[derive(Debug, Default)]
+pub(super) struct Frame {
+    pub(super) name: String,
+    pub(super) scope: Scope,
+    request_headers: HeaderMutations,
+    response_headers: HeaderMutations,
+    most_specific_mutations_win: bool,
+    ignore_port: bool,
+}
+
+/// The routes of a target, all at once.
 pub(super) fn configuration(
-    message: pb::RouteConfiguration,
-    context: &Context,
+    mut message: pb::RouteConfiguration,
+    is_trusted: bool,
     notes: &mut Notes,
 ) -> Result<RouteConfig, ConfigError> {
+    let hosts = std::mem::take(&mut message.virtual_hosts);
+    let frame = frame(message, is_trusted, notes)?;
+    let hosts = notes.each("virtual_hosts", hosts, |message, notes| virtual_host(message, &frame.scope, notes))?;
+    let mut config = RouteConfig::new(frame.name.as_str(), hosts)?;
+    frame.put_around(&mut config);
+    Ok(config)
+}
+
+/// What `message` says beside its virtual hosts, which are not looked at.
+pub(super) fn frame(
+    message: pb::RouteConfiguration,
+    is_trusted: bool,
+    notes: &mut Notes,
+) -> Result<Frame, ConfigError> {
     warn_if_set!(
         notes,
         message,
@@ -35,29 +60,28 @@ pub(super) fn configuration(
     );
     warn_if_set!(notes, message, "only the virtual hosts that stand here are known", [vhds]);
     warn_if_set!(notes, message, "virtual hosts are chosen by the authority", [vhost_header]);
-    let scope = Scope {
-        plugins: plugins(message.cluster_specifier_plugins)?,
-        may_rewrite_hosts: context.is_trusted,
-        longest_body: number(message.max_direct_response_body_size_bytes)
-            .map_or(DirectResponse::LONGEST_BODY, |limit| usize::try_from(limit).unwrap_or(usize::MAX)),
-    };
+    let plugins = plugins(message.cluster_specifier_plugins)?;
+    let longest_body = number(message.max_direct_response_body_size_bytes)
+        .map_or(DirectResponse::LONGEST_BODY, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let faults = filter::overrides(message.typed_per_filter_config, notes)?;
-    let request_headers =
-        header::mutations(REQUEST, message.request_headers_to_add, &message.request_headers_to_remove, notes)?;
-    let response_headers =
-        header::mutations(RESPONSE, message.response_headers_to_add, &message.response_headers_to_remove, notes)?;
-    let hosts = notes.each("virtual_hosts", message.virtual_hosts, |message, notes| {
-        let mut host = virtual_host(message, &scope, notes)?;
-        // An override of the whole configuration is that of each host which has none of its own.
-        host.faults = host.faults.or_else(|| faults.clone());
-        Ok(host)
-    })?;
-    let mut config = RouteConfig::new(message.name, hosts)?;
-    config.request_headers = request_headers;
-    config.response_headers = response_headers;
-    config.most_specific_mutations_win = message.most_specific_header_mutations_wins;
-    config.ignore_port = message.ignore_port_in_host_matching;
-    Ok(config)
+    Ok(Frame {
+        name: message.name,
+        scope: Scope { plugins, may_rewrite_hosts: is_trusted, longest_body, faults },
+        request_headers: header::mutations(
+            REQUEST,
+            message.request_headers_to_add,
+            &message.request_headers_to_remove,
+            notes,
+        )?,
+        response_headers: header::mutations(
+            RESPONSE,
+            message.response_headers_to_add,
+            &message.response_headers_to_remove,
+            notes,
+        )?,
+        most_specific_mutations_win: message.most_specific_header_mutations_wins,
+        ignore_port: message.ignore_port_in_host_matching,
+    })
 }
 
 /// No plugin is known here: one that is not optional is refused (gRFC A42).
@@ -75,7 +99,11 @@ fn plugins(messages: Vec<pb::ClusterSpecifierPlugin>) -> Result<BTreeMap<String,
 }
 
 #[expect(deprecated, reason = "what is not honoured is warned of, deprecated or not")]
-fn virtual_host(message: pb::VirtualHost, scope: &Scope, notes: &mut Notes) -> Result<VirtualHost, ConfigError> {
+pub(super) fn virtual_host(
+    message: pb::VirtualHost,
+    scope: &Scope,
+    notes: &mut Notes,
+) -> Result<VirtualHost, ConfigError> {
     warn_if_set!(
         notes,
         message,
@@ -104,7 +132,7 @@ fn virtual_host(message: pb::VirtualHost, scope: &Scope, notes: &mut Notes) -> R
         header::mutations(REQUEST, message.request_headers_to_add, &message.request_headers_to_remove, notes)?;
     host.response_headers =
         header::mutations(RESPONSE, message.response_headers_to_add, &message.response_headers_to_remove, notes)?;
-    host.faults = filter::overrides(message.typed_per_filter_config, notes)?;
+    host.faults = filter::overrides(message.typed_per_filter_config, notes)?.or_else(|| scope.faults.clone());
     host.announce_attempt = message.include_request_attempt_count;
     Ok(host)
 }
@@ -168,4 +196,17 @@ fn replace_whole_retry_policy(action: &mut Action, host: &RoutePolicy) {
     let own = &mut forward.policy.timeouts;
     own.per_try = own.per_try.or(host.timeouts.per_try.map(|_| TimeLimit::OFF));
     own.per_try_idle = own.per_try_idle.or(host.timeouts.per_try_idle.map(|_| TimeLimit::OFF));
+}
+
+// === impl Frame ===
+
+impl Frame {
+    /// Has `config` say what it says. What is left is what the virtual hosts were read in.
+    pub(super) fn put_around(self, config: &mut RouteConfig) -> Scope {
+        config.request_headers = self.request_headers;
+        config.response_headers = self.response_headers;
+        config.most_specific_mutations_win = self.most_specific_mutations_win;
+        config.ignore_port = self.ignore_port;
+        self.scope
+    }
 }

@@ -251,6 +251,11 @@ fn complaint(name: Option<String>, field: Option<&str>, message: &str) -> Resour
 // === impl Ticket ===
 
 impl Ticket {
+    /// Whether all resources of the response have a name that can be read, as far as their wrappers go.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.malformed.iter().all(|error| error.name.is_some())
+    }
+
     /// The nonce of the response, for logs.
     pub fn nonce(&self) -> &str {
         &self.nonce

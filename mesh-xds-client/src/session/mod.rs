@@ -179,7 +179,8 @@ pub enum AbsenceReason {
     /// called it removed.
     Removed,
     /// The server said in delta, of what it never delivered, that there is none. It says so at once, though the resource may be
-    /// on its way: such a name is reported after [`Config::absence_timeout`], as it would be in silence.
+    /// on its way: such a name is reported after [`Config::absence_timeout`], as it would be in silence. Where it was reported for
+    /// silence already, it is reported once more.
     Unknown,
     /// Its time to live was over, and nothing was heard of it.
     Expired,
@@ -404,8 +405,8 @@ impl Session {
             // Where one name could not be read, nobody can say which names are missing.
             Gone::Missing => Vec::new(),
         };
-        let reason = AbsenceReason::Removed;
-        self.events.extend(gone.iter().map(|name| Event::Absent { kind, name: name.to_string(), reason }));
+        let gone = gone.into_iter().map(|(name, reason)| Event::Absent { kind, name: name.to_string(), reason });
+        self.events.extend(gone);
 
         let error = (!rejected.is_empty()).then(|| nack::error_detail(&rejected));
         let is_of_this_stream = stream == self.stream && matches!(self.link, Link::Open { .. });
@@ -492,9 +493,9 @@ impl Session {
         }
         while self.next_awaited().is_some_and(|deadline| deadline <= now) {
             let Some(Awaited { kind, name, deadline }) = self.awaited.pop_front() else { break };
-            let is_denied = self.kinds[kind.index()].awaited(&name, deadline) == Some(true);
-            self.kinds[kind.index()].give_up(&name);
-            let reason = if is_denied { AbsenceReason::Unknown } else { AbsenceReason::NotFoundTimer };
+            let subscriptions = &mut self.kinds[kind.index()];
+            let is_denied = subscriptions.awaited(&name, deadline) == Some(true);
+            let reason = subscriptions.run_out(&name, is_denied);
             self.events.push_back(Event::Absent { kind, name: name.to_string(), reason });
         }
         for kind in ResourceKind::ALL {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::Reply;
 use super::batch::Label;
 use super::refusals::Refusals;
+use super::{AbsenceReason, Reply};
 
 /// The names of one kind that are wanted, and how the conversation about them stands.
 #[derive(Debug)]
@@ -80,6 +80,8 @@ enum Presence {
     Refused,
     /// Reported absent.
     Absent,
+    /// Reported absent since nothing was heard of it in time. The server may still say that there is none.
+    Silent,
 }
 
 /// Whether the server believes that everything is wanted.
@@ -484,33 +486,41 @@ impl Subscriptions {
     /// mention.
     ///
     /// A name never delivered is left to its timer: the server may not have heard of it yet.
-    pub(super) fn remove_missing(&mut self) -> Vec<Arc<str>> {
+    pub(super) fn remove_missing(&mut self) -> Vec<(Arc<str>, AbsenceReason)> {
         let answers = self.answers;
         let is_missing = |wanted: &Wanted| wanted.was_delivered() && wanted.mentioned != answers;
         let missing = self.names.iter().filter(|(_, wanted)| is_missing(wanted));
         let mut missing: Vec<_> = missing.map(|(name, _)| name.clone()).collect();
         missing.sort_unstable();
         missing.iter().for_each(|name| self.give_up(name));
-        missing
+        missing.into_iter().map(|name| (name, AbsenceReason::Removed)).collect()
     }
 
-    /// Marks as absent, and returns, those of the names that were delivered before. Others wait for the end of their clock.
-    pub(super) fn remove_named(&mut self, names: &[String]) -> Vec<Arc<str>> {
+    /// Marks as absent, and returns, those of the names that were delivered before, and those whose clock is over. Others wait for
+    /// its end.
+    pub(super) fn remove_named(&mut self, names: &[String]) -> Vec<(Arc<str>, AbsenceReason)> {
         let mut gone = Vec::new();
         for name in names {
             let Some((name, wanted)) = self.names.get_key_value(name.as_str()) else { continue };
-            let (name, was_delivered) = (name.clone(), wanted.was_delivered());
+            let name = name.clone();
             if wanted.mentioned == self.answers {
                 // It was denied, with a reason, by the same response.
                 continue;
             }
-            if was_delivered {
-                self.give_up(&name);
-                gone.push(name);
-            } else if let Some(Wanted { presence: Presence::Awaited { is_denied, .. }, .. }) = self.names.get_mut(&name)
-            {
-                *is_denied = true;
-            }
+            let reason = match wanted.presence {
+                _ if !wanted.is_named => AbsenceReason::Removed,
+                Presence::Held | Presence::Refused | Presence::Presumed { .. } => AbsenceReason::Removed,
+                Presence::Silent => AbsenceReason::Unknown,
+                Presence::Awaited { deadline, .. } => {
+                    self.names.entry(name).and_modify(|wanted| {
+                        wanted.presence = Presence::Awaited { deadline, is_denied: true };
+                    });
+                    continue;
+                }
+                Presence::Unsent | Presence::Returning | Presence::Absent => continue,
+            };
+            self.give_up(&name);
+            gone.push((name, reason));
         }
         gone
     }
@@ -530,6 +540,18 @@ impl Subscriptions {
     }
 
     // --- what time brings ---
+
+    /// There was nothing of `name` in the time that there was for it. Returns how that is known.
+    pub(super) fn run_out(&mut self, name: &str, is_denied: IsDenied) -> AbsenceReason {
+        self.give_up(name);
+        if is_denied {
+            return AbsenceReason::Unknown;
+        }
+        if let Some(wanted) = self.names.get_mut(name) {
+            wanted.presence = Presence::Silent;
+        }
+        AbsenceReason::NotFoundTimer
+    }
 
     /// Whether `name` is awaited until then, and if so, whether the server has said that there is none.
     pub(super) fn awaited(&self, name: &str, until: Instant) -> Option<IsDenied> {

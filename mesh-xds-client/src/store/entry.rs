@@ -19,7 +19,7 @@ use crate::{
     name::canonical_arc,
     resource::{self, Context, Resource},
     secrets,
-    session::{RawResource, ResourceError},
+    session::ResourceError,
 };
 
 /// What is known of one resource.
@@ -36,6 +36,8 @@ pub(crate) struct Entry {
     pub(super) error: Option<String>,
     /// When the latest bad news came, for as long as `error` is set.
     pub(super) failed_at: Option<SystemTime>,
+    /// Whether the latest news is that the server does not give it, and why (xRFC TP3).
+    pub(super) is_denied: bool,
     /// Whether it is asked for by its name, rather than among all that there are.
     pub(super) is_named: bool,
     /// Boxed, since hardly any resource has one.
@@ -84,6 +86,7 @@ impl Entry {
             good: None,
             error: None,
             failed_at: None,
+            is_denied: false,
             is_named: true,
             refused: None,
         }
@@ -123,20 +126,40 @@ impl Entry {
         (self.state, self.is_cached())
     }
 
-    pub(super) fn offer(&mut self, raw: RawResource, name: Arc<str>, news: &mut News<'_>) -> Result<Taken, Refused> {
+    /// What is to be done with bytes that are known already, by their fingerprint.
+    pub(super) fn recognise(
+        &mut self,
+        fingerprint: Fingerprint,
+        bytes: &Bytes,
+        name: &Arc<str>,
+        news: &News<'_>,
+    ) -> Option<Result<Taken, Refused>> {
         self.is_answered = true;
-        let fingerprint = news.origin.context.fingerprint(&raw.body.type_url, &raw.body.value);
         if self.good.as_ref().is_some_and(|good| good.fingerprint == fingerprint) {
-            self.confirm(raw, news);
-            return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
+            self.confirm(bytes, news);
+            return Some(Ok(Taken { name: name.clone(), is_decoded: false, has_new_warnings: false }));
         }
-        if let Some(refused) = self.refused.as_mut().filter(|refused| refused.fingerprint == fingerprint) {
-            (refused.version, refused.at) = (news.version.clone(), SystemTime::now());
-            self.failed_at = Some(refused.at);
-            return Err(Refused { error: refused.error.clone(), is_repeated: true });
-        }
-        let bytes = Bytes::from(raw.body.value);
-        match self.decode(&raw.body.type_url, &bytes, news.origin.context) {
+        let refused = self.refused.as_mut().filter(|refused| refused.fingerprint == fingerprint)?;
+        (refused.version, refused.at) = (news.version.clone(), SystemTime::now());
+        self.failed_at = Some(refused.at);
+        Some(Err(Refused { error: refused.error.clone(), is_repeated: true }))
+    }
+
+    /// The last good version, of which what has not changed can be used again.
+    pub(super) fn former(&self) -> Option<&Resource> {
+        self.good.as_ref().map(|good| &good.resource)
+    }
+
+    /// What was decoded serves, or is refused.
+    pub(super) fn conclude(
+        &mut self,
+        outcome: Result<Decoded<Resource>, ResourceError>,
+        fingerprint: Fingerprint,
+        bytes: Bytes,
+        name: Arc<str>,
+        news: &mut News<'_>,
+    ) -> Result<Taken, Refused> {
+        match outcome {
             Ok(decoded) => {
                 let has_new_warnings = !decoded.warnings.is_empty() && decoded.warnings != self.warnings();
                 self.replace(decoded, fingerprint, bytes, news);
@@ -158,25 +181,33 @@ impl Entry {
     ///
     /// What nobody could make use of is refused where it was asked for by name. Where it comes with everything that there is,
     /// as Istio's `PassthroughCluster` does, a refusal would be of every response: there it is kept, and fails its own traffic.
-    fn decode(&self, type_url: &str, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
-        let decoded = self.read(type_url, bytes, context)?;
+    pub(super) fn decode(
+        &self,
+        kind: ResourceKind,
+        bytes: &Bytes,
+        context: &Context,
+    ) -> Result<Decoded<Resource>, ResourceError> {
+        let decoded = self.read(kind, bytes, context)?;
         match decoded.value.useless() {
             Some(error) if self.is_named => Err(error),
             _ => Ok(decoded),
         }
     }
 
-    /// A set of endpoints shares with the one before whatever has not changed.
-    fn read(&self, type_url: &str, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
-        match self.good.as_ref().map(|good| &good.resource) {
-            Some(Resource::Endpoints(former)) => resource::decode_endpoints(bytes.clone(), Some(former))
-                .map(|Decoded { value, warnings }| Decoded { value: Resource::Endpoints(value), warnings }),
-            _ => resource::decode_parts(type_url, bytes, context),
+    /// Endpoints and routes share with those before whatever has not changed.
+    fn read(&self, kind: ResourceKind, bytes: &Bytes, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
+        match self.former() {
+            Some(Resource::Endpoints(former)) => {
+                resource::decode_endpoints(bytes.clone(), Some(former)).map(|decoded| decoded.map(Resource::Endpoints))
+            }
+            Some(Resource::RouteConfiguration(former)) => resource::decode_routes(bytes.clone(), Some(former), context)
+                .map(|decoded| decoded.map(Resource::RouteConfiguration)),
+            _ => resource::decode_parts(kind.type_url(), bytes, context),
         }
     }
 
     /// The bytes that serve were sent again.
-    fn confirm(&mut self, raw: RawResource, news: &News<'_>) {
+    fn confirm(&mut self, bytes: &Bytes, news: &News<'_>) {
         self.settle();
         let Some(good) = self.good.as_mut() else { return };
         let was_cached = std::mem::take(&mut good.is_cached);
@@ -186,7 +217,7 @@ impl Entry {
         }
         if was_cached && good.contents.is_some() {
             // What it was read from need not be held for it.
-            good.contents = Some(raw.body.value.into());
+            good.contents = Some(bytes.clone());
         }
     }
 
@@ -195,7 +226,7 @@ impl Entry {
         let contents = news.keeps_contents.then_some(bytes).filter(|bytes| !secrets::may_be_in(bytes));
         let resource = match self.good.take() {
             // Servers that write maps in any order send the same in other bytes, and that is nobody's change.
-            Some(good) if good.resource == value => good.resource,
+            Some(good) if good.resource == value => value.in_place_of(good.resource),
             before => {
                 match &value {
                     Resource::Endpoints(assignment) if before.is_some() => {
@@ -216,6 +247,7 @@ impl Entry {
         self.state = ResourceState::Synced;
         self.error = None;
         self.failed_at = None;
+        self.is_denied = false;
         self.refused = None;
     }
 
@@ -224,6 +256,7 @@ impl Entry {
         self.state = state;
         self.error = Some(error);
         self.failed_at = Some(SystemTime::now());
+        self.is_denied = false;
         self.refused = None;
     }
 
@@ -259,8 +292,9 @@ impl Entry {
             details,
             at,
             version: self.refused.as_ref().map(|refused| refused.version.clone()),
+            is_denial: self.is_denied,
         });
-        Dump { kind, name: name.clone(), state: self.state, good, failure }
+        Dump { kind, name: name.clone(), state: self.state, is_answered: self.is_answered, good, failure }
     }
 }
 

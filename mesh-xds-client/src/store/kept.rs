@@ -21,6 +21,8 @@ pub(crate) struct Dump {
     pub(crate) kind: ResourceKind,
     pub(crate) name: Arc<str>,
     pub(crate) state: ResourceState,
+    /// Whether a server has answered, be it that there is none, or be it by silence that means so.
+    pub(crate) is_answered: bool,
     /// The version that serves.
     pub(crate) good: Option<DumpedGood>,
     pub(crate) failure: Option<Failure>,
@@ -42,4 +44,6 @@ pub(crate) struct Failure {
     pub(crate) at: SystemTime,
     /// The version that was refused, where one was.
     pub(crate) version: Option<Arc<str>>,
+    /// Whether it is the server that says why (xRFC TP3).
+    pub(crate) is_denial: bool,
 }

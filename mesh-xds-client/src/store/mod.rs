@@ -18,6 +18,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use mesh_core::{
     config::{Cluster, Endpoints, RouteConfig},
     source::{ResourceState, ResourceStatus},
@@ -34,11 +35,13 @@ use crate::{
 mod entry;
 mod kept;
 mod tally;
+mod underway;
 
 pub(crate) use self::{
     entry::Entry,
     kept::{Dump, DumpedGood, Failure, Saved},
     tally::Tally,
+    underway::{Begun, COMPARING, Underway},
 };
 
 use self::entry::{Good, News};
@@ -83,6 +86,8 @@ pub(crate) struct Origin<'a> {
 pub(crate) struct Terms {
     /// Why what the server removes goes on serving, where it does.
     pub(crate) kept: Option<&'static str>,
+    /// Whether what is of an earlier run alone goes on serving, though this server says that there is none.
+    pub(crate) keeps_cached: bool,
     /// Whether errors in data end what was good before (`fail_on_data_errors`).
     pub(crate) is_strict: bool,
     /// Whether silence is trouble rather than an answer (`resource_timer_is_transient_error`).
@@ -138,6 +143,15 @@ pub(crate) enum Known<T> {
     Awaited,
     /// There is none, because it is absent, refused, or the server has kept silent about it.
     Missing,
+}
+
+// === impl Taken ===
+
+impl Taken {
+    /// Of what nobody looks at.
+    fn unread(name: Arc<str>) -> Self {
+        Self { name, is_decoded: false, has_new_warnings: false }
+    }
 }
 
 // === impl Origin ===
@@ -251,6 +265,14 @@ impl Store {
         is_unanswered || self.entries().any(|(.., entry)| entry.authority == Some(authority) && is_lacking(entry))
     }
 
+    /// The names of a kind that serve by what an earlier run has kept, and that nobody has spoken of in all the time that a
+    /// server has.
+    pub(crate) fn unspoken_of(&self, kind: ResourceKind) -> impl Iterator<Item = (&Arc<str>, &Entry)> {
+        let is_unspoken_of = |entry: &Entry| entry.is_cached() && entry.state == ResourceState::TimedOut;
+        let entries = self.shelves[kind.index()].iter().map(|(name, entry)| (name, &**entry));
+        entries.filter(move |(_, entry)| is_unspoken_of(entry))
+    }
+
     fn entries(&self) -> impl Iterator<Item = (ResourceKind, &Arc<str>, &Entry)> {
         let shelves = ResourceKind::ALL.into_iter().zip(&self.shelves);
         shelves.flat_map(|(kind, shelf)| shelf.iter().map(move |(name, entry)| (kind, name, &**entry)))
@@ -286,7 +308,7 @@ impl Store {
     /// The routes of this name.
     pub(crate) fn routes(&self, name: &str) -> Known<&Arc<RouteConfig>> {
         self.known(ResourceKind::RouteConfiguration, name, |resource| match resource {
-            Resource::RouteConfiguration(routes) => Some(routes),
+            Resource::RouteConfiguration(routes) => Some(&routes.config),
             _ => None,
         })
     }
@@ -324,7 +346,33 @@ impl Store {
     /// Takes a resource out of a response.
     ///
     /// What nobody asked this server for is accepted without a look: it will not be used, and a server may send more
-    /// than it was asked for.
+    /// than it was asked for. What is large is left to whoever [advances](Underway::advance) it.
+    pub(crate) fn begin(
+        &mut self,
+        kind: ResourceKind,
+        raw: RawResource,
+        version: &Arc<str>,
+        origin: &Origin<'_>,
+    ) -> Begun {
+        let (name, bytes) = match self.identify(kind, raw, origin) {
+            Ok(identified) => identified,
+            Err(error) => return Begun::Settled(Err(Refused { error, is_repeated: false })),
+        };
+        if Underway::is_for(kind, &bytes) {
+            return Begun::Underway(Box::new(Underway::new(kind, name, version.clone(), bytes, origin.context)));
+        }
+        let outcome = self.with(kind, &name, version, origin, |entry, news| {
+            let fingerprint = news.origin.context.fingerprint(kind.type_url(), &bytes);
+            entry.recognise(fingerprint, &bytes, &name, news).unwrap_or_else(|| {
+                let decoded = entry.decode(kind, &bytes, news.origin.context);
+                entry.conclude(decoded, fingerprint, bytes, name.clone(), news)
+            })
+        });
+        Begun::Settled(outcome.unwrap_or_else(|| Ok(Taken::unread(name))))
+    }
+
+    /// As [`begin`](Self::begin), to its end.
+    #[cfg(all(test, feature = "testkit"))]
     pub(crate) fn offer(
         &mut self,
         kind: ResourceKind,
@@ -332,33 +380,63 @@ impl Store {
         version: &Arc<str>,
         origin: &Origin<'_>,
     ) -> Result<Taken, Refused> {
+        match self.begin(kind, raw, version, origin) {
+            Begun::Settled(outcome) => outcome,
+            Begun::Underway(mut underway) => loop {
+                let mut left = usize::MAX;
+                if let Some(outcome) = underway.advance(&mut left, self, origin) {
+                    return outcome;
+                }
+            },
+        }
+    }
+
+    /// The name of a resource that is taken out of a response, and its bytes.
+    fn identify(
+        &mut self,
+        kind: ResourceKind,
+        raw: RawResource,
+        origin: &Origin<'_>,
+    ) -> Result<(Arc<str>, Bytes), ResourceError> {
         if ResourceKind::from_type_url(&raw.body.type_url) != Some(kind) {
-            return Err(Refused { error: foreign(kind, &raw), is_repeated: false });
+            return Err(foreign(kind, &raw));
         }
         let inner = resource::name_of(&raw.body.value).map(|name| canonical_arc(&name));
         if let (Some(_), Some(outer), Some(inner)) = (&raw.version, &raw.name, &inner)
             && **outer != **inner
         {
-            return Err(Refused { error: misnamed(outer, inner), is_repeated: false });
+            return Err(misnamed(outer, inner));
         }
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
-            return Err(Refused { error: nameless(&raw, origin.context), is_repeated: false });
+            return Err(nameless(&raw, origin.context));
         };
         if self.is_everything(kind) && self.get(kind, &name).is_none() && (origin.is_heeded)(AuthorityId::default()) {
             self.want(kind, &name, AuthorityId::default());
         }
-        let entry = self.shelves[kind.index()].get_mut(&name);
-        let Some(entry) = entry.filter(|entry| entry.authority.is_some_and(origin.is_heeded)) else {
-            return Ok(Taken { name, is_decoded: false, has_new_warnings: false });
-        };
+        Ok((name, raw.body.value.into()))
+    }
+
+    /// Has something become of a resource, unless nobody has asked this server for it.
+    fn with<T>(
+        &mut self,
+        kind: ResourceKind,
+        name: &str,
+        version: &Arc<str>,
+        origin: &Origin<'_>,
+        act: impl FnOnce(&mut Entry, &mut News<'_>) -> T,
+    ) -> Option<T> {
+        let entry = self.shelves[kind.index()].get_mut(name)?;
+        if !entry.authority.is_some_and(origin.is_heeded) {
+            return None;
+        }
         let before = entry.counted();
         let mut news = News { version, origin, keeps_contents: self.keeps_contents, changes: &mut self.changes };
-        let outcome = entry.offer(raw, name, &mut news);
+        let outcome = act(entry, &mut news);
         let after = entry.counted();
         // What was gone, or new, and is there now may be what somebody waits for; so may a refusal.
         self.changes.structure |= before.0 != after.0;
         self.tally.move_one(kind, before, after);
-        outcome
+        Some(outcome)
     }
 
     /// Has a resource of an earlier run serve until a server sends it. Its state stays what it is: asked for, and not
@@ -402,8 +480,9 @@ impl Store {
             }
             AbsenceReason::Expired => (ResourceState::Absent, "its time to live is over", true),
             AbsenceReason::Unknown => {
-                // What is of an earlier run alone has this for a removal.
-                let drops = terms.is_strict || entry.is_cached() && terms.kept.is_none();
+                // For what is of an earlier run alone this is the first word of a server, and there is no order in which
+                // others of its words would have to come.
+                let drops = terms.is_strict || entry.is_cached() && !terms.keeps_cached;
                 (ResourceState::Absent, "the control plane has no such resource", drops)
             }
             AbsenceReason::Removed => (ResourceState::Absent, "the control plane has removed it", terms.kept.is_none()),
@@ -413,6 +492,8 @@ impl Store {
             entry.good = None;
         } else if let (AbsenceReason::Removed, Some(why), Some(_)) = (reason, terms.kept, &entry.good) {
             error = format!("{error}; it is kept {why}");
+        } else if entry.is_cached() {
+            error += "; what an earlier run has kept of it serves";
         }
         entry.is_answered |= !(reason == AbsenceReason::NotFoundTimer && terms.is_patient);
         entry.fail(state, error);
@@ -439,6 +520,7 @@ impl Store {
         }
         entry.is_answered = true;
         entry.fail(state, error);
+        entry.is_denied = true;
         self.changes.structure = true;
         self.tally.move_one(kind, before, entry.counted());
     }

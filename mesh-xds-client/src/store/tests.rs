@@ -125,12 +125,36 @@ fn resource_of_an_earlier_run_outlives_silence_and_refusals_and_not_the_word_tha
     assert!(matches!(store.cluster("a"), Known::Good(_)));
     store.absent(CDS, "a", AbsenceReason::NotFoundTimer, Terms::default());
     assert!(matches!(store.cluster("a"), Known::Good(_)));
-    let kept = Terms { kept: Some("until no route names it"), ..Terms::default() };
+    let kept = Terms { keeps_cached: true, ..Terms::default() };
     store.absent(CDS, "a", AbsenceReason::Unknown, kept);
     assert!(matches!(store.cluster("a"), Known::Good(_)));
-    store.absent(CDS, "a", AbsenceReason::Unknown, Terms::default());
+    let until_released = Terms { kept: Some("until no route names it"), ..Terms::default() };
+    store.absent(CDS, "a", AbsenceReason::Unknown, until_released);
     assert!(matches!(store.cluster("a"), Known::Missing));
     assert_eq!(store.tally().cached(), 0);
+}
+
+#[test]
+fn denial_is_told_apart_from_absence_until_there_is_other_news() {
+    let is_denial = |store: &Store| store.dump()[0].failure.as_ref().map(|failure| failure.is_denial);
+    let mut store = asking_for("a");
+    assert_eq!(is_denial(&store), None);
+    store.deny(CDS, "a", Denial { code: Code::NotFound, message: String::new() }, Terms::default());
+    assert_eq!(is_denial(&store), Some(true));
+    store.absent(CDS, "a", AbsenceReason::Removed, Terms::default());
+    assert_eq!(is_denial(&store), Some(false));
+    store.deny(CDS, "a", Denial { code: Code::Internal, message: String::new() }, Terms::default());
+    let _ = offer(&mut store, cluster("a"), "1");
+    assert_eq!(is_denial(&store), None);
+}
+
+#[test]
+fn only_silence_of_a_patient_server_is_no_answer() {
+    for is_patient in [false, true] {
+        let mut store = asking_for("a");
+        store.absent(CDS, "a", AbsenceReason::NotFoundTimer, Terms { is_patient, ..Terms::default() });
+        assert_eq!(store.dump()[0].is_answered, !is_patient);
+    }
 }
 
 #[test]
@@ -223,4 +247,102 @@ fn every_resource_is_counted_in_one_state_and_none_when_all_are_forgotten() {
     assert_eq!(counted(&store), [(ResourceState::Absent, 1)]);
     assert_eq!(store.forget(CDS, "a"), Some(AuthorityId::default()));
     assert_eq!(counted(&store), []);
+}
+
+mod divided {
+    //! Route configurations that are taken in pieces.
+
+    use envoy_types::pb::envoy::config::route::v3::{RouteConfiguration, VirtualHost};
+
+    use super::*;
+
+    const RDS: ResourceKind = ResourceKind::RouteConfiguration;
+
+    /// Of a thousand virtual hosts, the second of which has this name.
+    fn routes(second: &str) -> RouteConfiguration {
+        let host = |number: usize| {
+            let name = if number == 1 { second.to_owned() } else { format!("host-{number}") };
+            VirtualHost { domains: vec![format!("{number}.test")], name, ..Default::default() }
+        };
+        RouteConfiguration { name: "r".to_owned(), virtual_hosts: (0..1000).map(host).collect(), ..Default::default() }
+    }
+
+    fn begin(store: &mut Store, resource: RouteConfiguration, version: &str) -> Box<Underway> {
+        let raw = RawResource { name: None, version: None, body: pack_any(resource) };
+        match store.begin(RDS, raw, &version.into(), &Origin::anybody(&Context::new())) {
+            Begun::Underway(underway) => underway,
+            Begun::Settled(outcome) => panic!("it is large: {outcome:?}"),
+        }
+    }
+
+    /// The outcome, and in how many pieces it came about.
+    fn end(store: &mut Store, mut underway: Box<Underway>) -> (Result<Taken, Refused>, usize) {
+        let context = Context::new();
+        (1..)
+            .find_map(|pieces| {
+                let outcome = underway.advance(&mut 1000, store, &Origin::anybody(&context))?;
+                Some((outcome, pieces))
+            })
+            .expect("it comes to an end")
+    }
+
+    fn offer(store: &mut Store, resource: RouteConfiguration, version: &str) -> (Result<Taken, Refused>, usize) {
+        let underway = begin(store, resource, version);
+        end(store, underway)
+    }
+
+    fn store() -> Store {
+        let mut store = Store::default();
+        store.want(RDS, &"r".into(), AuthorityId::default());
+        store
+    }
+
+    fn held(store: &Store) -> Arc<RouteConfig> {
+        match store.routes("r") {
+            Known::Good(routes) => routes.clone(),
+            _ => panic!("it is there"),
+        }
+    }
+
+    #[test]
+    fn what_changed_is_decoded_and_the_rest_taken_from_the_version_before() {
+        let mut store = store();
+        let (first, whole) = offer(&mut store, routes("a"), "1");
+        assert!(first.expect("valid").is_decoded);
+        let before = held(&store);
+        assert!(store.take_changes().structure);
+        let (again, compared) = offer(&mut store, routes("a"), "2");
+        assert!(!again.expect("valid").is_decoded);
+        assert!(store.take_changes().is_empty());
+        let (changed, parts) = offer(&mut store, routes("b"), "3");
+        assert!(changed.expect("valid").is_decoded);
+        assert!(compared < parts && 4 * parts < whole, "{compared}, {parts} and {whole} pieces");
+        let now = held(&store);
+        let is_shared: Vec<_> =
+            before.virtual_hosts().iter().zip(now.virtual_hosts()).map(|(a, b)| Arc::ptr_eq(a, b)).collect();
+        assert!(is_shared.iter().enumerate().all(|(number, is_shared)| *is_shared == (number != 1)));
+    }
+
+    #[test]
+    fn refusal_leaves_the_version_before_and_is_repeated_without_another_look() {
+        let mut store = store();
+        let _ = offer(&mut store, routes("a"), "1");
+        let bad = || routes("host-0");
+        let (first, _) = offer(&mut store, bad(), "2");
+        let (again, _) = offer(&mut store, bad(), "3");
+        let (first, again) = (first.expect_err("a name twice"), again.expect_err("a name twice"));
+        assert_eq!((first.is_repeated, again.is_repeated), (false, true));
+        assert_eq!(first.error.field.as_deref(), Some("virtual_hosts[1].name"));
+        assert_eq!(&**held(&store).virtual_hosts()[1].name(), "a");
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_comes_to_nothing() {
+        let mut store = store();
+        let underway = begin(&mut store, routes("a"), "1");
+        store.forget(RDS, "r");
+        let (outcome, _) = end(&mut store, underway);
+        assert!(!outcome.expect("nobody looks at it").is_decoded);
+        assert!(store.get(RDS, "r").is_none());
+    }
 }

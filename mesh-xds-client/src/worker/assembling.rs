@@ -14,7 +14,6 @@ use crate::{
     ResourceKind,
     assemble::{Assembled, Wanted},
     pace::{self, Pace},
-    status::Held,
     store::{AuthorityId, Store},
 };
 
@@ -96,7 +95,7 @@ impl Worker {
     /// Asks for a name, unless it is asked for.
     fn want(&mut self, kind: ResourceKind, name: &Arc<str>, is_everything: bool) {
         let mut held = self.shared.held();
-        let Held { store, agreement, .. } = &mut *held;
+        let store = &mut held.store;
         if store.get(kind, name).is_some() {
             return;
         }
@@ -106,10 +105,7 @@ impl Worker {
         } else {
             ask(kind, name, store, &mut self.federation);
         }
-        if let Some(age) = self.cache.want(kind, name) {
-            agreement.restored(age, Instant::now());
-            self.age_due.get_or_insert_with(Instant::now);
-        }
+        self.cache.want(kind, name);
     }
 }
 

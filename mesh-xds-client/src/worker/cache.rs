@@ -3,24 +3,37 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use super::decoding::{LEAST, SLICE};
 use crate::{
     ResourceKind,
+    agreement::Agreements,
     cache::{Keeper, Loaded},
     resource::Context,
     status::Shared,
-    store::{Saved, Store},
+    store::{Entry, Saved, Store},
 };
 
 /// The worker's part in the cache file. It does nothing where there is none.
 #[derive(Default)]
 pub(crate) struct Cache {
     keeper: Option<Arc<Keeper>>,
-    /// What was in the file and nobody has wanted yet. Let go of when all control planes have been reached, which know
-    /// better.
+    /// What was in the file, whoever has wanted it by now: who wants it again after that finds it. What is of an authority
+    /// is let go of when a control plane of it has answered, which knows better.
     loaded: Option<Loaded>,
+    /// Whether some of it may have to be let go of. Set by news of an authority, taken when nothing is being restored.
+    is_outlived: bool,
     /// What is wanted of it, and not decoded yet.
-    queue: VecDeque<(ResourceKind, Arc<str>, Saved)>,
+    queue: VecDeque<Waiting>,
+}
+
+/// What an earlier run has kept of a resource, on its way.
+struct Waiting {
+    kind: ResourceKind,
+    name: Arc<str>,
+    saved: Saved,
+    age: Duration,
 }
 
 // === impl Cache ===
@@ -28,7 +41,7 @@ pub(crate) struct Cache {
 impl Cache {
     pub(crate) fn new(opened: Option<(Arc<Keeper>, Option<Loaded>)>) -> Self {
         let (keeper, loaded) = opened.unzip();
-        Self { keeper, loaded: loaded.flatten(), queue: VecDeque::new() }
+        Self { keeper, loaded: loaded.flatten(), is_outlived: false, queue: VecDeque::new() }
     }
 
     /// A control plane has answered.
@@ -43,15 +56,15 @@ impl Cache {
 
     /// A target is about to be let go of.
     pub(super) fn keep_for_write(&self, shared: &Shared) {
-        self.keeper.iter().for_each(|keeper| keeper.keep_for_write(|| shared.held().store.dump()));
+        self.keeper.iter().for_each(|keeper| keeper.keep_for_write(shared));
     }
 
-    /// A resource is wanted. Returns how old it is if there is one, which then waits for its turn.
-    pub(super) fn want(&mut self, kind: ResourceKind, name: &Arc<str>) -> Option<Duration> {
-        let loaded = self.loaded.as_mut()?;
-        let saved = loaded.take(kind, name)?;
-        self.queue.push_back((kind, name.clone(), saved));
-        Some(loaded.age)
+    /// A resource is wanted. If there is one, it waits for its turn.
+    pub(super) fn want(&mut self, kind: ResourceKind, name: &Arc<str>) {
+        let Some(loaded) = &self.loaded else { return };
+        let Some(saved) = loaded.get(kind, name) else { return };
+        let (saved, age) = (saved.clone(), loaded.age(Instant::now()));
+        self.queue.push_back(Waiting { kind, name: name.clone(), saved, age });
     }
 
     /// Whether anything waits for its turn.
@@ -60,20 +73,34 @@ impl Cache {
     }
 
     /// Decodes a slice of what waits.
-    pub(super) fn restore(&mut self, store: &mut Store, context: &Context) {
+    pub(super) fn restore(&mut self, store: &mut Store, agreements: &mut Agreements, context: &Context) {
         let mut left = SLICE;
         while left > 0
-            && let Some((kind, name, saved)) = self.queue.pop_front()
+            && let Some(Waiting { kind, name, saved, age }) = self.queue.pop_front()
         {
             left = left.saturating_sub(LEAST + saved.contents.len());
             if let Err(error) = store.restore(kind, &name, saved, context) {
                 tracing::warn!(%kind, %name, %error, "what an earlier run has kept of a resource is not used");
             }
+            let restored = store.get(kind, &name).filter(|entry| entry.is_cached());
+            if let Some(authority) = restored.and_then(Entry::authority) {
+                agreements.restored(authority, age, Instant::now());
+            }
         }
     }
 
-    /// The control planes have been reached.
-    pub(super) fn let_go(&mut self) {
-        self.loaded = None;
+    /// A control plane may have answered, and know better.
+    pub(super) fn outlive(&mut self) {
+        self.is_outlived = true;
+    }
+
+    /// Lets go of what control planes know better by now, unless there is more to be restored at present.
+    pub(super) fn let_go(&mut self, is_known: impl Fn(ResourceKind, &str) -> bool) {
+        if self.is_restoring() || !std::mem::take(&mut self.is_outlived) {
+            return;
+        }
+        if let Some(loaded) = &mut self.loaded {
+            loaded.retain(|kind, name| !is_known(kind, name));
+        }
     }
 }

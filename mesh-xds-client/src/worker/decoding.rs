@@ -6,7 +6,7 @@ use crate::{
     ResourceKind,
     report::Findings,
     session::{Batch, RawResource, Ticket, Verdict},
-    store::{Origin, Refused, Store, Taken},
+    store::{Begun, COMPARING, Origin, Refused, Store, Taken, Underway},
 };
 
 /// A response whose resources are being decoded.
@@ -16,6 +16,8 @@ pub(super) struct Decoding {
     pub(super) kind: ResourceKind,
     pub(super) version: Arc<str>,
     resources: vec::IntoIter<RawResource>,
+    /// The one of them that is taken in pieces at present.
+    underway: Option<Box<Underway>>,
     pub(super) ticket: Ticket,
     pub(super) verdict: Verdict,
     pub(super) findings: Findings,
@@ -25,12 +27,11 @@ pub(super) struct Decoding {
 
 /// How much is decoded before others have their turn: some 60 us of it.
 ///
-/// In bytes rather than in time, so that a run under a paused clock takes the same steps twice. One resource is never
-/// divided.
+/// In bytes rather than in time, so that a run under a paused clock takes the same steps twice. A large route configuration
+/// is divided, no other resource is.
 pub(super) const SLICE: usize = 4 * 1024;
 
-/// How much less comparing costs than decoding, and a resource of no bytes at all.
-const COMPARING: usize = 16;
+/// What a resource of no bytes at all costs.
 pub(super) const LEAST: usize = 64;
 
 // === impl Decoding ===
@@ -43,6 +44,7 @@ impl Decoding {
             kind,
             version: version.into(),
             resources: resources.into_iter(),
+            underway: None,
             ticket,
             verdict: Verdict::default(),
             findings: Findings::default(),
@@ -54,18 +56,33 @@ impl Decoding {
     pub(super) fn advance(&mut self, store: &mut Store, origin: &Origin<'_>) -> bool {
         let mut left = SLICE;
         while left > 0 {
+            if let Some(underway) = &mut self.underway {
+                if let Some(outcome) = underway.advance(&mut left, store, origin) {
+                    self.underway = None;
+                    self.note(store, outcome);
+                }
+                continue;
+            }
             let Some(raw) = self.resources.next() else { return true };
             let size = raw.body.value.len();
-            let is_decoded = self.offer(store, raw, origin);
-            left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
+            let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
+            match store.begin(self.kind, raw, own.as_ref().unwrap_or(&self.version), origin) {
+                Begun::Settled(outcome) => {
+                    let is_decoded = self.note(store, outcome);
+                    left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
+                }
+                Begun::Underway(underway) => {
+                    left = left.saturating_sub(LEAST);
+                    self.underway = Some(underway);
+                }
+            }
         }
         false
     }
 
     /// Returns whether the resource had to be decoded.
-    fn offer(&mut self, store: &mut Store, raw: RawResource, origin: &Origin<'_>) -> bool {
-        let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
-        match store.offer(self.kind, raw, own.as_ref().unwrap_or(&self.version), origin) {
+    fn note(&mut self, store: &Store, outcome: Result<Taken, Refused>) -> bool {
+        match outcome {
             Ok(Taken { name, is_decoded, has_new_warnings }) => {
                 if has_new_warnings && let Some(entry) = store.get(self.kind, &name) {
                     self.findings.warned.push((name.clone(), entry.warnings().to_vec()));

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use super::{Worker, decoding::Decoding, streams::Streams};
 use crate::{
     ResourceKind,
-    session::{AbsenceReason, Event},
-    status::Agreement,
-    store::Denial,
+    agreement::Presence,
+    session::{AbsenceReason, Event, Variant},
+    store::{Denial, Entry},
 };
 
 /// How often the age of the configuration is shown, and then each time that it has grown by a part of itself. Nobody can tell
@@ -50,24 +50,35 @@ impl Worker {
         upstream.came();
         self.shared.held().servers[place].connected = true;
         tracing::info!(server = %upstream.name, node.id = self.bootstrap.node().id, "control plane is there");
-        if self.agree() {
-            self.cache.let_go();
+    }
+
+    /// Notes whose control planes stand by what is held, and whose word counts most.
+    pub(super) fn agree(&mut self) {
+        let now = Instant::now();
+        let mut held = self.shared.held();
+        held.main = self.federation.main();
+        for (authority, presence) in self.federation.presences() {
+            held.agreements.update(authority, presence, now);
+        }
+        let has_moved = held.agreements.take_moved();
+        drop(held);
+        if has_moved {
+            self.show_age(now);
+            self.cache.outlive();
+        }
+        // What is being restored may name more that is wanted, of the same run and the same mind.
+        if self.decoding.is_none() {
+            let Self { federation, cache, .. } = self;
+            let is_present = |authority| federation.presence(authority) == Presence::Present;
+            cache.let_go(|kind, name| federation.authority_of(kind, name).is_ok_and(is_present));
         }
     }
 
-    /// Notes whether the control planes stand by what is held. Returns that.
-    fn agree(&mut self) -> bool {
-        let (are_present, now) = (self.federation.are_present(), Instant::now());
-        self.shared.held().agreement.update(are_present, now);
-        self.show_age(now);
-        are_present
-    }
-
     pub(super) fn show_age(&mut self, now: Instant) {
-        let agreement = self.shared.held().agreement;
-        let age = agreement.age(now);
+        let held = self.shared.held();
+        let age = held.agreements.age(now);
         self.meters.age.set(age.as_secs_f64());
-        self.age_due = matches!(agreement, Agreement::Past { .. }).then(|| now + AGE_INTERVAL.max(age / AGE_PART));
+        self.age_due = held.agreements.is_past().then(|| now + AGE_INTERVAL.max(age / AGE_PART));
     }
 
     fn lost(&mut self, place: usize, cause: String, was_live: bool, retry_in: Duration) {
@@ -83,8 +94,6 @@ impl Worker {
         held.last_error = Some(cause.clone());
         held.servers[place].connected = false;
         held.servers[place].last_error = Some(cause);
-        drop(held);
-        self.agree();
     }
 
     fn denied(&self, place: usize, kind: ResourceKind, name: &str, denial: Denial) {
@@ -104,14 +113,15 @@ impl Worker {
         if by_the_clock && entry.authority().is_some_and(is_stood_in_for) {
             return;
         }
-        // A server that has sent its full state, and in all the time since nothing of this name, has said that there is none.
-        let has_spoken = upstream.is_told[kind.index()];
-        if reason == AbsenceReason::NotFoundTimer && !has_spoken && entry.is_served_anew() {
+        let reason = match reason {
+            AbsenceReason::NotFoundTimer => upstream.silence_about(kind, entry.is_cached()),
+            reason => reason,
+        };
+        if reason == AbsenceReason::NotFoundTimer && entry.is_served_anew() && !upstream.is_told[kind.index()] {
             // Another server has given it. gRPC's clients have no clock for what they hold.
             return;
         }
-        let is_denied = reason == AbsenceReason::NotFoundTimer && has_spoken && entry.is_cached();
-        held.store.absent(kind, name, if is_denied { AbsenceReason::Unknown } else { reason }, terms);
+        held.store.absent(kind, name, reason, terms);
         drop(held);
         self.cache.touch();
         tracing::warn!(%kind, name, ?reason, node.id = self.node_id(), "resource is absent");
@@ -121,18 +131,59 @@ impl Worker {
     pub(super) fn give_up(&mut self, now: Instant) {
         while let Some((kind, name)) = self.expected.pop(now) {
             let mut held = self.shared.held();
-            if held.store.get(kind, &name).is_none_or(|entry| entry.state() != ResourceState::Requested) {
-                continue;
-            }
+            let waiting = held.store.get(kind, &name).filter(|entry| entry.state() == ResourceState::Requested);
+            let Some(is_cached) = waiting.map(Entry::is_cached) else { continue };
             let place = held.main;
             if held.servers[place].connected {
-                let terms = self.federation.upstreams[place].terms(kind);
-                held.store.absent(kind, &name, AbsenceReason::NotFoundTimer, terms);
+                let upstream = &self.federation.upstreams[place];
+                let reason = upstream.silence_about(kind, is_cached);
+                held.store.absent(kind, &name, reason, upstream.terms(kind));
+                drop(held);
+                self.cache.touch();
                 tracing::warn!(%kind, %name, node.id = self.node_id(), "resource has not come");
             } else {
                 drop(held);
                 self.expected.wait_for(kind, &name, now);
             }
+        }
+    }
+
+    /// A response has come of which every name could be read.
+    pub(super) fn told(&mut self, place: usize, kind: ResourceKind) {
+        if self.is_full(place, kind) {
+            self.federation.upstreams[place].is_told[kind.index()] = true;
+            self.disown(place, kind);
+        }
+    }
+
+    /// Whether a response of a kind leaves nothing out that a server has and is asked for. In delta one that brings everything
+    /// may be followed by more of it, for which there is the same time as for what is asked for by name.
+    fn is_full(&self, place: usize, kind: ResourceKind) -> bool {
+        let variant = self.federation.upstreams[place].server.variant();
+        let is_everything = || self.shared.held().store.is_everything(kind);
+        kind.is_full_state() && (variant == Variant::StateOfTheWorld || is_everything())
+    }
+
+    /// A full state has come, later than there was time for. What serves by what an earlier run has kept, and is still not in it,
+    /// does not exist.
+    fn disown(&self, place: usize, kind: ResourceKind) {
+        let (federation, upstream) = (&self.federation, &self.federation.upstreams[place]);
+        if upstream.silence_about(kind, true) == AbsenceReason::NotFoundTimer {
+            return;
+        }
+        let is_spoken_for =
+            |authority| federation.is_heeded(place, authority) && !federation.is_stood_in_for(place, authority);
+        let mut held = self.shared.held();
+        let unspoken_of = held.store.unspoken_of(kind);
+        let gone = unspoken_of.filter(|(_, entry)| entry.authority().is_some_and(is_spoken_for));
+        let gone: Vec<_> = gone.map(|(name, _)| name.clone()).collect();
+        for name in &gone {
+            held.store.absent(kind, name, AbsenceReason::Unknown, upstream.terms(kind));
+        }
+        drop(held);
+        for name in gone {
+            self.cache.touch();
+            tracing::warn!(%kind, %name, node.id = self.node_id(), "what an earlier run has kept is not there any longer");
         }
     }
 

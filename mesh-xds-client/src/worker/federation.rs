@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ResourceKind,
+    agreement::Presence,
     bootstrap::{Bootstrap, Server},
     name::{self, XdstpName},
     store::{AuthorityId, Store},
@@ -122,17 +123,26 @@ impl Federation {
         (0..self.authorities.len()).any(|authority| self.is_heeded(place, AuthorityId(authority)))
     }
 
-    /// Whether each authority that is asked for anything has a control plane that is there, and any is asked.
-    pub(super) fn are_present(&self) -> bool {
+    /// Where each authority stands.
+    pub(super) fn presences(&self) -> impl Iterator<Item = (AuthorityId, Presence)> {
+        (0..self.authorities.len()).map(AuthorityId).map(|id| (id, self.presence(id)))
+    }
+
+    /// Where an authority stands.
+    pub(super) fn presence(&self, id: AuthorityId) -> Presence {
+        let authority = &self.authorities[id.0];
         let is_live = |place: usize| self.upstreams[place].standing == Standing::Live;
-        let mut asked = self.authorities.iter().filter(|authority| authority.asked > 0).peekable();
-        asked.peek().is_some() && asked.all(|authority| authority.in_use().any(is_live))
+        match authority.in_use().any(is_live) {
+            _ if authority.asked == 0 => Presence::Unasked,
+            true => Presence::Present,
+            false => Presence::Away,
+        }
     }
 
     /// The control plane whose word counts most: of the first authority that is asked for anything the one that is
     /// there, or else the last hope.
     pub(super) fn main(&self) -> usize {
-        let authority = self.authorities.iter().find(|authority| !authority.fallback.in_use().is_empty());
+        let authority = self.authorities.iter().find(|authority| authority.asked > 0);
         let authority = authority.unwrap_or(&self.authorities[DEFAULT.0]);
         authority.in_use().last().or_else(|| authority.upstreams.first().copied()).unwrap_or_default()
     }

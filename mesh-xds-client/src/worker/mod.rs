@@ -19,7 +19,7 @@
 //!
 //! Here is the loop, and what follows from commands and resources. After each thing that happens [`settle`](Worker::settle)
 //! does all that can be done without waiting, in this order: what the sessions say, the next snapshot and what it asks
-//! for, who is to be asked, and the requests.
+//! for, who is to be asked, who stands by what is held, and the requests.
 
 use std::{error::Error as StdError, fmt::Write as _, sync::Arc};
 
@@ -37,7 +37,6 @@ use crate::{
     meters::Meters,
     report::Reporter,
     resource::Context,
-    session::Variant,
     status::Shared,
     store::{AuthorityId, Origin},
     transport::Heard,
@@ -165,6 +164,7 @@ impl Worker {
                 break;
             }
         }
+        self.agree();
         for (place, upstream) in self.federation.upstreams.iter_mut().enumerate() {
             streams.send(place, &mut upstream.session);
         }
@@ -176,7 +176,6 @@ impl Worker {
         if !self.federation.steer(&held.store, streams) {
             return false;
         }
-        held.main = self.federation.main();
         for (place, server) in held.servers.iter_mut().enumerate() {
             server.in_use = self.federation.is_in_use(place);
             server.connected &= server.in_use;
@@ -249,7 +248,8 @@ impl Worker {
     /// Decodes a slice of what an earlier run has kept, or of the response at hand, and answers that when it was the last.
     fn decode(&mut self) {
         if self.cache.is_restoring() {
-            return self.cache.restore(&mut self.shared.held().store, &self.context);
+            let held = &mut *self.shared.held();
+            return self.cache.restore(&mut held.store, &mut held.agreements, &self.context);
         }
         let Some(mut decoding) = self.decoding.take() else { return };
         let (place, federation) = (decoding.place, &self.federation);
@@ -276,10 +276,10 @@ impl Worker {
         if has_changes {
             self.cache.touch();
         }
-        let upstream = &mut self.federation.upstreams[place];
-        let has_named_all = verdict.rejected.iter().all(|error| error.name.is_some());
-        let is_full_state = kind.is_full_state() && upstream.server.variant() == Variant::StateOfTheWorld;
-        upstream.is_told[kind.index()] |= is_full_state && has_named_all;
+        // Where one name could not be read, nobody can say which are missing.
+        if ticket.is_readable() && verdict.rejected.iter().all(|error| error.name.is_some()) {
+            self.told(place, kind);
+        }
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
     }
 }

@@ -27,7 +27,7 @@ impl Drop for Online {
     fn drop(&mut self) {
         let mut held = self.shared.held();
         held.servers.iter_mut().for_each(|server| server.connected = false);
-        held.agreement.update(false, Instant::now());
+        held.agreements.end(Instant::now());
         drop(held);
         self.gauges.iter().for_each(|gauge| gauge.set(0.0));
     }

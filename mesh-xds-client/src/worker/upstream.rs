@@ -13,7 +13,7 @@ use crate::{
     ResourceKind,
     bootstrap::{Server, ServerFeature},
     meters,
-    session::{self, Session},
+    session::{self, AbsenceReason, Session},
     store::Terms,
     transport::Dialer,
 };
@@ -27,7 +27,7 @@ pub(crate) struct Upstream {
     pub(super) session: Session,
     pub(super) standing: Standing,
     pub(super) connected: Gauge,
-    /// Of which kinds a full state has come on the present stream, by [`ResourceKind::index`].
+    /// Of which kinds all that it has has come on the present stream, by [`ResourceKind::index`].
     pub(super) is_told: [bool; ResourceKind::ALL.len()],
 }
 
@@ -113,6 +113,7 @@ impl Upstream {
         let is_strict = self.server.has_feature(ServerFeature::FailOnDataErrors);
         Terms {
             kept: if is_strict { None } else { self.why_kept(kind) },
+            keeps_cached: !is_strict && (!kind.is_full_state() || self.ignores_removals()),
             is_strict,
             is_patient: self.server.has_feature(ServerFeature::ResourceTimerIsTransientError),
         }
@@ -130,7 +131,23 @@ impl Upstream {
             ResourceKind::RouteConfiguration => return Some("until no listener names it"),
             ResourceKind::Listener => {}
         }
-        let is_ignored = self.server.has_feature(ServerFeature::IgnoreResourceDeletion);
-        is_ignored.then_some("since the server has the feature ignore_resource_deletion")
+        self.ignores_removals().then_some("since the server has the feature ignore_resource_deletion")
+    }
+
+    fn ignores_removals(&self) -> bool {
+        self.server.has_feature(ServerFeature::IgnoreResourceDeletion)
+    }
+
+    /// What it means that nothing was heard of a resource that is asked for, in all the time that there was for it.
+    ///
+    /// Where something is held of an earlier run alone, silence of the server takes nothing away. One that has sent its full
+    /// state has not been silent: it has said that there is none, unless silence of this server is trouble whatever else it says
+    /// (gRFC A88).
+    pub(super) fn silence_about(&self, kind: ResourceKind, is_cached: bool) -> AbsenceReason {
+        if is_cached && self.is_told[kind.index()] && !self.terms(kind).is_patient {
+            AbsenceReason::Unknown
+        } else {
+            AbsenceReason::NotFoundTimer
+        }
     }
 }

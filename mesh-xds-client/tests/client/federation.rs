@@ -11,7 +11,7 @@ use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
 use mesh_xds_client::{XdsClient, XdsClientBuilder};
 
-use crate::support::{Pipes, Planes, address, offer, reached, ready, routed, run, set};
+use crate::support::{Pipes, Planes, Running, address, offer, reached, ready, routed, run, set};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -89,6 +89,53 @@ async fn each_authority_is_asked_for_its_own_and_one_that_is_away_is_in_nobodys_
         assert!(servers[0].last_error.is_none() && servers[1].last_error.is_some());
         assert!(running.client.status().connected, "the bootstrap's own speaks for the client");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_is_that_of_the_authority_that_is_asked_and_has_been_away_for_longest() {
+    const HOUR: Duration = Duration::from_secs(60 * 60);
+    let (own, partner) = (ControlPlane::new(), ControlPlane::new());
+    let (to_own, to_partner) = (Pipes::to(&own), Pipes::to(&partner));
+    offer(&own, "echo", &["v1"]);
+    offer_partner(&partner);
+    let server = mesh_xds_client::bootstrap::Server::builder(PARTNER, ChannelCredentials::Insecure);
+    let authority = Authority::builder().add_server(server);
+    let mut running = run(client_of(bootstrap().authority("partner.test", authority), &[&to_own, &to_partner]));
+    let of_own = running.client.watch("echo");
+    let of_partner_too = running.client.watch("xds://partner.test/echo");
+    running.until_routed("echo", &["v1"]).await;
+    running.until_routed("xds://partner.test/echo", &[&of_partner(Cluster, "v9")]).await;
+    let is_aged = |running: &Running, least: Duration| {
+        let age = running.client.status().age;
+        assert!(age >= least && age < least + 60 * SECOND, "{age:?} for {least:?}");
+    };
+
+    // 1. The partner's goes first, the own an hour later.
+    to_partner.cut(true);
+    partner.abort_connections();
+    running.settle(HOUR).await;
+    is_aged(&running, HOUR);
+    to_own.cut(true);
+    own.abort_connections();
+    running.settle(HOUR).await;
+    is_aged(&running, 2 * HOUR);
+
+    // 2. Nobody asks the partner's any longer, and its silence means nothing.
+    drop(of_partner_too);
+    running.settle(SECOND).await;
+    is_aged(&running, HOUR);
+    assert_eq!(running.client.status().server, OWN);
+
+    // 3. Nor the own. There is nothing left that could be of an age, and another server's word would count.
+    drop(of_own);
+    running.settle(HOUR).await;
+    assert_eq!(running.client.status().age, Duration::ZERO);
+    to_partner.cut(false);
+    let _interest = running.client.watch("xds://partner.test/echo");
+    running.settle(150 * SECOND).await;
+    assert_eq!(running.client.status().age, Duration::ZERO);
+    let status = running.client.status();
+    assert_eq!((&*status.server, status.connected), (PARTNER, true), "the one that is asked speaks for the client");
 }
 
 #[tokio::test(start_paused = true)]

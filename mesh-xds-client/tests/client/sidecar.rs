@@ -1,16 +1,17 @@
 //! The dialect of sidecars over a stream, in either variant of the protocol.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster as Wire;
 use envoy_types::pb::envoy::config::listener::v3::{FilterChain, Listener};
-use mesh_core::config::Semantics;
-use mesh_core::source::{ConfigSource, ResourceState};
+use mesh_core::config::{Semantics, Snapshot};
+use mesh_core::source::{ConfigSource, Interest, ResourceState};
 use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment, RouteConfiguration};
 use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, route_config};
-use mesh_xds_client::{BuildError, Dialect, XdsClient};
+use mesh_xds_client::{BuildError, Dialect, XdsClient, XdsClientBuilder};
 use tokio::time::Instant;
 use tonic::Status;
 
@@ -23,13 +24,17 @@ const ROUTES: &str = "reviews.shop.svc.cluster.local:9080";
 const VARIANTS: [&[ServerFeature]; 2] = [&[], &[ServerFeature::Delta]];
 
 fn sidecar(plane: &ControlPlane, features: &[ServerFeature]) -> Running {
+    run(builder(plane, features))
+}
+
+fn builder(plane: &ControlPlane, features: &[ServerFeature]) -> XdsClientBuilder {
     let features = features.iter().copied();
     let bootstrap = Bootstrap::builder()
         .server_with_features("10.0.0.1:15010", ChannelCredentials::Insecure, features)
         .node(Node::new(NODE))
         .build()
         .expect("a valid bootstrap");
-    run(XdsClient::builder(bootstrap).connector(Pipes::to(plane)).seed(7).dialect(Dialect::Sidecar))
+    XdsClient::builder(bootstrap).connector(Pipes::to(plane)).seed(7).dialect(Dialect::Sidecar)
 }
 
 /// The service `reviews`, with an endpoint, and another that nobody asks for.
@@ -41,18 +46,58 @@ fn offer(plane: &ControlPlane) {
     });
 }
 
+/// A sidecar that is served `reviews`, and whoever wants it.
+struct Served {
+    plane: ControlPlane,
+    running: Running,
+    snapshot: Arc<Snapshot>,
+    _interest: Interest,
+}
+
+async fn served(features: &[ServerFeature]) -> Served {
+    let plane = ControlPlane::new();
+    offer(&plane);
+    let mut running = sidecar(&plane, features);
+    let _interest = running.client.watch("reviews:9080");
+    let snapshot = running.until_routed("reviews:9080", &[REVIEWS]).await;
+    Served { plane, running, snapshot, _interest }
+}
+
 #[tokio::test(start_paused = true)]
 async fn short_name_is_served_by_service_without_a_listener() {
     for features in VARIANTS {
-        let plane = ControlPlane::new();
-        offer(&plane);
-        let mut running = sidecar(&plane, features);
-        let _interest = running.client.watch("reviews:9080");
-        let snapshot = running.until_routed("reviews:9080", &[REVIEWS]).await;
+        let Served { running, snapshot, _interest, .. } = served(features).await;
         assert_eq!(reached(&snapshot, REVIEWS), ["10.0.0.1:80"]);
         assert_eq!(running.state(Cluster, "outbound|9080||other.shop.svc.cluster.local"), Some(ResourceState::Synced));
         assert_eq!(running.state(ClusterLoadAssignment, "outbound|9080||other.shop.svc.cluster.local"), None);
         assert_eq!(running.client.semantics(), Some(Semantics::Envoy));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_of_an_earlier_run_that_is_not_among_all_is_gone_in_the_time_of_one_that_is_asked_for() {
+    for features in VARIANTS {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("xds.cache");
+        let plane = ControlPlane::new();
+        offer(&plane);
+        let mut running = run(builder(&plane, features).cache_file(&file));
+        let interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        running.settle(10 * SECOND).await;
+        running.work.abort();
+        drop(interest);
+
+        plane.silence(true);
+        let mut running = run(builder(&plane, features).cache_file(&file));
+        let _interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        plane.remove(Cluster, REVIEWS);
+        plane.silence(false);
+        running.settle(SECOND).await;
+        assert!(running.resource(Cluster, REVIEWS).expect("wanted").is_cached, "it may yet come");
+        running.until_unavailable("reviews:9080").await;
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Absent));
     }
 }
 
@@ -84,12 +129,7 @@ async fn services_come_and_go_and_the_name_follows_them() {
 #[tokio::test(start_paused = true)]
 async fn routes_wait_for_their_clusters_and_not_for_ever() {
     for features in VARIANTS {
-        let plane = ControlPlane::new();
-        offer(&plane);
-        let mut running = sidecar(&plane, features);
-        let _interest = running.client.watch("reviews:9080");
-        running.until_routed("reviews:9080", &[REVIEWS]).await;
-
+        let Served { plane, mut running, _interest, .. } = served(features).await;
         plane.set(route_config(ROUTES, [("late", 1)]));
         running.settle(10 * SECOND).await;
         assert_eq!(routed(&running.present(), "reviews:9080"), Some(set(&[REVIEWS])), "the old ones serve");
@@ -111,11 +151,7 @@ async fn routes_wait_for_their_clusters_and_not_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn refused_cluster_leaves_its_neighbours_and_the_one_before_it() {
     for features in VARIANTS {
-        let plane = ControlPlane::new();
-        offer(&plane);
-        let mut running = sidecar(&plane, features);
-        let _interest = running.client.watch("reviews:9080");
-        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        let Served { plane, running, _interest, .. } = served(features).await;
         plane.update(|tx| {
             tx.set(Wire { connect_timeout: Some(Default::default()), ..cluster(REVIEWS) });
             tx.set(cluster("new"));
@@ -130,11 +166,7 @@ async fn refused_cluster_leaves_its_neighbours_and_the_one_before_it() {
 #[tokio::test(start_paused = true)]
 async fn what_is_held_outlives_the_stream_and_what_went_meanwhile_is_learnt() {
     for features in VARIANTS {
-        let plane = ControlPlane::new();
-        offer(&plane);
-        let mut running = sidecar(&plane, features);
-        let _interest = running.client.watch("reviews:9080");
-        let before = running.until_routed("reviews:9080", &[REVIEWS]).await;
+        let Served { plane, running, snapshot: before, _interest } = served(features).await;
         plane.end_streams(Status::unavailable("restart"));
         running.settle(10 * SECOND).await;
         assert_eq!(running.present().generation, before.generation, "nothing has changed");

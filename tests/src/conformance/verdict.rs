@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::client::Client;
 use super::mutate::{self, Mutation};
-use super::{Addresses, Case, Scene, Tally};
+use super::{Addresses, Case, Scene, Tally, generate};
 
 /// Targets that are open at a time.
 const AT_ONCE: usize = 200;
@@ -55,11 +55,23 @@ pub async fn of_all(plane: &ControlPlane, cases: &[Case], client: &mut Client) -
     verdicts
 }
 
+/// Tries every generated configuration on the client, which has to take it as it is meant.
+///
+/// # Panics
+///
+/// When it takes one otherwise, and where [`of_all`] does.
+pub async fn assert_as_meant(scene: &Scene, client: &mut Client) {
+    let cases = generate::all(1, &scene.addresses());
+    let verdicts = of_all(&scene.plane, &cases, client).await;
+    let found = surprises(&cases, &verdicts);
+    assert!(found.is_empty(), "{} surprises:\n{}", found.len(), found.join("\n"));
+}
+
 /// Tries every mutation on the client.
 ///
 /// # Panics
 ///
-/// When the client leaves a response of the control plane unanswered for twenty seconds.
+/// Where [`of_all`] does.
 pub async fn of_mutations(scene: &Scene, client: &mut Client) -> BTreeMap<&'static str, Verdict> {
     let (mutations, addresses) = (mutate::all(), scene.addresses());
     let cases: Vec<_> = mutations.iter().zip(0..).map(|(one, number)| one.proxyless(number, &addresses)).collect();

@@ -13,26 +13,37 @@ use tokio::time::{sleep, timeout};
 use super::process::{Conversation, PATIENCE};
 
 /// The server, built.
+#[derive(Clone, Debug)]
 pub struct GoControlPlane {
     program: PathBuf,
+    answers: Answers,
+}
+
+/// When the server answers a request for names.
+#[derive(Clone, Copy, Debug)]
+enum Answers {
+    /// Once all names of its snapshot were asked for.
+    Whole,
+    /// At once, with what it has of them.
+    AsAsked,
 }
 
 /// The server, running; it speaks aggregated discovery, state of the world and incremental, in plain text.
 pub struct RunningControlPlane {
-    program: PathBuf,
+    program: GoControlPlane,
     conversation: Conversation,
     port: u16,
 }
 
 /// A server that is gone, and the port it had.
 pub struct KilledControlPlane {
-    program: PathBuf,
+    program: GoControlPlane,
     port: u16,
 }
 
 /// All that one node is to be served, in Envoy's JSON.
 ///
-/// The server runs in its ADS mode: an answer is held until the client has named every resource of that type which its
+/// Unless told [otherwise](GoControlPlane::answering_as_asked) the server runs in its ADS mode: an answer is held until the client has named every resource of that type which its
 /// snapshot holds. So a snapshot holds what the client asks for, or is about to ask for once it has the routes; a cluster
 /// that no route leads to, and that the client does not have from before, silences CDS.
 ///
@@ -80,7 +91,15 @@ pub struct Rejection {
 impl GoControlPlane {
     /// Nothing, after a line on standard error, where the server was not built.
     pub fn find() -> Option<Self> {
-        super::find("go-control-plane", "MESH_INTEROP_GO_CONTROL_PLANE").map(|program| Self { program })
+        super::find("go-control-plane", "MESH_INTEROP_GO_CONTROL_PLANE")
+            .map(|program| Self { program, answers: Answers::Whole })
+    }
+
+    /// The same, which answers at once with what it has of what is asked for: for clients that want all clusters and not all
+    /// endpoints.
+    #[must_use]
+    pub fn answering_as_asked(self) -> Self {
+        Self { answers: Answers::AsAsked, ..self }
     }
 
     /// Starts with nothing to serve.
@@ -90,11 +109,12 @@ impl GoControlPlane {
 
     async fn start_on(&self, port: u16) -> RunningControlPlane {
         let mut command = Command::new(&self.program);
-        command.arg(format!("-port={port}"));
+        let is_whole = matches!(self.answers, Answers::Whole);
+        command.arg(format!("-port={port}")).arg(format!("-ads={is_whole}"));
         let (conversation, ready) = Conversation::start(command).await;
         let port = ready["port"].as_u64().and_then(|port| u16::try_from(port).ok());
         let port = port.expect("the server tells its port");
-        RunningControlPlane { program: self.program.clone(), conversation, port }
+        RunningControlPlane { program: self.clone(), conversation, port }
     }
 }
 
@@ -156,7 +176,7 @@ impl RunningControlPlane {
 impl KilledControlPlane {
     /// Starts another on the same port; it has forgotten everything.
     pub async fn restart(self) -> RunningControlPlane {
-        GoControlPlane { program: self.program }.start_on(self.port).await
+        self.program.start_on(self.port).await
     }
 }
 
@@ -175,7 +195,14 @@ impl Snapshot {
     pub fn target(mut self, name: &str, clusters: &[(&str, u32, &[SocketAddr])]) -> Self {
         let route = format!("{name}/routes");
         self.listeners.push(listener(name, &route));
-        self.routes.push(weighted_route(&route, clusters));
+        self.routes(&route, clusters)
+    }
+
+    /// Routes called `name` without a listener, as sidecars ask for them, to clusters by weight, each with its endpoints. No
+    /// route leads to a cluster of weight 0.
+    #[must_use]
+    pub fn routes(mut self, name: &str, clusters: &[(&str, u32, &[SocketAddr])]) -> Self {
+        self.routes.push(weighted_route(name, clusters));
         for (cluster, _, addrs) in clusters {
             self.clusters.push(eds_cluster(cluster));
             self.endpoints.push(endpoints(cluster, addrs));

@@ -4,7 +4,6 @@
 use std::convert::Infallible;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -13,9 +12,6 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
-use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -53,7 +49,9 @@ impl Permissive {
         for (port, speaks) in ports.iter_mut().zip([Speaks::Http1, Speaks::Http2]) {
             let listener = TcpListener::bind(SocketAddr::from((ip, 0))).await.unwrap();
             *port = listener.local_addr().unwrap().port();
-            let acceptor = TlsAcceptor::from(Arc::new(server_config(identity, speaks)));
+            // What a sidecar selects, whatever else it is offered.
+            let protocol = if speaks == Speaks::Http1 { "http/1.1" } else { "h2" };
+            let acceptor = TlsAcceptor::from(identity.server_config(&[protocol]));
             serving.spawn(async move {
                 let mut connections = JoinSet::new();
                 while let Ok((stream, _)) = listener.accept().await {
@@ -99,26 +97,6 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, ans
         Speaks::Http1 => drop(http1::Builder::new().serve_connection(io, service).await),
         _ => drop(http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await),
     }
-}
-
-fn server_config(identity: &Identity, speaks: Speaks) -> ServerConfig {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&identity.roots).unwrap()).unwrap();
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(
-            vec![CertificateDer::from_pem_file(&identity.certificate).unwrap()],
-            PrivateKeyDer::from_pem_file(&identity.key).unwrap(),
-        )
-        .unwrap();
-    // What a sidecar selects, whatever else it is offered.
-    let name: &[u8] = if speaks == Speaks::Http1 { b"http/1.1" } else { b"h2" };
-    config.alpn_protocols = vec![name.to_vec()];
-    config
 }
 
 /// The files of an identity as Istio's agent calls them.
@@ -199,6 +177,31 @@ async fn endpoints_join_and_leave_mutual_tls_one_by_one_without_a_failed_call() 
         answered(&callers, [&["21 plain", "22 plain"]; 2]).await;
         shop.istiod.apply(&destination_rule(HOST, &[], json!({ "tls": { "mode": "ISTIO_MUTUAL" } }))).await;
         answered(&callers, [&["21 tls http/1.1", "22 tls http/1.1"], &["21 tls h2", "22 tls h2"]]).await;
+    })
+    .await;
+    none_failed(&tally);
+}
+
+// This generator says mutual TLS where a rule does so by name, and nothing where Istio would decide by itself.
+#[tokio::test]
+async fn mutual_tls_by_name_is_spoken_in_the_dialect_of_grpc_too() {
+    let Some(mut shop) = Shop::open(Dialect::Grpc).await else { return };
+    shop.add("v1-a", 1, &["echo"]).await;
+    let authority = Authority::new();
+    let [ours, theirs] = ["caller", "secure"].map(|name| authority.identify(&format!("ns/shop/sa/{name}")));
+    let one = Permissive::start(24, &theirs).await;
+    shop.istiod.apply(&service(&[one.endpoint(true)])).await;
+    let files = agents_files(&ours);
+    let ours = shop.clients_as(&shop.caller().service_account("caller").certificates(files.path())).await;
+    let callers = callers(&ours);
+    for caller in &callers {
+        caller.ready().await.unwrap();
+    }
+
+    let ((), tally) = under_load(4, || callers[0].call(), async {
+        answered(&callers, [&["24 plain"]; 2]).await;
+        shop.istiod.apply(&destination_rule(HOST, &[], json!({ "tls": { "mode": "ISTIO_MUTUAL" } }))).await;
+        answered(&callers, [&["24 tls http/1.1"], &["24 tls h2"]]).await;
     })
     .await;
     none_failed(&tally);

@@ -9,7 +9,8 @@ use tonic::Code;
 use mesh_core::config::{ClusterPolicy, LoadBalancing, Percent, RetryOn, RetryPolicy, TimeLimit};
 use mesh_core::source::{ConfigSource as _, ResourceState};
 use mesh_grpc::Channel;
-use mesh_http::Client;
+use mesh_http::resolve::{Resolve, Resolved, Resolving};
+use mesh_http::{Client, Mesh};
 use mesh_tests::kubernetes::{destination_rule, object, virtual_service};
 use mesh_tests::sim::{Backend, Caller, Speaks, text};
 use mesh_xds_client::Dialect;
@@ -89,6 +90,18 @@ async fn client_of_a_port_finds_every_service_by_authority() {
     shop.serve("other", 11).await;
     shop.add("v1-a", 1, &["echo"]).await;
     shop.add("v2-a", 2, &["other"]).await;
+    // Names that are no service of their own: another one's, and any below a domain.
+    let alias =
+        json!({ "type": "ExternalName", "externalName": HOST, "ports": [{ "name": "http", "port": HTTP_PORT }] });
+    shop.istiod.apply(&object("v1", "Service", "alias", alias)).await;
+    let other = &shop.workloads["v2-a"];
+    let below = json!({
+        "hosts": ["*.wild.test"],
+        "resolution": "STATIC",
+        "ports": [{ "number": HTTP_PORT, "name": "http", "protocol": "HTTP" }],
+        "endpoints": [{ "address": other.ip, "ports": { "http": other.backends[0].address().port() } }],
+    });
+    shop.istiod.apply(&object("networking.istio.io/v1", "ServiceEntry", "wild", below)).await;
     let ours = shop.clients().await;
     let client = Client::builder(format!("*:{HTTP_PORT}")).mesh(&ours.mesh).build().unwrap();
     client.ready().await.unwrap();
@@ -96,6 +109,8 @@ async fn client_of_a_port_finds_every_service_by_authority() {
         ("echo", Some("v1-a")),
         ("echo.shop", Some("v1-a")),
         ("other.shop.svc.cluster.local", Some("v2-a")),
+        ("alias.shop", Some("v1-a")),
+        ("any.wild.test", Some("v2-a")),
         // To where it was meant to go before, which nobody intercepted.
         ("outside.example", None),
     ] {
@@ -126,6 +141,37 @@ async fn name_from_outside_is_resolved_and_called() {
     for _ in 0..10 {
         assert_eq!(caller.call().await.unwrap(), "outside");
     }
+}
+
+/// Whatever the name, this machine.
+struct Here;
+
+impl Resolve for Here {
+    fn resolve(&self, _: &str) -> Resolving {
+        Box::pin(async {
+            Ok(Resolved { addresses: vec![Ipv4Addr::LOCALHOST.into()], valid_for: Duration::from_secs(60) })
+        })
+    }
+}
+
+#[tokio::test]
+async fn name_from_outside_that_istio_leaves_to_its_callers_is_looked_up_here() {
+    let Some(mut shop) = open().await else { return };
+    let backend = Backend::listening_on(Ipv4Addr::LOCALHOST, "outside", Speaks::Grpc, mesh_tests::sim::Answer::OK);
+    let backend = backend.await.unwrap();
+    let port = backend.address().port();
+    let spec = json!({
+        "hosts": ["api.example.com"],
+        "resolution": "NONE",
+        "location": "MESH_EXTERNAL",
+        "ports": [{ "number": port, "name": "grpc", "protocol": "GRPC" }],
+    });
+    shop.istiod.apply(&object("networking.istio.io/v1", "ServiceEntry", "named", spec)).await;
+    let source = shop.caller().client().unwrap().build().unwrap();
+    let mesh = Mesh::builder().source(source).resolver(Here).build().unwrap();
+    let caller = Caller::of(&mesh, &format!("api.example.com:{port}"), Speaks::Grpc);
+    caller.ready().await.unwrap();
+    assert_eq!(caller.call().await.unwrap(), "outside");
 }
 
 #[tokio::test]

@@ -5,33 +5,45 @@
 //! each step stands by itself: a cluster is brought up to date whole; routes are compiled aside, and published whole when the
 //! clusters that they use are there; what nothing uses any more goes last. What was published before is taken apart in slices
 //! as well, and here (`retired`).
+//!
+//! What was planned before serves again: the plans of a virtual host that is the same, to clusters that are the same, behind
+//! a listener that says the same.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use futures_util::FutureExt;
 use mesh_core::{
-    config::{Listener, Snapshot, TargetState},
+    config::{Listener, Snapshot, TargetState, VirtualHost},
     route::RouteTable,
 };
 use tokio::task::yield_now;
 
-use super::{Compiled, Gathering, Parts, Registry, Routes, Target, unknown};
-use crate::plan::Planner;
+use super::{Compiled, Gathering, Parts, Registry, Routes, Target, is_same, unknown};
+use crate::{
+    cluster::Found,
+    plan::{Plan, Planner},
+};
 
 /// A pass under way.
 pub(in crate::mesh) struct Pass<'a> {
     parts: &'a Parts,
     registry: &'a Mutex<Registry>,
-    /// How many steps are left of this slice.
+    /// How much is left of this slice.
     left: usize,
-    /// How many steps a slice has.
+    /// How much a slice is.
     slice: usize,
 }
 
-/// Clusters to bring up to date, or routes to plan: some 50 us of them.
+/// Clusters to bring up to date, or virtual hosts to plan: some 50 us of them.
 ///
 /// Counted rather than timed, so that a run under a paused clock takes the same steps twice.
-pub(super) const SLICE: usize = 16;
+pub(super) const SLICE: usize = 16 * STEP;
+
+/// What one of those costs, where to see that something is the same costs one.
+pub(super) const STEP: usize = 32;
 
 // === impl Pass ===
 
@@ -107,26 +119,73 @@ impl<'a> Pass<'a> {
         if !is_warm || target.has(listener, &clusters) {
             return;
         }
-        let active = |filter: &Arc<str>| self.registry().faults.of(target.scope(), listener.name(), filter);
-        let find = |name: &str| clusters.get(name).cloned().unwrap_or_else(|| Err(unknown()));
-        let planner = Planner::new(&target.profile, listener, active, &find);
-        let mut compiling = RouteTable::begin(&listener.routes);
-        while compiling.advance(|host, route| planner.plan(host, route)) {
-            self.step().await;
-        }
-        let table = compiling.finish();
-        drop(planner);
+        let table = self.plan(target, listener, &clusters).await;
         let routes = Routes::Ready(Compiled { table, listener: listener.clone(), clusters });
         if let Some(_current) = self.current(target, snapshot) {
             target.publish(routes);
         }
     }
 
-    /// Drops what was in the snapshot before and is not in the new one.
+    /// The routes of `listener`, compiled. What was planned before and is the same is taken from there.
+    async fn plan(
+        &mut self,
+        target: &Target,
+        listener: &Listener,
+        clusters: &BTreeMap<Arc<str>, Found>,
+    ) -> RouteTable<Plan> {
+        let active = |filter: &Arc<str>| self.registry().faults.of(target.scope(), listener.name(), filter);
+        let find = |name: &str| clusters.get(name).cloned().unwrap_or_else(|| Err(unknown()));
+        let planner = Planner::new(&target.profile, listener, active, &find);
+        let mut compiling = RouteTable::begin(&listener.routes);
+        let before = target.routes.load_full();
+        let before = before.compiled().filter(|before| Planner::plans_alike(&before.listener, listener));
+        let mut others = BTreeSet::new();
+        if let Some(before) = before {
+            compiling = compiling.after(&before.table);
+            others = self.others(&before.clusters, clusters).await;
+        }
+        let is_same = |host: &VirtualHost| {
+            let names = |name: &Arc<str>| others.contains(name);
+            others.is_empty() || !host.routes.iter().any(|route| route.action.clusters().iter().any(names))
+        };
+        loop {
+            let taken = compiling.take_over(STEP, is_same);
+            self.spend(taken).await;
+            if taken == STEP {
+                continue;
+            }
+            if !compiling.advance(|host, route| planner.plan(host, route)) {
+                return compiling.finish();
+            }
+            self.step().await;
+        }
+    }
+
+    /// The clusters of `now` that are not the same as in `before`.
+    async fn others(
+        &mut self,
+        before: &BTreeMap<Arc<str>, Found>,
+        now: &BTreeMap<Arc<str>, Found>,
+    ) -> BTreeSet<Arc<str>> {
+        let mut others = BTreeSet::new();
+        let mut before = before.iter().peekable();
+        for (name, found) in now {
+            while before.next_if(|(known, _)| !Arc::ptr_eq(known, name) && *known < name).is_some() {
+                self.spend(1).await;
+            }
+            let known = before.next_if(|(known, _)| Arc::ptr_eq(known, name) || *known == name);
+            if !known.is_some_and(|(_, known)| is_same(known, found)) {
+                others.insert(name.clone());
+            }
+            self.spend(1).await;
+        }
+        others
+    }
+
+    /// Drops the snapshot that was followed before.
     async fn forget(&mut self, before: Arc<Snapshot>) {
-        let Some(before) = Arc::into_inner(before) else { return };
-        for (_, cluster) in before.clusters {
-            drop(cluster);
+        for piece in before.take_apart() {
+            drop(piece);
             self.step().await;
         }
     }
@@ -134,7 +193,7 @@ impl<'a> Pass<'a> {
     async fn sweep(&mut self) {
         let mut after = None;
         loop {
-            after = self.registry().sweep(after, self.slice);
+            after = self.registry().sweep(after, self.slice / STEP);
             if after.is_none() {
                 return;
             }
@@ -155,7 +214,11 @@ impl<'a> Pass<'a> {
 
     /// Ends a step, and at the end of the slice gives others their turn.
     async fn step(&mut self) {
-        self.left -= 1;
+        self.spend(STEP).await;
+    }
+
+    async fn spend(&mut self, cost: usize) {
+        self.left = self.left.saturating_sub(cost);
         if self.left == 0 {
             self.left = self.slice;
             yield_now().await;

@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::yield_now;
 
-use super::{Routes, pass::SLICE};
+use super::{
+    Compiled, Routes,
+    pass::{SLICE, STEP},
+};
 
 /// Where routes wait until nobody reads them.
 #[derive(Debug, Default)]
@@ -51,10 +54,16 @@ impl Retired {
 }
 
 async fn take_apart(routes: Routes) {
-    let Routes::Ready(compiled) = routes else { return };
-    for (count, plan) in compiled.table.into_prepared().enumerate() {
-        drop(plan);
-        if count % SLICE == SLICE - 1 {
+    let Routes::Ready(Compiled { table, listener, clusters }) = routes else { return };
+    drop_in_slices(table.take_apart()).await;
+    drop_in_slices(listener.take_apart()).await;
+    drop_in_slices(clusters.into_iter()).await;
+}
+
+async fn drop_in_slices(pieces: impl Iterator) {
+    for (count, piece) in (1..).zip(pieces) {
+        drop(piece);
+        if count % (SLICE / STEP) == 0 {
             yield_now().await;
         }
     }
@@ -69,7 +78,7 @@ mod tests {
         route::RouteTable,
     };
 
-    use super::{super::Compiled, *};
+    use super::*;
 
     fn routes() -> Arc<Routes> {
         let config = Arc::new(RouteConfig::new("routes", Vec::new()).expect("legal"));

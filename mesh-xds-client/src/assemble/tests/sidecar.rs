@@ -10,7 +10,8 @@ use crate::{
 
 const REVIEWS: &str = "outbound|9080||reviews.shop.svc.cluster.local";
 const ROUTES: &str = "reviews.shop.svc.cluster.local:9080";
-const KEPT: Terms = Terms { kept: Some("until no route names it"), is_strict: false, is_patient: false };
+const KEPT: Terms =
+    Terms { kept: Some("until no route names it"), keeps_cached: false, is_strict: false, is_patient: false };
 
 fn lead(target: &str) -> Result<Lead, Arc<str>> {
     let node = Node::new("sidecar~10.0.0.7~web-1.shop~shop.svc.cluster.local");

@@ -5,10 +5,10 @@ mod endpoints;
 mod garbage;
 mod listener;
 mod route;
-mod samples;
 mod tls;
+mod virtual_hosts;
 
-use mesh_core::config::{Decoded, Warning};
+use mesh_core::config::{Decoded, Security, Warning};
 
 use super::*;
 
@@ -70,6 +70,20 @@ fn samples_are_good_and_honoured_whole() {
         let decoded = decode(&sample, &context).expect("good");
         assert_eq!(fields(&decoded.warnings), Vec::<&str>::new(), "{}", sample.type_url);
     }
+}
+
+#[test]
+fn samples_of_sidecars_are_honoured_but_for_what_is_said_to_be_left_out() {
+    let context = samples::sidecar::context();
+    let decoded: Vec<_> = samples::sidecar::all().iter().map(|any| decode(any, &context).expect("good")).collect();
+    let warned: Vec<_> = decoded.iter().map(|decoded| fields(&decoded.warnings)).collect();
+    assert_eq!(warned, [vec![], vec![], vec![], vec![], vec!["type"], vec!["type"], vec![]]);
+    assert!(matches!(decoded[0].value, Resource::Inbound(_)));
+    let Resource::Cluster(cluster) = &decoded[2].value else { panic!("a cluster") };
+    assert_eq!(cluster.policy.security.len(), 2, "with TLS, and in plaintext");
+    let Resource::Endpoints(assignment) = &decoded[6].value else { panic!("endpoints") };
+    let facts = assignment.endpoints.groups()[0].endpoints[0].metadata().map(|facts| &**facts);
+    assert!(matches!(cluster.policy.security_of(facts), Security::Tls(_)));
 }
 
 #[test]

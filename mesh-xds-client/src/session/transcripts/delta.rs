@@ -211,6 +211,20 @@ fn a_name_that_the_server_does_not_have_is_given_the_time_to_come() {
 }
 
 #[test]
+fn a_word_that_comes_after_the_time_for_it_is_told_once() {
+    let mut script = asking(Cluster, &["a"]);
+    script.advance(15.0);
+    assert_eq!(script.events(), ["absent CDS a: not found"]);
+    let expected: [&[&str]; 2] = [&["absent CDS a: unknown"], &[]];
+    for (nonce, expected) in ["n1", "n2"].into_iter().zip(expected) {
+        script.change(Cluster, nonce, &[], &["a"]);
+        script.events();
+        script.accept(nonce, &[]);
+        assert_eq!(script.events(), expected);
+    }
+}
+
+#[test]
 fn a_removal_is_told_once() {
     let mut script = asking(Cluster, &["a"]);
     script.exchange_change(Cluster, "n0", &[("a", "1")]);

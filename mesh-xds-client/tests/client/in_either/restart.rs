@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mesh_core::source::{ConfigSource, Interest, ResourceState};
 use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
+use mesh_xds_client::bootstrap::ServerFeature;
 use mesh_xds_client::cache::{Found, Unusable};
 use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::testkit::resource::route_config;
@@ -43,12 +44,16 @@ impl Scene {
         self.directory.path().join("xds.cache")
     }
 
-    fn builder(&self) -> XdsClientBuilder {
-        builder(&self.plane, []).connector(self.pipes.clone()).cache_file(self.file())
+    fn builder(&self, features: &[ServerFeature]) -> XdsClientBuilder {
+        builder(&self.plane, features.iter().copied()).connector(self.pipes.clone()).cache_file(self.file())
     }
 
     fn start(&self) -> (Running, Interest) {
-        let running = run(self.builder());
+        self.start_with(&[])
+    }
+
+    fn start_with(&self, features: &[ServerFeature]) -> (Running, Interest) {
+        let running = run(self.builder(features));
         let interest = running.client.watch("echo");
         (running, interest)
     }
@@ -123,6 +128,39 @@ async fn what_the_run_before_held_serves_for_days_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn next_user_of_a_target_finds_what_was_kept_as_the_first_did() {
+    let scene = Scene::after_a_run(&["v1"]).await;
+    scene.pipes.cut(true);
+    let (mut running, interest) = scene.start();
+    running.until_routed("echo", &["v1"]).await;
+    running.settle(HOUR).await;
+    drop(interest);
+    running.settle(HOUR).await;
+    assert!(running.client.status().resources.is_empty());
+    assert_eq!(running.client.status().age, Duration::ZERO, "nothing is held that could be of an age");
+
+    let interest = running.client.watch("echo");
+    let snapshot = running.until_routed("echo", &["v1"]).await;
+    assert_eq!(reached(&snapshot, "v1"), ["10.0.0.1:80"]);
+    assert!(is_cached(&running, Listener, "echo"));
+    let age = running.client.status().age;
+    assert!(age >= 2 * HOUR && age < 2 * HOUR + 60 * SECOND, "it has not grown younger: {age:?}");
+
+    // The control plane has spoken, and nobody remembers what was before.
+    scene.pipes.cut(false);
+    running.settle(150 * SECOND).await;
+    assert!(!is_cached(&running, Listener, "echo"));
+    drop(interest);
+    scene.pipes.cut(true);
+    scene.plane.abort_connections();
+    running.settle(SECOND).await;
+    let _interest = running.client.watch("echo");
+    running.settle(SECOND).await;
+    assert_eq!(running.state(Listener, "echo"), Some(ResourceState::Requested));
+    assert!(!is_cached(&running, Listener, "echo"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn word_of_the_control_plane_replaces_what_was_kept() {
     let scene = Scene::after_a_run(&["v1", "v2"]).await;
     scene.pipes.cut(true);
@@ -160,6 +198,62 @@ async fn listener_that_is_gone_goes_when_the_control_plane_has_had_its_time() {
     scene.pipes.cut(false);
     running.until_routed("other", &["v1"]).await;
     assert!(is_cached(&running, Listener, "echo"), "it may yet come");
+    let reason = running.until_unavailable("echo").await;
+    assert!(reason.contains("has no such resource"), "{reason}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cluster_that_is_gone_goes_though_routes_name_it_when_the_control_plane_has_had_its_time() {
+    let scene = Scene::after_a_run(&["v1", "v2"]).await;
+    scene.pipes.cut(true);
+    let (mut running, _interest) = scene.start();
+    running.until_routed("echo", &["v1", "v2"]).await;
+
+    scene.plane.remove(Cluster, "v1");
+    scene.pipes.cut(false);
+    let is_confirmed = |running: &Running| !is_cached(running, Cluster, "v2");
+    while !is_confirmed(&running) {
+        running.settle(SECOND / 10).await;
+    }
+    assert!(is_cached(&running, Cluster, "v1"), "it may yet come");
+    let snapshot = running.until(|snapshot| !snapshot.clusters.contains_key("v1")).await;
+    assert!(snapshot.clusters.contains_key("v2"));
+    running.until_routed("echo", &["v1", "v2"]).await;
+    assert_eq!(running.state(Cluster, "v1"), Some(ResourceState::Absent));
+    assert!(!is_cached(&running, Cluster, "v1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_gone_stays_where_the_server_is_not_to_be_believed_about_that() {
+    let scene = Scene::after_a_run(&["v1"]).await;
+    scene.plane.remove(Listener, "echo");
+    scene.plane.remove(Cluster, "v1");
+    let (mut running, _interest) = scene.start_with(&[ServerFeature::IgnoreResourceDeletion]);
+    running.settle(HOUR).await;
+    let snapshot = running.until_routed("echo", &["v1"]).await;
+    assert_eq!(reached(&snapshot, "v1"), ["10.0.0.1:80"]);
+    for (kind, name) in [(Listener, "echo"), (Cluster, "v1")] {
+        let status = running.resource(kind, name).expect("asked for");
+        assert_eq!((status.state, status.is_cached), (ResourceState::Absent, true), "{status:?}");
+        let error = status.error.expect("there is none");
+        assert!(error.contains("what an earlier run has kept of it serves"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_state_that_comes_late_counts_as_one_in_time() {
+    let scene = Scene::after_a_run(&["v1"]).await;
+    scene.plane.silence(true);
+    let (mut running, _interest) = scene.start();
+    running.until_routed("echo", &["v1"]).await;
+    running.settle(HOUR).await;
+    assert_eq!(running.state(Listener, "echo"), Some(ResourceState::TimedOut));
+
+    scene.plane.remove(Listener, "echo");
+    scene.plane.silence(false);
+    let _other = running.client.watch("other");
+    offer(&scene.plane, "other", &["v1"]);
+    running.until_routed("other", &["v1"]).await;
     let reason = running.until_unavailable("echo").await;
     assert!(reason.contains("has no such resource"), "{reason}");
 }
@@ -203,7 +297,7 @@ async fn file_that_is_not_as_it_should_be_is_refused_and_replaced() {
 async fn end_of_a_quiet_run_says_until_when_the_file_was_known_to_be_good() {
     let scene = Scene::after_a_run(&["v1"]).await;
     let agreed = || {
-        let client = scene.builder().build().expect("a valid client");
+        let client = scene.builder(&[]).build().expect("a valid client");
         match client.cache_status().expect("it has a file").found {
             Found::Resources { agreed, .. } => agreed,
             other => panic!("{other:?}"),
@@ -223,6 +317,22 @@ async fn end_of_a_quiet_run_says_until_when_the_file_was_known_to_be_good() {
     running.work.abort();
     running.settle(SECOND).await;
     assert_eq!(agreed(), second, "nobody has said that it is good still");
+}
+
+#[tokio::test(start_paused = true)]
+async fn file_of_a_run_that_ends_long_after_its_control_plane_says_until_when_it_was_good() {
+    let scene = Scene::after_a_run(&["v1"]).await;
+    let (mut running, interest) = scene.start();
+    running.until_routed("echo", &["v1"]).await;
+    running.settle(SECOND).await;
+    scene.pipes.cut(true);
+    scene.plane.abort_connections();
+    running.settle(DAY).await;
+    scene.end(running, interest).await;
+    let (running, _interest) = scene.start();
+    running.settle(SECOND).await;
+    let age = running.client.status().age;
+    assert!(age >= DAY && age < DAY + 60 * SECOND, "{age:?}");
 }
 
 #[tokio::test(start_paused = true)]

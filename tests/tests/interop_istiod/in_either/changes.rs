@@ -5,13 +5,13 @@ use tokio::time::sleep;
 
 use mesh_core::outcome::FailureKind;
 use mesh_core::source::{ConfigSource as _, ResourceState};
-use mesh_tests::kubernetes::{destination_rule, service};
+use mesh_tests::kubernetes::{destination_rule, headless, service};
 use mesh_tests::load::under_load;
 use mesh_tests::pair::assert_by_chance;
 use mesh_tests::sim::{Caller, Speaks, failure_of};
 
 use super::{OUTAGE, open};
-use crate::shop::{HOST, REGION, Workload, accepted, canary, none_failed, service_entry};
+use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, REGION, Workload, accepted, canary, none_failed, service_entry};
 
 #[tokio::test]
 async fn endpoints_and_services_come_and_go_without_a_failed_call() {
@@ -63,6 +63,31 @@ async fn endpoints_and_services_come_and_go_without_a_failed_call() {
             shop.serve("late", 11).await;
             ours.is_unavailable("late.shop:8080", false).await;
             assert_eq!(late.call().await.unwrap(), "late-a");
+        })
+        .await;
+    none_failed(&tally);
+}
+
+#[tokio::test]
+async fn service_without_an_address_is_balanced_over_its_workloads_without_a_failed_call() {
+    let Some(mut shop) = open().await else { return };
+    shop.istiod.delete(&service("echo", 10, &[])).await;
+    shop.istiod.apply(&headless("echo", &[("http", HTTP_PORT), ("grpc", GRPC_PORT)])).await;
+    shop.add("v1-a", 1, &["echo"]).await;
+    shop.add("v1-b", 2, &["echo"]).await;
+    let ours = shop.clients().await;
+
+    let ((), tally) = ours
+        .pair
+        .under_load(async || {
+            ours.endpoints(2).await;
+            assert_eq!(ours.pair.sample().await.map(|answers| answers.len()), [2, 2]);
+            let _leaving = shop.remove("v1-a").await;
+            ours.endpoints(1).await;
+            ours.pair.sample().await;
+            for answers in ours.pair.sample().await {
+                assert!(answers.keys().eq(["v1-b"]), "{answers:?}");
+            }
         })
         .await;
     none_failed(&tally);

@@ -7,12 +7,13 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use mesh_core::outcome::FailureKind;
+use mesh_core::source::{ConfigSource as _, ResourceState};
 use mesh_tests::kubernetes::{NAMESPACE, destination_rule, virtual_service};
 use mesh_tests::pair::assert_by_chance;
 use mesh_tests::sim::failure_of;
 
 use super::open;
-use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, Ours, Shop, asked, code, none_failed, rule, split, to};
+use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, Ours, Shop, accepted, asked, code, none_failed, rule, split, to};
 
 #[tokio::test]
 async fn virtual_service_and_destination_rule_do_what_they_say() {
@@ -159,4 +160,144 @@ async fn routes_of_the_gateway_api_are_followed_without_a_failed_call() {
         .await;
     println!("{}", lines.join("\n"));
     none_failed(&tally);
+}
+
+/// Rules with every field that istiod makes something of for clients. A refusal would be an error of the whole type to istiod, for
+/// as long as the rule is there.
+#[tokio::test]
+async fn nothing_that_istio_can_say_is_refused() {
+    let Some(mut shop) = open().await else { return };
+    shop.add("v1-a", 1, &["echo"]).await;
+    shop.add("v2-a", 2, &["echo"]).await;
+    shop.istiod.apply(&destination_rule(HOST, &["v1", "v2"], every_policy())).await;
+    shop.istiod.apply(&virtual_service(HOST, every_rule())).await;
+    let ours = shop.clients().await;
+    ours.routed_by("last").await;
+    ours.subsets_are(ResourceState::Synced, &["v1"]).await;
+    let mut resources = ours.source.status().resources;
+    for one in &resources {
+        one.warnings.iter().for_each(|warning| println!("{} {}: {warning}", one.kind, one.name));
+    }
+    resources.retain(|one| one.state == ResourceState::Rejected);
+    assert!(resources.is_empty(), "{resources:#?}");
+    accepted(&shop.istiod).await;
+    for caller in ours.pair.callers() {
+        assert!(asked(caller, &[]).await.is_ok());
+    }
+}
+
+fn every_policy() -> Value {
+    json!({
+        "loadBalancer": {
+            "consistentHash": { "httpCookie": { "name": "session", "ttl": "60s" }, "ringHash": { "minimumRingSize": 512 } },
+            "localityLbSetting": { "enabled": true, "failover": [{ "from": "here", "to": "there" }] },
+            "warmup": { "duration": "30s", "aggression": 1.5 },
+        },
+        "outlierDetection": {
+            "consecutive5xxErrors": 7,
+            "consecutiveGatewayErrors": 5,
+            "consecutiveLocalOriginFailures": 3,
+            "splitExternalLocalOriginErrors": true,
+            "interval": "10s",
+            "baseEjectionTime": "30s",
+            "maxEjectionPercent": 50,
+            "minHealthPercent": 10,
+        },
+        "connectionPool": {
+            "tcp": {
+                "maxConnections": 100,
+                "connectTimeout": "2s",
+                "maxConnectionDuration": "600s",
+                "idleTimeout": "60s",
+                "tcpKeepalive": { "time": "60s", "interval": "10s", "probes": 3 },
+            },
+            "http": {
+                "h2UpgradePolicy": "DO_NOT_UPGRADE",
+                "http1MaxPendingRequests": 100,
+                "http2MaxRequests": 100,
+                "maxRequestsPerConnection": 1000,
+                "maxRetries": 10,
+                "idleTimeout": "50s",
+                "maxConcurrentStreams": 50,
+            },
+        },
+        "retryBudget": { "percent": 25, "minRetryConcurrency": 5 },
+    })
+}
+
+fn every_rule() -> Value {
+    let rule = |name: &str, matches: Value, more: Value| {
+        let mut rule = more;
+        (rule["name"], rule["match"]) = (json!(name), json!([matches]));
+        rule
+    };
+    let to_v1 = || json!([to("v1")]);
+    let mut weighed = json!([to("v1"), to("v2")]);
+    (weighed[0]["weight"], weighed[1]["weight"]) = (json!(30), json!(70));
+    weighed[0]["headers"] = json!({ "request": { "set": { "x-version": "1" } }, "response": { "remove": ["x-internal"] } });
+    json!([
+        rule("redirect", json!({ "uri": { "exact": "/old" } }), json!({
+            "redirect": { "uri": "/new", "authority": "new.example", "scheme": "https", "redirectCode": 308 },
+        })),
+        rule("redirect-prefix", json!({ "uri": { "prefix": "/old/" } }), json!({
+            "redirect": { "uri": "%PREFIX()%/new", "derivePort": "FROM_REQUEST_PORT" },
+        })),
+        rule("answer", json!({ "uri": { "prefix": "/teapot" }, "ignoreUriCase": true }), json!({
+            "directResponse": { "status": 418, "body": { "string": "short and stout" } },
+        })),
+        rule("rewrite", json!({ "uri": { "regex": "/v[0-9]+/.*" } }), json!({
+            "rewrite": { "uriRegexRewrite": { "match": "/v([0-9]+)/(.*)", "rewrite": "/\\2" }, "authority": "inner" },
+            "route": to_v1(),
+        })),
+        rule("rewrite-prefix", json!({ "uri": { "prefix": "/api/" }, "method": { "exact": "GET" } }), json!({
+            "rewrite": { "uri": "/" },
+            "route": to_v1(),
+            "timeout": "3s",
+            "retries": {
+                "attempts": 3,
+                "perTryTimeout": "1s",
+                "retryOn": "gateway-error,connect-failure,reset,retriable-4xx,503",
+                "retryRemoteLocalities": true,
+                "retryIgnorePreviousHosts": false,
+                "backoff": "0.1s",
+            },
+        })),
+        rule("headers", json!({
+            "headers": { "x-one": { "exact": "1" }, "x-two": { "prefix": "2" }, "x-three": { "regex": "3.*" }, "x-four": {} },
+            "withoutHeaders": { "x-five": { "exact": "5" }, "x-six": {} },
+            "queryParams": { "q": { "exact": "1" }, "r": { "regex": "2.*" }, "s": { "prefix": "3" } },
+            "authority": { "prefix": "echo" },
+            "scheme": { "exact": "http" },
+            "port": HTTP_PORT,
+        }), json!({
+            "route": weighed,
+            "headers": {
+                "request": { "add": { "x-a": "%REQ(x-b)%" }, "set": { "x-c": "1" }, "remove": ["x-d"] },
+                "response": { "add": { "x-e": "%PROTOCOL%" }, "set": { "x-f": "100%%" } },
+            },
+        })),
+        rule("mirror", json!({ "uri": { "prefix": "/mirror" } }), json!({
+            "route": to_v1(),
+            "mirrors": [{ "destination": { "host": HOST, "subset": "v2" }, "percentage": { "value": 0.5 } }],
+        })),
+        rule("cors", json!({ "uri": { "prefix": "/cors" } }), json!({
+            "route": to_v1(),
+            "corsPolicy": {
+                "allowOrigins": [{ "regex": ".*" }, { "exact": "https://a.example" }],
+                "allowMethods": ["GET"],
+                "allowHeaders": ["x-a"],
+                "exposeHeaders": ["x-b"],
+                "maxAge": "24h",
+                "allowCredentials": true,
+            },
+        })),
+        rule("faults", json!({ "uri": { "prefix": "/faults" } }), json!({
+            "route": to_v1(),
+            "fault": {
+                "delay": { "fixedDelay": "1s", "percentage": { "value": 0.1 } },
+                "abort": { "httpStatus": 500, "percentage": { "value": 0.01 } },
+            },
+        })),
+        { "name": "last", "route": to_v1() },
+    ])
 }

@@ -1,4 +1,7 @@
-//! Good messages, each with most of what the model can hold, for tests to spoil.
+//! Good messages, each with most of what the model can hold, for tests to spoil and fuzzers to begin with: here as a control
+//! plane of gRPC's clients has them, in [`sidecar`] what is said in another way to a sidecar.
+
+pub(crate) mod sidecar;
 
 use envoy_types::pb::{
     envoy::{

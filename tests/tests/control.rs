@@ -1,0 +1,62 @@
+//! A control plane that is followed on a thread of the mesh's own, over real sockets: requests of another runtime feel its
+//! changes and none of its work, and the stream ends with the mesh.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
+use std::time::Duration;
+
+use mesh_http::{Control, Mesh};
+use mesh_tests::{
+    load::under_load,
+    sim::{Answer, Backend, Caller, Speaks},
+};
+use mesh_xds_client::{
+    XdsClient,
+    bootstrap::{Bootstrap, ChannelCredentials, Node},
+    testkit::ControlPlane,
+};
+use tokio::{runtime::Builder, time::timeout};
+
+const TARGET: &str = "shop.test:80";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+async fn is_followed(control: Control, speaks: Speaks) {
+    let (one, two) = (
+        Backend::on_loopback("one", speaks, Answer::OK).await.unwrap(),
+        Backend::on_loopback("two", speaks, Answer::OK).await.unwrap(),
+    );
+    let plane = ControlPlane::new();
+    plane.offer(TARGET, [("one", one.address())]);
+    let at = plane.listen("127.0.0.1:0").await.unwrap();
+    let bootstrap = Bootstrap::builder().server(at.to_string(), ChannelCredentials::Insecure).node(Node::new("apart"));
+    let source = XdsClient::new(bootstrap.build().unwrap()).unwrap();
+    let mesh = Mesh::builder().source(source.clone()).control(control).build().unwrap();
+    let caller = Caller::of(&mesh, TARGET, speaks);
+    timeout(PATIENCE, caller.ready()).await.unwrap().unwrap();
+
+    let shift = async {
+        plane.offer(TARGET, [("two", two.address())]);
+        while caller.call().await.unwrap() != "two" {}
+    };
+    let (in_time, tally) = under_load(4, || caller.call(), timeout(PATIENCE, shift)).await;
+    in_time.unwrap();
+    assert!(tally.failures.is_empty(), "{tally:?}");
+    assert!(mesh.status().source.unwrap().connected);
+    assert_eq!(plane.streams(), 1);
+
+    // The source outlives the mesh, and its stream does not.
+    assert!(mesh.shutdown(PATIENCE).await);
+    timeout(PATIENCE, plane.wait_streams(0)).await.unwrap();
+    drop(source);
+}
+
+#[test]
+fn change_is_followed_from_wherever_and_the_stream_ends_with_the_mesh() {
+    for speaks in [Speaks::Http1, Speaks::Grpc] {
+        for control in [Control::OwnThread, Control::Runtime] {
+            let current = Builder::new_current_thread().enable_all().build().unwrap();
+            current.block_on(is_followed(control, speaks));
+            let several = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            several.block_on(is_followed(control, speaks));
+        }
+    }
+}
