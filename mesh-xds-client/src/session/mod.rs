@@ -433,6 +433,9 @@ impl Session {
 
         let error = (!rejected.is_empty()).then(|| nack::error_detail(&rejected));
         let is_of_this_stream = stream == self.stream && matches!(self.link, Link::Open { .. });
+        if !is_of_this_stream {
+            subscriptions.presume_refused();
+        }
         // Nothing vouches for a version that is not answered, where nothing of it is wanted.
         if error.is_none() && (is_of_this_stream || !subscriptions.is_empty()) {
             subscriptions.version = version;

@@ -75,7 +75,7 @@ enum Presence {
     Held,
     /// In use, and not of this server as far as is known, or not with its knowledge: it came because everything is wanted, and
     /// what the server sends first, whole or in delta for a while, tells whether it has it.
-    Presumed,
+    Presumed { until: Option<Instant> },
     /// Delivered and never usable.
     Refused,
     /// Reported absent.
@@ -156,9 +156,6 @@ impl Subscriptions {
         let presence = if self.withdrawn.contains(&name) { Presence::Returning } else { Presence::Unsent };
         let wanted = self.names.entry(name.clone()).or_insert_with(|| Wanted::new(presence, true));
         wanted.is_named = true;
-        if wanted.is_presumed() {
-            wanted.presence = Presence::Unsent;
-        }
         self.unsent.insert(name.clone());
         self.named.insert(name);
         true
@@ -178,7 +175,13 @@ impl Subscriptions {
             self.withdrawn.insert(name.clone());
         }
         if self.everything && wanted.was_delivered() {
-            self.names.insert(name, Wanted { is_named: false, ..wanted });
+            // On the next stream the server would not be told of it.
+            let is_untold = match wanted.presence {
+                Presence::Held => wanted.version.is_none(),
+                _ => !self.asked,
+            };
+            let presence = if is_untold { Presence::Presumed { until: None } } else { wanted.presence };
+            self.names.insert(name, Wanted { is_named: false, presence, ..wanted });
         } else if let Some(expires) = wanted.expires {
             self.expiries.remove(&(expires, name));
         }
@@ -214,7 +217,7 @@ impl Subscriptions {
     /// Somebody else has given `name` because everything is wanted, and is asked no longer.
     pub(super) fn presume(&mut self, name: &Arc<str>) {
         if self.everything {
-            self.names.entry(name.clone()).or_insert_with(|| Wanted::new(Presence::Presumed, false));
+            self.names.entry(name.clone()).or_insert_with(|| Wanted::new(Presence::Presumed { until: None }, false));
         }
     }
 
@@ -428,6 +431,9 @@ impl Subscriptions {
             return false;
         }
         wanted.mentioned = self.answers;
+        if let Presence::Presumed { .. } = wanted.presence {
+            wanted.presence = Presence::Held;
+        }
         if wanted.presence == Presence::Held {
             self.expire_at(name, label.expires);
         }
@@ -501,7 +507,7 @@ impl Subscriptions {
             }
             let reason = match wanted.presence {
                 _ if !wanted.is_named => AbsenceReason::Removed,
-                Presence::Held | Presence::Refused | Presence::Presumed => AbsenceReason::Removed,
+                Presence::Held | Presence::Refused | Presence::Presumed { .. } => AbsenceReason::Removed,
                 Presence::Silent => AbsenceReason::Unknown,
                 Presence::Awaited { deadline, .. } => {
                     self.names.entry(name).and_modify(|wanted| {
@@ -522,8 +528,8 @@ impl Subscriptions {
     pub(super) fn doubt(&mut self, deadline: Instant) -> Vec<Arc<str>> {
         let mut armed = Vec::new();
         for (name, wanted) in &mut self.names {
-            if wanted.presence == Presence::Presumed {
-                wanted.presence = Presence::Awaited { deadline, is_denied: true };
+            if wanted.presence == (Presence::Presumed { until: None }) {
+                wanted.presence = Presence::Presumed { until: Some(deadline) };
                 armed.push(name.clone());
             }
         }
@@ -549,6 +555,7 @@ impl Subscriptions {
     pub(super) fn awaited(&self, name: &str, until: Instant) -> Option<IsDenied> {
         match self.names.get(name)?.presence {
             Presence::Awaited { deadline, is_denied } if deadline == until => Some(is_denied),
+            Presence::Presumed { until: Some(deadline) } if deadline == until => Some(true),
             _ => None,
         }
     }
@@ -590,12 +597,23 @@ impl Subscriptions {
         self.owed = 0;
         self.withdrawn.clear();
         self.refusals.end();
+        self.presume_refused();
         for (name, wanted) in &mut self.names {
-            if wanted.is_presumed() {
-                wanted.presence = Presence::Presumed;
+            if let Presence::Presumed { until } = &mut wanted.presence {
+                *until = None;
             } else if matches!(wanted.presence, Presence::Awaited { .. } | Presence::Returning) {
                 wanted.presence = Presence::Unsent;
                 self.unsent.insert(name.clone());
+            }
+        }
+    }
+
+    /// The present stream has not brought what was refused on another. It has no version, so what nobody named would not be said
+    /// to be gone.
+    pub(super) fn presume_refused(&mut self) {
+        for wanted in self.names.values_mut() {
+            if wanted.presence == Presence::Refused && !wanted.is_named {
+                wanted.presence = Presence::Presumed { until: None };
             }
         }
     }
@@ -606,7 +624,7 @@ impl Subscriptions {
         for wanted in self.names.values_mut() {
             wanted.version = None;
             if !wanted.is_named && wanted.was_delivered() {
-                wanted.presence = Presence::Presumed;
+                wanted.presence = Presence::Presumed { until: None };
             }
         }
     }
@@ -620,13 +638,7 @@ impl Wanted {
     }
 
     fn was_delivered(&self) -> bool {
-        matches!(self.presence, Presence::Held | Presence::Refused | Presence::Presumed)
-    }
-
-    /// Whether the server has yet to tell that it has what nobody named.
-    fn is_presumed(&self) -> bool {
-        matches!(self.presence, Presence::Presumed)
-            || !self.is_named && matches!(self.presence, Presence::Awaited { .. })
+        matches!(self.presence, Presence::Held | Presence::Refused | Presence::Presumed { .. })
     }
 }
 

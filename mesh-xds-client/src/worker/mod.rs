@@ -185,7 +185,11 @@ impl Worker {
 
     // --- the time ---
 
+    /// None while a response is decoded: what has been waited for long enough may be in it.
     fn next_due(&mut self) -> Option<Instant> {
+        if self.decoding.is_some() {
+            return None;
+        }
         let timeouts = self.federation.upstreams.iter_mut().filter_map(|upstream| upstream.session.next_timeout());
         timeouts.chain(self.expected.next()).chain(self.age_due).min()
     }

@@ -4,12 +4,14 @@ use std::{
     collections::BTreeSet,
     pin::pin,
     task::{self, Waker},
+    time::Duration,
 };
 
 use envoy_types::pb::{
     envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryResponse},
     google::protobuf::Any,
 };
+use mesh_core::source::ResourceState;
 use mesh_http::{connect::SocketConnector, resolve::SystemResolver};
 use prost::Message;
 
@@ -165,4 +167,29 @@ fn assembling_that_is_dropped_half_way_is_done_again_from_the_beginning() {
     }
     assert!(in_slices(bench.worker.assemble()).0);
     assert_eq!(bench.targets(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_out_of_time_who_is_in_the_response_that_is_being_decoded() {
+    let mut bench = Bench::watching(1000);
+    let second = Duration::from_secs(1);
+    tokio::time::advance(14 * second).await;
+    bench.deliver();
+    bench.worker.decode();
+    tokio::time::advance(2 * second).await;
+    // As the loop does, which sleeps until something is due.
+    while let Some(due) = bench.worker.next_due().filter(|due| *due <= Instant::now()) {
+        bench.worker.tick(due);
+    }
+    while bench.worker.decoding.is_some() {
+        bench.worker.decode();
+    }
+    bench.worker.tick(Instant::now());
+    in_slices(bench.worker.settle(&mut bench.streams));
+    let held = bench.shared.held();
+    let is_told = |name: &String| {
+        let entry = held.store.get(ResourceKind::Listener, name).expect("asked for");
+        (entry.state(), entry.error().is_some_and(|error| error.contains("in time")))
+    };
+    assert!(bench.names.iter().all(|name| is_told(name) == (ResourceState::Rejected, false)));
 }
