@@ -82,7 +82,7 @@ mod tests {
 
     fn routes() -> Arc<Routes> {
         let config = Arc::new(RouteConfig::new("routes", Vec::new()).expect("legal"));
-        let table = RouteTable::begin(&config).finish();
+        let table = RouteTable::compile(&config, |_, _| unreachable!("there are no routes"));
         let listener = Arc::new(Listener::new("listener", config));
         Arc::new(Routes::Ready(Compiled { table, listener, clusters: BTreeMap::new() }))
     }
