@@ -16,8 +16,8 @@
 
 use std::{
     env,
-    io::{BufRead, BufReader, Write, stdout},
-    process::{Child, Command, Stdio},
+    io::{BufRead, BufReader, Read, Write, stdin, stdout},
+    process::{Child, Command, Stdio, exit},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -149,8 +149,12 @@ async fn ready(mesh: &Mesh) -> Client {
     client
 }
 
-/// Is a client that calls nobody, until this process is killed.
+/// Is a client that calls nobody, until the process that asked for it is gone.
 fn follow(plane: &str, variant: &str) {
+    thread::spawn(|| {
+        let _ = stdin().read_to_end(&mut Vec::new());
+        exit(0);
+    });
     let plane = plane.parse().expect("an address");
     let variants = [Variant::StateOfTheWorld, Variant::Delta];
     let variant = variants.into_iter().find(|known| called(*known) == variant).expect("a variant");

@@ -38,7 +38,7 @@ pub struct ClusterEntry {
 }
 
 /// What is left of a snapshot that was replaced.
-#[expect(dead_code, reason = "it is there to be dropped")]
+#[expect(dead_code, clippy::large_enum_variant, reason = "it is there to be dropped, one at a time")]
 enum Piece {
     Cluster(Arc<str>, ClusterEntry),
     Host(VirtualHost),

@@ -34,7 +34,7 @@ use crate::tasks::Tasks;
 #[non_exhaustive]
 pub enum Control {
     /// On a thread of the mesh's own, named `mesh-control`, with a current-thread runtime of its own. The default where the
-    /// mesh's runtime has several threads.
+    /// mesh's runtime is a multi-threaded one.
     ///
     /// Take it wherever requests must not wait for a control plane, on a current-thread runtime above all. It costs one
     /// thread a mesh: its stack, an event queue of the operating system's, and a wake-up from another thread when routes

@@ -313,7 +313,7 @@ impl MeshBuilder {
         self
     }
 
-    /// Where the source is followed. Default: on a thread of the mesh's own where its runtime has several threads, and on the
+    /// Where the source is followed. Default: on a thread of the mesh's own where its runtime is multi-threaded, and on the
     /// runtime where that is a current-thread one. See [`Control`] for when to choose which. Without a source it means
     /// nothing.
     pub fn control(mut self, control: Control) -> Self {

@@ -1,7 +1,7 @@
 //! Writes the file: some time after something has changed, and at the end.
 
 use std::{
-    io,
+    io, mem,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -27,19 +27,25 @@ pub(crate) struct Keeper {
     interval: Duration,
     found: Found,
     changed: Notify,
-    /// Whether something has changed since it was last written.
-    is_behind: AtomicBool,
     /// Whether a control plane has answered in this run.
     is_told: AtomicBool,
-    /// What is to be written though nobody may want it any longer. See [`keep_for_write`](Self::keep_for_write).
-    kept: Mutex<Option<Vec<Dump>>>,
-    /// When a control plane was last known to stand by what was held, as of the last time that a target was let go of.
-    agreed: Mutex<Option<SystemTime>>,
+    pending: Mutex<Pending>,
     /// For moments, and never while the file is read or written: whoever asks for the status may be on a task.
     state: Mutex<State>,
     /// Held by the one who writes the file, so that the last writing of a run begins when the one before has ended. Nobody else
     /// ever waits for it.
     turn: Mutex<()>,
+}
+
+/// What is still to be written.
+#[derive(Default)]
+struct Pending {
+    /// Whether something has changed since it was last written.
+    is_behind: bool,
+    /// What is to be written though nobody may want it any longer. See [`keep_for_write`](Keeper::keep_for_write).
+    kept: Option<Vec<Dump>>,
+    /// When a control plane was last known to stand by what was held, as of the last time that a target was let go of.
+    agreed: Option<SystemTime>,
 }
 
 #[derive(Default)]
@@ -80,10 +86,8 @@ impl Keeper {
             interval,
             found,
             changed: Notify::new(),
-            is_behind: AtomicBool::new(false),
             is_told: AtomicBool::new(false),
-            kept: Mutex::default(),
-            agreed: Mutex::default(),
+            pending: Mutex::default(),
             state: Mutex::default(),
             turn: Mutex::default(),
         };
@@ -101,8 +105,9 @@ impl Keeper {
         if !self.is_told.load(Ordering::Acquire) {
             return;
         }
-        *lock(&self.kept) = None;
-        if !self.is_behind.swap(true, Ordering::AcqRel) {
+        let mut pending = lock(&self.pending);
+        pending.kept = None;
+        if !mem::replace(&mut pending.is_behind, true) {
             self.changed.notify_one();
         }
     }
@@ -113,11 +118,10 @@ impl Keeper {
     /// still to be written is that which is held now, unless there are other changes after it. How old it is cannot be told
     /// any longer when nothing is held, and is noted too.
     pub(crate) fn keep_for_write(&self, shared: &Shared) {
-        if let Some(agreed) = agreed(shared) {
-            *lock(&self.agreed) = Some(agreed);
-        }
-        if self.is_behind.load(Ordering::Acquire) {
-            lock(&self.kept).get_or_insert_with(|| shared.held().store.dump());
+        let mut pending = lock(&self.pending);
+        pending.agreed = agreed(shared).or(pending.agreed);
+        if pending.is_behind {
+            pending.kept.get_or_insert_with(|| shared.held().store.dump());
         }
     }
 
@@ -147,10 +151,12 @@ impl Keeper {
     fn write(&self, shared: &Shared) {
         let _turn = lock(&self.turn);
         // What changes from here on is for the next time.
-        let is_behind = self.is_behind.swap(false, Ordering::AcqRel);
-        let kept = lock(&self.kept).take();
+        let (is_behind, kept, last_agreed) = {
+            let mut pending = lock(&self.pending);
+            (mem::take(&mut pending.is_behind), pending.kept.take(), pending.agreed)
+        };
         let dumps = is_behind.then(|| kept.unwrap_or_else(|| shared.held().store.dump()));
-        let agreed = agreed(shared).or(*lock(&self.agreed)).unwrap_or_else(SystemTime::now);
+        let agreed = agreed(shared).or(last_agreed).unwrap_or_else(SystemTime::now);
         let contents = match &dumps {
             Some(dumps) => Some(file::encode(&self.scope, agreed, dumps)),
             None => self.renewed(agreed),
@@ -175,8 +181,9 @@ impl Keeper {
         if lock(&self.state).last_error.replace(error.clone()).is_none() {
             tracing::warn!(path = %self.path.display(), %error, "configuration cannot be kept for the next run");
         }
-        if dumps.is_some() && !self.is_behind.swap(true, Ordering::AcqRel) {
-            *lock(&self.kept) = dumps;
+        let mut pending = lock(&self.pending);
+        if dumps.is_some() && !mem::replace(&mut pending.is_behind, true) {
+            pending.kept = dumps;
             self.changed.notify_one();
         }
     }
@@ -222,15 +229,21 @@ impl Drop for AtTheEnd {
 mod tests {
     use std::{sync::mpsc, thread};
 
+    use bytes::Bytes;
     use envoy_types::pb::envoy::config::core::v3::Node;
+    use mesh_core::source::ResourceState;
 
     use super::*;
+    use crate::{ResourceKind, store::DumpedGood};
+
+    fn scope() -> Scope {
+        Scope { node_id: String::new(), node_cluster: String::new(), servers: Vec::new() }
+    }
 
     #[test]
     fn status_is_told_while_the_file_is_being_written() {
         let directory = tempfile::tempdir().expect("a directory");
-        let scope = Scope { node_id: String::new(), node_cluster: String::new(), servers: Vec::new() };
-        let (keeper, _) = Keeper::open(directory.path().join("xds.cache"), scope, Duration::ZERO);
+        let (keeper, _) = Keeper::open(directory.path().join("xds.cache"), scope(), Duration::ZERO);
         let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
         keeper.tell();
         keeper.touch();
@@ -238,7 +251,7 @@ mod tests {
         let held = shared.held();
         let writing = Writing(keeper.clone(), shared.clone());
         let writer = thread::spawn(move || drop(writing));
-        while keeper.is_behind.load(Ordering::Acquire) {
+        while lock(&keeper.pending).is_behind {
             thread::yield_now();
         }
         let (tell, told) = mpsc::channel();
@@ -248,5 +261,30 @@ mod tests {
         drop(held);
         writer.join().expect("it does not panic");
         assert!(keeper.status().written.is_some());
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_tried_again_though_nobody_wants_it_any_longer() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (place, scope) = (directory.path().join("later"), scope());
+        let (keeper, _) = Keeper::open(place.join("xds.cache"), scope.clone(), Duration::ZERO);
+        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
+        keeper.tell();
+        keeper.touch();
+        let good = DumpedGood { version: "1".into(), updated: SystemTime::now(), contents: Some(Bytes::new()) };
+        lock(&keeper.pending).kept = Some(vec![Dump {
+            kind: ResourceKind::Cluster,
+            name: "shop".into(),
+            state: ResourceState::Synced,
+            is_answered: true,
+            good: Some(good),
+            failure: None,
+        }]);
+        keeper.write(&shared);
+        assert!(keeper.status().last_error.is_some());
+        std::fs::create_dir(&place).expect("made");
+        keeper.write(&shared);
+        let (_, loaded) = Keeper::open(place.join("xds.cache"), scope, Duration::ZERO);
+        assert_eq!(loaded.expect("written").count(), 1);
     }
 }

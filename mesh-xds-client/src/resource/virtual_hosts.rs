@@ -311,9 +311,9 @@ impl Reading {
             notes,
             way: Former::default(),
             place,
+            hosts: Vec::with_capacity(hosts.len()),
             parts: Vec::with_capacity(hosts.len()),
             left: hosts.into_iter().enumerate(),
-            hosts: Vec::new(),
             refused,
             broken,
         }

@@ -14,13 +14,13 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
 use envoy_types::util::pack_any;
 use mesh_core::source::{ConfigSource, ResourceState};
 use mesh_xds_client::ResourceKind::Cluster;
-use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node};
+use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use mesh_xds_client::cache::{Found, Unusable};
 use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::testkit::resource::cluster;
 use mesh_xds_client::{XdsClient, XdsClientBuilder};
 
-use crate::support::{Pipes, Planes, offer, run};
+use crate::support::{Pipes, Planes, builder, offer, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -114,6 +114,34 @@ async fn directory_that_is_not_there_is_told_and_tried_again() {
     running.settle(6 * SECOND).await;
     let status = running.client.cache_status().expect("it has a file");
     assert!(status.written.is_some() && status.last_error.is_none(), "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn gap_in_a_full_state_is_no_word_of_a_server_whose_silence_is_trouble() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("xds.cache");
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1", "v2"]);
+    let start = || {
+        let patient = [ServerFeature::ResourceTimerIsTransientError];
+        run(builder(&plane, patient).cache_file(&file))
+    };
+    let mut running = start();
+    let interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1", "v2"]).await;
+    running.settle(10 * SECOND).await;
+    running.work.abort();
+    drop(interest);
+
+    plane.remove(Cluster, "v1");
+    let mut running = start();
+    let _interest = running.client.watch("echo");
+    running.settle(600 * SECOND).await;
+    let snapshot = running.until_routed("echo", &["v1", "v2"]).await;
+    assert!(snapshot.clusters.contains_key("v1"));
+    let status = running.resource(Cluster, "v1").expect("asked for");
+    assert_eq!((status.state, status.is_cached), (ResourceState::TimedOut, true));
+    assert!(!running.resource(Cluster, "v2").expect("asked for").is_cached, "the state has come");
 }
 
 #[tokio::test(start_paused = true)]

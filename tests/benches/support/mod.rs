@@ -1,6 +1,7 @@
 //! A mesh of some size, its control plane and its one backend: what the benches of the whole path share.
 //!
-//! Control plane and backend have a thread of their own, so that what the thread of the bench spends is the client's.
+//! Control plane and backend have a thread each, so that what the thread of the bench spends is the client's, and no request waits
+//! for the control plane at the backend.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::{convert::Infallible, net::SocketAddr, path::PathBuf, time::Duration};
@@ -42,7 +43,9 @@ pub(crate) const TARGET: &str = "web";
 
 /// What clients have to reach, elsewhere.
 pub(crate) struct Elsewhere {
+    /// The control plane's.
     pub(crate) runtime: Runtime,
+    _backends_runtime: Runtime,
     pub(crate) plane: ControlPlane,
     pub(crate) address: SocketAddr,
     pub(crate) backend: SocketAddr,
@@ -59,15 +62,17 @@ pub(crate) struct Size {
 
 impl Elsewhere {
     pub(crate) fn start() -> Self {
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let one_thread = || Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+        let (runtime, backends_runtime) = (one_thread(), one_thread());
         let plane = ControlPlane::new();
-        let (address, backend) = runtime.block_on(async {
-            let backend = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-            let at = backend.local_addr().expect("bound");
-            tokio::spawn(serve(backend));
-            (plane.listen("127.0.0.1:0").await.expect("a free port"), at)
+        let address = runtime.block_on(plane.listen("127.0.0.1:0")).expect("a free port");
+        let backend = backends_runtime.block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let at = listener.local_addr().expect("bound");
+            tokio::spawn(serve(listener));
+            at
         });
-        Self { runtime, plane, address, backend }
+        Self { runtime, _backends_runtime: backends_runtime, plane, address, backend }
     }
 
     /// Offers all of a mesh in version `version`, which stands in every resource.
