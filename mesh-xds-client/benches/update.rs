@@ -187,7 +187,7 @@ fn routes(count: usize, changed: usize, run: usize) -> RouteConfiguration {
         let mut host = route_config("", [(name(number), 1)]).virtual_hosts.swap_remove(0);
         host.name = name(number);
         host.domains = vec![format!("service-{number}.shop.svc.cluster.local")];
-        if number % every == 0 {
+        if number.is_multiple_of(every) {
             host.routes[0].name = format!("run-{run}");
         }
         host

@@ -441,12 +441,11 @@ impl Target {
     /// Whether the routes in force were compiled from just these.
     fn has(&self, listener: &Arc<Listener>, clusters: &BTreeMap<Arc<str>, Found>) -> bool {
         self.routes().compiled().is_some_and(|compiled| {
-            let is_known = |(a, b): ((&Arc<str>, &Found), (&Arc<str>, &Found))| {
-                (Arc::ptr_eq(a.0, b.0) || a.0 == b.0) && is_same(a.1, b.1)
-            };
+            let known = compiled.clusters.iter().zip(clusters);
+            let mut known = known.map(|(a, b)| (Arc::ptr_eq(a.0, b.0) || a.0 == b.0) && is_same(a.1, b.1));
             Arc::ptr_eq(&compiled.listener, listener)
                 && compiled.clusters.len() == clusters.len()
-                && compiled.clusters.iter().zip(clusters).all(is_known)
+                && known.all(|is_known| is_known)
         })
     }
 }

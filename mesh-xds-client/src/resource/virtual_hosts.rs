@@ -436,11 +436,11 @@ impl Emptied {
         let mut emptied = bytes[..config.start].to_vec();
         emptied.extend(head(ROUTE_CONFIG, length));
         let mut from = config.end - inside.len();
-        for host in hosts.iter().cloned().chain([config.end..config.end]) {
+        for host in &hosts {
             emptied.extend_from_slice(&bytes[from..host.start]);
             from = host.end;
         }
-        emptied.extend_from_slice(&bytes[config.end..]);
+        emptied.extend_from_slice(&bytes[from..]);
         let manager = HttpConnectionManager::decode(&emptied[..]).ok()?;
         Some(Self { manager, hosts, bytes })
     }
