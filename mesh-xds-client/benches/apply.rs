@@ -20,7 +20,7 @@ use envoy_types::pb::{
 use gungraun::{library_benchmark, library_benchmark_group, main};
 use mesh_xds_client::{
     ResourceKind,
-    session::{Config, Event, Request, Session, Variant, Verdict},
+    session::{Config, Event, Request, Sealed, Session, Variant, Verdict},
     testkit::{measured::DecodedEndpoints, resource},
 };
 use prost::Message;
@@ -57,7 +57,7 @@ fn decode((bytes, former): (Bytes, Option<DecodedEndpoints>)) -> (DecodedEndpoin
 }
 
 /// A session in delta that holds so many names, and a response with another version of one.
-fn holding(count: usize) -> Box<(Session, DeltaDiscoveryResponse, Instant)> {
+fn holding(count: usize) -> Box<(Session, Option<Sealed>, Instant)> {
     let now = Instant::now();
     let config = Config { variant: Variant::Delta, ..Config::default() };
     let mut session = Session::new(config, Node::default(), 1);
@@ -68,44 +68,45 @@ fn holding(count: usize) -> Box<(Session, DeltaDiscoveryResponse, Instant)> {
     let all = response("all", &names);
     let next = response("next", &names[count / 2..=count / 2]);
     exchange(&mut session, all, now);
-    Box::new((session, next, now))
+    Box::new((session, Some(next), now))
 }
 
-fn response(nonce: &str, names: &[String]) -> DeltaDiscoveryResponse {
+fn response(nonce: &str, names: &[String]) -> Sealed {
     let resource = |name: &String| Resource {
         name: name.clone(),
         version: nonce.to_owned(),
         resource: Some(Any { type_url: KIND.type_url().to_owned(), value: vec![0; 400] }),
         ..Default::default()
     };
-    DeltaDiscoveryResponse {
+    let response = DeltaDiscoveryResponse {
         type_url: KIND.type_url().to_owned(),
         nonce: nonce.to_owned(),
         resources: names.iter().map(resource).collect(),
         ..Default::default()
-    }
+    };
+    response.into()
 }
 
-fn exchange(session: &mut Session, response: DeltaDiscoveryResponse, now: Instant) -> Request {
+fn exchange(session: &mut Session, response: Sealed, now: Instant) -> Request {
     session.received(response, now);
     let batch = std::iter::from_fn(|| session.poll_event()).find_map(|event| match event {
         Event::Deliver(batch) => Some(batch),
         _ => None,
     });
-    let batch = batch.expect("it is delivered");
-    let accepted = batch.resources.iter().filter_map(|one| one.name.as_deref()).map(Into::into).collect();
-    session.answer(batch.ticket, Verdict { accepted, rejected: Vec::new() }, now);
+    let mut batch = batch.expect("it is delivered");
+    while let Some(resource) = batch.next() {
+        session.accept(&mut batch, resource.name.as_deref().expect("named in delta"));
+    }
+    session.answer(batch.into_ticket(), Verdict::default(), now);
     session.poll_request(now).expect("it is answered")
 }
 
 #[library_benchmark]
 #[bench::of_100(holding(100))]
 #[bench::of_10000(holding(10_000))]
-fn session(
-    mut given: Box<(Session, DeltaDiscoveryResponse, Instant)>,
-) -> Box<(Session, DeltaDiscoveryResponse, Instant)> {
+fn session(mut given: Box<(Session, Option<Sealed>, Instant)>) -> Box<(Session, Option<Sealed>, Instant)> {
     let (session, next, now) = &mut *given;
-    drop(exchange(session, std::mem::take(next), *now));
+    drop(exchange(session, next.take().expect("it is given once"), *now));
     given
 }
 

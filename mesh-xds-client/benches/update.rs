@@ -136,7 +136,7 @@ fn answer(count: usize) {
         });
         let verdict = Verdict { accepted: names.clone(), rejected: Vec::new() };
         let started = Instant::now();
-        session.answer(batch.unwrap().ticket, verdict, now);
+        session.answer(batch.unwrap().into_ticket(), verdict, now);
         verdicts.push(started.elapsed().as_secs_f64() * 1e6);
         let started = Instant::now();
         let Some(Request::StateOfTheWorld(request)) = session.poll_request(now) else { unreachable!("it is spoken") };

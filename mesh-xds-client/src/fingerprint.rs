@@ -18,6 +18,13 @@ pub(crate) struct Fingerprint {
     length: usize,
 }
 
+/// A fingerprint of all resources of a response, which come one by one.
+#[derive(Debug, Default)]
+pub(crate) struct Fingerprinting {
+    hasher: DefaultHasher,
+    length: usize,
+}
+
 /// A [`Fingerprint`] on its way, for bytes of which there are more than should be read in one go.
 #[derive(Debug)]
 pub(crate) struct Printing {
@@ -32,15 +39,6 @@ const PIECE: usize = 4096;
 // === impl Fingerprint ===
 
 impl Fingerprint {
-    pub(crate) fn of<'a>(resources: impl IntoIterator<Item = &'a Any>) -> Self {
-        let (mut hasher, mut length) = (DefaultHasher::new(), 0);
-        for resource in resources {
-            (&resource.type_url, &resource.value).hash(&mut hasher);
-            length += resource.value.len();
-        }
-        Self { hash: hasher.finish(), length }
-    }
-
     /// Of one resource of this type and these bytes, which are read in one way or the other.
     pub(crate) fn of_parts(type_url: &str, bytes: &[u8], reading: bool) -> Self {
         let mut printing = Printing::new(type_url, reading);
@@ -53,6 +51,19 @@ impl Fingerprint {
         let mut hasher = DefaultHasher::new();
         hasher.write(bytes);
         Self { hash: hasher.finish(), length: bytes.len() }
+    }
+}
+
+// === impl Fingerprinting ===
+
+impl Fingerprinting {
+    pub(crate) fn add(&mut self, resource: &Any) {
+        (&resource.type_url, &resource.value).hash(&mut self.hasher);
+        self.length += resource.value.len();
+    }
+
+    pub(crate) fn finish(self) -> Fingerprint {
+        Fingerprint { hash: self.hasher.finish(), length: self.length }
     }
 }
 

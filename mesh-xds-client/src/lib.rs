@@ -44,7 +44,7 @@
 //! Of the servers of one list the first is used. While it cannot be reached, and something is lacking, the next is asked for all
 //! that is wanted of that authority: resources of two servers may not fit together (gRFC A71). The first is tried all the while,
 //! and as soon as it answers the others are let go. Meanwhile nothing is taken away: what the next server does not have stays as it
-//! was. Clusters that came because all are asked for, and that the preferred server's first full state then lacks, go as if it had
+//! was, unless it has the feature `fail_on_data_errors` and has sent all its listeners or clusters without it. Clusters that came because all are asked for, and that the preferred server's first full state then lacks, go as if it had
 //! removed them; in delta, where nothing says that a server has sent all, when they have not come within the
 //! [time](XdsClientBuilder::absence_timeout) that any resource has. [`SourceStatus::servers`](mesh_core::source::SourceStatus::servers) has them all.
 //!

@@ -13,13 +13,12 @@ use std::{
     time::Duration,
 };
 
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DiscoveryRequest, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-};
+use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
 use futures_core::Stream;
 use http::{
     HeaderValue, Request, Response, Uri,
     header::{AUTHORIZATION, USER_AGENT},
+    uri::PathAndQuery,
 };
 use mesh_core::{
     config::{Address, IdentityName, Trust, UpstreamTls},
@@ -37,11 +36,12 @@ use tokio::{
     sync::mpsc::{self, error::TrySendError},
     time::timeout,
 };
-use tonic::{Code, Status, Streaming, body::Body, codegen::Service};
+use tonic::{Code, Status, Streaming, body::Body, client::Grpc, codegen::Service};
+use tonic_prost::ProstCodec;
 
 use crate::{
     bootstrap::{CallCredentials, CertificateFiles, ChannelCredentials, Server, ServerUri},
-    session::{Request as Asked, Response as Answer, Variant},
+    session::{Request as Asked, Sealed as Answer, SealedDelta, SealedState, Variant},
     token::{TokenError, TokenFile},
 };
 
@@ -231,17 +231,15 @@ impl Dialer {
         let (authorizations, (sender, driver)) = connected.unwrap_or(Err(StreamError::ConnectTimeout(time_limit)))?;
         let (requests, outgoing) = mpsc::channel(1);
         let channel = Channel { sender, authorizations };
-        let mut client = AggregatedDiscoveryServiceClient::with_origin(channel, self.origin.clone())
-            .max_decoding_message_size(limit);
+        let client = Grpc::with_origin(channel, self.origin.clone()).max_decoding_message_size(limit);
         let answers = Answers::Called(match self.variant {
-            Variant::StateOfTheWorld => Box::pin(async move {
-                let response = client.stream_aggregated_resources(Outgoing(outgoing, in_state_of_the_world)).await?;
-                Ok(Box::pin(Responses::new(response, limit)) as Incoming)
-            }),
-            Variant::Delta => Box::pin(async move {
-                let response = client.delta_aggregated_resources(Outgoing(outgoing, in_delta)).await?;
-                Ok(Box::pin(Responses::new(response, limit)) as Incoming)
-            }),
+            Variant::StateOfTheWorld => Box::pin(call::<_, SealedState>(
+                client,
+                limit,
+                STATE_OF_THE_WORLD,
+                Outgoing(outgoing, in_state_of_the_world),
+            )),
+            Variant::Delta => Box::pin(call::<_, SealedDelta>(client, limit, DELTA, Outgoing(outgoing, in_delta))),
         });
         Ok(Box::new(AdsStream {
             requests,
@@ -340,6 +338,27 @@ pub(crate) fn identity(
         (None, None) => return Ok(None),
     };
     builder.interval(files.refresh_interval).build(provider).map(|source| Some(Arc::new(source)))
+}
+
+/// The methods of `envoy.service.discovery.v3.AggregatedDiscoveryService`.
+const STATE_OF_THE_WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources";
+const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
+
+/// Calls a method. Its generated client would decode every resource of a response in one go.
+async fn call<Q, A>(
+    mut client: Grpc<Channel>,
+    limit: usize,
+    method: &'static str,
+    requests: Outgoing<Q>,
+) -> Result<Incoming, Status>
+where
+    Q: Message + 'static,
+    A: Message + Default + Into<Answer> + 'static,
+{
+    // The channel is ready when it is made.
+    let (path, codec) = (PathAndQuery::from_static(method), ProstCodec::<Q, A>::default());
+    let response = client.streaming(tonic::Request::new(requests), path, codec).await?;
+    Ok(Box::pin(Responses::new(response, limit)))
 }
 
 // === impl AdsStream ===

@@ -44,7 +44,7 @@ fn serve(session: &mut Session, now: Instant) {
     session.received(response, now);
     while let Some(event) = session.poll_event() {
         if let Event::Deliver(batch) = event {
-            session.answer(batch.ticket, Verdict { accepted: vec!["shop".into()], rejected: Vec::new() }, now);
+            session.answer(batch.into_ticket(), Verdict { accepted: vec!["shop".into()], rejected: Vec::new() }, now);
         }
     }
     session.poll_request(now).expect("an answer is owed");

@@ -81,9 +81,8 @@ impl Driver {
                 Err(status) => self.lose(status.message()),
             },
             Event::Deliver(batch) => {
-                let Batch { version, resources, ticket, .. } = *batch;
-                let mut verdict = Verdict::default();
-                for resource in resources {
+                let (mut batch, mut verdict): (Batch, _) = (*batch, Verdict::default());
+                for resource in batch.by_ref() {
                     match Cluster::decode(resource.body.value.as_slice()) {
                         Ok(cluster) => verdict.accepted.push(cluster.name.into()),
                         Err(_) => verdict.rejected.push(ResourceError {
@@ -93,8 +92,8 @@ impl Driver {
                         }),
                     }
                 }
-                self.log.push(format!("version {version}: {:?}", verdict.accepted));
-                self.session.answer(ticket, verdict, Instant::now());
+                self.log.push(format!("version {}: {:?}", batch.version, verdict.accepted));
+                self.session.answer(batch.into_ticket(), verdict, Instant::now());
             }
             Event::Absent { name, reason, .. } => self.log.push(format!("absent {name}: {reason:?}")),
             Event::Lost { was_live, .. } => self.log.push(format!("lost, live {was_live}")),

@@ -441,11 +441,10 @@ impl Target {
     /// Whether the routes in force were compiled from just these.
     fn has(&self, listener: &Arc<Listener>, clusters: &BTreeMap<Arc<str>, Found>) -> bool {
         self.routes().compiled().is_some_and(|compiled| {
-            let known = compiled.clusters.iter().zip(clusters);
-            let mut known = known.map(|(a, b)| (Arc::ptr_eq(a.0, b.0) || a.0 == b.0) && is_same(a.1, b.1));
+            let mut pairs = compiled.clusters.iter().zip(clusters);
             Arc::ptr_eq(&compiled.listener, listener)
                 && compiled.clusters.len() == clusters.len()
-                && known.all(|is_known| is_known)
+                && pairs.all(|(a, b)| (Arc::ptr_eq(a.0, b.0) || a.0 == b.0) && is_same(a.1, b.1))
         })
     }
 }

@@ -330,10 +330,10 @@ impl World {
 
     /// The verdict on the oldest batch: `bad` has a bit for each resource that is refused.
     fn judge(&mut self, bad: u8) {
-        let Some((batch, facts)) = self.undecided.pop_front() else { return };
-        let Batch { kind, resources, ticket, .. } = batch;
+        let Some((mut batch, facts)) = self.undecided.pop_front() else { return };
+        let kind = batch.kind;
         let mut verdict = Verdict::default();
-        for (place, resource) in resources.into_iter().enumerate() {
+        for (place, resource) in batch.by_ref().enumerate() {
             let is_bad = resource.body.type_url != kind.type_url() || bad >> (place % 8) & 1 == 1;
             match resource.name {
                 Some(name) if !is_bad => verdict.accepted.push(name.into()),
@@ -351,7 +351,7 @@ impl World {
             gone.extend(self.mortal.iter().filter(|key| key.0 == kind && facts.is_gone(&key.1)).cloned());
         }
         self.held.extend(used);
-        self.session.answer(ticket, verdict, self.now);
+        self.session.answer(batch.into_ticket(), verdict, self.now);
         self.take_events(&gone);
     }
 

@@ -166,6 +166,7 @@ impl Assembly {
     async fn rebuild(&mut self, shared: &Shared, pace: &mut Pace) -> Assembled {
         for target in self.targets.values_mut() {
             target.advance(shared, &self.node_id, &mut self.retired, pace).await;
+            pace.step().await;
         }
         let wanted = self.wanted(shared, pace).await;
         let clusters = self.clusters(shared, pace).await;
@@ -187,6 +188,7 @@ impl Assembly {
         let mut wanted = Wanted::of_dialect(self.dialect);
         for target in self.targets.values() {
             target.mark(&shared.held().store, &mut wanted);
+            pace.step().await;
             for cluster in target.clusters() {
                 wanted.add(ResourceKind::Cluster, cluster);
                 pace.step().await;

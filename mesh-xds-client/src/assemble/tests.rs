@@ -13,7 +13,11 @@ use envoy_types::{
     },
     util::pack_any,
 };
-use mesh_core::source::ResourceState;
+use mesh_core::{
+    config::ClusterEntry,
+    source::{ResourceState, ResourceStatus},
+};
+use proptest::prelude::*;
 
 mod sidecar;
 
@@ -91,13 +95,18 @@ impl Bench {
     }
 
     fn set<R: Resource + 'static>(&mut self, resource: R) -> Option<Arc<Snapshot>> {
+        self.offer(resource);
+        self.step()
+    }
+
+    /// Takes it only where it is wanted.
+    fn offer<R: Resource + 'static>(&mut self, resource: R) {
         let raw = RawResource { name: None, version: None, body: pack_any(resource) };
         self.shared
             .held()
             .store
             .offer(R::KIND, raw, &"1".into(), &Origin::anybody(&self.context))
             .expect("a valid resource");
-        self.step()
     }
 
     /// A version of a resource that no decoder takes.
@@ -431,4 +440,146 @@ fn clusters_above_one_another_without_end_are_not_followed_without_end() {
         }
     }
     assert!(bench.wanted(Cds).len() <= 2 + 17, "{:?}", bench.wanted(Cds));
+}
+
+/// How the world of the property test changes.
+#[derive(Debug, Clone)]
+enum Change {
+    /// The routes go to these clusters.
+    Routes(BTreeSet<u8>),
+    /// A cluster in another version: with endpoints of its own name, of another, or none from elsewhere.
+    Cluster(u8, u8),
+    /// Other endpoints of one name and the next.
+    Endpoints(u8, u8),
+    /// The server takes a cluster away.
+    Remove(u8),
+    Demand(u8),
+    Watch(bool),
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        1 => prop::collection::btree_set(0..CLUSTERS, 1..40).prop_map(Change::Routes),
+        1 => (0..CLUSTERS, any::<u8>()).prop_map(|(cluster, how)| Change::Cluster(cluster, how)),
+        3 => (0..CLUSTERS, any::<u8>()).prop_map(|(name, port)| Change::Endpoints(name, port)),
+        1 => (0..CLUSTERS).prop_map(Change::Remove),
+        1 => (0..CLUSTERS).prop_map(Change::Demand),
+        1 => any::<bool>().prop_map(Change::Watch),
+    ]
+}
+
+const CLUSTERS: u8 = 80;
+
+impl Bench {
+    fn make(&mut self, change: Change) {
+        let name = |number: u8| format!("c{number:02}");
+        match change {
+            Change::Routes(to) => {
+                let to: Vec<_> = to.into_iter().map(name).collect();
+                self.set(route_config("routes", to.iter().map(|name| (name.as_str(), 1))));
+            }
+            Change::Cluster(number, how) => self.set_cluster(&name(number), how),
+            Change::Endpoints(number, port) => {
+                // Several at once, as a push brings them.
+                for number in [number, (number + 1) % CLUSTERS] {
+                    self.offer(endpoints(&name(number), [SocketAddr::from(([10, 0, 0, 1], 1 + u16::from(port)))]));
+                }
+                self.step();
+            }
+            Change::Remove(number) => {
+                self.remove(Cds, &name(number));
+            }
+            Change::Demand(number) => {
+                self.assembly.demand(name(number).into());
+                self.shared.held().store.touch();
+                self.step();
+            }
+            Change::Watch(is_watched) if is_watched == self.assembly.targets.is_empty() => {
+                if is_watched {
+                    self.watch("web", || Ok(Lead::Listener("web".into())));
+                } else {
+                    self.assembly.release("web");
+                    self.shared.held().store.touch();
+                    self.step();
+                }
+            }
+            Change::Watch(_) => {}
+        }
+    }
+
+    fn set_cluster(&mut self, name: &str, how: u8) {
+        match how % 5 {
+            0 => self.set(static_cluster(name)),
+            1 => self.set(aggregate(name, &["c00", "c01"])),
+            2 => {
+                let mut other = cluster(name);
+                let from = other.eds_cluster_config.get_or_insert_default();
+                from.service_name = format!("c{:02}", how % CLUSTERS);
+                self.set(other)
+            }
+            _ => self.set(cluster(name)),
+        };
+    }
+
+    /// Everything that is asked for comes.
+    fn answer(&mut self) {
+        loop {
+            let status = self.shared.held().store.status();
+            let awaited: Vec<_> = status.into_iter().filter(|one| one.state == ResourceState::Requested).collect();
+            if awaited.is_empty() {
+                return;
+            }
+            for ResourceStatus { kind, name, .. } in awaited {
+                match ResourceKind::ALL.into_iter().find(|known| known.name() == kind).expect("a kind") {
+                    Lds => self.offer(listener("web", "routes")),
+                    Rds => self.offer(route_config("routes", [("c00", 1)])),
+                    Cds => self.offer(cluster(&name)),
+                    Eds => self.offer(endpoints(&name, [one()])),
+                }
+            }
+            self.step();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever was kept, brought up to date or copied on the way: it is what who comes now would make of what is held.
+    #[test]
+    fn what_was_brought_up_to_date_is_what_is_assembled_from_scratch(
+        changes in prop::collection::vec((change(), any::<bool>()), 1..30),
+    ) {
+        let mut bench = Bench::watching(&["web"]);
+        let mut reader = None;
+        for (change, reads) in changes {
+            bench.make(change);
+            bench.answer();
+            let mut fresh = Assembly::new("node-1", Dialect::Grpc);
+            for target in bench.assembly.targets.keys() {
+                fresh.watch(target.clone(), || Ok(Lead::Listener(target.clone())));
+            }
+            bench.assembly.demanded.keys().for_each(|name| fresh.demand(name.clone()));
+            let everything = Changes { structure: true, ..Changes::default() };
+            in_slices(fresh.assemble(&bench.shared, &everything, &mut Pace::new()));
+            assert_are_alike(&bench.assembly.snapshot, &fresh.snapshot);
+            prop_assert_eq!(&bench.assembly.aliases, &fresh.aliases);
+            // Whoever reads the last one keeps it from being used again.
+            reader = reads.then(|| bench.assembly.snapshot.clone()).or(reader);
+        }
+    }
+}
+
+/// The listeners are two, of the same routes.
+fn assert_are_alike(a: &Snapshot, b: &Snapshot) {
+    let routes = |state: &TargetState| match state {
+        TargetState::Ready(listener) => Ok(Arc::as_ptr(&listener.routes)),
+        TargetState::Unavailable(reason) => Err(reason.clone()),
+    };
+    let targets =
+        |of: &Snapshot| of.targets.iter().map(|(name, state)| (name.clone(), routes(state))).collect::<Vec<_>>();
+    assert_eq!(targets(a), targets(b));
+    let entry = |entry: &ClusterEntry| (Arc::as_ptr(&entry.cluster), entry.endpoints.as_ref().map(Arc::as_ptr));
+    let clusters = |of: &Snapshot| of.clusters.iter().map(|(name, one)| (name.clone(), entry(one))).collect::<Vec<_>>();
+    assert_eq!(clusters(a), clusters(b));
 }

@@ -2,35 +2,48 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
+use std::vec;
 
-use envoy_types::pb::envoy::service::discovery::v3::{
-    self as wire_xds, DeltaDiscoveryResponse, DiscoveryResponse, Resource,
-};
+use bytes::Bytes;
+use envoy_types::pb::envoy::service::discovery::v3::{self as wire_xds, Resource};
 use envoy_types::pb::google::protobuf::{self as wire, Any};
 use prost::{Message, Name};
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::wire::Response;
+use super::wire::{Sealed, SealedDelta, SealedState};
 use super::{FOREVER, ResourceError};
 use crate::ResourceKind;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::Fingerprinting;
 use crate::name::canonical;
 
 /// The resources of one response, to be decoded and answered.
+///
+/// It gives them one by one, in the order of the response and without their `envoy.service.discovery.v3.Resource` wrapper:
+/// there may be thousands, and whoever takes them may have other things to do in between.
 #[derive(Debug)]
 pub struct Batch {
     /// What all of the resources should be. Each resource's own type URL is the peer's claim and still to be checked.
     pub kind: ResourceKind,
     /// The server's version of this kind. In delta it is for people alone, and each resource has its own.
     pub version: String,
-    /// The resources, in the order of the response, without their `envoy.service.discovery.v3.Resource` wrapper.
-    pub resources: Vec<RawResource>,
-    /// What [`Session::answer`](super::Session::answer) takes. Until then no request of this kind is sent in state of the
-    /// world.
-    pub ticket: Ticket,
+    left: Left,
+    /// When it came, from which times to live are counted.
+    received: Instant,
+    pub(super) ticket: Ticket,
+}
+
+/// What nobody has taken yet, as it was sent.
+#[derive(Debug)]
+enum Left {
+    State(vec::IntoIter<Bytes>),
+    Delta {
+        resources: vec::IntoIter<Bytes>,
+        /// What is listed more than once, and not used.
+        repeated: BTreeSet<String>,
+    },
 }
 
 /// A resource that nobody has looked into.
@@ -52,13 +65,15 @@ pub struct Ticket {
     pub(super) kind: ResourceKind,
     pub(super) version: String,
     pub(super) nonce: String,
-    /// Of all resources as they were sent, where the response before was refused.
-    pub(super) fingerprint: Option<Fingerprint>,
+    /// Whether any of its resources was said to be in use.
+    pub(super) is_begun: bool,
+    /// Of the resources that were taken, where the response before was refused.
+    pub(super) fingerprint: Option<Fingerprinting>,
     /// Errors of the wrappers, found before anyone could decode.
     pub(super) malformed: Vec<ResourceError>,
     /// Resources without a body, which says that they stand as they were.
     pub(super) heartbeats: Vec<(String, Label)>,
-    /// What the wrappers say of resources, by name.
+    /// What the wrappers say of resources, by name, until they are said to be in use.
     pub(super) labels: HashMap<String, Label>,
     pub(super) gone: Gone,
     /// Resources that the server does not give, and why.
@@ -71,6 +86,13 @@ pub(super) struct Denied {
     pub(super) name: String,
     pub(super) code: Code,
     pub(super) message: String,
+}
+
+/// The name on a wrapper in delta.
+#[derive(Clone, PartialEq, Message)]
+struct NameOnly {
+    #[prost(bytes = "bytes", tag = "3")]
+    name: Bytes,
 }
 
 /// What a response says of resources that are gone.
@@ -93,7 +115,7 @@ pub(super) struct Label {
 
 /// What became of the resources of a [`Batch`].
 ///
-/// Every resource is in exactly one of the lists. One rejected resource refuses the response, and its neighbours are still
+/// Every resource is in exactly one of the lists, or was [accepted](super::Session::accept) before. One rejected resource refuses the response, and its neighbours are still
 /// used (gRFC A46).
 #[derive(Debug, Default)]
 pub struct Verdict {
@@ -103,112 +125,66 @@ pub struct Verdict {
     pub rejected: Vec<ResourceError>,
 }
 
+/// The type of the wrapper that resources may have in state of the world.
+static WRAPPER: LazyLock<String> = LazyLock::new(Resource::type_url);
+
 // === impl Batch ===
 
 impl Batch {
     /// Takes the resources of a response out of their wrappers. `compares` asks for a fingerprint.
-    pub(super) fn unpack(stream: u64, kind: ResourceKind, response: Response, compares: bool, now: Instant) -> Self {
-        match response {
-            Response::StateOfTheWorld(response) => Self::of_state(stream, kind, response, compares, now),
-            Response::Delta(response) => Self::of_delta(stream, kind, response, compares, now),
-        }
+    pub(super) fn unpack(stream: u64, kind: ResourceKind, response: Sealed, compares: bool, now: Instant) -> Self {
+        let mut batch = match response {
+            Sealed::StateOfTheWorld(response) => Self::of_state(stream, kind, response, now),
+            Sealed::Delta(response) => Self::of_delta(stream, kind, response, now),
+        };
+        batch.ticket.fingerprint = compares.then(Fingerprinting::default);
+        batch
     }
 
-    fn of_state(stream: u64, kind: ResourceKind, response: DiscoveryResponse, compares: bool, now: Instant) -> Self {
-        let mut batch = Self::empty(stream, kind, response.version_info, response.nonce);
+    fn of_state(stream: u64, kind: ResourceKind, response: SealedState, now: Instant) -> Self {
+        let mut ticket = Ticket::new(stream, kind, &response.version_info, response.nonce);
         if kind.is_full_state() {
-            batch.ticket.gone = Gone::Missing;
+            ticket.gone = Gone::Missing;
         }
-        batch.ticket.fingerprint = compares.then(|| Fingerprint::of(&response.resources));
-        batch.ticket.denied = denied(response.resource_errors);
-        batch.resources.reserve(response.resources.len());
-        let wrapper_url = Resource::type_url();
-        for body in response.resources {
-            if body.type_url != wrapper_url {
-                batch.resources.push(RawResource { name: None, version: None, body });
-                continue;
-            }
-            match Resource::decode(body.value.as_slice()) {
-                // The version of all stands in the response.
-                Ok(resource) => batch.unwrap(resource, None, now),
-                Err(error) => batch.ticket.malformed.push(ResourceError {
-                    name: None,
-                    field: None,
-                    message: format!("its envoy.service.discovery.v3.Resource wrapper is not valid protobuf: {error}"),
-                }),
-            }
-        }
-        batch
+        ticket.denied = denied(response.resource_errors);
+        let left = Left::State(response.resources.into_iter());
+        Self { kind, version: response.version_info, left, received: now, ticket }
     }
 
-    fn of_delta(
-        stream: u64,
-        kind: ResourceKind,
-        response: DeltaDiscoveryResponse,
-        compares: bool,
-        now: Instant,
-    ) -> Self {
+    fn of_delta(stream: u64, kind: ResourceKind, response: SealedDelta, now: Instant) -> Self {
         let repeated = repeated(&response);
-        let mut batch = Self::empty(stream, kind, response.system_version_info, response.nonce);
-        let bodies = || response.resources.iter().filter_map(|resource| resource.resource.as_ref());
-        batch.ticket.fingerprint = compares.then(|| Fingerprint::of(bodies()));
-        batch.resources.reserve(response.resources.len());
-        for mut resource in response.resources {
-            if let (true, Some(other)) = (resource.name.is_empty(), resource.resource_name.take()) {
-                resource.name = other.name;
-            }
-            if resource.name.is_empty() {
-                batch.ticket.malformed.push(complaint(None, Some("name"), "it has no name"));
-            } else if !repeated.contains(&resource.name) {
-                let version = std::mem::take(&mut resource.version);
-                batch.unwrap(resource, Some(version), now);
-            }
-        }
+        let mut ticket = Ticket::new(stream, kind, &response.system_version_info, response.nonce);
         let removed = response.removed_resources.into_iter().filter(|name| !repeated.contains(name));
-        batch.ticket.gone = Gone::Named(removed.map(canonical_string).collect());
-        batch.ticket.denied = denied(response.resource_errors);
-        let errors = repeated.into_iter().map(|name| complaint(Some(name), None, "it is listed twice in one response"));
-        batch.ticket.malformed.extend(errors);
-        batch
+        ticket.gone = Gone::Named(removed.map(canonical_string).collect());
+        ticket.denied = denied(response.resource_errors);
+        let errors = repeated.iter().cloned();
+        let errors = errors.map(|name| complaint(Some(name), None, "it is listed twice in one response"));
+        ticket.malformed.extend(errors);
+        let left = Left::Delta { resources: response.resources.into_iter(), repeated };
+        Self { kind, version: response.system_version_info, left, received: now, ticket }
     }
 
-    fn empty(stream: u64, kind: ResourceKind, version: String, nonce: String) -> Self {
-        let ticket = Ticket {
-            stream,
-            kind,
-            version: version.clone(),
-            nonce,
-            fingerprint: None,
-            malformed: Vec::new(),
-            heartbeats: Vec::new(),
-            labels: HashMap::new(),
-            gone: Gone::Named(Vec::new()),
-            denied: Vec::new(),
-        };
-        Self { kind, version, resources: Vec::new(), ticket }
+    /// What [`Session::answer`](super::Session::answer) takes. Until then no request of this kind is sent in state of the world.
+    /// What nobody has taken of the batch is not used.
+    pub fn into_ticket(mut self) -> Ticket {
+        // Of what is wrong with the wrappers the answer tells all the same.
+        self.by_ref().for_each(drop);
+        self.ticket
     }
+}
 
-    /// Aliases are passed over: they are other names under which a resource may be looked up, and it is asked for by its own.
-    fn unwrap(&mut self, resource: Resource, version: Option<String>, now: Instant) {
-        let Resource { name, resource: body, ttl, .. } = resource;
-        let name = Some(name).filter(|name| !name.is_empty()).map(canonical_string);
-        let expires = match ttl.map(time_to_live) {
-            None => None,
-            Some(Some(ttl)) => Some(now + ttl),
-            Some(None) => {
-                let error = complaint(name, Some("ttl"), "give a time above zero, or none");
-                return self.ticket.malformed.push(error);
-            }
-        };
-        let label = Label { version: version.clone(), expires };
-        match (name, body) {
-            (Some(name), None) => self.ticket.heartbeats.push((name, label)),
-            (None, None) => {}
-            (name, Some(body)) => {
-                if let Some(name) = name.clone() {
-                    self.ticket.labels.insert(name, label);
-                }
-                self.resources.push(RawResource { name, version, body });
+impl Iterator for Batch {
+    type Item = RawResource;
+
+    fn next(&mut self) -> Option<RawResource> {
+        let Self { left, received, ticket, .. } = self;
+        loop {
+            let taken = match left {
+                Left::State(resources) => ticket.unwrap_state(&resources.next()?, *received),
+                Left::Delta { resources, repeated } => ticket.unwrap_delta(&resources.next()?, repeated, *received),
+            };
+            if taken.is_some() {
+                return taken;
             }
         }
     }
@@ -222,10 +198,14 @@ fn time_to_live(ttl: wire::Duration) -> Option<Duration> {
 }
 
 /// The names that a delta response speaks of more than once, in order.
-fn repeated(response: &DeltaDiscoveryResponse) -> BTreeSet<String> {
-    let mut seen = HashSet::new();
-    let names = response.resources.iter().map(|resource| &resource.name).chain(&response.removed_resources);
-    names.filter(|name| !name.is_empty() && !seen.insert(*name)).cloned().collect()
+fn repeated(response: &SealedDelta) -> BTreeSet<String> {
+    let names = response.resources.iter().filter_map(|resource| NameOnly::decode(resource.clone()).ok());
+    let names: Vec<_> = names.map(|resource| resource.name).collect();
+    let removed = response.removed_resources.iter().map(|name| name.as_bytes());
+    let mut seen = HashSet::with_capacity(names.len());
+    let all = names.iter().map(|name| &**name).chain(removed);
+    let repeated = all.filter(|name| !name.is_empty() && !seen.insert(*name));
+    repeated.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }
 
 fn denied(errors: Vec<wire_xds::ResourceError>) -> Vec<Denied> {
@@ -251,6 +231,22 @@ fn complaint(name: Option<String>, field: Option<&str>, message: &str) -> Resour
 // === impl Ticket ===
 
 impl Ticket {
+    fn new(stream: u64, kind: ResourceKind, version: &str, nonce: String) -> Self {
+        Self {
+            stream,
+            kind,
+            version: version.to_owned(),
+            nonce,
+            is_begun: false,
+            fingerprint: None,
+            malformed: Vec::new(),
+            heartbeats: Vec::new(),
+            labels: HashMap::new(),
+            gone: Gone::Named(Vec::new()),
+            denied: Vec::new(),
+        }
+    }
+
     /// Whether all resources of the response have a name that can be read, as far as their wrappers go.
     pub(crate) fn is_readable(&self) -> bool {
         self.malformed.iter().all(|error| error.name.is_some())
@@ -259,5 +255,68 @@ impl Ticket {
     /// The nonce of the response, for logs.
     pub fn nonce(&self) -> &str {
         &self.nonce
+    }
+
+    fn unwrap_state(&mut self, sealed: &[u8], now: Instant) -> Option<RawResource> {
+        let body: Any = self.open(sealed, "google.protobuf.Any")?;
+        self.compare(&body);
+        if body.type_url != *WRAPPER {
+            return Some(RawResource { name: None, version: None, body });
+        }
+        let resource = self.open(&body.value, "envoy.service.discovery.v3.Resource")?;
+        // The version of all stands in the response.
+        self.unwrap(resource, None, now)
+    }
+
+    fn unwrap_delta(&mut self, sealed: &[u8], repeated: &BTreeSet<String>, now: Instant) -> Option<RawResource> {
+        let mut resource: Resource = self.open(sealed, "envoy.service.discovery.v3.Resource")?;
+        resource.resource.iter().for_each(|body| self.compare(body));
+        if let (true, Some(other)) = (resource.name.is_empty(), resource.resource_name.take()) {
+            resource.name = other.name;
+        }
+        if resource.name.is_empty() {
+            self.malformed.push(complaint(None, Some("name"), "it has no name"));
+            return None;
+        }
+        if repeated.contains(&resource.name) {
+            return None;
+        }
+        let version = std::mem::take(&mut resource.version);
+        self.unwrap(resource, Some(version), now)
+    }
+
+    fn open<M: Message + Default>(&mut self, bytes: &[u8], wrapper: &str) -> Option<M> {
+        let opened = M::decode(bytes).map_err(|error| {
+            let message = format!("its {wrapper} wrapper is not valid protobuf: {error}");
+            self.malformed.push(complaint(None, None, &message));
+        });
+        opened.ok()
+    }
+
+    fn compare(&mut self, body: &Any) {
+        self.fingerprint.iter_mut().for_each(|fingerprint| fingerprint.add(body));
+    }
+
+    /// Aliases are passed over: they are other names under which a resource may be looked up, and it is asked for by its own.
+    fn unwrap(&mut self, resource: Resource, version: Option<String>, now: Instant) -> Option<RawResource> {
+        let Resource { name, resource: body, ttl, .. } = resource;
+        let name = Some(name).filter(|name| !name.is_empty()).map(canonical_string);
+        let expires = match ttl.map(time_to_live) {
+            None => None,
+            Some(Some(ttl)) => Some(now + ttl),
+            Some(None) => {
+                self.malformed.push(complaint(name, Some("ttl"), "give a time above zero, or none"));
+                return None;
+            }
+        };
+        let label = Label { version: version.clone(), expires };
+        let Some(body) = body else {
+            self.heartbeats.extend(name.map(|name| (name, label)));
+            return None;
+        };
+        if let Some(name) = name.clone() {
+            self.labels.insert(name, label);
+        }
+        Some(RawResource { name, version, body })
     }
 }

@@ -32,6 +32,10 @@ enum Step {
     /// The verdict on the oldest batch.
     Judge,
     Break,
+    /// Another server has stood in, so what is held is no longer this one's.
+    Forget,
+    /// Another server that stood in has left this behind.
+    Presume(&'static str),
     Wait(u64),
 }
 
@@ -41,6 +45,8 @@ struct Server {
     resources: BTreeMap<String, u64>,
     is_asked: bool,
     is_everything_implied: bool,
+    /// Who asks for everything is answered, though there be nothing.
+    owes_an_answer: bool,
     names: BTreeSet<String>,
     sent: BTreeMap<String, String>,
     denied: BTreeSet<String>,
@@ -71,11 +77,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => name.clone().prop_map(Step::Unsubscribe),
         1 => any::<bool>().prop_map(Step::Everything),
         4 => (name.clone(), any::<bool>()).prop_map(|(name, good)| Step::Set(name, good)),
-        2 => name.prop_map(Step::Remove),
+        2 => name.clone().prop_map(Step::Remove),
         5 => (0..4_usize).prop_map(Step::Transmit),
         5 => Just(Step::Hear),
         5 => Just(Step::Judge),
         1 => Just(Step::Break),
+        1 => Just(Step::Forget),
+        2 => name.prop_map(Step::Presume),
         1 => (0..20_u64).prop_map(Step::Wait),
     ];
     proptest::collection::vec(step, 1..100)
@@ -124,7 +132,7 @@ impl World {
             }
             // Later on a stream the protocol cannot tell a resource that was under way meanwhile, and is gone, from one that is
             // there because everything is wanted.
-            Step::Everything(true) if !self.server.is_asked && self.requests.is_empty() => {
+            Step::Everything(true) if self.has_not_begun() => {
                 self.session.subscribe_all(KIND);
                 self.wants_everything = true;
             }
@@ -149,6 +157,17 @@ impl World {
             }
             Step::Judge => self.judge(),
             Step::Break => self.lose(),
+            Step::Forget => {
+                self.forget_stream();
+                self.session.forget_versions();
+            }
+            Step::Presume(name) if self.wants_everything && self.has_not_begun() => {
+                if !self.wanted.contains(name) && !self.held.contains_key(name) {
+                    self.session.presume(KIND, &[name.into()]);
+                    self.held.insert(name.to_owned(), "of another server".to_owned());
+                }
+            }
+            Step::Presume(_) => {}
             Step::Wait(seconds) => {
                 self.now += Duration::from_secs(seconds);
                 self.session.timeout(self.now);
@@ -192,25 +211,33 @@ impl World {
     }
 
     fn judge(&mut self) {
-        let Some(Batch { resources, ticket, .. }) = self.batches.pop_front() else { return };
+        let Some(mut batch) = self.batches.pop_front() else { return };
         let mut verdict = Verdict::default();
-        for resource in resources {
+        while let Some(resource) = batch.next() {
             let (name, version) =
                 (resource.name.expect("named in delta"), resource.version.expect("versioned in delta"));
             if version.parse::<u64>().expect("a number") % 2 == 1 {
                 verdict.rejected.push(ResourceError { name: Some(name), field: None, message: "bad".to_owned() });
                 continue;
             }
-            verdict.accepted.push(name.as_str().into());
+            self.session.accept(&mut batch, &name);
             if self.wants_everything || self.wanted.contains(&name) {
                 self.held.insert(name, version);
             }
         }
-        self.session.answer(ticket, verdict, self.now);
+        self.session.answer(batch.into_ticket(), verdict, self.now);
+    }
+
+    fn has_not_begun(&self) -> bool {
+        !self.server.is_asked && self.requests.is_empty()
     }
 
     fn lose(&mut self) {
         self.session.stream_ended("reset", self.now);
+        self.forget_stream();
+    }
+
+    fn forget_stream(&mut self) {
         self.is_open = false;
         self.requests.clear();
         self.responses.clear();
@@ -256,6 +283,7 @@ impl Server {
         assert!(subscribe.iter().all(|name| !unsubscribe.contains(name)), "subscribed and unsubscribed at once");
         if !std::mem::replace(&mut self.is_asked, true) {
             self.is_everything_implied = subscribe.is_empty();
+            self.owes_an_answer = subscribe.is_empty() || subscribe.iter().any(|name| name == "*");
             self.sent = request.initial_resource_versions.into_iter().collect();
         } else {
             assert!(request.initial_resource_versions.is_empty(), "said in the first request");
@@ -298,9 +326,10 @@ impl Server {
             .collect();
         self.sent.retain(|name, _| !gone.contains(name));
         self.denied.extend(gone.iter().cloned());
-        if resources.is_empty() && gone.is_empty() {
+        if resources.is_empty() && gone.is_empty() && !std::mem::take(&mut self.owes_an_answer) {
             return None;
         }
+        self.owes_an_answer = false;
         let nonce = nonce.to_string();
         self.unanswered.insert(nonce.clone());
         let type_url = KIND.type_url().to_owned();

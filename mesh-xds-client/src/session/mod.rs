@@ -17,6 +17,9 @@
 //! [`next_timeout`](Session::next_timeout) at most. Requests are built when they are taken, so changes that pile up
 //! behind a slow transport leave as one request.
 //!
+//! A [`Batch`] gives its resources one by one, and [`accept`](Session::accept) hears of each that is in use, so that thousands of
+//! them can be gone through in parts; [`answer`](Session::answer) has the rest of the verdict.
+//!
 //! # Size
 //!
 //! The session never looks at how large a response is. Without a limit of its own a transport would refuse a full
@@ -57,7 +60,7 @@ use tokio::time::Instant;
 use tonic::Code;
 
 use crate::ResourceKind;
-use crate::fingerprint::Fingerprint;
+use crate::fingerprint::{Fingerprint, Fingerprinting};
 
 mod backoff;
 mod batch;
@@ -74,7 +77,7 @@ mod wire;
 
 pub use self::batch::{Batch, RawResource, Ticket, Verdict};
 pub use self::nack::ResourceError;
-pub use self::wire::{Request, Response, Variant};
+pub use self::wire::{Request, Response, Sealed, SealedDelta, SealedState, Variant};
 
 use self::backoff::Backoff;
 use self::batch::{Denied, Gone};
@@ -235,6 +238,9 @@ const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
 /// How many type URLs are remembered as ignored.
 const MAX_IGNORED: usize = 32;
 
+/// How many names that were answered are passed over at a time; more than are decoded at a time.
+const PASSED_OVER: usize = 128;
+
 // === impl Config ===
 
 impl Default for Config {
@@ -351,7 +357,7 @@ impl Session {
     }
 
     /// A response arrived on the current stream. One of the other variant than the stream's is dropped.
-    pub fn received(&mut self, response: impl Into<Response>, now: Instant) {
+    pub fn received(&mut self, response: impl Into<Sealed>, now: Instant) {
         let response = response.into();
         let Link::Open { live, variant, .. } = &mut self.link else { return };
         if *variant != response.variant() {
@@ -375,20 +381,37 @@ impl Session {
         self.events.push_back(Event::Deliver(Box::new(batch)));
     }
 
+    /// A resource of a [`Batch`] is in use, which is said ahead of the verdict on the batch, and not once more in it. So a batch of
+    /// thousands need not be gone through in one go at its end.
+    ///
+    /// Batches of one kind are gone through one after the other.
+    pub fn accept(&mut self, batch: &mut Batch, name: &str) {
+        let ticket = &mut batch.ticket;
+        let label = ticket.labels.remove(name).unwrap_or_default();
+        let subscriptions = &mut self.kinds[ticket.kind.index()];
+        if !std::mem::replace(&mut ticket.is_begun, true) {
+            subscriptions.begin_answer();
+        }
+        subscriptions.hold(name, label);
+    }
+
     /// The verdict on a [`Batch`].
     ///
     /// Batches of one kind are answered in the order of their delivery. A verdict may come after its stream has ended: it
     /// counts, and nothing is sent for it. The refusal of what was refused before is sent later, so that a server which
     /// offers it again at once is not kept busy; see [`Config::nack_initial`].
     pub fn answer(&mut self, ticket: Ticket, verdict: Verdict, now: Instant) {
-        let Ticket { stream, kind, version, nonce, fingerprint, malformed, heartbeats, mut labels, gone, denied } =
-            ticket;
+        let Ticket { stream, kind, version, nonce, is_begun, fingerprint, malformed, heartbeats, .. } = ticket;
+        let fingerprint = fingerprint.map(Fingerprinting::finish);
+        let Ticket { mut labels, gone, denied, .. } = ticket;
         let Verdict { accepted, mut rejected } = verdict;
         rejected.extend(malformed);
 
         let subscriptions = &mut self.kinds[kind.index()];
         subscriptions.decided();
-        subscriptions.begin_answer();
+        if !is_begun {
+            subscriptions.begin_answer();
+        }
         accepted.iter().for_each(|name| subscriptions.hold(name, labels.remove(&**name).unwrap_or_default()));
         for (name, label) in heartbeats {
             if !subscriptions.keep(&name, label) {
@@ -410,6 +433,9 @@ impl Session {
 
         let error = (!rejected.is_empty()).then(|| nack::error_detail(&rejected));
         let is_of_this_stream = stream == self.stream && matches!(self.link, Link::Open { .. });
+        if !is_of_this_stream {
+            subscriptions.presume_refused();
+        }
         // Nothing vouches for a version that is not answered, where nothing of it is wanted.
         if error.is_none() && (is_of_this_stream || !subscriptions.is_empty()) {
             subscriptions.version = version;
@@ -488,10 +514,10 @@ impl Session {
         if matches!(self.link, Link::Waiting { until } if until <= now) {
             self.reconnect();
         }
-        while self.next_awaited().is_some_and(|deadline| deadline <= now) {
+        while self.awaited.front().is_some_and(|next| next.deadline <= now) {
             let Some(Awaited { kind, name, deadline }) = self.awaited.pop_front() else { break };
             let subscriptions = &mut self.kinds[kind.index()];
-            let is_denied = subscriptions.awaited(&name, deadline) == Some(true);
+            let Some(is_denied) = subscriptions.awaited(&name, deadline) else { continue };
             let reason = subscriptions.run_out(&name, is_denied);
             self.events.push_back(Event::Absent { kind, name: name.to_string(), reason });
         }
@@ -506,7 +532,7 @@ impl Session {
         }
     }
 
-    /// When [`timeout`](Self::timeout) has something to do, unless an input changes that.
+    /// When [`timeout`](Self::timeout) may have something to do, unless an input changes that.
     pub fn next_timeout(&mut self) -> Option<Instant> {
         let reconnect = match self.link {
             Link::Waiting { until } => Some(until),
@@ -646,14 +672,16 @@ impl Session {
         }
     }
 
-    /// The soonest deadline that still stands.
+    /// The soonest deadline that still stands, or one that is sooner: of thousands that were answered since, some are passed over
+    /// at a time.
     fn next_awaited(&mut self) -> Option<Instant> {
-        loop {
+        for _ in 0..PASSED_OVER {
             let next = self.awaited.front()?;
             if self.kinds[next.kind.index()].awaited(&next.name, next.deadline).is_some() {
-                return Some(next.deadline);
+                break;
             }
             self.awaited.pop_front();
         }
+        self.awaited.front().map(|next| next.deadline)
     }
 }

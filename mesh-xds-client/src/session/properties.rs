@@ -184,8 +184,9 @@ impl World {
     }
 
     fn answer(&mut self, bad: Option<&'static str>) {
-        let Some(Batch { kind, resources, ticket, .. }) = self.unanswered.pop_front() else { return };
-        let names: Vec<_> = resources.into_iter().filter_map(|resource| resource.name).collect();
+        let Some(mut batch) = self.unanswered.pop_front() else { return };
+        let kind = batch.kind;
+        let names: Vec<_> = batch.by_ref().filter_map(|resource| resource.name).collect();
         let shown: Vec<_> = names.iter().filter(|name| self.is_wanted(kind, name)).cloned().collect();
         self.shown.extend(shown.into_iter().map(|name| (kind, name)));
         let (refused, accepted): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| Some(name.as_str()) == bad);
@@ -194,7 +195,7 @@ impl World {
         let rejected =
             refused.into_iter().map(|name| ResourceError { name: Some(name), field: None, message: "bad".to_owned() });
         let accepted = accepted.into_iter().map(Into::into).collect();
-        self.session.answer(ticket, Verdict { accepted, rejected: rejected.collect() }, self.now);
+        self.session.answer(batch.into_ticket(), Verdict { accepted, rejected: rejected.collect() }, self.now);
     }
 
     fn is_wanted(&self, kind: ResourceKind, name: &str) -> bool {

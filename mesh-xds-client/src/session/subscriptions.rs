@@ -21,8 +21,8 @@ pub(super) struct Subscriptions {
     everything: bool,
     /// Those of the names that were not asked for on this stream, or will be asked for once more.
     unsent: BTreeSet<Arc<str>>,
-    /// The names in order, as a request lists them. None since a name has come or gone.
-    list: Option<Box<[Arc<str>]>>,
+    /// Those that are asked for by name, in the order in which a request lists them.
+    named: BTreeSet<Arc<str>>,
     /// When resources expire.
     expiries: BTreeSet<(Instant, Arc<str>)>,
     /// Counts the responses that were answered, to tell whom the last one mentioned.
@@ -75,7 +75,7 @@ enum Presence {
     Held,
     /// In use, and not of this server as far as is known, or not with its knowledge: it came because everything is wanted, and
     /// what the server sends first, whole or in delta for a while, tells whether it has it.
-    Presumed,
+    Presumed { until: Option<Instant> },
     /// Delivered and never usable.
     Refused,
     /// Reported absent.
@@ -129,7 +129,7 @@ impl Subscriptions {
             names: HashMap::new(),
             everything: false,
             unsent: BTreeSet::new(),
-            list: None,
+            named: BTreeSet::new(),
             expiries: BTreeSet::new(),
             answers: 0,
             version: String::new(),
@@ -148,21 +148,16 @@ impl Subscriptions {
 
     /// Wants `name`. Returns whether that is news.
     pub(super) fn add(&mut self, name: &str) -> bool {
-        if let Some(known) = self.names.get_mut(name) {
-            if std::mem::replace(&mut known.is_named, true) {
-                return false;
-            }
-            if known.is_presumed() {
-                known.presence = Presence::Unsent;
-            }
-            self.unsent.insert(name.into());
-        } else {
-            let presence = if self.withdrawn.contains(name) { Presence::Returning } else { Presence::Unsent };
-            let name: Arc<str> = name.into();
-            self.unsent.insert(name.clone());
-            self.names.insert(name, Wanted::new(presence, true));
-        }
-        self.list = None;
+        let name: Arc<str> = match self.names.get_key_value(name) {
+            Some((_, known)) if known.is_named => return false,
+            Some((name, _)) => name.clone(),
+            None => name.into(),
+        };
+        let presence = if self.withdrawn.contains(&name) { Presence::Returning } else { Presence::Unsent };
+        let wanted = self.names.entry(name.clone()).or_insert_with(|| Wanted::new(presence, true));
+        wanted.is_named = true;
+        self.unsent.insert(name.clone());
+        self.named.insert(name);
         true
     }
 
@@ -175,12 +170,18 @@ impl Subscriptions {
         }
         let Some((name, wanted)) = self.names.remove_entry(name) else { return false };
         let is_unheard = self.unsent.remove(&name);
-        self.list = None;
+        self.named.remove(&name);
         if self.asked && !is_unheard {
             self.withdrawn.insert(name.clone());
         }
         if self.everything && wanted.was_delivered() {
-            self.names.insert(name, Wanted { is_named: false, ..wanted });
+            // On the next stream the server would not be told of it.
+            let is_untold = match wanted.presence {
+                Presence::Held => wanted.version.is_none(),
+                _ => !self.asked,
+            };
+            let presence = if is_untold { Presence::Presumed { until: None } } else { wanted.presence };
+            self.names.insert(name, Wanted { is_named: false, presence, ..wanted });
         } else if let Some(expires) = wanted.expires {
             self.expiries.remove(&(expires, name));
         }
@@ -216,7 +217,7 @@ impl Subscriptions {
     /// Somebody else has given `name` because everything is wanted, and is asked no longer.
     pub(super) fn presume(&mut self, name: &Arc<str>) {
         if self.everything {
-            self.names.entry(name.clone()).or_insert_with(|| Wanted::new(Presence::Presumed, false));
+            self.names.entry(name.clone()).or_insert_with(|| Wanted::new(Presence::Presumed { until: None }, false));
         }
     }
 
@@ -295,7 +296,7 @@ impl Subscriptions {
         let is_first = !std::mem::replace(&mut self.asked, true);
         self.changed = false;
         self.withdrawn.clear();
-        let mut names: Vec<_> = self.list().iter().map(|name| name.to_string()).collect();
+        let mut names = self.list();
         let mut armed = Vec::new();
         let mut left = BTreeSet::new();
         for name in std::mem::take(&mut self.unsent) {
@@ -336,8 +337,8 @@ impl Subscriptions {
         is_ending
     }
 
-    fn list(&mut self) -> &[Arc<str>] {
-        self.list.get_or_insert_with(|| named(&self.names))
+    fn list(&self) -> Vec<String> {
+        self.named.iter().map(ToString::to_string).collect()
     }
 
     // --- requests in delta ---
@@ -362,7 +363,7 @@ impl Subscriptions {
             }
         }
         if is_first {
-            changes.subscribe = named(&self.names).iter().map(|name| name.to_string()).collect();
+            changes.subscribe = self.list();
             let held = self.names.iter().filter_map(|(name, wanted)| Some((name.to_string(), wanted.version.clone()?)));
             changes.versions = held.collect();
         } else {
@@ -430,6 +431,9 @@ impl Subscriptions {
             return false;
         }
         wanted.mentioned = self.answers;
+        if let Presence::Presumed { .. } = wanted.presence {
+            wanted.presence = Presence::Held;
+        }
         if wanted.presence == Presence::Held {
             self.expire_at(name, label.expires);
         }
@@ -503,7 +507,7 @@ impl Subscriptions {
             }
             let reason = match wanted.presence {
                 _ if !wanted.is_named => AbsenceReason::Removed,
-                Presence::Held | Presence::Refused | Presence::Presumed => AbsenceReason::Removed,
+                Presence::Held | Presence::Refused | Presence::Presumed { .. } => AbsenceReason::Removed,
                 Presence::Silent => AbsenceReason::Unknown,
                 Presence::Awaited { deadline, .. } => {
                     self.names.entry(name).and_modify(|wanted| {
@@ -524,8 +528,8 @@ impl Subscriptions {
     pub(super) fn doubt(&mut self, deadline: Instant) -> Vec<Arc<str>> {
         let mut armed = Vec::new();
         for (name, wanted) in &mut self.names {
-            if wanted.presence == Presence::Presumed {
-                wanted.presence = Presence::Awaited { deadline, is_denied: true };
+            if wanted.presence == (Presence::Presumed { until: None }) {
+                wanted.presence = Presence::Presumed { until: Some(deadline) };
                 armed.push(name.clone());
             }
         }
@@ -551,6 +555,7 @@ impl Subscriptions {
     pub(super) fn awaited(&self, name: &str, until: Instant) -> Option<IsDenied> {
         match self.names.get(name)?.presence {
             Presence::Awaited { deadline, is_denied } if deadline == until => Some(is_denied),
+            Presence::Presumed { until: Some(deadline) } if deadline == until => Some(true),
             _ => None,
         }
     }
@@ -592,12 +597,23 @@ impl Subscriptions {
         self.owed = 0;
         self.withdrawn.clear();
         self.refusals.end();
+        self.presume_refused();
         for (name, wanted) in &mut self.names {
-            if wanted.is_presumed() {
-                wanted.presence = Presence::Presumed;
+            if let Presence::Presumed { until } = &mut wanted.presence {
+                *until = None;
             } else if matches!(wanted.presence, Presence::Awaited { .. } | Presence::Returning) {
                 wanted.presence = Presence::Unsent;
                 self.unsent.insert(name.clone());
+            }
+        }
+    }
+
+    /// The present stream has not brought what was refused on another. It has no version, so what nobody named would not be said
+    /// to be gone.
+    pub(super) fn presume_refused(&mut self) {
+        for wanted in self.names.values_mut() {
+            if wanted.presence == Presence::Refused && !wanted.is_named {
+                wanted.presence = Presence::Presumed { until: None };
             }
         }
     }
@@ -608,18 +624,10 @@ impl Subscriptions {
         for wanted in self.names.values_mut() {
             wanted.version = None;
             if !wanted.is_named && wanted.was_delivered() {
-                wanted.presence = Presence::Presumed;
+                wanted.presence = Presence::Presumed { until: None };
             }
         }
     }
-}
-
-/// The names that are asked for by name, in order.
-fn named(names: &HashMap<Arc<str>, Wanted>) -> Box<[Arc<str>]> {
-    let named = names.iter().filter(|(_, wanted)| wanted.is_named);
-    let mut list: Box<[_]> = named.map(|(name, _)| name.clone()).collect();
-    list.sort_unstable();
-    list
 }
 
 // === impl Wanted ===
@@ -630,13 +638,7 @@ impl Wanted {
     }
 
     fn was_delivered(&self) -> bool {
-        matches!(self.presence, Presence::Held | Presence::Refused | Presence::Presumed)
-    }
-
-    /// Whether the server has yet to tell that it has what nobody named.
-    fn is_presumed(&self) -> bool {
-        matches!(self.presence, Presence::Presumed)
-            || !self.is_named && matches!(self.presence, Presence::Awaited { .. })
+        matches!(self.presence, Presence::Held | Presence::Refused | Presence::Presumed { .. })
     }
 }
 

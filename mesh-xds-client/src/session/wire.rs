@@ -1,9 +1,11 @@
 //! The messages of both variants, as one type each.
 
+use bytes::Bytes;
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, ResourceError,
 };
+use prost::Message;
 
 /// How a server is spoken to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,6 +35,47 @@ pub enum Response {
     StateOfTheWorld(DiscoveryResponse),
     /// In the variant of that name.
     Delta(DeltaDiscoveryResponse),
+}
+
+/// What a server says, its resources as they were sent: there may be thousands, and each is read when its turn comes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sealed {
+    /// In the variant of that name.
+    StateOfTheWorld(SealedState),
+    /// In the variant of that name.
+    Delta(SealedDelta),
+}
+
+/// `DiscoveryResponse` with the bytes of each resource. On the wire they are the same.
+#[derive(Clone, PartialEq, Message)]
+pub struct SealedState {
+    #[prost(string, tag = "1")]
+    pub(super) version_info: String,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub(super) resources: Vec<Bytes>,
+    #[prost(string, tag = "4")]
+    pub(super) type_url: String,
+    #[prost(string, tag = "5")]
+    pub(super) nonce: String,
+    #[prost(message, repeated, tag = "7")]
+    pub(super) resource_errors: Vec<ResourceError>,
+}
+
+/// `DeltaDiscoveryResponse` with the bytes of each resource. On the wire they are the same.
+#[derive(Clone, PartialEq, Message)]
+pub struct SealedDelta {
+    #[prost(string, tag = "1")]
+    pub(super) system_version_info: String,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub(super) resources: Vec<Bytes>,
+    #[prost(string, tag = "4")]
+    pub(super) type_url: String,
+    #[prost(string, tag = "5")]
+    pub(super) nonce: String,
+    #[prost(string, repeated, tag = "6")]
+    pub(super) removed_resources: Vec<String>,
+    #[prost(message, repeated, tag = "9")]
+    pub(super) resource_errors: Vec<ResourceError>,
 }
 
 // === impl Request ===
@@ -73,6 +116,17 @@ impl Response {
             Self::Delta(response) => &response.type_url,
         }
     }
+}
+
+// === impl Sealed ===
+
+impl Sealed {
+    pub(super) fn type_url(&self) -> &str {
+        match self {
+            Self::StateOfTheWorld(response) => &response.type_url,
+            Self::Delta(response) => &response.type_url,
+        }
+    }
 
     pub(super) fn variant(&self) -> Variant {
         match self {
@@ -80,6 +134,44 @@ impl Response {
             Self::Delta(_) => Variant::Delta,
         }
     }
+}
+
+impl<T: Into<Response>> From<T> for Sealed {
+    fn from(response: T) -> Self {
+        match response.into() {
+            Response::StateOfTheWorld(response) => Self::StateOfTheWorld(SealedState {
+                version_info: response.version_info,
+                resources: seal(&response.resources),
+                type_url: response.type_url,
+                nonce: response.nonce,
+                resource_errors: response.resource_errors,
+            }),
+            Response::Delta(response) => Self::Delta(SealedDelta {
+                system_version_info: response.system_version_info,
+                resources: seal(&response.resources),
+                type_url: response.type_url,
+                nonce: response.nonce,
+                removed_resources: response.removed_resources,
+                resource_errors: response.resource_errors,
+            }),
+        }
+    }
+}
+
+impl From<SealedState> for Sealed {
+    fn from(response: SealedState) -> Self {
+        Self::StateOfTheWorld(response)
+    }
+}
+
+impl From<SealedDelta> for Sealed {
+    fn from(response: SealedDelta) -> Self {
+        Self::Delta(response)
+    }
+}
+
+fn seal(resources: &[impl Message]) -> Vec<Bytes> {
+    resources.iter().map(|resource| resource.encode_to_vec().into()).collect()
 }
 
 impl From<DiscoveryResponse> for Response {

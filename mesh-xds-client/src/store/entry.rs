@@ -117,6 +117,11 @@ impl Entry {
         self.good.as_ref().is_some_and(|good| good.is_cached)
     }
 
+    /// Whether what serves is of this run.
+    pub(crate) fn is_served_anew(&self) -> bool {
+        self.good.as_ref().is_some_and(|good| !good.is_cached)
+    }
+
     pub(super) fn counted(&self) -> Counted {
         (self.state, self.is_cached())
     }

@@ -34,14 +34,15 @@ impl Worker {
         }
         let mut pace = Pace::new();
         let Assembled { snapshot, wanted } = self.assembly.assemble(&self.shared, &changes, &mut pace).await;
+        if let Some(snapshot) = snapshot {
+            // At once: the assembly takes it for published.
+            self.publish(snapshot);
+        }
         if let Some(wanted) = wanted {
             self.reconcile(&wanted, &mut pace).await;
             pace.let_go(wanted.into_names()).await;
         }
         self.meters.resources(self.shared.held().store.tally());
-        if let Some(snapshot) = snapshot {
-            self.publish(snapshot);
-        }
         self.assembly.let_go(&mut pace).await;
         pace.let_go(changes.endpoints).await;
         true

@@ -1,11 +1,11 @@
 //! One response on its way through the decoders, a slice at a time.
 
-use std::{sync::Arc, vec};
+use std::sync::Arc;
 
 use crate::{
     ResourceKind,
     report::Findings,
-    session::{Batch, RawResource, Ticket, Verdict},
+    session::{Batch, Session, Verdict},
     store::{Begun, COMPARING, Origin, Refused, Store, Taken, Underway},
 };
 
@@ -15,11 +15,12 @@ pub(super) struct Decoding {
     pub(super) place: usize,
     pub(super) kind: ResourceKind,
     pub(super) version: Arc<str>,
-    resources: vec::IntoIter<RawResource>,
-    /// The one of them that is taken in pieces at present.
+    pub(super) batch: Batch,
+    /// The one of its resources that is taken in pieces at present.
     underway: Option<Box<Underway>>,
-    pub(super) ticket: Ticket,
     pub(super) verdict: Verdict,
+    /// How many of its resources the session knows to be in use.
+    pub(super) accepted: usize,
     pub(super) findings: Findings,
     /// Whether any resource is another one than before.
     pub(super) has_changes: bool,
@@ -38,15 +39,14 @@ pub(super) const LEAST: usize = 64;
 
 impl Decoding {
     pub(super) fn new(place: usize, batch: Batch) -> Self {
-        let Batch { kind, version, resources, ticket } = batch;
         Self {
             place,
-            kind,
-            version: version.into(),
-            resources: resources.into_iter(),
+            kind: batch.kind,
+            version: batch.version.as_str().into(),
+            batch,
             underway: None,
-            ticket,
             verdict: Verdict::default(),
+            accepted: 0,
             findings: Findings::default(),
             has_changes: false,
         }
@@ -63,7 +63,7 @@ impl Decoding {
                 }
                 continue;
             }
-            let Some(raw) = self.resources.next() else { return true };
+            let Some(raw) = self.batch.next() else { return true };
             let size = raw.body.value.len();
             let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
             match store.begin(self.kind, raw, own.as_ref().unwrap_or(&self.version), origin) {
@@ -78,6 +78,12 @@ impl Decoding {
             }
         }
         false
+    }
+
+    /// Tells the session what is in use of what was decoded since it was last told.
+    pub(super) fn tell(&mut self, session: &mut Session) {
+        self.accepted += self.verdict.accepted.len();
+        self.verdict.accepted.drain(..).for_each(|name| session.accept(&mut self.batch, &name));
     }
 
     /// Returns whether the resource had to be decoded.

@@ -108,16 +108,19 @@ impl Worker {
         let terms = upstream.terms(kind);
         let mut held = self.shared.held();
         let by_the_clock = matches!(reason, AbsenceReason::NotFoundTimer | AbsenceReason::Expired);
-        let authority = held.store.get(kind, name).and_then(Entry::authority);
-        if by_the_clock && authority.is_some_and(|authority| self.federation.is_stood_in_for(place, authority)) {
+        let Some(entry) = held.store.get(kind, name) else { return };
+        let is_stood_in_for = |authority| self.federation.is_stood_in_for(place, authority);
+        if by_the_clock && entry.authority().is_some_and(is_stood_in_for) {
             return;
         }
         let reason = match reason {
-            AbsenceReason::NotFoundTimer => {
-                upstream.silence_about(kind, held.store.get(kind, name).is_some_and(Entry::is_cached))
-            }
+            AbsenceReason::NotFoundTimer => upstream.silence_about(kind, entry.is_cached()),
             reason => reason,
         };
+        if reason == AbsenceReason::NotFoundTimer && entry.is_served_anew() && !upstream.is_told[kind.index()] {
+            // Another server has given it. gRPC's clients have no clock for what they hold.
+            return;
+        }
         held.store.absent(kind, name, reason, terms);
         drop(held);
         self.cache.touch();
@@ -126,10 +129,7 @@ impl Worker {
 
     /// Waits no longer for what was expected and has not come. Silence tells nothing while nobody is there to speak.
     pub(super) fn give_up(&mut self, now: Instant) {
-        // It may be in the response at hand.
-        while self.decoding.is_none()
-            && let Some((kind, name)) = self.expected.pop(now)
-        {
+        while let Some((kind, name)) = self.expected.pop(now) {
             let mut held = self.shared.held();
             let waiting = held.store.get(kind, &name).filter(|entry| entry.state() == ResourceState::Requested);
             let Some(is_cached) = waiting.map(Entry::is_cached) else { continue };

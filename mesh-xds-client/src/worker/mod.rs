@@ -15,7 +15,7 @@
 //!
 //! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read
 //! the snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until
-//! the last one is decoded, which is the only back-pressure that ADS has.
+//! the last one is decoded and assembled, which is the only back-pressure that ADS has.
 //!
 //! Here is the loop, and what follows from commands and resources. After each thing that happens [`settle`](Worker::settle)
 //! does all that can be done without waiting, in this order: what the sessions say, the next snapshot and what it asks
@@ -185,7 +185,11 @@ impl Worker {
 
     // --- the time ---
 
+    /// None while a response is decoded: what has been waited for long enough may be in it.
     fn next_due(&mut self) -> Option<Instant> {
+        if self.decoding.is_some() {
+            return None;
+        }
         let timeouts = self.federation.upstreams.iter_mut().filter_map(|upstream| upstream.session.next_timeout());
         timeouts.chain(self.expected.next()).chain(self.age_due).min()
     }
@@ -254,7 +258,9 @@ impl Worker {
             is_heeded: &|authority| federation.is_heeded(place, authority),
             terms: federation.upstreams[place].terms(decoding.kind),
         };
-        if decoding.advance(&mut self.shared.held().store, &origin) {
+        let is_done = decoding.advance(&mut self.shared.held().store, &origin);
+        decoding.tell(&mut self.federation.upstreams[place].session);
+        if is_done {
             self.answer(decoding);
         } else {
             self.decoding = Some(decoding);
@@ -262,8 +268,8 @@ impl Worker {
     }
 
     fn answer(&mut self, decoding: Decoding) {
-        let Decoding { place, kind, version, verdict, findings, ticket, has_changes, .. } = decoding;
-        self.meters.updated(kind, verdict.accepted.len(), verdict.rejected.len());
+        let Decoding { place, kind, version, batch, verdict, accepted, findings, has_changes, .. } = decoding;
+        self.meters.updated(kind, accepted, verdict.rejected.len());
         self.reporter.tell(kind, &version, &self.bootstrap.node().id, &findings);
         if self.federation.is_heeded(place, AuthorityId::default()) {
             self.shared.held().store.answered(kind);
@@ -272,6 +278,7 @@ impl Worker {
         if has_changes {
             self.cache.touch();
         }
+        let ticket = batch.into_ticket();
         // Where one name could not be read, nobody can say which are missing.
         if ticket.is_readable() && verdict.rejected.iter().all(|error| error.name.is_some()) {
             self.told(place, kind);

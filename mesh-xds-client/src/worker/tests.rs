@@ -1,9 +1,17 @@
 //! The loop by hand: a worker whose streams nobody opens.
 
+use std::{
+    collections::BTreeSet,
+    pin::pin,
+    task::{self, Waker},
+    time::Duration,
+};
+
 use envoy_types::pb::{
     envoy::{config::core::v3::Node, service::discovery::v3::DiscoveryResponse},
     google::protobuf::Any,
 };
+use mesh_core::source::ResourceState;
 use mesh_http::{connect::SocketConnector, resolve::SystemResolver};
 use prost::Message;
 
@@ -12,7 +20,7 @@ use super::*;
 use crate::{
     ResourceKind,
     bootstrap::ChannelCredentials,
-    pace::in_slices,
+    pace::{self, in_slices},
     session,
     transport::{Dialer, Limits, Parts},
 };
@@ -26,57 +34,162 @@ struct NamedGarbage {
     garbage: String,
 }
 
+/// A worker that has asked for its listeners, and what reaches it.
+struct Bench {
+    worker: Worker,
+    streams: Streams,
+    commands: mpsc::UnboundedSender<Command>,
+    shared: Arc<Shared>,
+    names: Vec<String>,
+}
+
+impl Bench {
+    fn watching(count: usize) -> Self {
+        let bootstrap = Bootstrap::builder().server("plane:80", ChannelCredentials::Insecure);
+        let bootstrap = bootstrap.build().expect("a valid bootstrap");
+        let server = bootstrap.servers()[0].clone();
+        let parts = Parts {
+            connector: Arc::new(SocketConnector),
+            resolver: Arc::new(SystemResolver::default()),
+            provider: None,
+            limits: Limits::default(),
+        };
+        let dialer = Arc::new(Dialer::new(&server, &parts).expect("plaintext"));
+        let upstream =
+            Upstream::new(server, "plane:80".to_owned(), dialer, session::Config::default(), Node::default(), 1);
+        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
+        let (commands, orders) = mpsc::unbounded_channel();
+        let (dialect, context, cache) = (Dialect::Grpc, Context::new(), Cache::default());
+        let worker = Worker::new(shared.clone(), orders, bootstrap, dialect, context, vec![upstream], cache);
+        let names: Vec<String> = (0..count).map(|number| format!("listener-{number}")).collect();
+        let mut bench = Self { worker, streams: Streams::new(1), commands, shared, names };
+        for name in bench.names.clone() {
+            bench.command(Command::Watch(name.into()));
+        }
+        bench.obey();
+        let session = &mut bench.worker.federation.upstreams[0].session;
+        session.stream_opened();
+        session.poll_request(Instant::now()).expect("listeners are asked for");
+        bench
+    }
+
+    fn command(&self, command: Command) {
+        self.commands.send(command).expect("the worker listens");
+    }
+
+    fn obey(&mut self) {
+        let command = self.worker.commands.try_recv().expect("just sent");
+        self.worker.obey(command);
+        in_slices(self.worker.settle(&mut self.streams));
+    }
+
+    /// Every listener comes, and cannot be used.
+    fn deliver(&mut self) {
+        let garbage = |name: &String| Any {
+            type_url: ResourceKind::Listener.type_url().to_owned(),
+            value: NamedGarbage { name: name.clone(), garbage: "x".repeat(1000) }.encode_to_vec(),
+        };
+        let response = DiscoveryResponse {
+            type_url: ResourceKind::Listener.type_url().to_owned(),
+            resources: self.names.iter().map(garbage).collect(),
+            ..Default::default()
+        };
+        self.worker.federation.upstreams[0].session.received(response, Instant::now());
+        self.worker.heed(&mut self.streams);
+    }
+
+    fn targets(&self) -> usize {
+        self.shared.snapshots.borrow().targets.len()
+    }
+}
+
 /// What slices are for cannot be seen by a test, which has no other thread to be held up; that there are some can.
 #[test]
 fn large_response_is_decoded_in_slices_and_published_as_one() {
-    let bootstrap = Bootstrap::builder().server("plane:80", ChannelCredentials::Insecure);
-    let bootstrap = bootstrap.build().expect("a valid bootstrap");
-    let server = bootstrap.servers()[0].clone();
-    let parts = Parts {
-        connector: Arc::new(SocketConnector),
-        resolver: Arc::new(SystemResolver::default()),
-        provider: None,
-        limits: Limits::default(),
-    };
-    let dialer = Arc::new(Dialer::new(&server, &parts).expect("plaintext"));
-    let upstream = Upstream::new(server, "plane:80".to_owned(), dialer, session::Config::default(), Node::default(), 1);
-    let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
-    let (commands, orders) = mpsc::unbounded_channel();
-    let mut worker =
-        Worker::new(shared.clone(), orders, bootstrap, Dialect::Grpc, Context::new(), vec![upstream], Cache::default());
-    let mut streams = Streams::new(1);
-    let names: Vec<String> = (0..1000).map(|number| format!("listener-{number}")).collect();
-    for name in &names {
-        commands.send(Command::Watch(name.as_str().into())).expect("the worker listens");
-    }
-    let command = worker.commands.try_recv().expect("just sent");
-    worker.obey(command);
-    in_slices(worker.settle(&mut streams));
-    let session = &mut worker.federation.upstreams[0].session;
-    session.stream_opened();
-    session.poll_request(Instant::now()).expect("listeners are asked for");
-
-    let garbage = |name: &String| Any {
-        type_url: ResourceKind::Listener.type_url().to_owned(),
-        value: NamedGarbage { name: name.clone(), garbage: "x".repeat(1000) }.encode_to_vec(),
-    };
-    let response = DiscoveryResponse {
-        type_url: ResourceKind::Listener.type_url().to_owned(),
-        resources: names.iter().map(garbage).collect(),
-        ..Default::default()
-    };
-    worker.federation.upstreams[0].session.received(response, Instant::now());
-    worker.heed(&mut streams);
+    let mut bench = Bench::watching(1000);
+    bench.deliver();
     let mut slices = 0;
-    while worker.decoding.is_some() {
-        assert!(!in_slices(worker.assemble()).0, "half a response is not published");
-        worker.decode();
+    while bench.worker.decoding.is_some() {
+        assert!(!in_slices(bench.worker.assemble()).0, "half a response is not published");
+        bench.worker.decode();
         slices += 1;
     }
     // The last finds that there is nothing left.
     assert_eq!(slices, 1000 / SLICE.div_ceil(1000 + 20 + LEAST) + 1);
-    let (has_changed, gave_way) = in_slices(worker.assemble());
-    assert!(has_changed && gave_way > 0);
-    assert_eq!(shared.snapshots.borrow().targets.len(), 1000);
-    assert_eq!(shared.snapshots.borrow().generation, 1);
+    let (has_changed, gave_way) = in_slices(bench.worker.assemble());
+    assert!(has_changed && gave_way >= 1000 / pace::SLICE);
+    assert_eq!(bench.targets(), 1000);
+    assert_eq!(bench.shared.snapshots.borrow().generation, 1);
+}
+
+#[test]
+fn nobody_sees_half_a_configuration_and_a_target_that_is_released_meanwhile_leaves_the_next() {
+    let mut bench = Bench::watching(1000);
+    bench.deliver();
+    while bench.worker.decoding.is_some() {
+        bench.worker.decode();
+    }
+    {
+        let mut assembling = pin!(bench.worker.assemble());
+        let mut waker = task::Context::from_waker(Waker::noop());
+        let mut seen = BTreeSet::new();
+        while assembling.as_mut().poll(&mut waker).is_pending() {
+            seen.insert(bench.shared.snapshots.borrow().targets.len());
+            if seen.len() == 1 {
+                let _ = bench.commands.send(Command::Release("listener-7".into()));
+            }
+        }
+        assert!(seen.is_subset(&BTreeSet::from([0, 1000])) && seen.contains(&0), "{seen:?}");
+    }
+    assert_eq!(bench.targets(), 1000);
+    bench.obey();
+    assert_eq!(bench.targets(), 999);
+    assert!(bench.shared.held().store.get(ResourceKind::Listener, "listener-7").is_none());
+}
+
+#[test]
+fn assembling_that_is_dropped_half_way_is_done_again_from_the_beginning() {
+    let mut bench = Bench::watching(1000);
+    bench.deliver();
+    while bench.worker.decoding.is_some() {
+        bench.worker.decode();
+    }
+    for polls in 0..40 {
+        let mut assembling = pin!(bench.worker.assemble());
+        for _ in 0..polls {
+            let _ = assembling.as_mut().poll(&mut task::Context::from_waker(Waker::noop()));
+            if bench.shared.snapshots.borrow().generation > 0 {
+                break;
+            }
+        }
+        // As `run` does when it is run again.
+        bench.shared.held().store.touch();
+    }
+    assert!(in_slices(bench.worker.assemble()).0);
+    assert_eq!(bench.targets(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_out_of_time_who_is_in_the_response_that_is_being_decoded() {
+    let mut bench = Bench::watching(1000);
+    let second = Duration::from_secs(1);
+    tokio::time::advance(14 * second).await;
+    bench.deliver();
+    bench.worker.decode();
+    tokio::time::advance(2 * second).await;
+    // As the loop does, which sleeps until something is due.
+    while let Some(due) = bench.worker.next_due().filter(|due| *due <= Instant::now()) {
+        bench.worker.tick(due);
+    }
+    while bench.worker.decoding.is_some() {
+        bench.worker.decode();
+    }
+    bench.worker.tick(Instant::now());
+    in_slices(bench.worker.settle(&mut bench.streams));
+    let held = bench.shared.held();
+    let is_told = |name: &String| {
+        let entry = held.store.get(ResourceKind::Listener, name).expect("asked for");
+        (entry.state(), entry.error().is_some_and(|error| error.contains("in time")))
+    };
+    assert!(bench.names.iter().all(|name| is_told(name) == (ResourceState::Rejected, false)));
 }

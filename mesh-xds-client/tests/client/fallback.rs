@@ -9,7 +9,7 @@ use envoy_types::pb::envoy::config::route::v3::{route::Action, route_action::Hos
 use envoy_types::pb::google::protobuf::BoolValue;
 use mesh_core::config::{Action as Forwarded, HostRewrite, RouteConfig, Snapshot};
 use mesh_core::source::{ConfigSource, ResourceState, ServerStatus};
-use mesh_xds_client::ResourceKind::{Cluster, Listener, RouteConfiguration};
+use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment, Listener, RouteConfiguration};
 use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, ServerFeature};
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
 use mesh_xds_client::testkit::{ControlPlane, Event};
@@ -143,11 +143,12 @@ async fn silence_of_the_first_server_takes_nothing_from_what_the_second_has_said
 
 #[tokio::test(start_paused = true)]
 async fn what_the_second_server_does_not_have_stays_and_what_it_has_replaces() {
-    stays_and_replaces(&[]).await;
-    stays_and_replaces(&[ServerFeature::Delta]).await;
+    // In state of the world the second is silent; in delta it says that there are none.
+    stays_and_replaces(&[], ResourceState::Synced).await;
+    stays_and_replaces(&[ServerFeature::Delta], ResourceState::Absent).await;
 }
 
-async fn stays_and_replaces(features: &[ServerFeature]) {
+async fn stays_and_replaces(features: &[ServerFeature], told_of_the_unknown: ResourceState) {
     let list = List::of(2);
     offer(&list.planes[0], "echo", &["v1"]);
     offer(&list.planes[0], "own", &["v3"]);
@@ -164,6 +165,8 @@ async fn stays_and_replaces(features: &[ServerFeature]) {
     running.until_routed("echo", &["v2"]).await;
     running.settle(60 * SECOND).await;
     assert_eq!(routed(&running.present(), "own"), Some(set(&["v3"])), "cached, and unknown to the second");
+    let endpoints = running.state(ClusterLoadAssignment, "v3");
+    assert_eq!(endpoints, Some(told_of_the_unknown), "who has something has no clock");
 
     // It came from another server meanwhile, so the first must send it although it has not changed.
     drop(late);

@@ -70,7 +70,7 @@ impl<'a> Pass<'a> {
         // Where the last target is gone, there was no turn for its routes above.
         parts.retired.take_apart().await;
         if let Some(before) = before {
-            pass.forget(before).await;
+            pass.let_go(before.take_apart()).await;
         }
     }
 
@@ -82,7 +82,8 @@ impl<'a> Pass<'a> {
 
     async fn refresh(&mut self, target: &Arc<Target>) {
         let snapshot = self.registry().snapshot_of(target);
-        target.gathered().clear();
+        let before = std::mem::take(&mut *target.gathered());
+        self.let_go(before).await;
         match snapshot.targets.get(&target.name) {
             None => {}
             Some(TargetState::Ready(listener)) => self.compile(target, &snapshot, listener).await,
@@ -117,7 +118,7 @@ impl<'a> Pass<'a> {
         let clusters = gathering.finish();
         // The task that warms a cluster has everything refreshed again when it is done.
         if !is_warm || target.has(listener, &clusters) {
-            return;
+            return self.let_go(clusters).await;
         }
         let table = self.plan(target, listener, &clusters).await;
         let routes = Routes::Ready(Compiled { table, listener: listener.clone(), clusters });
@@ -182,9 +183,8 @@ impl<'a> Pass<'a> {
         others
     }
 
-    /// Drops the snapshot that was followed before.
-    async fn forget(&mut self, before: Arc<Snapshot>) {
-        for piece in before.take_apart() {
+    async fn let_go<T>(&mut self, pieces: impl IntoIterator<Item = T>) {
+        for piece in pieces {
             drop(piece);
             self.step().await;
         }

@@ -104,8 +104,10 @@ impl Script {
             Event::Connect => "connect".to_owned(),
             Event::Live => "live".to_owned(),
             Event::Deliver(batch) => {
-                let Batch { kind, version, resources, ticket } = *batch;
-                let names: Vec<_> = resources.iter().map(|one| one.name.as_deref().unwrap_or("?")).collect();
+                let mut batch: Batch = *batch;
+                let names: Vec<_> = batch.by_ref().map(|one| one.name.unwrap_or("?".to_owned())).collect();
+                let (kind, version) = (batch.kind, batch.version.clone());
+                let ticket = batch.into_ticket();
                 let line = format!("deliver {} {names:?} {version} {}", short(kind.type_url()), ticket.nonce());
                 self.tickets.insert(ticket.nonce().to_owned(), ticket);
                 line.replace(['"', ','], "")

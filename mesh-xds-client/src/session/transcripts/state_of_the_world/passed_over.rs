@@ -36,9 +36,10 @@ fn wrapper_is_taken_off_and_bare_resources_stay_nameless() {
     script.receive(response(Cluster.type_url(), "v1", "n1", vec![wrapped("a", Cluster.type_url()), bare.clone()]));
     script.session.poll_event();
     let Some(Event::Deliver(batch)) = script.session.poll_event() else { panic!("a batch is due") };
-    assert_eq!(batch.resources[0].name.as_deref(), Some("a"));
-    assert_eq!(batch.resources[0].body.type_url, Cluster.type_url());
-    assert_eq!((batch.resources[1].name.as_deref(), &batch.resources[1].body), (None, &bare));
+    let resources: Vec<_> = batch.collect();
+    assert_eq!(resources[0].name.as_deref(), Some("a"));
+    assert_eq!(resources[0].body.type_url, Cluster.type_url());
+    assert_eq!((resources[1].name.as_deref(), &resources[1].body), (None, &bare));
 }
 
 #[test]
