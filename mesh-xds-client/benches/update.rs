@@ -5,6 +5,9 @@
 //! while the client's work is polled. In state of the world the answer lists every name, and is in the figure as well as in a
 //! line of its own, since it holds up whoever shares the thread. Run with
 //! `cargo bench -p mesh-xds-client --features testkit --bench update`; lines that begin with `update` are read by the budgets.
+//!
+//! The same of a route configuration with so many virtual hosts, of which ten change, or all: what it costs, and in the lines
+//! with `longest`, how long it holds the thread at once.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::{
@@ -22,7 +25,7 @@ use std::{
 use envoy_types::{
     pb::{
         envoy::{
-            config::{core::v3::Node, endpoint::v3::ClusterLoadAssignment},
+            config::{core::v3::Node, endpoint::v3::ClusterLoadAssignment, route::v3::RouteConfiguration},
             service::discovery::v3::{DeltaDiscoveryResponse, DiscoveryResponse, Resource},
         },
         google::protobuf::Any,
@@ -63,8 +66,16 @@ impl Connect for Pipes {
     }
 }
 
-/// The work of a client, and the nanoseconds of CPU that it has taken.
-struct Metered<F>(Pin<Box<F>>, Arc<AtomicU64>);
+/// The work of a client.
+struct Metered<F>(Pin<Box<F>>, Spent);
+
+/// The nanoseconds of CPU that the work of a client has taken.
+#[derive(Clone, Default)]
+struct Spent {
+    all: Arc<AtomicU64>,
+    /// In one go.
+    longest: Arc<AtomicU64>,
+}
 
 /// A client that holds so many clusters of so many endpoints.
 struct Held {
@@ -74,7 +85,7 @@ struct Held {
     snapshots: watch::Receiver<Arc<Snapshot>>,
     work: JoinHandle<()>,
     _interest: Interest,
-    spent: Arc<AtomicU64>,
+    spent: Spent,
     runs: usize,
 }
 
@@ -83,13 +94,23 @@ async fn main() {
     for (clusters, endpoints) in [(1_000, 10), (10_000, 10), (1, 10_000)] {
         let size = format!("{clusters}x{endpoints}");
         let mut held = Held::offered(clusters, endpoints, None).await;
-        let everything = held.spent.load(Ordering::Relaxed) as f64 / 1e3;
+        let everything = held.spent.all.load(Ordering::Relaxed) as f64 / 1e3;
         print_line(&format!("everything-at-first {size}"), vec![everything]);
         report(&format!("part {size}"), &mut held, Held::change_one).await;
         report(&format!("full {size}"), &mut held, Held::change_all).await;
         held.work.abort();
         let mut held = Held::offered(clusters, endpoints, Some(ServerFeature::Delta)).await;
         report(&format!("delta {size}"), &mut held, Held::change_in_delta).await;
+        held.work.abort();
+    }
+    for count in [1_000, 5_000] {
+        let mut held = Held::offered_routes(count).await;
+        for changed in [10, count] {
+            let name = format!("routes {changed}-of-{count}");
+            held.spent.longest.store(0, Ordering::Relaxed);
+            report(&name, &mut held, |held| held.change_routes(changed)).await;
+            print_line(&format!("longest {name}"), vec![held.spent.longest.load(Ordering::Relaxed) as f64 / 1e3]);
+        }
         held.work.abort();
     }
     for count in [1_000, 10_000] {
@@ -132,13 +153,13 @@ async fn report(name: &str, held: &mut Held, change: impl Fn(&mut Held) -> Vec<R
         let responses = change(held);
         tokio::time::sleep(PAUSE).await;
         held.snapshots.borrow_and_update();
-        let before = held.spent.load(Ordering::Relaxed);
+        let before = held.spent.all.load(Ordering::Relaxed);
         for response in responses {
             held.plane.send(response);
         }
         held.snapshots.changed().await.unwrap();
         tokio::time::sleep(PAUSE).await;
-        runs.push((held.spent.load(Ordering::Relaxed) - before) as f64 / 1e3);
+        runs.push((held.spent.all.load(Ordering::Relaxed) - before) as f64 / 1e3);
     }
     print_line(name, runs);
 }
@@ -157,6 +178,21 @@ fn assignment(number: usize, count: usize, run: usize) -> ClusterLoadAssignment 
     let address = |host: usize| SocketAddr::from(([10, (number % 256) as u8, (host >> 8) as u8, host as u8], 80));
     let weight = |host: usize| if host == 1 { 1 + run as u32 } else { 1 };
     endpoints(&name(number), (0..count).map(|host| (address(host), weight(host))))
+}
+
+/// A virtual host for each cluster. In run `run` the routes of `changed` of them have another name.
+fn routes(count: usize, changed: usize, run: usize) -> RouteConfiguration {
+    let every = count / changed.max(1);
+    let host = |number: usize| {
+        let mut host = route_config("", [(name(number), 1)]).virtual_hosts.swap_remove(0);
+        host.name = name(number);
+        host.domains = vec![format!("service-{number}.shop.svc.cluster.local")];
+        if number.is_multiple_of(every) {
+            host.routes[0].name = format!("run-{run}");
+        }
+        host
+    };
+    RouteConfiguration { virtual_hosts: (0..count).map(host).collect(), ..route_config("routes", [("", 1)]) }
 }
 
 fn response(kind: ResourceKind, version: usize, resources: Vec<Any>) -> Response {
@@ -178,7 +214,9 @@ impl<F: Future> Future for Metered<F> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let before = thread_cpu();
         let outcome = self.0.as_mut().poll(cx);
-        self.1.fetch_add((thread_cpu() - before).as_nanos() as u64, Ordering::Relaxed);
+        let spent = (thread_cpu() - before).as_nanos() as u64;
+        self.1.all.fetch_add(spent, Ordering::Relaxed);
+        self.1.longest.fetch_max(spent, Ordering::Relaxed);
         outcome
     }
 }
@@ -200,9 +238,25 @@ impl Held {
                 tx.set(cluster(&name(number))).set(assignment(number, endpoints, 0));
             }
         });
+        Self::of(plane, clusters, endpoints, feature).await
+    }
+
+    /// Of one that sends a virtual host for each cluster.
+    async fn offered_routes(clusters: usize) -> Self {
+        let plane = ControlPlane::new();
+        plane.update(|tx| {
+            tx.set(listener("web", "routes")).set(routes(clusters, 0, 0));
+            for number in 0..clusters {
+                tx.set(cluster(&name(number))).set(assignment(number, 1, 0));
+            }
+        });
+        Self::of(plane, clusters, 1, None).await
+    }
+
+    async fn of(plane: ControlPlane, clusters: usize, endpoints: usize, feature: Option<ServerFeature>) -> Self {
         let bootstrap = Bootstrap::builder().server_with_features("10.0.0.1:1", ChannelCredentials::Insecure, feature);
         let client = XdsClient::builder(bootstrap.build().unwrap()).connector(Pipes(plane.clone())).build().unwrap();
-        let spent = Arc::new(AtomicU64::new(0));
+        let spent = Spent::default();
         let work = tokio::spawn(Metered(Box::pin(client.work()), spent.clone()));
         let (interest, mut snapshots) = (client.watch("web"), client.snapshots());
         snapshots.wait_for(|snapshot| snapshot.clusters.len() == clusters).await.unwrap();
@@ -243,6 +297,13 @@ impl Held {
             response(ResourceKind::Cluster, self.runs, clusters.collect()),
             response(ResourceKind::ClusterLoadAssignment, self.runs, endpoints.collect()),
         ]
+    }
+
+    /// All virtual hosts once more, so many of which differ.
+    fn change_routes(&mut self, changed: usize) -> Vec<Response> {
+        self.runs += 1;
+        let routes = pack_any(routes(self.clusters, changed, self.runs));
+        vec![response(ResourceKind::RouteConfiguration, self.runs, vec![routes])]
     }
 
     fn changed(&self) -> usize {

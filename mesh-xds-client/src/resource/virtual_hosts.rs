@@ -221,10 +221,8 @@ impl RouteDecoding {
                     self.checking = Some(RouteConfig::begin(name, hosts, former.map(|former| former.config.clone())));
                 }
             } else if self.splitting.advance(&self.bytes, left) {
-                let Splitting { hosts, rest, broken, .. } = mem::take(&mut self.splitting);
-                let mut notes = Notes::default();
-                let frame = self.place.frame(rest, self.is_trusted, &mut notes);
-                let reading = Reading { notes, broken, ..Reading::new(hosts, frame, self.place, former) };
+                let splitting = mem::take(&mut self.splitting);
+                let reading = Reading::new(splitting, self.place, self.is_trusted, former);
                 self.reading = Some(Box::new(reading));
             }
         }
@@ -300,22 +298,24 @@ fn head(tag: u32, length: usize) -> Vec<u8> {
 // === impl Reading ===
 
 impl Reading {
-    fn new(hosts: Vec<Range<usize>>, frame: Result<Frame, ConfigError>, place: Place, former: Option<&Routes>) -> Self {
-        let (frame, refused) = match frame {
+    fn new(splitting: Splitting, place: Place, is_trusted: bool, former: Option<&Routes>) -> Self {
+        let Splitting { hosts, rest, broken, .. } = splitting;
+        let mut notes = Notes::default();
+        let (frame, refused) = match place.frame(rest, is_trusted, &mut notes) {
             Ok(frame) => (frame, None),
             Err(error) => (Frame::default(), Some(error)),
         };
         Self {
             has_former_scope: refused.is_none() && former.is_some_and(|former| former.kept.scope == frame.scope),
             frame,
-            notes: Notes::default(),
+            notes,
             way: Former::default(),
             place,
+            hosts: Vec::with_capacity(hosts.len()),
             parts: Vec::with_capacity(hosts.len()),
             left: hosts.into_iter().enumerate(),
-            hosts: Vec::new(),
             refused,
-            broken: None,
+            broken,
         }
     }
 
@@ -436,11 +436,11 @@ impl Emptied {
         let mut emptied = bytes[..config.start].to_vec();
         emptied.extend(head(ROUTE_CONFIG, length));
         let mut from = config.end - inside.len();
-        for host in hosts.iter().cloned().chain(std::iter::once(config.end..config.end)) {
+        for host in &hosts {
             emptied.extend_from_slice(&bytes[from..host.start]);
             from = host.end;
         }
-        emptied.extend_from_slice(&bytes[config.end..]);
+        emptied.extend_from_slice(&bytes[from..]);
         let manager = HttpConnectionManager::decode(&emptied[..]).ok()?;
         Some(Self { manager, hosts, bytes })
     }

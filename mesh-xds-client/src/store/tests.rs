@@ -276,7 +276,7 @@ mod divided {
     }
 
     /// The outcome, and in how many pieces it came about.
-    fn end(store: &mut Store, mut underway: Box<Underway>) -> (Result<Taken, Refused>, usize) {
+    fn end(store: &mut Store, underway: &mut Underway) -> (Result<Taken, Refused>, usize) {
         let context = Context::new();
         (1..)
             .find_map(|pieces| {
@@ -287,8 +287,8 @@ mod divided {
     }
 
     fn offer(store: &mut Store, resource: RouteConfiguration, version: &str) -> (Result<Taken, Refused>, usize) {
-        let underway = begin(store, resource, version);
-        end(store, underway)
+        let mut underway = begin(store, resource, version);
+        end(store, &mut underway)
     }
 
     fn store() -> Store {
@@ -339,9 +339,9 @@ mod divided {
     #[test]
     fn what_nobody_wants_any_more_comes_to_nothing() {
         let mut store = store();
-        let underway = begin(&mut store, routes("a"), "1");
+        let mut underway = begin(&mut store, routes("a"), "1");
         store.forget(RDS, "r");
-        let (outcome, _) = end(&mut store, underway);
+        let (outcome, _) = end(&mut store, &mut underway);
         assert!(!outcome.expect("nobody looks at it").is_decoded);
         assert!(store.get(RDS, "r").is_none());
     }
