@@ -6,6 +6,7 @@ mod client_support;
 use std::{
     cell::RefCell,
     collections::BTreeSet,
+    iter,
     net::SocketAddr,
     sync::{
         Arc, Mutex,
@@ -37,6 +38,8 @@ use tokio::{
 };
 
 const OWN: &str = "mesh-control";
+/// How long a test waits for what should happen at once.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A source whose work holds its thread when it is told to, and which tells where and how it ends.
 #[derive(Clone)]
@@ -90,11 +93,13 @@ impl Watched {
     }
 
     async fn next(&mut self) -> News {
-        timeout(Duration::from_secs(60), self.news.recv()).await.expect("there are news").unwrap()
+        timeout(PATIENCE, self.news.recv()).await.expect("there are news").unwrap()
     }
 
+    /// The same outside any runtime.
+    #[track_caller]
     fn next_blocking(&mut self) -> News {
-        self.news.blocking_recv().unwrap()
+        next_blocking(&mut self.news).expect("somebody is left to tell")
     }
 
     fn client(&self, control: Option<Control>) -> Client {
@@ -173,6 +178,29 @@ impl Drop for Writing {
     }
 }
 
+/// What is told next, to somebody outside any runtime; none when nobody is left to tell.
+#[track_caller]
+fn next_blocking(news: &mut mpsc::UnboundedReceiver<News>) -> Option<News> {
+    soon("news, or that nobody is left to tell", news.recv())
+}
+
+/// What comes of `wait`, outside any runtime.
+#[track_caller]
+fn soon<F: Future>(awaited: &str, wait: F) -> F::Output {
+    let clock = Builder::new_current_thread().enable_time().build().unwrap();
+    let Ok(came) = clock.block_on(async { timeout(PATIENCE, wait).await }) else { panic!("waited for {awaited}") };
+    came
+}
+
+/// The same of what blocks, and would for ever where a thread does not end as it should.
+#[track_caller]
+fn soon_blocking<T: Send + 'static>(awaited: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
+    let (tell, told) = blocking::channel();
+    thread::spawn(move || tell.send(wait()));
+    let Ok(came) = told.recv_timeout(PATIENCE) else { panic!("waited for {awaited}") };
+    came
+}
+
 fn thread_name() -> String {
     thread::current().name().unwrap_or_default().to_owned()
 }
@@ -228,7 +256,9 @@ fn mesh_of_a_runtime_of_several_may_stay_there() {
 
 /// Notes on which threads it is asked.
 #[derive(Clone)]
-struct Noted<T>(T, Arc<Mutex<BTreeSet<String>>>);
+struct Noted<T>(T, Notes);
+
+type Notes = Arc<Mutex<BTreeSet<String>>>;
 
 impl<T> Noted<T> {
     fn note(&self) {
@@ -250,25 +280,39 @@ impl<T: Resolve> Resolve for Noted<T> {
     }
 }
 
+/// Waits for what other tasks and threads do.
+async fn seen(what: &str, is_so: impl Fn() -> bool) {
+    let is_so = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, is_so).await.unwrap_or_else(|_| panic!("waited for {what}"));
+}
+
 #[tokio::test]
 async fn connections_and_look_ups_belong_to_the_runtime_whoever_begins_them() {
     let mut watched = Watched::new();
-    let (zone, notes) = (Zone::new(), Arc::<Mutex<BTreeSet<_>>>::default());
-    zone.set("one.example", Some(&[1]));
-    let (connector, resolver) = (Noted(named(), notes.clone()), Noted(zone, notes.clone()));
+    let (zone, connects, look_ups) = (Zone::new(), Notes::default(), Notes::default());
+    zone.set("one.example", Some(&[2]));
+    let (connector, resolver) = (Noted(named(), connects.clone()), Noted(zone, look_ups.clone()));
     let mesh = Mesh::builder().source(watched.plane.clone()).connector(connector).resolver(resolver);
     let mesh = mesh.control(Control::OwnThread).build().unwrap();
     let client = Client::builder("shop").mesh(&mesh).build().unwrap();
     assert_eq!(watched.next().await, News::Begun(OWN.into()));
     client.ready().await.unwrap();
-    // The thread connects ahead, and has a name looked up.
+    // 1. The thread connects ahead, before there is a request.
+    seen("a connection", || !connects.lock().unwrap().is_empty() && !client.status().pools.is_empty()).await;
+    // 2. It has a name looked up, which means another address.
     let names = Endpoints::by_name([DnsName::new("one.example", 80).unwrap()]).unwrap();
     watched.plane.said.0.send_replace(snapshot(Discovery::Dns(Arc::new(DnsEndpoints::strict(names)))));
-    while notes.lock().unwrap().is_empty() || client.status().pools.is_empty() {
-        tokio::task::yield_now().await;
+    seen("a look-up", || !look_ups.lock().unwrap().is_empty()).await;
+    // 3. What is found takes the place of what was told, which serves until then.
+    let found = async { while text(client.get("http://shop/").await.unwrap()).await != "10.0.0.2:80" {} };
+    timeout(PATIENCE, found).await.expect("what the name means is reached");
+    for notes in [connects, look_ups] {
+        assert_eq!(*notes.lock().unwrap(), [thread_name()].into());
     }
-    assert_eq!(text(client.get("http://shop/").await.unwrap()).await, "10.0.0.1:80");
-    assert_eq!(*notes.lock().unwrap(), [thread_name()].into());
 }
 
 // --- its end ---
@@ -305,7 +349,7 @@ fn runtime_waits_for_what_the_thread_of_a_dropped_mesh_has_to_write() {
             assert_eq!(watched.next().await, News::Begun(OWN.into()));
             drop(client);
         });
-        drop(runtime);
+        soon_blocking("the end of the runtime", || drop(runtime));
         assert!(watched.plane.is_written.load(SeqCst));
         assert_eq!(watched.next_blocking(), News::ThreadEnded);
     }
@@ -317,7 +361,7 @@ fn thread_ends_with_the_runtime_that_it_works_for() {
         let mut watched = Watched::new();
         let client = runtime.block_on(async { watched.client(Some(Control::OwnThread)) });
         assert_eq!(watched.next_blocking(), News::Begun(OWN.into()));
-        drop(runtime);
+        soon_blocking("the end of the runtime", || drop(runtime));
         assert_eq!(watched.next_blocking(), News::ThreadEnded);
         assert_eq!(client.status().targets.len(), 1);
     }
@@ -328,13 +372,16 @@ fn thread_for_a_runtime_that_is_gone_ends_at_once() {
     let runtime = one_worker();
     let gone = runtime.handle().clone();
     drop(runtime);
-    let watched = Watched::new();
-    let mesh = Mesh::builder().source(watched.plane.clone()).runtime(gone).control(Control::OwnThread).build();
-    let Watched { plane, mut news, .. } = watched;
-    drop((mesh.unwrap(), plane));
-    while let Some(news) = news.blocking_recv() {
-        assert_ne!(news, News::Holds);
-    }
+    let Watched { plane, mut news, release: _release } = Watched::new();
+    let said = plane.said.clone();
+    let builder = Mesh::builder().source(plane).runtime(gone).control(Control::OwnThread);
+    let mesh = soon_blocking("the mesh to be built", || builder.build().unwrap());
+    // 1. Nobody follows the source any more, though the mesh is there still.
+    soon("the end of those who follow the source", said.0.closed());
+    // 2. Nothing is left of the work, whether it was begun (which is left to chance) or not.
+    drop(mesh);
+    let told: Vec<_> = iter::from_fn(|| next_blocking(&mut news)).collect();
+    assert!(told.is_empty() || told == [News::Begun(OWN.into()), News::ThreadEnded], "{told:?}");
 }
 
 #[test]
