@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     fn what_is_no_regular_file_is_refused_at_once() {
         use rustix::fs::{CWD, FileType, Mode, mknodat};
 
