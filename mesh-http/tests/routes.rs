@@ -428,6 +428,95 @@ async fn active_faults_are_counted_by_filter_across_routes_and_updates() {
     assert_eq!(start.elapsed(), Duration::from_secs(10));
 }
 
+/// What comes of a request: what was added to it and to its answer, how it ended, and after how many seconds.
+async fn seen(client: &Client, path: &str) -> (String, Flags, u64) {
+    let start = Instant::now();
+    let answer = ended(client.request(request(path, &[]))).await;
+    let (flags, seconds) = (flags(&answer), start.elapsed().as_secs());
+    let Ok(answer) = answer else { return ("no answer".into(), flags, seconds) };
+    let said = answer.headers()["x-a"].to_str().unwrap().to_owned();
+    let arrived = text(answer).await;
+    (format!("{} {said}", arrived.split(' ').nth(3).unwrap()), flags, seconds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_listener_says_anew_holds_for_virtual_hosts_that_stay_the_same() {
+    fn routes(listener: &mut Listener) -> &mut RouteConfig {
+        Arc::make_mut(&mut listener.routes)
+    }
+    fn faults(listener: &mut Listener, faults: FaultInjection) {
+        listener.filters[0].kind = FilterKind::Faults(Arc::new(faults));
+    }
+    let rename = |listener: &mut Listener| {
+        let mut renamed = Listener::new("other", listener.routes.clone());
+        (renamed.filters, renamed.policy) = (listener.filters.clone(), listener.policy.clone());
+        *listener = renamed;
+    };
+    type Row<'a> = (&'a str, &'a dyn Fn(&mut Listener), &'a str, (&'a str, Flags, u64), (&'a str, Flags, u64));
+    let (all, slow) = (("all all", Flags::default(), 0), ("no answer", Flags::UT, 15));
+    let rows: [Row<'_>; 7] = [
+        ("nothing", &|_| {}, "/", all, all),
+        // Nobody has met the faults of a listener of this name yet.
+        ("name", &rename, "/", all, ("all all", Flags::DI, 100)),
+        (
+            "filters",
+            &|listener| faults(listener, FaultInjection { delay: delay(5), ..FaultInjection::default() }),
+            "/",
+            all,
+            ("all all", Flags::DI, 5),
+        ),
+        ("policy", &|listener| listener.policy.timeouts.request = limit(2), "/mute", slow, ("no answer", Flags::UT, 2)),
+        (
+            "request headers",
+            &|listener| routes(listener).request_headers = set("new"),
+            "/",
+            all,
+            ("new all", Flags::default(), 0),
+        ),
+        (
+            "response headers",
+            &|listener| routes(listener).response_headers = set("new"),
+            "/",
+            all,
+            ("all new", Flags::default(), 0),
+        ),
+        (
+            "whose headers win",
+            &|listener| routes(listener).most_specific_mutations_win = true,
+            "/",
+            all,
+            ("host host", Flags::default(), 0),
+        ),
+    ];
+    for (claim, change, path, before, after) in rows {
+        let to_mute = Route::new(RouteMatch::path(PathMatch::exact("/mute")), Action::Forward(to("mute")));
+        let to_one = one(|to| to.policy.timeouts.request = Some(TimeLimit::OFF));
+        let mut host = VirtualHost::any("all", vec![to_mute, to_one]);
+        (host.request_headers, host.response_headers) = (set("host"), set("host"));
+        let limited = FaultInjection { delay: delay(100), max_active: Some(1), ..FaultInjection::default() };
+        let mut world = World::of(host).faults(limited);
+        routes(&mut world.listener).request_headers = set("all");
+        routes(&mut world.listener).response_headers = set("all");
+        let source = Said::default();
+        world.tell(&source);
+        let client = client_of(&source, ClientBuilder::no_retries).await;
+        let owned = |(said, flags, seconds): (&str, _, _)| (said.to_owned(), flags, seconds);
+
+        // 1. One request is held by the filter of this listener, which holds no other beside it.
+        let _held = JoinSet::from_iter([client.get("http://shop/")]);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(seen(&client, path).await, owned(before), "{claim}: before");
+
+        // 2. The listener is another; of its routes, the virtual host is the very same.
+        let host = world.listener.routes.virtual_hosts()[0].clone();
+        change(&mut world.listener);
+        assert!(Arc::ptr_eq(&host, &world.listener.routes.virtual_hosts()[0]));
+        world.tell(&source);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(seen(&client, path).await, owned(after), "{claim}: after");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn request_that_names_no_known_cluster_fails_as_its_route_says() {
     let mut to = by_header();
