@@ -250,3 +250,18 @@ fn a_new_stream_has_something_to_answer_though_all_of_a_kind_is_held_by_nobodys_
     script.exchange_change(RouteConfiguration, "n2", &[("r", "1"), ("s", "1")]);
     assert_eq!(script.reopen(), ["CDS {a=1}", "RDS +[r s] {s=1}"]);
 }
+
+#[test]
+fn what_is_listed_twice_is_known_by_its_canonical_name() {
+    let mut script = asking_for_everything(Variant::Delta);
+    let canonical = "xdstp://p.test/envoy.config.cluster.v3.Cluster/c?a=1&b=2";
+    let written = "xdstp://p.test/envoy.config.cluster.v3.Cluster/c?b=2&a=1";
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[(canonical, "1")]);
+    script.change(Cluster, "n2", &[(written, "2"), (written, "3")], &[]);
+    script.events();
+    script.answer("n2", &[], Vec::new());
+    assert_eq!(script.requests(), ["CDS n2 NACK"]);
+    let left = script.session.unsubscribe_all(Cluster);
+    assert_eq!(left, [canonical.into()], "and by no other");
+}
