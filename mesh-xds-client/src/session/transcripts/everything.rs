@@ -113,6 +113,36 @@ fn what_another_server_had_is_gone_when_it_has_not_come_in_time_after_the_first_
 }
 
 #[test]
+fn each_of_what_other_servers_had_has_its_time_from_the_next_response() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.session.presume(Cluster, &["a".into()]);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("b", "1")]);
+    script.advance(10.0);
+    script.session.presume(Cluster, &["c".into()]);
+    script.exchange_change(Cluster, "n2", &[("b", "2")]);
+    script.advance(5.0);
+    assert_eq!(script.events(), ["absent CDS a: unknown"]);
+    script.exchange_change(Cluster, "n3", &[("b", "3")]);
+    script.advance(10.0);
+    assert_eq!(script.events(), ["absent CDS c: unknown"], "what comes in between starts no clock anew");
+}
+
+#[test]
+fn what_a_lost_stream_has_refused_has_its_time_on_the_next() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("b", "1")]);
+    script.change(Cluster, "n2", &[("a", "1")], &[]);
+    script.events();
+    script.reject("n2", &[], &["a"]);
+    script.reopen();
+    script.exchange_change(Cluster, "n3", &[("b", "2")]);
+    script.advance(15.0);
+    assert_eq!(script.events(), ["absent CDS a: unknown"]);
+}
+
+#[test]
 fn what_another_server_had_is_not_asked_for_by_name_on_the_next_stream_and_has_its_time_anew() {
     let mut script = asking_for_everything(Variant::Delta);
     script.session.presume(Cluster, &["a".into()]);
