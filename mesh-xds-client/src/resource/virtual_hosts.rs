@@ -3,7 +3,7 @@
 //!
 //! Thousands of virtual hosts are one resource, of which mostly a few change. So the message is taken apart at its first level
 //! and no further; each virtual host is recognised by a print of its bytes, and only what is not is decoded. What is kept for
-//! that is a print a virtual host, and what was warned of in it.
+//! that is a print a virtual host, how much was warned of in it, and the texts of those warnings that are told.
 //!
 //! What comes of it is what decoding all of it at once would give, whatever came before: value, warnings, and of several
 //! complaints the one that would be first. Bytes that are no message come before fields that break a rule, wherever both
@@ -54,8 +54,18 @@ struct Kept {
 #[derive(Debug)]
 struct Part {
     print: Fingerprint,
-    /// What was warned of in it, if anything was.
-    notes: Option<Arc<Notes>>,
+    noted: Noted,
+}
+
+/// What was warned of in a virtual host.
+#[derive(Clone, Debug)]
+enum Noted {
+    Nothing,
+    /// All that was, of which some at least is told.
+    Told(Arc<Notes>),
+    /// So much, of which nothing is told: thousands of virtual hosts must not hold as many texts for the life of a version. Where
+    /// it is to be told in another version, the virtual host is decoded again.
+    Counted(usize),
 }
 
 /// A route configuration on its way from its bytes: a resource, or what stands in a listener.
@@ -162,6 +172,14 @@ impl Routes {
     ) -> Result<Self, ConfigError> {
         let config = Arc::new(route::configuration(message, context.is_trusted, notes)?);
         Ok(Self { config, kept: Arc::default() })
+    }
+
+    /// How many texts of warnings are kept.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> usize {
+        let texts =
+            self.kept.parts.iter().map(|part| if let Noted::Told(notes) = &part.noted { notes.texts() } else { 0 });
+        texts.sum()
     }
 
     /// The same, where `former` says the same: in other bytes, which are those to compare with from now on.
@@ -349,8 +367,9 @@ impl Reading {
         let there = |place: usize| former.and_then(|former| former.config.virtual_hosts().get(place));
         if let (true, Ok(place)) = (self.has_former_scope, place)
             && let Some(same) = there(place)
+            && let Some(noted) = parts[place].noted.again(&self.notes)
         {
-            self.add(index, same.clone(), Part { print, notes: parts[place].notes.clone() });
+            self.add(index, same.clone(), print, noted);
             return Ok(KNOWN + length / PRINTING);
         }
         let message = self.place.virtual_host(bytes, length)?;
@@ -360,8 +379,8 @@ impl Reading {
                 Ok(host) => {
                     // Servers that write maps in any order send the same in other bytes.
                     let same = there(place.unwrap_or_else(|place| place)).filter(|same| ***same == host);
-                    let notes = (notes.count() > 0).then(|| Arc::new(notes));
-                    self.add(index, same.cloned().unwrap_or_else(|| Arc::new(host)), Part { print, notes });
+                    let noted = Noted::new(notes, &self.notes);
+                    self.add(index, same.cloned().unwrap_or_else(|| Arc::new(host)), print, noted);
                 }
                 Err(error) => self.refused = Some(error.within(at(index))),
             }
@@ -369,12 +388,36 @@ impl Reading {
         Ok(DECODED + length)
     }
 
-    fn add(&mut self, index: usize, host: Arc<VirtualHost>, part: Part) {
-        if let Some(notes) = &part.notes {
-            self.notes.within(at(index), |all| all.take_over(notes));
+    fn add(&mut self, index: usize, host: Arc<VirtualHost>, print: Fingerprint, noted: Noted) {
+        match &noted {
+            Noted::Nothing => {}
+            Noted::Told(notes) => self.notes.within(at(index), |all| all.take_over(notes)),
+            Noted::Counted(count) => self.notes.leave_out(*count),
         }
         self.hosts.push(host);
-        self.parts.push(part);
+        self.parts.push(Part { print, noted });
+    }
+}
+
+// === impl Noted ===
+
+impl Noted {
+    /// This was noted of the next virtual host after `all`.
+    fn new(notes: Notes, all: &Notes) -> Self {
+        match notes.count() {
+            0 => Self::Nothing,
+            count if all.is_full() => Self::Counted(count),
+            _ => Self::Told(Arc::new(notes)),
+        }
+    }
+
+    /// The same, of the next virtual host after `all` in another version. None where it is to be told and the texts are not kept.
+    fn again(&self, all: &Notes) -> Option<Self> {
+        match self {
+            Self::Told(notes) if all.is_full() => Some(Self::Counted(notes.count())),
+            Self::Counted(_) if !all.is_full() => None,
+            same => Some(same.clone()),
+        }
     }
 }
 

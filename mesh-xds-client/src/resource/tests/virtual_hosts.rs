@@ -250,6 +250,24 @@ fn more_warnings_than_are_told_are_counted_whoever_has_them() {
 }
 
 #[test]
+fn warnings_that_are_not_told_are_not_kept_and_come_back_when_they_are_to_be() {
+    let warned = |numbers: std::ops::Range<usize>| bytes_of(&around(9), &hosts(numbers, 1), 0);
+    let (former, _) = routes_in_pieces(&warned(0..1000), None);
+    assert!(former.texts() < 2 * Notes::LIMIT, "{} texts are kept", former.texts());
+    let (routes, told) = routes_in_pieces(&warned(990..1000), Some(&former));
+    assert_eq!(told, whole(&warned(990..1000)).expect("good").1);
+    let shared = former.config.virtual_hosts()[990..].iter().zip(routes.config.virtual_hosts());
+    assert!(
+        shared.into_iter().all(|(before, after)| Arc::ptr_eq(before, after)),
+        "it is the warnings that are read again"
+    );
+
+    let last = assert_same([warned(0..90), warned(60..90), warned(0..90), warned(20..80), warned(0..500)]);
+    let last = last.expect("good");
+    assert!(last.texts() < 2 * Notes::LIMIT, "{} texts are kept", last.texts());
+}
+
+#[test]
 fn of_several_complaints_the_one_is_told_that_decoding_all_at_once_tells() {
     let garbage = [0x12, 2, 0xff, 0xff];
     let unnamed = bytes_of(&around(4), &hosts(0..2, 9), 0);
