@@ -71,7 +71,8 @@ enum Noted {
 /// A route configuration on its way from its bytes: a resource, or what stands in a listener.
 ///
 /// How much is done in one go is told in bytes to decode, of which the rest of the work is taken for a part. One virtual host
-/// is never divided.
+/// is never divided, nor is the list of those of the version before, by their prints, that is made when the first is not where it
+/// was, and counted for what it costs when it is there.
 #[derive(Debug)]
 pub(crate) struct RouteDecoding {
     bytes: Bytes,
@@ -150,8 +151,9 @@ const VIRTUAL_HOSTS: u32 = 2;
 const ROUTE_SPECIFIERS: [u32; 3] = [3, ROUTE_CONFIG, 31];
 const ROUTE_CONFIG: u32 = 4;
 
-/// What a virtual host costs that is found, that is known, and that is compared with others.
+/// What a virtual host costs that is found, that is listed by its print, that is known, and that is compared with others.
 const FOUND: usize = 2;
+const LISTED: usize = 2;
 const KNOWN: usize = 8;
 const COMPARED: usize = 8;
 
@@ -182,7 +184,7 @@ impl Routes {
         texts.sum()
     }
 
-    /// The same, where `former` says the same: in other bytes, which are those to compare with from now on.
+    /// The same, where `former` says the same in other bytes. It is the new ones that the next version is compared with.
     pub(crate) fn in_place_of(self, former: &Self) -> Self {
         Self { config: former.config.clone(), kept: self.kept }
     }
@@ -363,14 +365,16 @@ impl Reading {
     ) -> Result<usize, DecodeError> {
         let print = Fingerprint::of_bytes(&bytes[..length]);
         let parts = former.map_or(&[][..], |former| &former.kept.parts);
+        let was_listed = self.way.is_listed();
         let place = self.way.find(parts, |part| part.print, print);
+        let listing = if was_listed == self.way.is_listed() { 0 } else { LISTED * parts.len() };
         let there = |place: usize| former.and_then(|former| former.config.virtual_hosts().get(place));
         if let (true, Ok(place)) = (self.has_former_scope, place)
             && let Some(same) = there(place)
             && let Some(noted) = parts[place].noted.again(&self.notes)
         {
             self.add(index, same.clone(), print, noted);
-            return Ok(KNOWN + length / PRINTING);
+            return Ok(listing + KNOWN + length / PRINTING);
         }
         let message = self.place.virtual_host(bytes, length)?;
         if self.refused.is_none() {
@@ -385,7 +389,7 @@ impl Reading {
                 Err(error) => self.refused = Some(error.within(at(index))),
             }
         }
-        Ok(DECODED + length)
+        Ok(listing + DECODED + length)
     }
 
     fn add(&mut self, index: usize, host: Arc<VirtualHost>, print: Fingerprint, noted: Noted) {

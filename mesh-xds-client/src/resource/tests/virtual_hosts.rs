@@ -184,6 +184,21 @@ fn what_has_not_changed_in_a_listener_keeps_its_arc() {
 }
 
 #[test]
+fn list_of_the_version_before_ends_the_turn_that_makes_it() {
+    let in_order = hosts(0..1000, 9);
+    let mut turned = in_order.clone();
+    turned.rotate_right(1);
+    let [in_order, turned] = [in_order, turned].map(|hosts| Bytes::from(bytes_of(&around(9), &hosts, 0)));
+    let former = routes_in_pieces(&in_order, None).0;
+    let turns = |bytes: &Bytes, most: usize| {
+        let mut decoding = virtual_hosts::RouteDecoding::new(bytes.clone(), Some(former.clone()), &Context::new());
+        std::iter::from_fn(|| (!decoding.advance(&mut most.clone()).expect("good")).then_some(())).count()
+    };
+    let total = |bytes: &Bytes| (500..2000).step_by(100).map(|most| turns(bytes, most)).sum::<usize>();
+    assert!(total(&turned) >= total(&in_order) + 10, "{} and {}", total(&turned), total(&in_order));
+}
+
+#[test]
 fn same_value_in_other_bytes_keeps_its_arc() {
     let first = bytes_of(&around(9), &hosts(0..3, 9), 0);
     let mut doubled = RouteConfiguration { virtual_hosts: vec![host(1, 9)], ..Default::default() };
