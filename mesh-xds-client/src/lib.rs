@@ -44,9 +44,12 @@
 //! Of the servers of one list the first is used. While it cannot be reached, and something is lacking, the next is asked for all
 //! that is wanted of that authority: resources of two servers may not fit together (gRFC A71). The first is tried all the while,
 //! and as soon as it answers the others are let go. Meanwhile nothing is taken away: what the next server does not have stays as it
-//! was, unless it has the feature `fail_on_data_errors` and has sent all its listeners or clusters without it. Clusters that came because all are asked for, and that the preferred server's first full state then lacks, go as if it had
-//! removed them; in delta, where nothing says that a server has sent all, when they have not come within the
-//! [time](XdsClientBuilder::absence_timeout) that any resource has. [`SourceStatus::servers`](mesh_core::source::SourceStatus::servers) has them all.
+//! was, unless it has the feature `fail_on_data_errors` and has sent all its listeners or clusters without it. Clusters that
+//! came because all are asked for go as if the preferred server had removed them when its first full state lacks them; in
+//! delta, where nothing says that a server has sent all, when they have not come within the
+//! [time](XdsClientBuilder::absence_timeout) that any resource has, counted from the first response that it sends of clusters.
+//! Its silence takes nothing away: they stay for as long as it has said nothing of clusters, whatever it says of listeners.
+//! [`SourceStatus::servers`](mesh_core::source::SourceStatus::servers) has them all.
 //!
 //! # State of the world, or delta
 //!

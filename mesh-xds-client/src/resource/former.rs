@@ -33,6 +33,11 @@ impl<P: Copy + Eq + Hash> Former<P> {
         place.ok_or(here)
     }
 
+    /// Whether the places of all parts are listed, which the first part that is not where it was has done in one go.
+    pub(super) fn is_listed(&self) -> bool {
+        self.places.is_some()
+    }
+
     fn places<T>(&mut self, prints: &[T], of: impl Fn(&T) -> P) -> &HashMap<P, usize, BuildHasherDefault<Folded>> {
         self.places.get_or_insert_with(|| prints.iter().map(of).zip(0..).collect())
     }

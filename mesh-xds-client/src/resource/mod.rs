@@ -268,6 +268,10 @@ impl Resource {
     }
 
     /// The same, of which `former` says the same in other bytes: that stays, so that nobody takes it for another.
+    ///
+    /// Of a route configuration the next version is compared with the new bytes. Of a listener it is the whole that others know by
+    /// its `Arc`, and what is compared stands in it: those are the old bytes still, so that each version like the new one
+    /// has all its virtual hosts decoded, up to the first that says something else.
     pub(crate) fn in_place_of(self, former: Self) -> Self {
         match (self, former) {
             (Self::RouteConfiguration(routes), Self::RouteConfiguration(former)) => {

@@ -36,7 +36,7 @@ pub(super) use warn_if_set;
 
 impl Notes {
     /// The most warnings that are kept of one resource: a set of 100,000 endpoints must not become as many texts.
-    const LIMIT: usize = 64;
+    pub(super) const LIMIT: usize = 64;
 
     /// Notes that `field` is not honoured, and what that means.
     pub(super) fn warn(&mut self, field: impl Into<String>, meaning: impl Into<std::borrow::Cow<'static, str>>) {
@@ -112,6 +112,21 @@ impl Notes {
         let room = Self::LIMIT - self.warnings.len();
         self.warnings.extend(noted.warnings.iter().take(room).cloned());
         self.unsaid += noted.unsaid + noted.warnings.len().saturating_sub(room);
+    }
+
+    /// Takes so many that were noted apart for noted here, without a word of any.
+    pub(super) fn leave_out(&mut self, count: usize) {
+        self.unsaid += count;
+    }
+
+    /// Whether of all that is noted from now on no word is kept.
+    pub(super) fn is_full(&self) -> bool {
+        self.warnings.len() >= Self::LIMIT
+    }
+
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> usize {
+        self.warnings.len()
     }
 
     /// How many warnings there are so far.

@@ -3,7 +3,7 @@
 //!
 //! Thousands of virtual hosts are one resource, of which mostly a few change. So the message is taken apart at its first level
 //! and no further; each virtual host is recognised by a print of its bytes, and only what is not is decoded. What is kept for
-//! that is a print a virtual host, and what was warned of in it.
+//! that is a print a virtual host, how much was warned of in it, and the texts of those warnings that are told.
 //!
 //! What comes of it is what decoding all of it at once would give, whatever came before: value, warnings, and of several
 //! complaints the one that would be first. Bytes that are no message come before fields that break a rule, wherever both
@@ -54,14 +54,25 @@ struct Kept {
 #[derive(Debug)]
 struct Part {
     print: Fingerprint,
-    /// What was warned of in it, if anything was.
-    notes: Option<Arc<Notes>>,
+    noted: Noted,
+}
+
+/// What was warned of in a virtual host.
+#[derive(Clone, Debug)]
+enum Noted {
+    Nothing,
+    /// All that was, of which some at least is told.
+    Told(Arc<Notes>),
+    /// So much, of which nothing is told: thousands of virtual hosts must not hold as many texts for the life of a version. Where
+    /// it is to be told in another version, the virtual host is decoded again.
+    Counted(usize),
 }
 
 /// A route configuration on its way from its bytes: a resource, or what stands in a listener.
 ///
 /// How much is done in one go is told in bytes to decode, of which the rest of the work is taken for a part. One virtual host
-/// is never divided.
+/// is never divided, nor is the list of those of the version before, by their prints, that is made when the first is not where it
+/// was, and counted for what it costs when it is there.
 #[derive(Debug)]
 pub(crate) struct RouteDecoding {
     bytes: Bytes,
@@ -140,8 +151,9 @@ const VIRTUAL_HOSTS: u32 = 2;
 const ROUTE_SPECIFIERS: [u32; 3] = [3, ROUTE_CONFIG, 31];
 const ROUTE_CONFIG: u32 = 4;
 
-/// What a virtual host costs that is found, that is known, and that is compared with others.
+/// What a virtual host costs that is found, that is listed by its print, that is known, and that is compared with others.
 const FOUND: usize = 2;
+const LISTED: usize = 2;
 const KNOWN: usize = 8;
 const COMPARED: usize = 8;
 
@@ -164,7 +176,15 @@ impl Routes {
         Ok(Self { config, kept: Arc::default() })
     }
 
-    /// The same, where `former` says the same: in other bytes, which are those to compare with from now on.
+    /// How many texts of warnings are kept.
+    #[cfg(test)]
+    pub(super) fn texts(&self) -> usize {
+        let texts =
+            self.kept.parts.iter().map(|part| if let Noted::Told(notes) = &part.noted { notes.texts() } else { 0 });
+        texts.sum()
+    }
+
+    /// The same, where `former` says the same in other bytes. It is the new ones that the next version is compared with.
     pub(crate) fn in_place_of(self, former: &Self) -> Self {
         Self { config: former.config.clone(), kept: self.kept }
     }
@@ -345,13 +365,16 @@ impl Reading {
     ) -> Result<usize, DecodeError> {
         let print = Fingerprint::of_bytes(&bytes[..length]);
         let parts = former.map_or(&[][..], |former| &former.kept.parts);
+        let was_listed = self.way.is_listed();
         let place = self.way.find(parts, |part| part.print, print);
+        let listing = if was_listed == self.way.is_listed() { 0 } else { LISTED * parts.len() };
         let there = |place: usize| former.and_then(|former| former.config.virtual_hosts().get(place));
         if let (true, Ok(place)) = (self.has_former_scope, place)
             && let Some(same) = there(place)
+            && let Some(noted) = parts[place].noted.again(&self.notes)
         {
-            self.add(index, same.clone(), Part { print, notes: parts[place].notes.clone() });
-            return Ok(KNOWN + length / PRINTING);
+            self.add(index, same.clone(), print, noted);
+            return Ok(listing + KNOWN + length / PRINTING);
         }
         let message = self.place.virtual_host(bytes, length)?;
         if self.refused.is_none() {
@@ -360,21 +383,45 @@ impl Reading {
                 Ok(host) => {
                     // Servers that write maps in any order send the same in other bytes.
                     let same = there(place.unwrap_or_else(|place| place)).filter(|same| ***same == host);
-                    let notes = (notes.count() > 0).then(|| Arc::new(notes));
-                    self.add(index, same.cloned().unwrap_or_else(|| Arc::new(host)), Part { print, notes });
+                    let noted = Noted::new(notes, &self.notes);
+                    self.add(index, same.cloned().unwrap_or_else(|| Arc::new(host)), print, noted);
                 }
                 Err(error) => self.refused = Some(error.within(at(index))),
             }
         }
-        Ok(DECODED + length)
+        Ok(listing + DECODED + length)
     }
 
-    fn add(&mut self, index: usize, host: Arc<VirtualHost>, part: Part) {
-        if let Some(notes) = &part.notes {
-            self.notes.within(at(index), |all| all.take_over(notes));
+    fn add(&mut self, index: usize, host: Arc<VirtualHost>, print: Fingerprint, noted: Noted) {
+        match &noted {
+            Noted::Nothing => {}
+            Noted::Told(notes) => self.notes.within(at(index), |all| all.take_over(notes)),
+            Noted::Counted(count) => self.notes.leave_out(*count),
         }
         self.hosts.push(host);
-        self.parts.push(part);
+        self.parts.push(Part { print, noted });
+    }
+}
+
+// === impl Noted ===
+
+impl Noted {
+    /// This was noted of the next virtual host after `all`.
+    fn new(notes: Notes, all: &Notes) -> Self {
+        match notes.count() {
+            0 => Self::Nothing,
+            count if all.is_full() => Self::Counted(count),
+            _ => Self::Told(Arc::new(notes)),
+        }
+    }
+
+    /// The same, of the next virtual host after `all` in another version. None where it is to be told and the texts are not kept.
+    fn again(&self, all: &Notes) -> Option<Self> {
+        match self {
+            Self::Told(notes) if all.is_full() => Some(Self::Counted(notes.count())),
+            Self::Counted(_) if !all.is_full() => None,
+            same => Some(same.clone()),
+        }
     }
 }
 

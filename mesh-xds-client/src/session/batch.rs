@@ -157,7 +157,7 @@ impl Batch {
         let removed = response.removed_resources.into_iter().filter(|name| !repeated.contains(name));
         ticket.gone = Gone::Named(removed.map(canonical_string).collect());
         ticket.denied = denied(response.resource_errors);
-        let errors = repeated.iter().cloned();
+        let errors = repeated.iter().cloned().map(canonical_string);
         let errors = errors.map(|name| complaint(Some(name), None, "it is listed twice in one response"));
         ticket.malformed.extend(errors);
         let left = Left::Delta { resources: response.resources.into_iter(), repeated };

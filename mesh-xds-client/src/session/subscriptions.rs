@@ -44,6 +44,9 @@ pub(super) struct Subscriptions {
     undecided: usize,
     /// Names that the server believes to be wanted and that have left.
     withdrawn: BTreeSet<Arc<str>>,
+    /// Whether a name may be presumed that has no clock. Set where one becomes so, taken when the clocks start: hardly ever is there
+    /// one, and thousands of names need not be looked through with each answer.
+    is_doubtful: bool,
 }
 
 /// One name that is wanted, or that came because everything is.
@@ -141,6 +144,7 @@ impl Subscriptions {
             owed: 0,
             undecided: 0,
             withdrawn: BTreeSet::new(),
+            is_doubtful: false,
         }
     }
 
@@ -181,6 +185,7 @@ impl Subscriptions {
                 _ => !self.asked,
             };
             let presence = if is_untold { Presence::Presumed { until: None } } else { wanted.presence };
+            self.is_doubtful |= is_untold;
             self.names.insert(name, Wanted { is_named: false, presence, ..wanted });
         } else if let Some(expires) = wanted.expires {
             self.expiries.remove(&(expires, name));
@@ -217,6 +222,7 @@ impl Subscriptions {
     /// Somebody else has given `name` because everything is wanted, and is asked no longer.
     pub(super) fn presume(&mut self, name: &Arc<str>) {
         if self.everything {
+            self.is_doubtful = true;
             self.names.entry(name.clone()).or_insert_with(|| Wanted::new(Presence::Presumed { until: None }, false));
         }
     }
@@ -523,10 +529,13 @@ impl Subscriptions {
         gone
     }
 
-    /// Starts the clock of what is presumed, in delta, where nothing tells that the server has sent all that it has. Returns
+    /// Starts the clocks of what is presumed, in delta, where nothing tells that the server has sent all that it has. Returns
     /// whose.
     pub(super) fn doubt(&mut self, deadline: Instant) -> Vec<Arc<str>> {
         let mut armed = Vec::new();
+        if !std::mem::take(&mut self.is_doubtful) {
+            return armed;
+        }
         for (name, wanted) in &mut self.names {
             if wanted.presence == (Presence::Presumed { until: None }) {
                 wanted.presence = Presence::Presumed { until: Some(deadline) };
@@ -601,6 +610,7 @@ impl Subscriptions {
         for (name, wanted) in &mut self.names {
             if let Presence::Presumed { until } = &mut wanted.presence {
                 *until = None;
+                self.is_doubtful = true;
             } else if matches!(wanted.presence, Presence::Awaited { .. } | Presence::Returning) {
                 wanted.presence = Presence::Unsent;
                 self.unsent.insert(name.clone());
@@ -614,6 +624,7 @@ impl Subscriptions {
         for wanted in self.names.values_mut() {
             if wanted.presence == Presence::Refused && !wanted.is_named {
                 wanted.presence = Presence::Presumed { until: None };
+                self.is_doubtful = true;
             }
         }
     }
@@ -625,6 +636,7 @@ impl Subscriptions {
             wanted.version = None;
             if !wanted.is_named && wanted.was_delivered() {
                 wanted.presence = Presence::Presumed { until: None };
+                self.is_doubtful = true;
             }
         }
     }

@@ -166,8 +166,9 @@ impl Entry {
                 Ok(Taken { name, is_decoded: true, has_new_warnings })
             }
             Err(mut error) => {
-                // It may stand on the wrapper alone.
-                error.name.get_or_insert_with(|| name.to_string());
+                // It may stand on the wrapper alone, or be written in another way than the one that it is known by here and in
+                // the session, which would not take the resource for mentioned.
+                error.name = Some(name.to_string());
                 if news.origin.terms.is_strict {
                     self.good = None;
                 }

@@ -8,14 +8,20 @@ use envoy_types::{
             Cluster as WireCluster,
             cluster::{ClusterDiscoveryType, DiscoveryType},
         },
+        envoy::config::core::v3::Node,
+        envoy::service::discovery::v3::DiscoveryResponse,
         google::protobuf::Any,
     },
     util::pack_any,
 };
 use mesh_core::config::Discovery;
+use tokio::time::Instant;
 
 use super::*;
-use crate::testkit::resource::cluster;
+use crate::{
+    session::{Config, Event, Session, Verdict},
+    testkit::resource::cluster,
+};
 
 const CDS: ResourceKind = ResourceKind::Cluster;
 
@@ -58,6 +64,42 @@ fn same_refusal_is_repeated_without_another_look() {
     assert_eq!(first.error, again.error);
     offer(&mut store, cluster("a"), "3").expect("valid");
     assert!(!offer(&mut store, unusable("a"), "4").expect_err("refused").is_repeated, "it was good in between");
+}
+
+#[test]
+fn refusal_bears_the_canonical_name_so_that_it_takes_nothing_away_and_leaves_no_other_name() {
+    let canonical = "xdstp://p.test/envoy.config.cluster.v3.Cluster/c?a=1&b=2";
+    let written = "xdstp://p.test/envoy.config.cluster.v3.Cluster/c?b=2&a=1";
+    let mut store = Store::default();
+    store.want_everything(CDS);
+    let mut session = Session::new(Config::default(), Node::default(), 1);
+    session.subscribe_all(CDS);
+    session.stream_opened();
+    let mut good = cluster(written);
+    good.eds_cluster_config.as_mut().expect("set by the kit").service_name = "endpoints".to_owned();
+    for (version, resource) in [("1", good), ("2", unusable(written)), ("3", unusable(written))] {
+        let _request = session.poll_request(Instant::now());
+        let resources = vec![pack_any(resource)];
+        let (version_info, nonce) = (version.to_owned(), version.to_owned());
+        let type_url = CDS.type_url().to_owned();
+        let response = DiscoveryResponse { version_info, nonce, type_url, resources, ..Default::default() };
+        session.received(response, Instant::now());
+        let mut batch = std::iter::from_fn(|| session.poll_event())
+            .find_map(|event| if let Event::Deliver(batch) = event { Some(batch) } else { None })
+            .expect("it is of a kind that is asked for");
+        let mut verdict = Verdict::default();
+        for raw in batch.by_ref() {
+            match store.offer(CDS, raw, &version.into(), &Origin::anybody(&Context::new())) {
+                Ok(taken) => verdict.accepted.push(taken.name),
+                Err(refused) => verdict.rejected.push(refused.error),
+            }
+        }
+        session.answer(batch.into_ticket(), verdict, Instant::now());
+        assert!(!std::iter::from_fn(|| session.poll_event()).any(|event| matches!(event, Event::Absent { .. })));
+    }
+    assert!(matches!(store.cluster(canonical), Known::Good(_)));
+    assert_eq!(store.status()[0].state, ResourceState::Rejected);
+    assert_eq!(session.unsubscribe_all(CDS), [canonical.into()], "no other name is known");
 }
 
 #[test]

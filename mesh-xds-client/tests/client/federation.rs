@@ -190,6 +190,34 @@ async fn names_are_the_same_however_they_are_written() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn refused_version_leaves_the_one_before_in_force_however_its_name_is_written() {
+    for features in [&[][..], &[ServerFeature::Delta]] {
+        let partner = ControlPlane::new();
+        offer_partner(&partner);
+        let canonical = of_partner(Listener, "echo?a=1&b=2");
+        let written = |routes: &str| listener(&of_partner(Listener, "echo?b=2&a=1"), routes);
+        let routes = of_partner(RouteConfiguration, "echo");
+        partner.raw(Listener, &canonical, envoy_types::util::pack_any(written(&routes)));
+        let server = mesh_xds_client::bootstrap::Server::builder(PARTNER, ChannelCredentials::Insecure);
+        let authority = Authority::builder()
+            .add_server(server.features(features.iter().copied()))
+            .client_listener_template("xdstp://partner.test/envoy.config.listener.v3.Listener/%s?b=2&a=1");
+        let pipes = Pipes::to(&partner);
+        let mut running = run(client_of(bootstrap().authority("partner.test", authority), &[&pipes, &pipes]));
+        let _interest = running.client.watch("xds://partner.test/echo");
+        running.until_routed("xds://partner.test/echo", &[&of_partner(Cluster, "v9")]).await;
+
+        let version = partner.raw(Listener, &canonical, envoy_types::util::pack_any(written("")));
+        let nack = partner.wait_acked(Listener, &version).await.expect_err("the routes have no name");
+        assert!(nack.request().error.as_deref().is_some_and(|text| text.contains(&canonical)), "{nack}");
+        running.settle(20 * SECOND).await;
+        let resource = running.resource(Listener, &canonical).expect("it is asked for");
+        assert_eq!(resource.state, ResourceState::Rejected, "{resource:?}");
+        assert!(ready(&running.present(), "xds://partner.test/echo").is_some(), "the version before serves");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn name_that_nobody_can_be_asked_for_says_why_and_spoils_nothing_else() {
     let own = ControlPlane::new();
     offer(&own, "echo", &["v1"]);

@@ -184,6 +184,21 @@ fn what_has_not_changed_in_a_listener_keeps_its_arc() {
 }
 
 #[test]
+fn list_of_the_version_before_ends_the_turn_that_makes_it() {
+    let in_order = hosts(0..1000, 9);
+    let mut turned = in_order.clone();
+    turned.rotate_right(1);
+    let [in_order, turned] = [in_order, turned].map(|hosts| Bytes::from(bytes_of(&around(9), &hosts, 0)));
+    let former = routes_in_pieces(&in_order, None).0;
+    let turns = |bytes: &Bytes, most: usize| {
+        let mut decoding = virtual_hosts::RouteDecoding::new(bytes.clone(), Some(former.clone()), &Context::new());
+        std::iter::from_fn(|| (!decoding.advance(&mut most.clone()).expect("good")).then_some(())).count()
+    };
+    let total = |bytes: &Bytes| (500..2000).step_by(100).map(|most| turns(bytes, most)).sum::<usize>();
+    assert!(total(&turned) >= total(&in_order) + 10, "{} and {}", total(&turned), total(&in_order));
+}
+
+#[test]
 fn same_value_in_other_bytes_keeps_its_arc() {
     let first = bytes_of(&around(9), &hosts(0..3, 9), 0);
     let mut doubled = RouteConfiguration { virtual_hosts: vec![host(1, 9)], ..Default::default() };
@@ -247,6 +262,24 @@ fn more_warnings_than_are_told_are_counted_whoever_has_them() {
         bytes_of(&around(3), &all, 0)
     };
     assert_same([many(2), many(1), many(9), many(2)]);
+}
+
+#[test]
+fn warnings_that_are_not_told_are_not_kept_and_come_back_when_they_are_to_be() {
+    let warned = |numbers: std::ops::Range<usize>| bytes_of(&around(9), &hosts(numbers, 1), 0);
+    let (former, _) = routes_in_pieces(&warned(0..1000), None);
+    assert!(former.texts() < 2 * Notes::LIMIT, "{} texts are kept", former.texts());
+    let (routes, told) = routes_in_pieces(&warned(990..1000), Some(&former));
+    assert_eq!(told, whole(&warned(990..1000)).expect("good").1);
+    let shared = former.config.virtual_hosts()[990..].iter().zip(routes.config.virtual_hosts());
+    assert!(
+        shared.into_iter().all(|(before, after)| Arc::ptr_eq(before, after)),
+        "it is the warnings that are read again"
+    );
+
+    let last = assert_same([warned(0..90), warned(60..90), warned(0..90), warned(20..80), warned(0..500)]);
+    let last = last.expect("good");
+    assert!(last.texts() < 2 * Notes::LIMIT, "{} texts are kept", last.texts());
 }
 
 #[test]

@@ -113,6 +113,36 @@ fn what_another_server_had_is_gone_when_it_has_not_come_in_time_after_the_first_
 }
 
 #[test]
+fn each_of_what_other_servers_had_has_its_time_from_the_next_response() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.session.presume(Cluster, &["a".into()]);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("b", "1")]);
+    script.advance(10.0);
+    script.session.presume(Cluster, &["c".into()]);
+    script.exchange_change(Cluster, "n2", &[("b", "2")]);
+    script.advance(5.0);
+    assert_eq!(script.events(), ["absent CDS a: unknown"]);
+    script.exchange_change(Cluster, "n3", &[("b", "3")]);
+    script.advance(10.0);
+    assert_eq!(script.events(), ["absent CDS c: unknown"], "what comes in between starts no clock anew");
+}
+
+#[test]
+fn what_a_lost_stream_has_refused_has_its_time_on_the_next() {
+    let mut script = asking_for_everything(Variant::Delta);
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("b", "1")]);
+    script.change(Cluster, "n2", &[("a", "1")], &[]);
+    script.events();
+    script.reject("n2", &[], &["a"]);
+    script.reopen();
+    script.exchange_change(Cluster, "n3", &[("b", "2")]);
+    script.advance(15.0);
+    assert_eq!(script.events(), ["absent CDS a: unknown"]);
+}
+
+#[test]
 fn what_another_server_had_is_not_asked_for_by_name_on_the_next_stream_and_has_its_time_anew() {
     let mut script = asking_for_everything(Variant::Delta);
     script.session.presume(Cluster, &["a".into()]);
@@ -249,4 +279,19 @@ fn a_new_stream_has_something_to_answer_though_all_of_a_kind_is_held_by_nobodys_
     script.requests();
     script.exchange_change(RouteConfiguration, "n2", &[("r", "1"), ("s", "1")]);
     assert_eq!(script.reopen(), ["CDS {a=1}", "RDS +[r s] {s=1}"]);
+}
+
+#[test]
+fn what_is_listed_twice_is_known_by_its_canonical_name() {
+    let mut script = asking_for_everything(Variant::Delta);
+    let canonical = "xdstp://p.test/envoy.config.cluster.v3.Cluster/c?a=1&b=2";
+    let written = "xdstp://p.test/envoy.config.cluster.v3.Cluster/c?b=2&a=1";
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[(canonical, "1")]);
+    script.change(Cluster, "n2", &[(written, "2"), (written, "3")], &[]);
+    script.events();
+    script.answer("n2", &[], Vec::new());
+    assert_eq!(script.requests(), ["CDS n2 NACK"]);
+    let left = script.session.unsubscribe_all(Cluster);
+    assert_eq!(left, [canonical.into()], "and by no other");
 }
