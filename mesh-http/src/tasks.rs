@@ -13,9 +13,9 @@ use std::{
 
 use pin_project::pin_project;
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, RuntimeFlavor},
     sync::{Notify, futures::OwnedNotified},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::task::{TaskTracker, task_tracker::TrackedFuture};
 
@@ -62,6 +62,9 @@ struct Stoppable<F> {
     listens: Option<Waker>,
 }
 
+/// The least that work is given to end in, which it does at its next await.
+pub(crate) const MOMENT: Duration = Duration::from_secs(1);
+
 // === impl Tasks ===
 
 impl Tasks {
@@ -84,6 +87,11 @@ impl Tasks {
         self.runtime.spawn_blocking(work);
     }
 
+    /// Whether the runtime has threads of its own to run its tasks on.
+    pub(crate) fn have_workers(&self) -> bool {
+        self.runtime.runtime_flavor() != RuntimeFlavor::CurrentThread
+    }
+
     /// Spawns what drives a connection.
     pub(crate) fn connection(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.connections.spawn(&self.runtime, future);
@@ -95,13 +103,15 @@ impl Tasks {
     }
 
     /// Ends the work, waits up to `grace` for connections to end by themselves, then cuts what is left. Returns whether all
-    /// ended by themselves.
+    /// connections ended by themselves. Work that holds its thread is waited for as long, but for a [`MOMENT`] at least.
     pub(crate) async fn shutdown(&self, grace: Duration) -> bool {
+        let started = Instant::now();
         self.stop_work();
         self.work.tracker.close();
-        self.work.tracker.wait().await;
+        let _ = timeout(grace.max(MOMENT), self.work.tracker.wait()).await;
         self.connections.tracker.close();
-        let drained = timeout(grace, self.connections.tracker.wait()).await.is_ok();
+        let left = grace.saturating_sub(started.elapsed());
+        let drained = timeout(left, self.connections.tracker.wait()).await.is_ok();
         self.connections.stop.call();
         self.connections.tracker.wait().await;
         drained
@@ -181,6 +191,16 @@ mod tests {
         let elsewhere = tasks.track(pending());
         let (is_drained, ()) = tokio::join!(tasks.shutdown(Duration::ZERO), elsewhere);
         assert!(is_drained);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_holds_its_thread_holds_up_no_connections_end() {
+        let tasks = Tasks::new(Handle::current());
+        let _held = tasks.track(pending());
+        tasks.connection(pending());
+        let started = Instant::now();
+        assert!(!tasks.shutdown(Duration::from_secs(5)).await);
+        assert_eq!(started.elapsed(), Duration::from_secs(5));
     }
 
     #[tokio::test(start_paused = true)]

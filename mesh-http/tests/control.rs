@@ -342,3 +342,74 @@ fn mesh_needs_a_runtime_beside_its_thread() {
     let built = Mesh::builder().source(Said::default()).control(Control::OwnThread).build();
     assert_eq!(built.unwrap_err().config_error().unwrap().field(), "runtime");
 }
+
+/// A source that has said something and cannot work.
+struct Broken(Said, fn() -> Work);
+
+impl ConfigSource for Broken {
+    fn watch(&self, target: &str) -> Interest {
+        self.0.watch(target)
+    }
+
+    fn snapshots(&self) -> watch::Receiver<Arc<Snapshot>> {
+        self.0.snapshots()
+    }
+
+    fn work(&self) -> Work {
+        self.1()
+    }
+
+    fn status(&self) -> SourceStatus {
+        self.0.status()
+    }
+}
+
+#[tokio::test]
+async fn what_a_source_has_said_is_followed_though_its_work_panics() {
+    let breaks: [fn() -> Work; 2] = [|| panic!("no work"), || Box::pin(async { panic!("no more work") })];
+    for work in breaks {
+        let said = Said::default();
+        let mesh = Mesh::builder().source(Broken(said.clone(), work)).connector(named()).control(Control::OwnThread);
+        let client = Client::builder("shop").mesh(&mesh.build().unwrap()).build().unwrap();
+        said.0.send_replace(snapshot(Discovery::Endpoints("books".into())));
+        timeout(Duration::from_secs(60), client.ready()).await.expect("it is followed").unwrap();
+        assert_eq!(text(client.get("http://shop/").await.unwrap()).await, "10.0.0.1:80");
+    }
+}
+
+#[tokio::test]
+async fn shutdown_waits_no_longer_than_it_is_told_for_a_source_that_holds_its_thread() {
+    let mut watched = Watched::new();
+    let client = watched.client(Some(Control::OwnThread));
+    assert_eq!(watched.next().await, News::Begun(OWN.into()));
+    watched.plane.hold.notify_one();
+    assert_eq!(watched.next().await, News::Holds);
+    let ended = timeout(Duration::from_secs(60), client.shutdown(Duration::from_millis(1))).await;
+    assert!(ended.expect("it does not wait for the thread"), "there are no connections");
+    watched.release.send(()).unwrap();
+    assert_eq!(watched.next().await, News::ThreadEnded);
+}
+
+#[test]
+fn runtime_that_is_told_not_to_wait_does_not_wait_for_the_thread() {
+    let endings: [fn(Runtime); 2] = [Runtime::shutdown_background, |runtime| runtime.shutdown_timeout(Duration::ZERO)];
+    for end in endings {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let mut watched = Watched::new();
+        let _client = runtime.block_on(async {
+            let client = watched.client(Some(Control::OwnThread));
+            assert_eq!(watched.next().await, News::Begun(OWN.into()));
+            watched.plane.hold.notify_one();
+            assert_eq!(watched.next().await, News::Holds);
+            client
+        });
+        let (tell, ended) = blocking::channel();
+        thread::spawn(move || {
+            end(runtime);
+            let _ = tell.send(());
+        });
+        ended.recv_timeout(Duration::from_secs(60)).expect("it does not wait for the thread");
+        watched.release.send(()).unwrap();
+        assert_eq!(watched.next_blocking(), News::ThreadEnded);
+    }
+}

@@ -92,7 +92,7 @@ impl Listener {
 
     /// Takes a listener apart that was replaced, unless somebody else holds it: to drop the virtual hosts of its routes as they
     /// come is to drop it. See [`Snapshot::take_apart`](super::Snapshot::take_apart).
-    pub fn take_apart(self: Arc<Self>) -> impl Iterator<Item = VirtualHost> + Send {
+    pub fn take_apart(self: Arc<Self>) -> impl Iterator<Item = Arc<VirtualHost>> + Send {
         Arc::into_inner(self).into_iter().flat_map(|listener| listener.routes.take_apart())
     }
 }

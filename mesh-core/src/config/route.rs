@@ -189,10 +189,8 @@ impl RouteConfig {
         &self.virtual_hosts
     }
 
-    pub(super) fn take_apart(self: Arc<Self>) -> impl Iterator<Item = VirtualHost> + Send {
-        // What others share costs nothing to drop, and is no piece.
-        let hosts = Arc::into_inner(self).into_iter().flat_map(|routes| routes.virtual_hosts);
-        hosts.filter_map(Arc::into_inner)
+    pub(super) fn take_apart(self: Arc<Self>) -> impl Iterator<Item = Arc<VirtualHost>> + Send {
+        Arc::into_inner(self).into_iter().flat_map(|routes| routes.virtual_hosts)
     }
 
     /// The names of all clusters that routes refer to, each once, in order of appearance.

@@ -147,9 +147,10 @@ impl<T> RouteTable<T> {
         }
     }
 
-    /// What no other table shares, virtual host by virtual host, for whoever has more of it than should be dropped in one go.
+    /// Virtual host by virtual host, for whoever has more of them than should be dropped in one go. Of one that other tables
+    /// share only this share goes.
     pub fn take_apart(self) -> impl Iterator<Item = impl Sized + use<T>> + use<T> {
-        self.virtual_hosts.into_iter().filter(|host| Arc::strong_count(&host.routes) == 1)
+        self.virtual_hosts.into_iter()
     }
 
     /// What was prepared for the route that the request takes.

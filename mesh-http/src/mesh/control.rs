@@ -6,7 +6,7 @@
 //!
 //! The thread runs one future, which ends with the work of the mesh or with the runtime of the requests. A task of that runtime
 //! sees to both, and to it that nobody who serves requests waits for the end: a [`shutdown`](super::Mesh::shutdown) does
-//! without blocking, and a runtime that is shut down does as for its own blocking work.
+//! without blocking, and a runtime that is dropped does as for its own blocking work.
 
 use std::{
     io,
@@ -71,8 +71,15 @@ struct Sentinel {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Waits for the thread when it is dropped, as is done with blocking work that a runtime has no time left to start.
-struct Joining(Option<JoinHandle<()>>);
+/// Waits for the thread, where blocking is allowed.
+///
+/// A runtime that is being shut down drops this undone. One that has workers does so on one of them, where waiting is in
+/// nobody's way. The thread of the caller, on which a current-thread runtime drops its tasks, is left alone: it has asked not to
+/// wait, or for no longer than it said, or else the runtime's tasks would have gone before its blocking work.
+struct Joining {
+    thread: Option<JoinHandle<()>>,
+    has_workers: bool,
+}
 
 const NAME: &str = "mesh-control";
 
@@ -155,17 +162,23 @@ impl Drop for Sentinel {
     fn drop(&mut self) {
         self.tasks.stop_work();
         // A program that ends drops its mesh, then its runtime, and waits for the latter only.
-        let joining = Joining(self.thread.take());
-        self.tasks.blocking(move || drop(joining));
+        let joining = Joining { thread: self.thread.take(), has_workers: self.tasks.have_workers() };
+        self.tasks.blocking(move || joining.join());
     }
 }
 
 // === impl Joining ===
 
+impl Joining {
+    fn join(mut self) {
+        // What panicked there has said so.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
 impl Drop for Joining {
     fn drop(&mut self) {
-        if let Some(thread) = self.0.take() {
-            // What panicked there has said so.
+        if let Some(thread) = self.thread.take_if(|_| self.has_workers) {
             let _ = thread.join();
         }
     }

@@ -20,7 +20,7 @@ use mesh_core::{
     config::{self, ClusterPolicy, ConfigError, IdentityName, Security, Semantics, Snapshot, Trust, UpstreamTls},
     identity::{Identities, IdentitySource, IdentityStatus},
     outcome::FailureKind,
-    source::{ConfigSource, SourceStatus},
+    source::{ConfigSource, SourceStatus, Work},
 };
 use tokio::{
     runtime::Handle,
@@ -41,7 +41,7 @@ use crate::{
     connect::{Connect, SocketConnector},
     plan::Profile,
     resolve::{Resolve, SystemResolver},
-    tasks::Tasks,
+    tasks::{MOMENT, Tasks},
     tls::{Provider, TlsClient},
 };
 
@@ -167,19 +167,24 @@ impl Mesh {
 
     /// Ends the work, waits up to `grace` for responses under way, then cuts the connections that are left. Returns whether
     /// nothing had to be cut. Requests that are made afterwards may fail. Where the source is followed on a [thread of its
-    /// own](Control::OwnThread), the thread has ended by then, unless blocking work of the source takes longer than `grace`.
+    /// own](Control::OwnThread), the thread has ended by then, unless the source holds it for longer than `grace`, or a second if
+    /// that is more.
     ///
     /// Dropping the future leaves the work ended and the connections as they are.
     pub async fn shutdown(&self, grace: Duration) -> bool {
         self.shared.registry().close();
-        // Who would take them apart ends.
-        drop(self.shared.parts.retired.take());
+        let Parts { tasks, retired, .. } = &self.shared.parts;
         let thread_ends = async {
             if let Some(thread) = &self.shared.thread {
-                let _ = timeout(grace, thread.ended()).await;
+                let _ = timeout(grace.max(MOMENT), thread.ended()).await;
             }
         };
-        let (is_drained, ()) = tokio::join!(biased; self.shared.parts.tasks.shutdown(grace), thread_ends);
+        let (is_drained, ()) = tokio::join!(biased; tasks.shutdown(grace), thread_ends);
+        // Who took them apart has ended.
+        let retired = retired.take();
+        if !retired.is_empty() {
+            tasks.blocking(move || drop(retired));
+        }
         is_drained
     }
 
@@ -408,13 +413,11 @@ impl Shared {
             return tasks.work(following);
         };
         idle.begin(tasks, async move {
-            // It is asked for its work in here: what it may find around it then is the runtime that the work is done in.
-            let work = source.as_ref().map(|source| source.work());
-            drop(source);
             // Two tasks, so that a panic of one is not the end of the other. Both end with this runtime.
             let following = tokio::spawn(following);
-            if let Some(work) = work {
-                let _ = tokio::spawn(work).await;
+            if let Some(source) = source {
+                // It is asked for its work in here: what it may find around it then is the runtime that the work is done in.
+                let _ = tokio::spawn(async move { given(source).await }).await;
             }
             let _ = following.await;
         });
@@ -441,6 +444,11 @@ impl Shared {
             Pass::over_all(&mesh.parts, &mesh.registry, snapshot).await;
         }
     }
+}
+
+/// The work of `source`, which does not need the handle on it.
+fn given(source: Arc<dyn ConfigSource>) -> Work {
+    source.work()
 }
 
 /// The next snapshot; never, where there is no source or it has ended.

@@ -78,6 +78,10 @@ impl<'a> Pass<'a> {
     pub(in crate::mesh) fn over_one(parts: &'a Parts, registry: &'a Mutex<Registry>, target: &Arc<Target>) {
         let mut pass = Self { parts, registry, left: usize::MAX, slice: usize::MAX };
         pass.refresh(target).now_or_never().expect("it waits at the end of a slice only");
+        // Who follows the source may have given the same target routes at the same time.
+        if !parts.retired.is_empty() {
+            parts.poke.notify_one();
+        }
     }
 
     async fn refresh(&mut self, target: &Arc<Target>) {
