@@ -5,7 +5,7 @@
 //! resource cannot be stripped of its key and still be what it was, so it is left out whole.
 //!
 //! What is known to be harmless is shown, and nothing else. An extension can stand wherever an `Any` can, so the bytes are
-//! searched for type URLs, at whatever depth, and each has to be one of these:
+//! searched for those, at whatever depth and [by whatever URL](extensions), and each has to be one of these:
 //!
 //! - [`KEYLESS`]: Envoy's schema has no field for a secret in it, and Istio's none either;
 //! - one of a few that may hold secrets, which is read: TLS contexts, over QUIC and within STARTTLS too, where a key, a PKCS#12
@@ -14,11 +14,14 @@
 //!   which counts for what it calls itself.
 //!
 //! All else may hold a secret: an `envoy...tls.v3.Secret`, whose purpose it is, and an extension that nobody here has heard of.
-//! So may what cannot be read, and what is in PEM and says that it is a private key, in whatever field. A listener with a filter
+//! So may what cannot be read, or is deeper or more than anybody writes, and what is in PEM and says that it is a private key, in whatever field. A listener with a filter
 //! of one's own is then not in the cache file, and what refers to it is missing after a start without a control plane.
 //!
 //! What is not found is a secret in a text that is meant for something else, such as a token in a header that a route adds,
-//! or in the call credentials of a gRPC service that a `ConfigSource` names.
+//! or in the call credentials of a gRPC service that a `ConfigSource` names; nor one in an extension of whose name the last part
+//! begins with a small letter, where the URL is not as almost all are.
+
+use std::mem;
 
 use envoy_types::pb::envoy::{
     config::core::v3::{DataSource, data_source::Specifier},
@@ -35,25 +38,56 @@ use envoy_types::pb::envoy::{
     },
 };
 use memchr::memmem;
-use prost::{Message, encoding::decode_varint};
+use prost::Message;
 use serde_json::Value;
+
+use self::extensions::{Extension, Search};
+
+mod extensions;
 
 /// Whether there may be a secret in the bytes of a resource.
 pub(crate) fn may_be_in(resource: &[u8]) -> bool {
     // PEM, of whatever sort of key and in whatever field.
-    places(resource, b"PRIVATE KEY-----").next().is_some()
-        || places(resource, TYPE_URL).any(|place| may_hold_secret(resource, place))
-        || ELSEWHERE.iter().any(|name| places(resource, name).any(|place| !is_in_type_url(resource, place)))
+    memmem::find(resource, b"PRIVATE KEY-----").is_some() || may_be_in_extension(resource)
+}
+
+/// Whether there may be one in an extension. What has the bytes of an `Any` is judged by its name, or read, and what has a type
+/// URL and is not in such a place is judged by its name, as that of a message within a text is.
+fn may_be_in_extension(resource: &[u8]) -> bool {
+    let Ok(mut search) = Search::through(resource) else { return true };
+    let found = mem::take(&mut search.found);
+    let mut unread = 0_usize;
+    for place in memmem::find_iter(resource, TYPE_URL) {
+        let name = name_at(resource, place);
+        if has_secret_of(name).is_some() {
+            unread += 1;
+        } else if !is_keyless(name) {
+            return true;
+        }
+    }
+    for Extension { is_usual, name, value } in found {
+        match has_secret_of(name) {
+            Some(has_secret) => {
+                if search.spend(value.len()).is_err() || has_secret(value) {
+                    return true;
+                }
+                unread = unread.saturating_sub(usize::from(is_usual));
+            }
+            None if !is_keyless(name) => return true,
+            None => {}
+        }
+    }
+    unread > 0
 }
 
 /// Whether a message does, or cannot be read.
 type HasSecret = fn(&[u8]) -> bool;
 
-/// How all type URLs begin.
+/// How almost all type URLs begin.
 const TYPE_URL: &[u8] = b"type.googleapis.com/";
 
-/// The ends of the names of what may hold secrets, where they are called by another URL than all others.
-const ELSEWHERE: [&[u8]; 4] = [b"streamTlsContext", b"streamTransport", b"StartTlsConfig", b".tls.v3.Secret"];
+/// No name that is known here is longer.
+const LONGEST: usize = 0x7f;
 
 /// What may hold secrets, by its name, and whether a message of it does.
 const READ: [(&str, HasSecret); 9] = [
@@ -221,45 +255,24 @@ fn is_keyless(name: &[u8]) -> bool {
     KEYLESS.binary_search_by(|known| known.as_bytes().cmp(name)).is_ok()
 }
 
-/// Whether what has the type URL at this place may hold a secret.
-fn may_hold_secret(resource: &[u8], place: usize) -> bool {
-    let start = place + TYPE_URL.len();
-    let (name, rest) = resource[start..].split_at(length_of_name(resource, place));
-    match READ.iter().find(|(read, _)| read.as_bytes() == name) {
-        Some((_, has_secret)) => value_after(rest).is_none_or(has_secret),
-        None => !is_keyless(name),
-    }
+/// How a message of this name is read, if it is one of those that may hold secrets.
+fn has_secret_of(name: &[u8]) -> Option<HasSecret> {
+    READ.iter().find(|(read, _)| read.as_bytes() == name).map(|(_, has_secret)| *has_secret)
 }
 
-/// How long the name is with which the type URL at this place ends.
+/// The name with which the type URL at this place ends.
 ///
-/// That stands before it, in one byte for all names that are known here: what comes after it may look like more of it, since
-/// some tags of fields are letters.
-fn length_of_name(resource: &[u8], place: usize) -> usize {
+/// How long it is stands before it, in one byte for all names that are known here: what comes after it may look like more of it,
+/// since some tags of fields are letters.
+fn name_at(resource: &[u8], place: usize) -> &[u8] {
     let said = resource[..place].last().map_or(0, |length| usize::from(*length));
     let name = &resource[place + TYPE_URL.len()..];
-    let run = name.iter().take_while(|byte| is_of_name(byte)).count();
-    said.checked_sub(TYPE_URL.len()).filter(|said| *said <= run).unwrap_or(run)
+    let run = name.iter().take(LONGEST).take_while(|byte| is_of_name(byte)).count();
+    &name[..said.checked_sub(TYPE_URL.len()).filter(|said| *said <= run).unwrap_or(run)]
 }
 
 fn is_of_name(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_')
-}
-
-/// Whether the name that goes on at this place is that of a type URL as all are.
-fn is_in_type_url(resource: &[u8], place: usize) -> bool {
-    let before = &resource[..place];
-    let run = before.iter().rev().take_while(|byte| is_of_name(byte)).count();
-    before[..place - run].ends_with(TYPE_URL)
-}
-
-/// The `value` of an `Any`, from the end of its `type_url` on, if that is what follows and it is whole.
-fn value_after(rest: &[u8]) -> Option<&[u8]> {
-    /// Field 2, with a length.
-    const VALUE: u8 = 0x12;
-    let mut rest = rest.strip_prefix(&[VALUE])?;
-    let length = decode_varint(&mut rest).ok()?;
-    rest.get(..usize::try_from(length).ok()?)
 }
 
 /// Whether a message is as asked, or cannot be read.
@@ -317,11 +330,6 @@ fn are_public(keys: &[u8]) -> bool {
 fn is_unknown(message: TypedStruct) -> bool {
     let name = message.type_url.rsplit_once('/').map_or(&*message.type_url, |(_, name)| name);
     !is_keyless(name.as_bytes())
-}
-
-/// Where `needle` begins, each time that it occurs.
-fn places(haystack: &[u8], needle: &'static [u8]) -> impl Iterator<Item = usize> {
-    memmem::find_iter(haystack, needle)
 }
 
 #[cfg(test)]
@@ -486,6 +494,7 @@ mod tests {
     fn what_nobody_has_heard_of_may_hold_a_secret() {
         assert!(may_be_in(&through(of_type("example.sockets.v1.Own", vec![8, 1]))));
         assert!(may_be_in(&through(of_type("envoy.api.v2.auth.UpstreamTlsContext", Vec::new()))));
+        assert!(may_be_in(&through(of_type("example.sockets.v1.own", Vec::new()))));
         assert!(!may_be_in(&through(of_type(
             "envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer",
             Vec::new()
@@ -497,6 +506,87 @@ mod tests {
         let context = UpstreamTlsContext { common_tls_context: Some(with_pkcs12()), ..Default::default() };
         let foreign = Any { type_url: format!("elsewhere/{}", UpstreamTlsContext::full_name()), ..pack_any(context) };
         assert!(may_be_in(&through(foreign)));
+    }
+
+    /// Who decodes goes by what is after the slash, and so does who looks for keys.
+    #[test]
+    fn secret_in_a_filter_is_found_by_whatever_url() {
+        let is_suspect = |type_url: &str, value: Vec<u8>| {
+            let config_type = Some(FilterConfig::TypedConfig(Any { type_url: type_url.to_owned(), value }));
+            let filter = HttpFilter { name: "own".to_owned(), is_optional: true, config_type, ..Default::default() };
+            may_be_in(&through(pack_any(HttpConnectionManager { http_filters: vec![filter], ..Default::default() })))
+        };
+        let tokens = |keys: &str| {
+            let source = data(Specifier::InlineString(keys.to_owned())).map(JwksSourceSpecifier::LocalJwks);
+            let provider = JwtProvider { jwks_source_specifier: source, ..Default::default() };
+            JwtAuthentication { providers: [("issuer".to_owned(), provider)].into(), ..Default::default() }
+                .encode_to_vec()
+        };
+        let untyped = |type_url: &str| TypedStruct { type_url: type_url.to_owned() }.encode_to_vec();
+        for prefix in ["acme.dev/", "x/", "x/y/", "/", ""] {
+            let url = |name: &str| format!("{prefix}{name}");
+            assert!(is_suspect(&url("acme.v1.ApiKeyFilter"), b"\x0a\x06abc123".to_vec()), "{prefix}");
+            let filter = url("envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication");
+            assert!(is_suspect(&filter, tokens(r#"{"keys": [{"kty": "oct", "k": "c2VjcmV0"}]}"#)), "{prefix}");
+            assert!(!is_suspect(&filter, tokens(r#"{"keys": [{"kty": "RSA", "n": "AA"}]}"#)), "{prefix}");
+            assert!(is_suspect(&url("xds.type.v3.TypedStruct"), untyped("acme.v1.ApiKeyFilter")), "{prefix}");
+            assert!(!is_suspect(&url("xds.type.v3.TypedStruct"), untyped("x/stats.PluginConfig")), "{prefix}");
+        }
+    }
+
+    /// As an extension within a text, of which nobody knows how it is read.
+    #[test]
+    fn type_url_where_no_message_is_counts_by_its_name() {
+        let named = |name: &str| {
+            let note = format!("~type.googleapis.com/{name}");
+            Cluster { alt_stat_name: note, ..Default::default() }.encode_to_vec()
+        };
+        assert!(!may_be_in(&named(KEYLESS[0])));
+        assert!(may_be_in(&named("example.sockets.v1.Own")));
+        assert!(may_be_in(&named(READ[0].0)));
+    }
+
+    #[test]
+    fn crafted_texts_are_read_in_a_few_steps_for_each_byte() {
+        const LENGTH: usize = 1 << 20;
+        let text =
+            |part: &str| Cluster { name: part.repeat(LENGTH / part.len()), ..Default::default() }.encode_to_vec();
+        let nested = (0..90).fold(vec![0x0a, 0].repeat(LENGTH / 2), |inner, _| {
+            Any { type_url: "x/envoy.extensions.filters.http.router.v3.Router".to_owned(), value: inner }
+                .encode_to_vec()
+        });
+        for crafted in [
+            text("a.tls.v3.Secret"),
+            text("streamTransport"),
+            text("type.googleapis.com/"),
+            text("\n\x05x/Own\x12"),
+            text("\n"),
+            text("\n\0"),
+            vec![0x0a, 0].repeat(LENGTH / 2),
+            through(Any { type_url: "x/Own".to_owned(), value: nested }),
+        ] {
+            let search = Search::through(&crafted).expect("within the limit");
+            let steps = crafted.len() * extensions::STEPS_PER_BYTE - search.left;
+            assert!(steps <= crafted.len(), "{steps} for {}", crafted.len());
+        }
+    }
+
+    #[test]
+    fn messages_that_are_read_within_each_other_have_an_end() {
+        /// A field that no TLS context has.
+        const WITHIN: u32 = 200;
+        let is_suspect = |depth: usize| {
+            let innermost = UpstreamTlsContext { sni: "a".repeat(1 << 16), ..Default::default() }.encode_to_vec();
+            let value = (0..depth).fold(innermost, |inner, _| {
+                let inner = of_type(&UpstreamTlsContext::full_name(), inner).encode_to_vec();
+                let mut value = Vec::new();
+                prost::encoding::bytes::encode(WITHIN, &inner, &mut value);
+                value
+            });
+            may_be_in(&through(of_type(&UpstreamTlsContext::full_name(), value)))
+        };
+        assert!(!is_suspect(3));
+        assert!(is_suspect(10));
     }
 
     #[test]
@@ -547,7 +637,7 @@ mod tests {
     #[test]
     fn names_are_in_order() {
         assert!(KEYLESS.is_sorted());
-        assert!(KEYLESS.iter().all(|name| TYPE_URL.len() + name.len() < 0x80), "lengths are one byte");
+        assert!(KEYLESS.iter().all(|name| TYPE_URL.len() + name.len() <= LONGEST), "lengths are one byte");
         assert!(READ.iter().all(|(name, _)| !is_keyless(name.as_bytes())));
     }
 }

@@ -29,6 +29,7 @@ pub(crate) struct Keeper {
     changed: Notify,
     /// Whether a control plane has answered in this run.
     is_told: AtomicBool,
+    /// Locked before what is held, by those who need both, and never while the file is read or written.
     pending: Mutex<Pending>,
     /// For moments, and never while the file is read or written: whoever asks for the status may be on a task.
     state: Mutex<State>,
@@ -150,13 +151,7 @@ impl Keeper {
     /// Writes what has changed, or else how long what is there has been good.
     fn write(&self, shared: &Shared) {
         let _turn = lock(&self.turn);
-        // What changes from here on is for the next time.
-        let (is_behind, kept, last_agreed) = {
-            let mut pending = lock(&self.pending);
-            (mem::take(&mut pending.is_behind), pending.kept.take(), pending.agreed)
-        };
-        let dumps = is_behind.then(|| kept.unwrap_or_else(|| shared.held().store.dump()));
-        let agreed = agreed(shared).or(last_agreed).unwrap_or_else(SystemTime::now);
+        let (dumps, agreed) = self.take(shared);
         let contents = match &dumps {
             Some(dumps) => Some(file::encode(&self.scope, agreed, dumps)),
             None => self.renewed(agreed),
@@ -166,6 +161,18 @@ impl Keeper {
             Ok(()) => *lock(&self.state) = State { written: Some(SystemTime::now()), last_error: None },
             Err(error) => self.failed(error, dumps),
         }
+    }
+
+    /// What is to be written, if anything has changed, and as of when. What changes from here on is for the next time.
+    ///
+    /// Whoever [lets go of a target](Self::keep_for_write) waits until it is taken: there is nothing in between by which what is
+    /// held is neither kept nor written.
+    fn take(&self, shared: &Shared) -> (Option<Vec<Dump>>, SystemTime) {
+        let mut pending = lock(&self.pending);
+        let is_behind = mem::take(&mut pending.is_behind);
+        let kept = pending.kept.take();
+        let dumps = is_behind.then(|| kept.unwrap_or_else(|| shared.held().store.dump()));
+        (dumps, agreed(shared).or(pending.agreed).unwrap_or_else(SystemTime::now))
     }
 
     /// The file that is there, as of now.
@@ -230,14 +237,26 @@ mod tests {
     use std::{sync::mpsc, thread};
 
     use bytes::Bytes;
-    use envoy_types::pb::envoy::config::core::v3::Node;
+    use envoy_types::pb::envoy::config::{core::v3::Node, endpoint::v3::ClusterLoadAssignment};
     use mesh_core::source::ResourceState;
+    use prost::Message;
 
     use super::*;
-    use crate::{ResourceKind, store::DumpedGood};
+    use crate::{
+        ResourceKind,
+        resource::Context,
+        store::{AuthorityId, DumpedGood, Saved},
+    };
 
     fn scope() -> Scope {
         Scope { node_id: String::new(), node_cluster: String::new(), servers: Vec::new() }
+    }
+
+    /// Waits until a writer has begun, which has to wait for the store.
+    fn wait_for_begun(keeper: &Keeper) {
+        while keeper.pending.try_lock().is_ok_and(|pending| pending.is_behind) {
+            thread::yield_now();
+        }
     }
 
     #[test]
@@ -251,9 +270,7 @@ mod tests {
         let held = shared.held();
         let writing = Writing(keeper.clone(), shared.clone());
         let writer = thread::spawn(move || drop(writing));
-        while lock(&keeper.pending).is_behind {
-            thread::yield_now();
-        }
+        wait_for_begun(&keeper);
         let (tell, told) = mpsc::channel();
         let asked = keeper.clone();
         thread::spawn(move || tell.send(asked.status().written));
@@ -261,6 +278,38 @@ mod tests {
         drop(held);
         writer.join().expect("it does not panic");
         assert!(keeper.status().written.is_some());
+    }
+
+    #[test]
+    fn target_that_is_let_go_of_while_a_writing_begins_is_in_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("xds.cache");
+        let (keeper, _) = Keeper::open(path.clone(), scope(), Duration::ZERO);
+        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
+        let (kind, name) = (ResourceKind::ClusterLoadAssignment, Arc::from("shop"));
+        let assignment = ClusterLoadAssignment { cluster_name: "shop".to_owned(), ..Default::default() };
+        let saved =
+            Saved { version: "1".into(), updated: SystemTime::now(), contents: assignment.encode_to_vec().into() };
+        let mut held = shared.held();
+        held.store.keep_contents();
+        held.store.want(kind, &name, AuthorityId::default());
+        held.store.restore(kind, &name, saved, &Context::new()).expect("usable");
+        keeper.tell();
+        keeper.touch();
+        let writing = Writing(keeper.clone(), shared.clone());
+        let writer = thread::spawn(move || drop(writing));
+        wait_for_begun(&keeper);
+        // Whoever lets go of a target asks for this first, and waits until the writer has what is held.
+        for _ in 0..1_000 {
+            assert!(keeper.pending.try_lock().is_err(), "what is let go of now is in no file");
+            thread::yield_now();
+        }
+        drop(held);
+        keeper.keep_for_write(&shared);
+        shared.held().store.forget(kind, &name);
+        writer.join().expect("it does not panic");
+        let (_, loaded) = Keeper::open(path, scope(), Duration::ZERO);
+        assert_eq!(loaded.expect("written").count(), 1);
     }
 
     #[test]

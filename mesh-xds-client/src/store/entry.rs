@@ -311,7 +311,8 @@ impl Good {
         let Saved { version, updated, contents } = saved;
         let Decoded { value, warnings } = resource::decode_parts(kind.type_url(), &contents, context)?;
         let fingerprint = context.fingerprint(kind.type_url(), &contents);
-        let contents = keeps_contents.then_some(contents);
+        // It may have been written by a build that knew of fewer secrets.
+        let contents = keeps_contents.then_some(contents).filter(|contents| !secrets::may_be_in(contents));
         Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached: true })
     }
 }

@@ -22,14 +22,14 @@ pub(super) struct Decoding {
     /// How many of its resources the session knows to be in use.
     pub(super) accepted: usize,
     pub(super) findings: Findings,
-    /// Whether any resource is another one than before.
+    /// Whether any resource is another one than before, or has been taken away by a refusal.
     pub(super) has_changes: bool,
 }
 
 /// How much is decoded before others have their turn: some 60 us of it.
 ///
 /// In bytes rather than in time, so that a run under a paused clock takes the same steps twice. A large route configuration
-/// is divided, no other resource is.
+/// is divided, and so is a listener with routes in it; no other resource is.
 pub(super) const SLICE: usize = 4 * 1024;
 
 /// What a resource of no bytes at all costs.
@@ -59,7 +59,7 @@ impl Decoding {
             if let Some(underway) = &mut self.underway {
                 if let Some(outcome) = underway.advance(&mut left, store, origin) {
                     self.underway = None;
-                    self.note(store, outcome);
+                    self.note(store, outcome, origin);
                 }
                 continue;
             }
@@ -68,7 +68,7 @@ impl Decoding {
             let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
             match store.begin(self.kind, raw, own.as_ref().unwrap_or(&self.version), origin) {
                 Begun::Settled(outcome) => {
-                    let is_decoded = self.note(store, outcome);
+                    let is_decoded = self.note(store, outcome, origin);
                     left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });
                 }
                 Begun::Underway(underway) => {
@@ -87,7 +87,7 @@ impl Decoding {
     }
 
     /// Returns whether the resource had to be decoded.
-    fn note(&mut self, store: &Store, outcome: Result<Taken, Refused>) -> bool {
+    fn note(&mut self, store: &Store, outcome: Result<Taken, Refused>, origin: &Origin<'_>) -> bool {
         match outcome {
             Ok(Taken { name, is_decoded, has_new_warnings }) => {
                 if has_new_warnings && let Some(entry) = store.get(self.kind, &name) {
@@ -102,6 +102,7 @@ impl Decoding {
                     self.findings.refused.push(error.clone());
                 }
                 self.verdict.rejected.push(error);
+                self.has_changes |= origin.terms.is_strict && !is_repeated;
                 !is_repeated
             }
         }

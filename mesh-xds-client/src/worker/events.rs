@@ -101,6 +101,11 @@ impl Worker {
         tracing::warn!(%kind, name, ?code, message, node.id = self.node_id(), "resource is denied");
         let terms = self.federation.upstreams[place].terms(kind);
         self.shared.held().store.deny(kind, name, denial, terms);
+        if terms.is_strict {
+            // It may be the first answer of this run, and what it takes away is in the file.
+            self.cache.tell();
+            self.cache.touch();
+        }
     }
 
     fn absent(&self, place: usize, kind: ResourceKind, name: &str, reason: AbsenceReason) {

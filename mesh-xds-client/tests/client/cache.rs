@@ -11,16 +11,19 @@ use envoy_types::pb::envoy::config::core::v3::{DataSource, TransportSocket};
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, TlsCertificate, UpstreamTlsContext,
 };
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryResponse, ResourceError, ResourceName};
+use envoy_types::pb::google::rpc;
 use envoy_types::util::pack_any;
 use mesh_core::source::{ConfigSource, ResourceState};
-use mesh_xds_client::ResourceKind::Cluster;
+use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment};
 use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use mesh_xds_client::cache::{Found, Unusable};
 use mesh_xds_client::testkit::ControlPlane;
-use mesh_xds_client::testkit::resource::cluster;
+use mesh_xds_client::testkit::resource::{cluster, endpoints};
 use mesh_xds_client::{XdsClient, XdsClientBuilder};
+use tonic::Code;
 
-use crate::support::{Pipes, Planes, builder, offer, run};
+use crate::support::{Pipes, Planes, address, builder, offer, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -172,4 +175,50 @@ async fn second_server_is_asked_though_an_earlier_run_has_kept_everything() {
     running.until_routed("echo", &["v2"]).await;
     assert_eq!(running.client.status().server, "10.0.0.1:2");
     assert_eq!(running.client.status().age, Duration::ZERO);
+}
+
+/// Says that the server has no endpoints of this name.
+fn deny_endpoints(plane: &ControlPlane, name: &str) {
+    let status = rpc::Status { code: Code::NotFound as i32, ..Default::default() };
+    plane.send(DiscoveryResponse {
+        type_url: ClusterLoadAssignment.type_url().to_owned(),
+        nonce: "denial".to_owned(),
+        version_info: "denial".to_owned(),
+        resource_errors: vec![ResourceError {
+            resource_name: Some(ResourceName { name: name.to_owned(), ..Default::default() }),
+            error_detail: Some(status),
+        }],
+        ..Default::default()
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_strict_server_takes_away_by_an_error_leaves_the_file() {
+    let refuse = |plane: &ControlPlane| {
+        let mut unusable = endpoints("v1", [address(1)]);
+        unusable.endpoints[0].priority = 7;
+        plane.set(unusable);
+    };
+    let deny = |plane: &ControlPlane| deny_endpoints(plane, "v1");
+    for spoil in [&refuse as &dyn Fn(&ControlPlane), &deny] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("xds.cache");
+        let plane = ControlPlane::new();
+        offer(&plane, "echo", &["v1"]);
+        let client = || builder(&plane, [ServerFeature::FailOnDataErrors]).cache_file(&file);
+        let count = || match client().build().expect("a valid client").cache_status().expect("it has a file").found {
+            Found::Resources { count, .. } => count,
+            other => panic!("{other:?}"),
+        };
+        let mut running = run(client());
+        let _interest = running.client.watch("echo");
+        running.until_routed("echo", &["v1"]).await;
+        running.settle(10 * SECOND).await;
+        assert_eq!(count(), 4, "a listener, its routes, a cluster and its endpoints");
+
+        spoil(&plane);
+        running.until(|snapshot| snapshot.clusters["v1"].endpoints.is_none()).await;
+        running.settle(10 * SECOND).await;
+        assert_eq!(count(), 3);
+    }
 }
