@@ -56,6 +56,7 @@ pub(crate) fn may_be_in(resource: &[u8]) -> bool {
 fn may_be_in_extension(resource: &[u8]) -> bool {
     let Ok(mut search) = Search::through(resource) else { return true };
     let found = mem::take(&mut search.found);
+    // Type URLs of what is to be read, less those that stand where it can be.
     let mut unread = 0_usize;
     for place in memmem::find_iter(resource, TYPE_URL) {
         let name = name_at(resource, place);
@@ -551,7 +552,7 @@ mod tests {
         const LENGTH: usize = 1 << 20;
         let text =
             |part: &str| Cluster { name: part.repeat(LENGTH / part.len()), ..Default::default() }.encode_to_vec();
-        let nested = (0..90).fold(vec![0x0a, 0].repeat(LENGTH / 2), |inner, _| {
+        let nested = (0..90).fold([0x0a, 0].repeat(LENGTH / 2), |inner, _| {
             Any { type_url: "x/envoy.extensions.filters.http.router.v3.Router".to_owned(), value: inner }
                 .encode_to_vec()
         });
@@ -562,7 +563,7 @@ mod tests {
             text("\n\x05x/Own\x12"),
             text("\n"),
             text("\n\0"),
-            vec![0x0a, 0].repeat(LENGTH / 2),
+            [0x0a, 0].repeat(LENGTH / 2),
             through(Any { type_url: "x/Own".to_owned(), value: nested }),
         ] {
             let search = Search::through(&crafted).expect("within the limit");
