@@ -14,8 +14,9 @@
 //!   which counts for what it calls itself.
 //!
 //! All else may hold a secret: an `envoy...tls.v3.Secret`, whose purpose it is, and an extension that nobody here has heard of.
-//! So may what cannot be read, or is deeper or more than anybody writes, and what is in PEM and says that it is a private key, in whatever field. A listener with a filter
-//! of one's own is then not in the cache file, and what refers to it is missing after a start without a control plane.
+//! So may what cannot be read, or is deeper or more than anybody writes, and what is in PEM and says that it is a private key,
+//! in whatever field. A listener with a filter of one's own is then not in the cache file, and what refers to it is missing
+//! after a start without a control plane.
 //!
 //! What is not found is a secret in a text that is meant for something else, such as a token in a header that a route adds,
 //! or in the call credentials of a gRPC service that a `ConfigSource` names; nor one in an extension of whose name the last part
