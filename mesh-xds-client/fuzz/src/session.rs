@@ -50,6 +50,8 @@ struct World {
     everything: BTreeSet<ResourceKind>,
     /// What the caller has in use.
     held: BTreeSet<Key>,
+    /// What the caller has because everything is wanted, and the server of the next stream may not: silence may end it.
+    presumed: BTreeSet<Key>,
     /// What has come with a time to live, ever.
     mortal: BTreeSet<Key>,
     /// Delivered and not judged, oldest first, with what it said.
@@ -181,6 +183,7 @@ impl World {
             wanted: BTreeSet::new(),
             everything: BTreeSet::new(),
             held: BTreeSet::new(),
+            presumed: BTreeSet::new(),
             mortal: BTreeSet::new(),
             undecided: VecDeque::new(),
             arriving: None,
@@ -219,6 +222,8 @@ impl World {
         self.wanted.remove(&key);
         if !self.everything.contains(&kind) {
             self.held.remove(&key);
+        } else if self.held.contains(&key) {
+            self.presumed.insert(key);
         }
     }
 
@@ -252,6 +257,7 @@ impl World {
         self.stream = Stream::default();
         self.streams += 1;
         if forgets_versions {
+            self.presumed.extend(self.held.difference(&self.wanted).cloned());
             self.session.forget_versions();
         }
     }
@@ -350,6 +356,7 @@ impl World {
         if facts.is_full {
             gone.extend(self.mortal.iter().filter(|key| key.0 == kind && facts.is_gone(&key.1)).cloned());
         }
+        used.iter().for_each(|key| drop(self.presumed.remove(key)));
         self.held.extend(used);
         self.session.answer(batch.into_ticket(), verdict, self.now);
         self.take_events(&gone);
@@ -381,6 +388,7 @@ impl World {
     /// The last good value goes for a reason, or not at all.
     fn lose(&mut self, key: Key, reason: AbsenceReason, gone: &BTreeSet<Key>) {
         let is_held = self.held.remove(&key);
+        let is_presumed = self.presumed.remove(&key);
         match reason {
             AbsenceReason::NotFoundTimer => {
                 assert!(self.stream.is_open, "absence by timer needs a live stream");
@@ -391,7 +399,7 @@ impl World {
                 assert!(gone.contains(&key), "{key:?} was delivered, and nobody removed it");
             }
             AbsenceReason::Unknown => {
-                assert!(!is_held, "a held name was reported unknown");
+                assert!(!is_held || is_presumed, "a held name was reported unknown");
                 assert_eq!(self.variant, Variant::Delta);
             }
             AbsenceReason::Expired => assert!(self.mortal.contains(&key), "{key:?} never had a time to live"),
