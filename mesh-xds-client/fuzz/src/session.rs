@@ -356,7 +356,7 @@ impl World {
         if facts.is_full {
             gone.extend(self.mortal.iter().filter(|key| key.0 == kind && facts.is_gone(&key.1)).cloned());
         }
-        used.iter().for_each(|key| drop(self.presumed.remove(key)));
+        self.presumed.retain(|key| !used.contains(key));
         self.held.extend(used);
         self.session.answer(batch.into_ticket(), verdict, self.now);
         self.take_events(&gone);
