@@ -240,14 +240,20 @@ async fn what_is_gone_stays_where_the_server_is_not_to_be_believed_about_that() 
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn full_state_that_comes_late_counts_as_one_in_time() {
+/// The control plane is silent, and no time is left to wait for what was kept: it serves.
+async fn waited_for_in_vain() -> (Scene, Running, Interest) {
     let scene = Scene::after_a_run(&["v1"]).await;
     scene.plane.silence(true);
-    let (mut running, _interest) = scene.start();
+    let (mut running, interest) = scene.start();
     running.until_routed("echo", &["v1"]).await;
     running.settle(HOUR).await;
     assert_eq!(running.state(Listener, "echo"), Some(ResourceState::TimedOut));
+    (scene, running, interest)
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_state_that_comes_late_counts_as_one_in_time() {
+    let (scene, mut running, _interest) = waited_for_in_vain().await;
 
     scene.plane.remove(Listener, "echo");
     scene.plane.silence(false);
@@ -260,12 +266,7 @@ async fn full_state_that_comes_late_counts_as_one_in_time() {
 
 #[tokio::test(start_paused = true)]
 async fn silence_of_a_control_plane_takes_nothing_away() {
-    let scene = Scene::after_a_run(&["v1"]).await;
-    scene.plane.silence(true);
-    let (mut running, _interest) = scene.start();
-    running.until_routed("echo", &["v1"]).await;
-    running.settle(HOUR).await;
-    assert_eq!(running.state(Listener, "echo"), Some(ResourceState::TimedOut));
+    let (scene, mut running, _interest) = waited_for_in_vain().await;
     assert!(is_cached(&running, Listener, "echo"));
     running.until_routed("echo", &["v1"]).await;
 
