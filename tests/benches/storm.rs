@@ -8,16 +8,12 @@
 //! is shared slows both.
 //!
 //! Each is measured where the mesh follows its source on the runtime of the requests, and where it has a thread of its own for it
-//! (`own-thread`). What is left then is partly the machine's: control plane, backend, requests and that thread share its cores.
-//! So there is a third (`other-process`): the storm blows upon a client of another process, and the one that is measured has a
-//! control plane that rests. What it feels is the price of cores, and no part of its own.
-//! `cargo bench -p mesh-tests --bench storm`.
+//! (`own-thread`). The control plane stands for that of another machine: it and those who change things in it run when nobody
+//! else wants a core. `cargo bench -p mesh-tests --bench storm`.
 #![allow(clippy::print_stdout, missing_docs)]
 
 use std::{
     env,
-    io::{BufRead, BufReader, Read, Write, stdin, stdout},
-    process::{Child, Command, Stdio, exit},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -30,7 +26,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use mesh_core::config::HttpProtocol;
-use mesh_http::{Client, Control, Mesh};
+use mesh_http::{Client, Control};
 use mesh_xds_client::session::Variant;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -38,7 +34,7 @@ use tokio::{
 };
 
 mod support;
-use support::{Elsewhere, Size, TARGET, called, host, median, mesh, routes_in, runtime};
+use support::{Elsewhere, Size, TARGET, called, host, median, routes_in, runtime, take_what_is_left};
 
 const SIZE: Size = Size { clusters: 1_000, endpoints: 10 };
 const ROUNDS: usize = 5;
@@ -46,18 +42,6 @@ const ROUND: Duration = Duration::from_millis(500);
 const AT_ONCE: usize = 8;
 const PAUSE: Duration = Duration::from_millis(1);
 const BETWEEN_PUSHES: Duration = Duration::from_millis(10);
-
-/// Makes this program the other process, of a control plane at the address behind it, in the variant behind that.
-const FOLLOW: &str = "--follow";
-
-/// Who bears the storm.
-#[derive(Clone, Copy)]
-enum Bearer {
-    /// The client whose requests are measured.
-    Ours(Control),
-    /// A client of another process.
-    Another,
-}
 
 /// How many virtual hosts another version of the routes changes.
 #[derive(Clone, Copy)]
@@ -74,29 +58,18 @@ struct Storm {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// A client in a process of its own.
-struct Another(Child);
-
 fn main() {
-    let mut arguments = env::args().skip_while(|argument| argument != FOLLOW).skip(1);
-    if let (Some(plane), Some(variant)) = (arguments.next(), arguments.next()) {
-        return follow(&plane, &variant);
-    }
     let wanted = |name: &str| env::args().skip(1).all(|argument| argument.starts_with('-') || name.contains(&argument));
     let two_workers = || Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let runtimes: [(_, fn() -> Runtime); 2] = [("current-thread", runtime), ("two-workers", two_workers)];
-    let bearers = [
-        ("", Bearer::Ours(Control::Runtime)),
-        ("-own-thread", Bearer::Ours(Control::OwnThread)),
-        ("-other-process", Bearer::Another),
-    ];
+    let controls = [("", Control::Runtime), ("-own-thread", Control::OwnThread)];
     for variant in [Variant::StateOfTheWorld, Variant::Delta] {
         for (edits, changes) in [("", Changes::All), ("-edits", Changes::Ten)] {
             for (runs, runtime) in &runtimes {
-                for (borne, bearer) in bearers {
-                    let name = format!("{runs}{edits}{borne}");
+                for (followed, control) in controls {
+                    let name = format!("{runs}{edits}{followed}");
                     if wanted(&name) {
-                        measure(&name, (bearer, changes), variant, &runtime());
+                        measure(&name, (control, changes), variant, &runtime());
                     }
                 }
             }
@@ -104,21 +77,11 @@ fn main() {
     }
 }
 
-fn measure(name: &str, (bearer, changes): (Bearer, Changes), variant: Variant, runtime: &Runtime) {
-    let stormy_plane = Arc::new(Elsewhere::start());
-    stormy_plane.offer(SIZE, 0);
-    let storm = Storm::gather(stormy_plane.clone(), changes);
-    let (control, another) = match bearer {
-        Bearer::Ours(control) => (control, None),
-        Bearer::Another => (Control::Runtime, Some(Another::start(&stormy_plane, variant))),
-    };
-    let quiet_plane = another.as_ref().map(|_| {
-        let plane = Elsewhere::start();
-        plane.offer(SIZE, 0);
-        plane
-    });
-    let plane = quiet_plane.as_ref().unwrap_or(&stormy_plane);
-    let client = runtime.block_on(async { ready(&plane.mesh(variant, control)).await });
+fn measure(name: &str, (control, changes): (Control, Changes), variant: Variant, runtime: &Runtime) {
+    let plane = Arc::new(Elsewhere::start_remote());
+    plane.offer(SIZE, 0);
+    let storm = Storm::gather(plane.clone(), changes);
+    let client = runtime.block_on(ready(&plane, variant, control));
     let (mut quiet, mut stormy, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     let pushed = storm.pushes.load(Relaxed);
     for _ in 0..ROUNDS {
@@ -141,29 +104,13 @@ fn measure(name: &str, (bearer, changes): (Bearer, Changes), variant: Variant, r
     drop(client);
 }
 
-/// A client that knows all of `mesh`.
-async fn ready(mesh: &Mesh) -> Client {
-    let builder = Client::builder(TARGET).mesh(mesh).any_authority().protocol(HttpProtocol::Http2);
+/// A client that knows all that the control plane has to say.
+async fn ready(plane: &Elsewhere, variant: Variant, control: Control) -> Client {
+    let mesh = plane.mesh(variant, control);
+    let builder = Client::builder(TARGET).mesh(&mesh).any_authority().protocol(HttpProtocol::Http2);
     let client = builder.build().expect("a legal configuration");
     client.ready().await.expect("it is told");
     client
-}
-
-/// Is a client that calls nobody, until the process that asked for it is gone.
-fn follow(plane: &str, variant: &str) {
-    thread::spawn(|| {
-        let _ = stdin().read_to_end(&mut Vec::new());
-        exit(0);
-    });
-    let plane = plane.parse().expect("an address");
-    let variants = [Variant::StateOfTheWorld, Variant::Delta];
-    let variant = variants.into_iter().find(|known| called(*known) == variant).expect("a variant");
-    runtime().block_on(async {
-        let _client = ready(&mesh(plane, variant, Control::Runtime)).await;
-        println!("ready");
-        stdout().flush().expect("somebody listens");
-        std::future::pending().await
-    })
 }
 
 /// The 99th percentile of a round, in microseconds.
@@ -201,6 +148,7 @@ impl Storm {
             let (blows, pushes, ends) = (blows.clone(), pushes.clone(), ends.clone());
             let mut versions = vec![0; SIZE.clusters];
             move || {
+                take_what_is_left();
                 while !ends.load(Relaxed) {
                     if blows.load(Relaxed) {
                         push(&elsewhere, pushes.fetch_add(1, Relaxed) + 1, &mut versions, changes);
@@ -236,27 +184,4 @@ fn push(elsewhere: &Elsewhere, number: u32, versions: &mut [u32], changes: Chang
             tx.set(routes_in(versions));
         }
     });
-}
-
-// === impl Another ===
-
-impl Another {
-    /// Starts it, and waits until it knows all.
-    fn start(elsewhere: &Elsewhere, variant: Variant) -> Self {
-        let mut command = Command::new(env::current_exe().expect("this program has a file"));
-        let plane = elsewhere.address.to_string();
-        command.args([FOLLOW, &plane, called(variant)]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().expect("it runs");
-        let mut said = String::new();
-        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut said).expect("it speaks");
-        assert_eq!(said.trim(), "ready");
-        Self(child)
-    }
-}
-
-impl Drop for Another {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }

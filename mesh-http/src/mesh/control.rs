@@ -7,17 +7,26 @@
 //! The thread runs one future, which ends with the work of the mesh or with the runtime of the requests. A task of that runtime
 //! sees to both, and to it that nobody who serves requests waits for the end: a [`shutdown`](super::Mesh::shutdown) does
 //! without blocking, and a runtime that is dropped does as for its own blocking work.
+//!
+//! A thread of its own is not yet a core of its own. What is done here comes in slices, and after some of them the thread
+//! [offers its core](Courteous) to whoever else is ready: an operating system lets a thread that has begun run on for
+//! milliseconds, which is what a request of another thread would have waited for, where all cores are in use.
 
 use std::{
     io,
+    pin::Pin,
     sync::mpsc,
+    task::{Context, Poll},
     thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use mesh_core::{config::ConfigError, source::Work};
+use pin_project::pin_project;
 use tokio::{
     runtime::{Builder, Handle, Runtime, RuntimeFlavor},
     sync::oneshot,
+    task,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +47,8 @@ pub enum Control {
     ///
     /// Take it wherever requests must not wait for a control plane, on a current-thread runtime above all. It costs one
     /// thread a mesh: its stack, an event queue of the operating system's, and a wake-up from another thread when routes
-    /// change. On a machine whose every core is busy it shares them as the system sees fit.
+    /// change. On a machine whose every core is busy it lets others go first, several times a millisecond: requests are not
+    /// held up, and a change may take as many times longer to be followed as the machine is short of cores.
     ///
     /// The source's work, and what it spawns by `tokio::spawn`, runs in that runtime: its connection to the control plane is
     /// made there, and it must not call `block_in_place`. What is set for a thread alone (a local subscriber or recorder)
@@ -81,7 +91,22 @@ struct Joining {
     has_workers: bool,
 }
 
+/// Work of the thread that offers its core to other threads now and then: between slices, where nothing is locked that a
+/// request might want.
+#[pin_project]
+struct Courteous<F> {
+    #[pin]
+    work: F,
+    /// For how long it has run since it last did.
+    ran: Duration,
+    offer: fn(),
+}
+
 const NAME: &str = "mesh-control";
+
+/// For how long work keeps its core, where its slices allow: not as long as a request takes, and a hundred times as long as an
+/// offer that nobody accepts.
+const TURN: Duration = Duration::from_micros(50);
 
 // === impl Control ===
 
@@ -139,6 +164,11 @@ fn run(runtime: Runtime, begun: oneshot::Receiver<Work>) {
     drop(runtime);
 }
 
+/// Spawns a part of the work, on the thread.
+pub(super) fn spawn<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> task::JoinHandle<T> {
+    tokio::spawn(Courteous { work, ran: Duration::ZERO, offer: thread::yield_now })
+}
+
 // === impl Idle ===
 
 impl Idle {
@@ -181,5 +211,58 @@ impl Drop for Joining {
         if let Some(thread) = self.thread.take_if(|_| self.has_workers) {
             let _ = thread.join();
         }
+    }
+}
+
+// === impl Courteous ===
+
+impl<F: Future> Future for Courteous<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let began = Instant::now();
+        let polled = this.work.poll(cx);
+        *this.ran += began.elapsed();
+        if *this.ran >= TURN {
+            *this.ran = Duration::ZERO;
+            (this.offer)();
+        }
+        polled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    thread_local! {
+        static OFFERS: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Work of so many slices, each of which runs for so long.
+    async fn offers(slices: u32, each: Duration) -> u32 {
+        let work = async move {
+            for _ in 0..slices {
+                let began = Instant::now();
+                while began.elapsed() < each {}
+                yield_now().await;
+            }
+        };
+        OFFERS.set(0);
+        Courteous { work, ran: Duration::ZERO, offer: || OFFERS.set(OFFERS.get() + 1) }.await;
+        OFFERS.get()
+    }
+
+    #[tokio::test]
+    async fn a_core_is_offered_between_slices_as_often_as_a_turn_has_passed() {
+        let of_five = offers(5, TURN).await;
+        assert!(of_five >= 5, "after each that takes a turn by itself: {of_five}");
+        let of_ten = offers(10, TURN / 4).await;
+        assert!(of_ten >= 2, "the shorter ones are added up: {of_ten}");
     }
 }

@@ -414,10 +414,10 @@ impl Shared {
         };
         idle.begin(tasks, async move {
             // Two tasks, so that a panic of one is not the end of the other. Both end with this runtime.
-            let following = tokio::spawn(following);
+            let following = control::spawn(following);
             if let Some(source) = source {
                 // It is asked for its work in here: what it may find around it then is the runtime that the work is done in.
-                let _ = tokio::spawn(async move { given(source).await }).await;
+                let _ = control::spawn(async move { given(source).await }).await;
             }
             let _ = following.await;
         });

@@ -1,10 +1,10 @@
 //! A mesh of some size, its control plane and its one backend: what the benches of the whole path share.
 //!
 //! Control plane and backend have a thread each, so that what the thread of the bench spends is the client's, and no request waits
-//! for the control plane at the backend.
+//! for the control plane at the backend. A control plane of another machine takes no core from either.
 #![allow(dead_code, reason = "each bench uses a part of it")]
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use bytes::Bytes;
 use envoy_types::pb::{
@@ -32,7 +32,10 @@ use mesh_xds_client::{
         resource::{cluster, endpoints, listener},
     },
 };
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    thread::gettid,
+    time::{ClockId, clock_gettime},
+};
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Runtime},
@@ -62,8 +65,17 @@ pub(crate) struct Size {
 
 impl Elsewhere {
     pub(crate) fn start() -> Self {
-        let one_thread = || Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-        let (runtime, backends_runtime) = (one_thread(), one_thread());
+        Self::start_in(&mut one_thread())
+    }
+
+    /// The same, where the control plane has what time of the machine nobody else wants.
+    pub(crate) fn start_remote() -> Self {
+        Self::start_in(one_thread().on_thread_start(take_what_is_left))
+    }
+
+    fn start_in(planes_runtime: &mut Builder) -> Self {
+        let build = |builder: &mut Builder| builder.build().expect("a runtime");
+        let (runtime, backends_runtime) = (build(planes_runtime), build(&mut one_thread()));
         let plane = ControlPlane::new();
         let address = runtime.block_on(plane.listen("127.0.0.1:0")).expect("a free port");
         let backend = backends_runtime.block_on(async {
@@ -112,25 +124,29 @@ impl Elsewhere {
 
     /// A source that is told by this control plane.
     pub(crate) fn source(&self, variant: Variant) -> XdsClient {
-        source(self.address, variant)
+        let feature = (variant == Variant::Delta).then_some(ServerFeature::Delta);
+        let server = self.address.to_string();
+        let bootstrap = Bootstrap::builder().server_with_features(&server, ChannelCredentials::Insecure, feature);
+        XdsClient::new(bootstrap.build().expect("a valid bootstrap")).expect("nothing to read")
     }
 
     /// A mesh that such a source steers, on the runtime around or on a thread of its own.
     pub(crate) fn mesh(&self, variant: Variant, control: Control) -> Mesh {
-        mesh(self.address, variant, control)
+        Mesh::builder().source(self.source(variant)).control(control).build().expect("a runtime")
     }
 }
 
-fn source(plane: SocketAddr, variant: Variant) -> XdsClient {
-    let feature = (variant == Variant::Delta).then_some(ServerFeature::Delta);
-    let server = plane.to_string();
-    let bootstrap = Bootstrap::builder().server_with_features(&server, ChannelCredentials::Insecure, feature);
-    XdsClient::new(bootstrap.build().expect("a valid bootstrap")).expect("nothing to read")
+fn one_thread() -> Builder {
+    let mut builder = Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all();
+    builder
 }
 
-/// A mesh that the control plane at this address steers.
-pub(crate) fn mesh(plane: SocketAddr, variant: Variant, control: Control) -> Mesh {
-    Mesh::builder().source(source(plane, variant)).control(control).build().expect("a runtime")
+/// Has the system run this thread when it has nothing else to run.
+pub(crate) fn take_what_is_left() {
+    let thread = gettid().to_string();
+    let status = Command::new("chrt").args(["--idle", "--pid", "0", &thread]).status();
+    assert!(status.is_ok_and(|status| status.success()), "chrt, of util-linux, may do this for anybody");
 }
 
 pub(crate) fn name(number: usize) -> String {
