@@ -8,7 +8,7 @@ use mesh_core::{
     limit::Limits,
 };
 
-use super::state::Version;
+use super::version::Version;
 use crate::{
     conn::{Http1Options, Http2Options, KeepAlive},
     connect::Connect,

@@ -34,6 +34,7 @@
 //!
 //! | | |
 //! |---|---|
+//! | version.rs | which HTTP a connection speaks |
 //! | connection.rs | one connection, and the lease of it to a request |
 //! | lane.rs | connections that are interchangeable, and their queue |
 //! | state.rs | all lanes: what the lock guards |
@@ -54,6 +55,7 @@ mod send;
 mod shared;
 mod state;
 mod target;
+mod version;
 
 use std::{
     fmt,

@@ -13,7 +13,7 @@ use super::{
     error::ConnectError,
     overhear::{Overheard, TlsEnd},
     shared::{Opening, SocketPermit},
-    state::Version,
+    version::Version,
 };
 use crate::{
     conn::{self, h1, h2},

@@ -25,7 +25,8 @@ use super::{
     context::PoolContext,
     error::ConnectError,
     lane::{Lane, News, Waiter, is_for, least_loaded},
-    state::{State, Version, View, is_keyed},
+    state::{State, View, is_keyed},
+    version::Version,
 };
 use crate::tls::PeerName;
 

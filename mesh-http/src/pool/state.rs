@@ -9,6 +9,7 @@ use super::{
     context::PoolContext,
     error::{self, ConnectError},
     lane::{Key, Lane, is_for},
+    version::Version,
 };
 use crate::conn::Http2Options;
 
@@ -29,13 +30,6 @@ pub(super) struct View<B> {
     /// Whether connections are for one authority each.
     pub(super) is_keyed: bool,
     lanes: Vec<(Key, Vec<Arc<Connection<B>>>)>,
-}
-
-/// The HTTP that a connection speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Version {
-    H1,
-    H2,
 }
 
 // === impl State ===
@@ -116,20 +110,6 @@ impl<B> State<B> {
 /// Whether connections are for one authority each. Elsewhere they are interchangeable.
 pub(super) fn is_keyed(context: &PoolContext, hostname: Option<&str>) -> bool {
     matches!(&context.tls, Some(Ok(tls)) if tls.asks_for_authority(hostname))
-}
-
-// === impl Version ===
-
-impl Version {
-    /// The HTTP that a name of ALPN says. The sidecars of Istio have names of their own for it, by which they tell peers of
-    /// the mesh from others.
-    pub(super) fn of_alpn(name: &[u8]) -> Option<Self> {
-        match name {
-            b"h2" | b"istio-h2" => Some(Self::H2),
-            b"http/1.1" | b"http/1.0" | b"istio-http/1.1" | b"istio-http/1.0" => Some(Self::H1),
-            _ => None,
-        }
-    }
 }
 
 // === impl View ===

@@ -27,7 +27,59 @@ struct Environment<'a> {
     root: &'a Path,
 }
 
-pub(super) fn read(variables: BTreeMap<String, String>, root: &Path) -> Result<Workload, WorkloadError> {
+/// A pod's annotations are 256 KiB at most, and everything else less.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// The ports that istiod speaks xDS on.
+const ISTIOD: [&str; 2] = [":15010", ":15012"];
+
+// === impl Workload ===
+
+/// From the environment.
+impl Workload {
+    /// The workload that the environment describes, in the variables and files that Istio's injector and its files for
+    /// machines provide. Reads files with blocking I/O, which suits the start of a program.
+    ///
+    /// | what | from | else |
+    /// |---|---|---|
+    /// | name | `POD_NAME`, `HOSTNAME` | refused |
+    /// | namespace | `POD_NAMESPACE`, the service account's file | refused |
+    /// | addresses | `INSTANCE_IPS`, `INSTANCE_IP`, `POD_IP` | refused |
+    /// | service account | `SERVICE_ACCOUNT` | not told |
+    /// | labels, annotations | `/etc/istio/pod/labels`, `/etc/istio/pod/annotations`, `CANONICAL_SERVICE`, `CANONICAL_REVISION` | none |
+    /// | locality | the label `istio-locality` | not told |
+    /// | other metadata | `ISTIO_META_*`, `ISTIO_METAJSON_*`, `TRUST_DOMAIN` | |
+    /// | istiod | `discoveryAddress` in `PROXY_CONFIG`, `CA_ADDR` with a port of istiod | `istiod.istio-system.svc:15012` |
+    /// | its root | `XDS_ROOT_CA`, `CA_ROOT_CA` | `/var/run/secrets/istio/root-cert.pem` |
+    /// | the name in its certificate | `ISTIOD_SAN` | the host of its address |
+    /// | token for it | `/var/run/secrets/tokens/istio-token`, read when a stream begins | |
+    /// | own certificates | `OUTPUT_CERTS`, `PROV_CERT` | none |
+    ///
+    /// An address of istiod with port 15010 is one for plaintext.
+    ///
+    /// # Errors
+    ///
+    /// When something is missing or cannot be read. The error names the variable and says what to do.
+    pub fn from_env() -> Result<Self, WorkloadError> {
+        let variables = std::env::vars_os();
+        let text = variables.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+        Self::from_environment(text, "/")
+    }
+
+    /// The same of other variables, and with files under `root` in place of `/`. Paths in variables are taken as they are.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_env`](Self::from_env).
+    pub fn from_environment(
+        variables: impl IntoIterator<Item = (String, String)>,
+        root: impl AsRef<Path>,
+    ) -> Result<Self, WorkloadError> {
+        read(variables.into_iter().collect(), root.as_ref())
+    }
+}
+
+fn read(variables: BTreeMap<String, String>, root: &Path) -> Result<Workload, WorkloadError> {
     let environment = Environment { variables, root };
     let mut workload = environment.identified()?;
     for (key, value) in environment.metadata()? {
@@ -44,12 +96,6 @@ pub(super) fn read(variables: BTreeMap<String, String>, root: &Path) -> Result<W
     }
     environment.joining(workload)
 }
-
-/// A pod's annotations are 256 KiB at most, and everything else less.
-const MAX_SIZE: u64 = 1 << 20;
-
-/// The ports that istiod speaks xDS on.
-const ISTIOD: [&str; 2] = [":15010", ":15012"];
 
 // === impl Environment ===
 

@@ -105,7 +105,9 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 
 use crate::ResourceKind;
 
+mod breaking;
 mod canary;
+mod command;
 mod delta;
 mod drip;
 mod faults;

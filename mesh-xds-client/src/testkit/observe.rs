@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ControlPlane, Event, Nacked, Request, State, stream::StreamHandle};
+use super::{ControlPlane, Event, Nacked, Request, State, command::StreamHandle};
 use crate::ResourceKind;
 
 // === impl ControlPlane ===

@@ -11,9 +11,9 @@ use tonic::metadata::MetadataMap;
 
 use super::{
     Event, Held, Transaction,
+    command::{Command, StreamHandle},
     faults::Faults,
     store::Store,
-    stream::{Command, StreamHandle},
 };
 use crate::ResourceKind;
 
