@@ -532,17 +532,11 @@ impl Facts {
                     ..Self::default()
                 }
             }
-            Response::Delta(response) => {
-                let names = response.resources.iter().map(|resource| {
-                    let other = resource.resource_name.as_ref().map(|other| other.name.clone());
-                    if resource.name.is_empty() { other.unwrap_or_default() } else { resource.name.clone() }
-                });
-                Self {
-                    mentioned: names.collect(),
-                    removed: response.removed_resources.iter().cloned().collect(),
-                    ..Self::default()
-                }
-            }
+            Response::Delta(response) => Self {
+                mentioned: response.resources.iter().map(|resource| resource.name.clone()).collect(),
+                removed: response.removed_resources.iter().cloned().collect(),
+                ..Self::default()
+            },
         }
     }
 

@@ -271,9 +271,6 @@ impl Ticket {
     fn unwrap_delta(&mut self, sealed: &[u8], repeated: &BTreeSet<String>, now: Instant) -> Option<RawResource> {
         let mut resource: Resource = self.open(sealed, "envoy.service.discovery.v3.Resource")?;
         resource.resource.iter().for_each(|body| self.compare(body));
-        if let (true, Some(other)) = (resource.name.is_empty(), resource.resource_name.take()) {
-            resource.name = other.name;
-        }
         if resource.name.is_empty() {
             self.malformed.push(complaint(None, Some("name"), "it has no name"));
             return None;
@@ -298,6 +295,8 @@ impl Ticket {
     }
 
     /// Aliases are passed over: they are other names under which a resource may be looked up, and it is asked for by its own.
+    /// So is `resource_name`, for variants by dynamic parameters, which go with requests that have `resource_locators`: ours have
+    /// none, and `removed_resource_names` would speak of nothing that is held.
     fn unwrap(&mut self, resource: Resource, version: Option<String>, now: Instant) -> Option<RawResource> {
         let Resource { name, resource: body, ttl, .. } = resource;
         let name = Some(name).filter(|name| !name.is_empty()).map(canonical_string);

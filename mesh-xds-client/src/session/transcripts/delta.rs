@@ -332,12 +332,15 @@ fn a_resource_without_a_name_is_refused() {
 }
 
 #[test]
-fn a_name_may_stand_in_the_other_field() {
+fn a_name_with_dynamic_parameters_is_none_since_nobody_asked_by_any() {
     let mut script = asking(Cluster, &["a"]);
     let name = ResourceName { name: "a".to_owned(), ..Default::default() };
     let resource = Resource { resource_name: Some(name), name: String::new(), ..versioned(Cluster, "a", "1") };
     script.receive(delta(Cluster, "n1", vec![resource], &[]));
-    assert_eq!(script.events(), ["live", "deliver CDS [a] s1 n1"]);
+    assert_eq!(script.events(), ["live", "deliver CDS [] s1 n1"]);
+    script.accept("n1", &[]);
+    let requests = script.take_requests();
+    assert_eq!(complaint(&requests[0]).1, "resource without a readable name: name: it has no name");
 }
 
 #[test]
