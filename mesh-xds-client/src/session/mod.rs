@@ -438,7 +438,7 @@ impl Session {
         }
         // Nothing vouches for a version that is not answered, where nothing of it is wanted.
         if error.is_none() && (is_of_this_stream || !subscriptions.is_empty()) {
-            subscriptions.version = version;
+            subscriptions.move_on(version, kind.is_full_state());
         }
         let Link::Open { variant, .. } = self.link else { return };
         if !is_of_this_stream {

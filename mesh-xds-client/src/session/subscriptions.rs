@@ -29,6 +29,8 @@ pub(super) struct Subscriptions {
     answers: u64,
     /// The last version accepted whole, in state of the world. Outlives streams, so that a server need not repeat what is held.
     pub(super) version: String,
+    /// Whether something of that version has expired, which is to come again on the next stream, whatever a server remembers.
+    has_lapsed: bool,
     pub(super) refusals: Refusals,
     /// The nonce last answered on this stream.
     nonce: String,
@@ -83,6 +85,8 @@ enum Presence {
     Refused,
     /// Reported absent.
     Absent,
+    /// Reported absent since its time to live was over. A server may believe that it is held.
+    Expired,
     /// Reported absent since nothing was heard of it in time. The server may still say that there is none.
     Silent,
 }
@@ -136,6 +140,7 @@ impl Subscriptions {
             expiries: BTreeSet::new(),
             answers: 0,
             version: String::new(),
+            has_lapsed: false,
             refusals,
             nonce: String::new(),
             asked: false,
@@ -288,10 +293,10 @@ impl Subscriptions {
         if !self.asked && !self.may_begin() || !self.changed || self.owed > 0 {
             return None;
         }
-        // A version vouches for the whole set of names. Where one of them was never answered, a server that compares
-        // versions only would have nothing to send on a new stream, and the name would look absent.
+        // A version vouches for the whole set of names. Where one of them was never answered, or has expired, a server that
+        // compares versions only would have nothing to send on a new stream, and the name would look absent.
         let is_unanswered = |name| self.names.get(name).is_some_and(|wanted| wanted.presence == Presence::Unsent);
-        if !self.asked && self.unsent.iter().any(is_unanswered) {
+        if !self.asked && (self.has_lapsed || self.unsent.iter().any(is_unanswered)) {
             self.version.clear();
         }
         Some(Reply { version: self.version.clone(), nonce: self.nonce.clone(), error: None })
@@ -521,7 +526,7 @@ impl Subscriptions {
                     });
                     continue;
                 }
-                Presence::Unsent | Presence::Returning | Presence::Absent => continue,
+                Presence::Unsent | Presence::Returning | Presence::Absent | Presence::Expired => continue,
             };
             self.give_up(&name);
             gone.push((name, reason));
@@ -581,9 +586,17 @@ impl Subscriptions {
         }
         let (_, name) = self.expiries.pop_first()?;
         self.give_up(&name);
-        // It is to come again on the next stream, whatever a server remembers of the version.
-        self.version.clear();
+        self.names.entry(name.clone()).and_modify(|wanted| wanted.presence = Presence::Expired);
+        self.has_lapsed = true;
         Some(name)
+    }
+
+    /// A response of `version` was accepted whole. What had expired has come again, or is not in a full state any more; of other
+    /// kinds it may not have been in the response.
+    pub(super) fn move_on(&mut self, version: String, is_full_state: bool) {
+        let is_expired = |wanted: &Wanted| wanted.presence == Presence::Expired;
+        self.has_lapsed = self.has_lapsed && !is_full_state && self.names.values().any(is_expired);
+        self.version = version;
     }
 
     /// There is no `name`, as far as can be told. What nobody asked for by name is forgotten.

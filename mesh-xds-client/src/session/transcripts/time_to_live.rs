@@ -35,6 +35,21 @@ impl Script {
         self.accept(nonce, &names.iter().map(String::as_str).collect::<Vec<_>>());
         self.requests()
     }
+
+    /// The resources of a version in state of the world, of which these can be used and these not.
+    fn version(
+        &mut self,
+        kind: ResourceKind,
+        version: &str,
+        nonce: &str,
+        resources: Vec<Resource>,
+        (accepted, rejected): (&[&str], &[&str]),
+    ) -> Vec<String> {
+        self.receive(response(kind.type_url(), version, nonce, resources.into_iter().map(wrapper).collect()));
+        self.events();
+        self.reject(nonce, accepted, rejected);
+        self.requests()
+    }
 }
 
 #[test]
@@ -128,4 +143,43 @@ fn a_heartbeat_of_another_version_is_refused_in_delta() {
     assert_eq!(answer, ["CDS n2 NACK"]);
     script.advance(10.0);
     assert_eq!(script.events(), ["absent CDS a: expired"]);
+}
+
+#[test]
+fn no_version_vouches_for_what_expired_until_it_has_come_again() {
+    let kind = RouteConfiguration;
+    let living = |name| Resource { ttl: Some(wire::Duration { seconds: 10, nanos: 0 }), ..versioned(kind, name, "") };
+    let mut script = Script::of(Variant::StateOfTheWorld, 1);
+    script.open(kind, &["a", "b"]);
+    script.version(kind, "v1", "n1", vec![living("a"), versioned(kind, "b", "")], (&["a", "b"], &[]));
+    script.advance(10.0);
+    assert_eq!(script.events(), ["absent RDS a: expired"]);
+    let answer = script.version(kind, "v2", "n2", vec![versioned(kind, "b", "")], (&["b"], &[]));
+    assert_eq!(answer, ["RDS [a b] v2 n2"]);
+    assert_eq!(script.reopen(), ["RDS [a b] - -"], "a server that compares versions would send nothing");
+    assert_eq!(script.reopen(), ["RDS [a b] - -"], "nor has it come yet");
+    script.version(kind, "v2", "n3", vec![versioned(kind, "a", ""), versioned(kind, "b", "")], (&["a", "b"], &[]));
+    assert_eq!(script.reopen(), ["RDS [a b] v2 -"]);
+}
+
+#[test]
+fn a_full_state_vouches_for_what_expired() {
+    let mut script = asking(Variant::StateOfTheWorld);
+    let b = versioned(Cluster, "b", "");
+    script.version(Cluster, "v1", "n1", vec![living("a", "", 10), b.clone()], (&["a", "b"], &[]));
+    script.advance(10.0);
+    script.version(Cluster, "v2", "n2", vec![b], (&["b"], &[]));
+    assert_eq!(script.reopen(), ["CDS [a b] v2 -"], "the server has said that there is no `a`");
+}
+
+#[test]
+fn a_version_stays_in_use_on_its_stream_though_a_resource_of_it_expires() {
+    let mut script = asking(Variant::StateOfTheWorld);
+    let both = || vec![living("a", "", 10), living("b", "", 20)];
+    script.version(Cluster, "v1", "n1", both(), (&["a", "b"], &[]));
+    script.advance(10.0);
+    script.subscribe(Cluster, &["c"]);
+    assert_eq!(script.requests(), ["CDS [a b c] v1 n1"]);
+    let beat = script.version(Cluster, "v1", "n2", vec![heartbeat("b", "", 20)], (&[], &[]));
+    assert_eq!(beat, ["CDS [a b c] v1 n2"]);
 }
