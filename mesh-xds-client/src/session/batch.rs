@@ -125,6 +125,9 @@ pub struct Verdict {
     pub rejected: Vec<ResourceError>,
 }
 
+/// What is wrong with a name that is not the only one of its kind in a response.
+pub(super) const TWICE: &str = "it is listed twice in one response";
+
 /// The type of the wrapper that resources may have in state of the world.
 static WRAPPER: LazyLock<String> = LazyLock::new(Resource::type_url);
 
@@ -158,7 +161,7 @@ impl Batch {
         ticket.gone = Gone::Named(removed.map(canonical_string).collect());
         ticket.denied = denied(response.resource_errors);
         let errors = repeated.iter().cloned().map(canonical_string);
-        let errors = errors.map(|name| complaint(Some(name), None, "it is listed twice in one response"));
+        let errors = errors.map(|name| complaint(Some(name), None, TWICE));
         ticket.malformed.extend(errors);
         let left = Left::Delta { resources: response.resources.into_iter(), repeated };
         Self { kind, version: response.system_version_info, left, received: now, ticket }

@@ -42,7 +42,8 @@
 //! # Time to live
 //!
 //! A resource may come with a time to live. Unless it comes again, or the server says in time that it stands as it was, it is
-//! reported absent, whether there is a stream or not.
+//! reported absent, whether there is a stream or not. A server says so by the name without a body, in the version that is in use:
+//! in state of the world that is the last one accepted whole, in delta the resource's own. Of another it is refused.
 //!
 //! # Where the rules come from
 //!
@@ -413,13 +414,12 @@ impl Session {
             subscriptions.begin_answer();
         }
         accepted.iter().for_each(|name| subscriptions.hold(name, labels.remove(&**name).unwrap_or_default()));
+        rejected.iter().filter_map(|error| error.name.as_deref()).for_each(|name| subscriptions.refuse(name));
         for (name, label) in heartbeats {
-            if !subscriptions.keep(&name, label) {
-                let message = "it has no body, and its version is not the one in use".to_owned();
-                rejected.push(ResourceError { name: Some(name), field: None, message });
+            if let Err(message) = subscriptions.keep(&name, label, &version) {
+                rejected.push(ResourceError { name: Some(name), field: None, message: message.to_owned() });
             }
         }
-        rejected.iter().filter_map(|error| error.name.as_deref()).for_each(|name| subscriptions.refuse(name));
         let denied = denied.into_iter().filter(|denied| subscriptions.deny(&denied.name));
         self.events.extend(denied.map(|Denied { name, code, message }| Event::Denied { kind, name, code, message }));
         let gone = match gone {

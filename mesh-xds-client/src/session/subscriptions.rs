@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::batch::Label;
+use super::batch::{Label, TWICE};
 use super::refusals::Refusals;
 use super::{AbsenceReason, Reply};
 
@@ -104,6 +104,9 @@ enum Wildcard {
 
 /// Whether the server has said that there is none.
 pub(super) type IsDenied = bool;
+
+/// What is wrong with a resource without a body that stands for nothing.
+const NOT_IN_USE: &str = "it has no body, and its version is not the one in use";
 
 /// What lists everything, as a name.
 const EVERYTHING: &str = "*";
@@ -435,20 +438,38 @@ impl Subscriptions {
         });
     }
 
-    /// `name` stands as it did. Returns whether that can be: what was told of another version than the one in use cannot.
-    pub(super) fn keep(&mut self, name: &str, label: Label) -> bool {
-        let Some(wanted) = self.names.get_mut(name) else { return true };
-        if label.version.is_some() && label.version != wanted.version {
-            return false;
+    /// `name` stands as it did, says a response of `version`.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be, in words: it was told of another version than the one in use, or of what is not held. In delta the
+    /// version is the resource's own, in state of the world that of the response, as in Envoy.
+    pub(super) fn keep(&mut self, name: &str, label: Label, version: &str) -> Result<(), &'static str> {
+        let Some(wanted) = self.names.get_mut(name) else {
+            return if self.everything { Err(NOT_IN_USE) } else { Ok(()) };
+        };
+        if wanted.mentioned == self.answers {
+            return Err(TWICE);
         }
+        let is_in_use = match &label.version {
+            Some(own) => wanted.version.as_ref() == Some(own),
+            None => wanted.was_delivered() && wanted.presence != Presence::Refused && self.version == version,
+        };
         wanted.mentioned = self.answers;
+        if !is_in_use {
+            // What was not delivered, or has expired, is still to come.
+            if wanted.was_delivered() {
+                self.refuse(name);
+            }
+            return Err(NOT_IN_USE);
+        }
         if let Presence::Presumed { .. } = wanted.presence {
             wanted.presence = Presence::Held;
         }
         if wanted.presence == Presence::Held {
             self.expire_at(name, label.expires);
         }
-        true
+        Ok(())
     }
 
     /// The server says why it does not give `name`, which is an answer, and no removal. Returns whether anybody asked for it, and

@@ -146,6 +146,65 @@ fn a_heartbeat_of_another_version_is_refused_in_delta() {
 }
 
 #[test]
+fn a_heartbeat_of_a_refused_version_is_refused_in_state_of_the_world_and_the_version_before_stays() {
+    let mut script = asking(Variant::StateOfTheWorld);
+    let b = versioned(Cluster, "b", "");
+    script.version(Cluster, "v1", "n1", vec![living("a", "", 10), b.clone()], (&["a", "b"], &[]));
+    let refused = script.version(Cluster, "v2", "n2", vec![living("a", "", 10), b.clone()], (&["b"], &["a"]));
+    assert_eq!(refused, ["CDS [a b] v1 n2 NACK"]);
+    script.version(Cluster, "v2", "n3", vec![heartbeat("a", "", 10), b], (&["b"], &[]));
+    script.advance(1.0);
+    assert_eq!(script.requests(), ["CDS [a b] v1 n3 NACK"]);
+    script.advance(9.0);
+    assert_eq!(script.events(), ["absent CDS a: expired"]);
+}
+
+#[test]
+fn a_heartbeat_does_not_bring_back_what_expired() {
+    for variant in BOTH {
+        for is_named in [true, false] {
+            let mut script = Script::of(variant, 1);
+            if !is_named {
+                script.session.subscribe_all(Cluster);
+            }
+            script.open(Cluster, if is_named { &["a", "b"] } else { &[] });
+            script.offer(variant, "n1", vec![living("a", "1", 10), versioned(Cluster, "b", "1")]);
+            script.advance(10.0);
+            assert_eq!(script.events(), ["absent CDS a: expired"]);
+            let answer = script.offer(variant, "n2", vec![heartbeat("a", "1", 10), versioned(Cluster, "b", "1")]);
+            assert!(answer[0].ends_with("n2 NACK"), "{answer:?}");
+            assert!(script.events().is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_heartbeat_of_what_never_came_leaves_its_clock_running() {
+    for variant in BOTH {
+        let mut script = asking(variant);
+        let answer = script.offer(variant, "n1", vec![heartbeat("a", "1", 10), versioned(Cluster, "b", "1")]);
+        assert!(answer[0].ends_with("n1 NACK"), "{answer:?}");
+        script.advance(15.0);
+        assert_eq!(script.events(), ["absent CDS a: not found"]);
+    }
+}
+
+#[test]
+fn a_heartbeat_beside_its_resource_is_a_name_listed_twice() {
+    let mut script = asking(Variant::StateOfTheWorld);
+    script.receive(response(Cluster.type_url(), "v1", "n1", vec![wrapper(living("a", "", 10))]));
+    script.events();
+    script.accept("n1", &["a"]);
+    script.requests();
+    let twice = vec![wrapper(living("a", "", 10)), wrapper(heartbeat("a", "", 20))];
+    script.receive(response(Cluster.type_url(), "v1", "n2", twice));
+    script.events();
+    script.accept("n2", &["a"]);
+    let requests = script.take_requests();
+    assert_eq!(complaint(&requests[0]).1, r#"resource "a": it is listed twice in one response"#);
+}
+
+#[test]
 fn no_version_vouches_for_what_expired_until_it_has_come_again() {
     let kind = RouteConfiguration;
     let living = |name| Resource { ttl: Some(wire::Duration { seconds: 10, nanos: 0 }), ..versioned(kind, name, "") };
@@ -154,6 +213,8 @@ fn no_version_vouches_for_what_expired_until_it_has_come_again() {
     script.version(kind, "v1", "n1", vec![living("a"), versioned(kind, "b", "")], (&["a", "b"], &[]));
     script.advance(10.0);
     assert_eq!(script.events(), ["absent RDS a: expired"]);
+    let beat = script.version(kind, "v1", "n1b", vec![heartbeat("a", "", 10)], (&[], &[]));
+    assert_eq!(beat, ["RDS [a b] v1 n1b NACK"]);
     let answer = script.version(kind, "v2", "n2", vec![versioned(kind, "b", "")], (&["b"], &[]));
     assert_eq!(answer, ["RDS [a b] v2 n2"]);
     assert_eq!(script.reopen(), ["RDS [a b] - -"], "a server that compares versions would send nothing");

@@ -59,9 +59,9 @@ fn a_wrapper_without_body_says_that_the_resource_stands() {
     let mut script = Script::asking(Cluster, &["a"]);
     script.exchange(Cluster, "v1", "n1", &["a"]);
     let heartbeat = wrapper(Resource { name: "a".to_owned(), ..Default::default() });
-    script.receive(response(Cluster.type_url(), "v2", "n2", vec![heartbeat]));
-    assert_eq!(script.events(), ["deliver CDS [] v2 n2"]);
+    script.receive(response(Cluster.type_url(), "v1", "n2", vec![heartbeat]));
+    assert_eq!(script.events(), ["deliver CDS [] v1 n2"]);
     script.accept("n2", &[]);
     assert!(script.events().is_empty());
-    assert_eq!(script.requests(), ["CDS [a] v2 n2"]);
+    assert_eq!(script.requests(), ["CDS [a] v1 n2"]);
 }
