@@ -18,6 +18,7 @@ use super::{FOREVER, ResourceError};
 use crate::ResourceKind;
 use crate::fingerprint::Fingerprinting;
 use crate::name::canonical;
+use crate::resource;
 
 /// The resources of one response, to be decoded and answered.
 ///
@@ -49,9 +50,10 @@ enum Left {
 /// A resource that nobody has looked into.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RawResource {
-    /// The name on the wrapper, when there was one. Otherwise the name is inside.
+    /// The name on the wrapper, by which the version and the time to live go, and so must the resource itself. Where the wrapper
+    /// has none it is the resource's. Without a wrapper the name is inside.
     pub name: Option<String>,
-    /// The version of this very resource, in delta. It goes by the name on the wrapper, and so must the resource itself.
+    /// The version of this very resource, in delta.
     pub version: Option<String>,
     /// The resource's type and bytes, as sent.
     pub body: Any,
@@ -227,6 +229,14 @@ fn canonical_string(name: String) -> String {
     }
 }
 
+fn name_inside(body: &Any) -> Option<String> {
+    resource::name_of(&body.value).map(|name| name.as_ref().to_owned())
+}
+
+fn nameless() -> ResourceError {
+    complaint(None, Some("name"), "it has no name")
+}
+
 fn complaint(name: Option<String>, field: Option<&str>, message: &str) -> ResourceError {
     ResourceError { name, field: field.map(str::to_owned), message: message.to_owned() }
 }
@@ -275,7 +285,7 @@ impl Ticket {
         let mut resource: Resource = self.open(sealed, "envoy.service.discovery.v3.Resource")?;
         resource.resource.iter().for_each(|body| self.compare(body));
         if resource.name.is_empty() {
-            self.malformed.push(complaint(None, Some("name"), "it has no name"));
+            self.malformed.push(nameless());
             return None;
         }
         if repeated.contains(&resource.name) {
@@ -302,7 +312,8 @@ impl Ticket {
     /// none, and `removed_resource_names` would speak of nothing that is held.
     fn unwrap(&mut self, resource: Resource, version: Option<String>, now: Instant) -> Option<RawResource> {
         let Resource { name, resource: body, ttl, .. } = resource;
-        let name = Some(name).filter(|name| !name.is_empty()).map(canonical_string);
+        let name = if name.is_empty() { body.as_ref().and_then(name_inside) } else { Some(name) };
+        let name = name.map(canonical_string);
         let expires = match ttl.map(time_to_live) {
             None => None,
             Some(Some(ttl)) => Some(now + ttl),
@@ -313,7 +324,10 @@ impl Ticket {
         };
         let label = Label { version: version.clone(), expires };
         let Some(body) = body else {
-            self.heartbeats.extend(name.map(|name| (name, label)));
+            match name {
+                Some(name) => self.heartbeats.push((name, label)),
+                None => self.malformed.push(nameless()),
+            }
             return None;
         };
         if let Some(name) = name.clone() {

@@ -402,7 +402,7 @@ impl Store {
             return Err(foreign(kind, &raw));
         }
         let inner = resource::name_of(&raw.body.value).map(|name| canonical_arc(&name));
-        if let (Some(_), Some(outer), Some(inner)) = (&raw.version, &raw.name, &inner)
+        if let (Some(outer), Some(inner)) = (&raw.name, &inner)
             && **outer != **inner
         {
             return Err(misnamed(outer, inner));
@@ -559,7 +559,7 @@ fn nameless(raw: &RawResource, context: &Context) -> ResourceError {
     }
 }
 
-/// A resource of delta whose two names differ, so that nobody can say whose version it has.
+/// A resource whose wrapper has another name, so that nobody can say whose version and time to live it has.
 fn misnamed(outer: &str, inner: &str) -> ResourceError {
     let message = format!("it calls itself `{inner}`");
     ResourceError { name: Some(outer.to_owned()), field: None, message }

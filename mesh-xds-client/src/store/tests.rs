@@ -282,6 +282,17 @@ fn resource_of_another_type_or_without_a_name_is_refused() {
 }
 
 #[test]
+fn resource_in_a_wrapper_of_another_name_is_refused_in_either_variant() {
+    for version in [None, Some("1".to_owned())] {
+        let mut store = asking_for("a");
+        let raw = RawResource { name: Some("b".to_owned()), version, body: pack_any(cluster("a")) };
+        let refused = store.offer(CDS, raw, &"1".into(), &Origin::anybody(&Context::new())).expect_err("refused");
+        assert_eq!(refused.error.to_string(), r#"resource "b": it calls itself `a`"#);
+        assert!(matches!(store.cluster("a"), Known::Awaited));
+    }
+}
+
+#[test]
 fn every_resource_is_counted_in_one_state_and_none_when_all_are_forgotten() {
     let mut store = asking_for("a");
     let counted = |store: &Store| -> Vec<_> {

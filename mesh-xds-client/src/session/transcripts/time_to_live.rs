@@ -244,3 +244,26 @@ fn a_version_stays_in_use_on_its_stream_though_a_resource_of_it_expires() {
     let beat = script.version(Cluster, "v1", "n2", vec![heartbeat("b", "", 20)], (&[], &[]));
     assert_eq!(beat, ["CDS [a b c] v1 n2"]);
 }
+
+#[test]
+fn a_wrapper_without_a_name_times_the_resource_in_it() {
+    let mut script = asking(Variant::StateOfTheWorld);
+    let cluster = envoy_types::pb::envoy::config::cluster::v3::Cluster { name: "a".to_owned(), ..Default::default() };
+    let body = Any { type_url: Cluster.type_url().to_owned(), value: cluster.encode_to_vec() };
+    let nameless = Resource { name: String::new(), resource: Some(body), ..living("a", "", 10) };
+    script.version(Cluster, "v1", "n1", vec![nameless, versioned(Cluster, "b", "")], (&["a", "b"], &[]));
+    script.advance(10.0);
+    assert_eq!(script.events(), ["absent CDS a: expired"]);
+}
+
+#[test]
+fn a_wrapper_without_name_and_body_is_refused() {
+    let mut script = asking(Variant::StateOfTheWorld);
+    script.version(Cluster, "v1", "n1", vec![living("a", "", 10)], (&["a"], &[]));
+    script.receive(response(Cluster.type_url(), "v1", "n2", vec![wrapper(heartbeat("", "", 10))]));
+    script.events();
+    script.accept("n2", &[]);
+    assert!(script.events().is_empty(), "it may be of anything that is held");
+    let requests = script.take_requests();
+    assert_eq!(complaint(&requests[0]).1, "resource without a readable name: name: it has no name");
+}
