@@ -128,7 +128,7 @@ pub struct Verdict {
 }
 
 /// What is wrong with a name that is not the only one of its kind in a response.
-pub(super) const TWICE: &str = "it is listed twice in one response";
+pub(crate) const TWICE: &str = "it is listed twice in one response";
 
 /// The type of the wrapper that resources may have in state of the world.
 static WRAPPER: LazyLock<String> = LazyLock::new(Resource::type_url);
@@ -331,7 +331,8 @@ impl Ticket {
             return None;
         };
         if let Some(name) = name.clone() {
-            self.labels.insert(name, label);
+            // Of a name listed twice the first is used.
+            self.labels.entry(name).or_insert(label);
         }
         Some(RawResource { name, version, body })
     }

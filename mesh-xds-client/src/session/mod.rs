@@ -76,6 +76,7 @@ mod subscriptions;
 mod transcripts;
 mod wire;
 
+pub(crate) use self::batch::TWICE;
 pub use self::batch::{Batch, RawResource, Ticket, Verdict};
 pub use self::nack::ResourceError;
 pub use self::wire::{Request, Response, Sealed, SealedDelta, SealedState, Variant};

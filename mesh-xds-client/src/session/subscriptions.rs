@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::batch::{Label, TWICE};
+use super::batch::Label;
 use super::refusals::Refusals;
-use super::{AbsenceReason, Reply};
+use super::{AbsenceReason, Reply, TWICE};
 
 /// The names of one kind that are wanted, and how the conversation about them stands.
 #[derive(Debug)]

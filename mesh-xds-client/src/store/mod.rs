@@ -13,7 +13,7 @@
 //! ([`keep_contents`](Store::keep_contents)).
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     ops::Bound,
     sync::Arc,
 };
@@ -29,7 +29,7 @@ use crate::{
     ResourceKind,
     name::{canonical, canonical_arc},
     resource::{self, Context, InboundListener, ListenerResource, Resource},
-    session::{AbsenceReason, RawResource, ResourceError},
+    session::{AbsenceReason, RawResource, ResourceError, TWICE},
 };
 
 mod entry;
@@ -346,15 +346,17 @@ impl Store {
     /// Takes a resource out of a response.
     ///
     /// What nobody asked this server for is accepted without a look: it will not be used, and a server may send more
-    /// than it was asked for. What is large is left to whoever [advances](Underway::advance) it.
+    /// than it was asked for. What is large is left to whoever [advances](Underway::advance) it. `seen` has the names that the
+    /// response has brought so far: of a name listed twice the first is used, as in gRPC's C-core and Envoy.
     pub(crate) fn begin(
         &mut self,
         kind: ResourceKind,
         raw: RawResource,
         version: &Arc<str>,
+        seen: &mut HashSet<Arc<str>>,
         origin: &Origin<'_>,
     ) -> Begun {
-        let (name, bytes) = match self.identify(kind, raw, origin) {
+        let (name, bytes) = match self.identify(kind, raw, seen, origin) {
             Ok(identified) => identified,
             Err(error) => return Begun::Settled(Err(Refused { error, is_repeated: false })),
         };
@@ -380,7 +382,7 @@ impl Store {
         version: &Arc<str>,
         origin: &Origin<'_>,
     ) -> Result<Taken, Refused> {
-        match self.begin(kind, raw, version, origin) {
+        match self.begin(kind, raw, version, &mut HashSet::new(), origin) {
             Begun::Settled(outcome) => outcome,
             Begun::Underway(mut underway) => loop {
                 let mut left = usize::MAX;
@@ -396,6 +398,7 @@ impl Store {
         &mut self,
         kind: ResourceKind,
         raw: RawResource,
+        seen: &mut HashSet<Arc<str>>,
         origin: &Origin<'_>,
     ) -> Result<(Arc<str>, Bytes), ResourceError> {
         if ResourceKind::from_type_url(&raw.body.type_url) != Some(kind) {
@@ -410,6 +413,9 @@ impl Store {
         let Some(name) = inner.or_else(|| raw.name.as_deref().map(Arc::from)) else {
             return Err(nameless(&raw, origin.context));
         };
+        if !seen.insert(name.clone()) {
+            return Err(repeated(&name));
+        }
         if self.is_everything(kind) && self.get(kind, &name).is_none() && (origin.is_heeded)(AuthorityId::default()) {
             self.want(kind, &name, AuthorityId::default());
         }
@@ -563,6 +569,11 @@ fn nameless(raw: &RawResource, context: &Context) -> ResourceError {
 fn misnamed(outer: &str, inner: &str) -> ResourceError {
     let message = format!("it calls itself `{inner}`");
     ResourceError { name: Some(outer.to_owned()), field: None, message }
+}
+
+/// A resource of which the same response has brought another.
+fn repeated(name: &str) -> ResourceError {
+    ResourceError { name: Some(name.to_owned()), field: None, message: TWICE.to_owned() }
 }
 
 /// A resource of another type than the response says of all of its resources.

@@ -282,6 +282,26 @@ fn resource_of_another_type_or_without_a_name_is_refused() {
 }
 
 #[test]
+fn of_a_name_listed_twice_the_first_is_used_and_the_second_refused_by_name() {
+    let mut store = asking_for("a");
+    store.want(CDS, &"b".into(), AuthorityId::default());
+    let (context, mut seen) = (Context::new(), HashSet::new());
+    let mut begin = |resource: WireCluster| {
+        let raw = RawResource { name: None, version: None, body: pack_any(resource) };
+        match store.begin(CDS, raw, &"1".into(), &mut seen, &Origin::anybody(&context)) {
+            Begun::Settled(outcome) => outcome,
+            Begun::Underway(_) => panic!("a cluster is not divided"),
+        }
+    };
+    begin(cluster("a")).expect("the first");
+    let refused = begin(warned_of("a")).expect_err("the second");
+    assert_eq!(refused.error.to_string(), r#"resource "a": it is listed twice in one response"#);
+    begin(cluster("b")).expect("its neighbour");
+    let status = store.status();
+    assert!(status.iter().all(|one| one.state == ResourceState::Synced && one.warnings.is_empty()), "{status:?}");
+}
+
+#[test]
 fn resource_in_a_wrapper_of_another_name_is_refused_in_either_variant() {
     for version in [None, Some("1".to_owned())] {
         let mut store = asking_for("a");
@@ -329,7 +349,7 @@ mod divided {
 
     fn begin(store: &mut Store, resource: RouteConfiguration, version: &str) -> Box<Underway> {
         let raw = RawResource { name: None, version: None, body: pack_any(resource) };
-        match store.begin(RDS, raw, &version.into(), &Origin::anybody(&Context::new())) {
+        match store.begin(RDS, raw, &version.into(), &mut HashSet::new(), &Origin::anybody(&Context::new())) {
             Begun::Underway(underway) => underway,
             Begun::Settled(outcome) => panic!("it is large: {outcome:?}"),
         }

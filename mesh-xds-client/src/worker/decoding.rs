@@ -1,6 +1,6 @@
 //! One response on its way through the decoders, a slice at a time.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use crate::{
     ResourceKind,
@@ -16,6 +16,8 @@ pub(super) struct Decoding {
     pub(super) kind: ResourceKind,
     pub(super) version: Arc<str>,
     pub(super) batch: Batch,
+    /// The names of the resources that were taken.
+    seen: HashSet<Arc<str>>,
     /// The one of its resources that is taken in pieces at present.
     underway: Option<Box<Underway>>,
     pub(super) verdict: Verdict,
@@ -44,6 +46,7 @@ impl Decoding {
             kind: batch.kind,
             version: batch.version.as_str().into(),
             batch,
+            seen: HashSet::new(),
             underway: None,
             verdict: Verdict::default(),
             accepted: 0,
@@ -66,7 +69,8 @@ impl Decoding {
             let Some(raw) = self.batch.next() else { return true };
             let size = raw.body.value.len();
             let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
-            match store.begin(self.kind, raw, own.as_ref().unwrap_or(&self.version), origin) {
+            let version = own.as_ref().unwrap_or(&self.version);
+            match store.begin(self.kind, raw, version, &mut self.seen, origin) {
                 Begun::Settled(outcome) => {
                     let is_decoded = self.note(store, outcome, origin);
                     left = left.saturating_sub(LEAST + if is_decoded { size } else { size / COMPARING });

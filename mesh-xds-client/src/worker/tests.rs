@@ -123,6 +123,20 @@ fn large_response_is_decoded_in_slices_and_published_as_one() {
 }
 
 #[test]
+fn name_listed_twice_in_state_of_the_world_refuses_the_response_by_name() {
+    let mut bench = Bench::watching(1);
+    bench.names.push("listener-0".to_owned());
+    bench.deliver();
+    while bench.worker.decoding.is_some() {
+        bench.worker.decode();
+    }
+    let answer = bench.worker.federation.upstreams[0].session.poll_request(Instant::now());
+    let Some(session::Request::StateOfTheWorld(answer)) = answer else { panic!("an answer is due: {answer:?}") };
+    let refused = answer.error_detail.expect("it is refused").message;
+    assert!(refused.ends_with(r#"; resource "listener-0": it is listed twice in one response"#), "{refused}");
+}
+
+#[test]
 fn nobody_sees_half_a_configuration_and_a_target_that_is_released_meanwhile_leaves_the_next() {
     let mut bench = Bench::watching(1000);
     bench.deliver();
