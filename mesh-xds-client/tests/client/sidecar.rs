@@ -149,6 +149,25 @@ async fn routes_wait_for_their_clusters_and_not_for_ever() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_anew_has_the_whole_time_for_a_cluster_that_another_has_given_up() {
+    for features in VARIANTS {
+        let plane = ControlPlane::new();
+        plane.set(cluster("unrelated"));
+        let mut running = sidecar(&plane, features);
+        let interest = running.client.watch("reviews:9080");
+        running.settle(10 * SECOND).await;
+        drop(interest);
+        running.settle(2 * SECOND).await;
+
+        let _interest = running.client.watch("reviews:9080");
+        running.settle(14 * SECOND).await;
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Requested));
+        offer(&plane);
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn refused_cluster_leaves_its_neighbours_and_the_one_before_it() {
     for features in VARIANTS {
         let Served { plane, running, _interest, .. } = served(features).await;
