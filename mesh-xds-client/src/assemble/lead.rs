@@ -131,10 +131,11 @@ impl Service {
         store.get(ResourceKind::Cluster, &self.cluster).is_some_and(Entry::is_there)
     }
 
-    /// Whether an earlier run has known it, and the control plane has not spoken of it yet.
+    /// Whether an earlier run has known it, and the control plane has not said that there is none: silence, however long, takes
+    /// nothing away.
     fn is_remembered(&self, store: &Store) -> bool {
         let entry = store.get(ResourceKind::Cluster, &self.cluster);
-        entry.is_some_and(|entry| entry.state() == ResourceState::Requested && entry.is_cached())
+        entry.is_some_and(|entry| entry.is_cached() && entry.state() != ResourceState::Absent)
     }
 }
 

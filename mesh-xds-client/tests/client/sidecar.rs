@@ -102,6 +102,34 @@ async fn cluster_of_an_earlier_run_that_is_not_among_all_is_gone_in_the_time_of_
 }
 
 #[tokio::test(start_paused = true)]
+async fn service_of_an_earlier_run_outlives_silence_about_clusters() {
+    for features in VARIANTS {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("xds.cache");
+        let plane = ControlPlane::new();
+        offer(&plane);
+        plane.set(Listener { name: "virtualInbound".to_owned(), ..Listener::default() });
+        let mut running = run(builder(&plane, features).cache_file(&file));
+        let interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        running.settle(10 * SECOND).await;
+        running.work.abort();
+        drop(interest);
+
+        plane.delay_kind(Cluster, 100 * SECOND);
+        let mut running = run(builder(&plane, features).cache_file(&file));
+        let _interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        running.settle(60 * SECOND).await;
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::TimedOut));
+        assert!(running.client.status().connected);
+        assert_eq!(routed(&running.present(), "reviews:9080"), Some(set(&[REVIEWS])));
+        running.settle(60 * SECOND).await;
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Synced));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn services_come_and_go_and_the_name_follows_them() {
     for features in VARIANTS {
         let plane = ControlPlane::new();
