@@ -349,6 +349,8 @@ impl World {
         let used = verdict.accepted.iter().map(|name| (kind, name.to_string()));
         let used: Vec<_> = used.filter(|key| self.is_wanted(key)).collect();
         self.mortal.extend(facts.mentioned.iter().map(|name| (kind, name.clone())));
+        // A wrapper without a name goes by what is in it.
+        self.mortal.extend(used.iter().cloned());
         let gone = self.held.iter().filter(|key| key.0 == kind && facts.is_gone(&key.1)).cloned();
         let mut gone: BTreeSet<_> = gone.collect();
         // What was refused and never held may go as well.

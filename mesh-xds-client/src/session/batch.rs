@@ -24,6 +24,9 @@ use crate::resource;
 ///
 /// It gives them one by one, in the order of the response and without their `envoy.service.discovery.v3.Resource` wrapper:
 /// there may be thousands, and whoever takes them may have other things to do in between.
+///
+/// What a response in delta lists twice is not given out. In state of the world the name may be known inside the resource only,
+/// so there it is for whoever takes them to refuse the second.
 #[derive(Debug)]
 pub struct Batch {
     /// What all of the resources should be. Each resource's own type URL is the peer's claim and still to be checked.
@@ -127,7 +130,7 @@ pub struct Verdict {
     pub rejected: Vec<ResourceError>,
 }
 
-/// What is wrong with a name that is not the only one of its kind in a response.
+/// What is wrong with a name that one response lists more than once.
 pub(crate) const TWICE: &str = "it is listed twice in one response";
 
 /// The type of the wrapper that resources may have in state of the world.
