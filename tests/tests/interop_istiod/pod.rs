@@ -8,14 +8,15 @@ use tempfile::TempDir;
 
 use mesh_tests::kubernetes::{destination_rule, service, token, virtual_service};
 use mesh_tests::pair::{Shares, assert_by_chance};
-use mesh_tests::peers::{Example, ISTIOD, RunningExample};
+use mesh_tests::peers::{Example, ISTIOD, Istiod, RunningExample};
 use mesh_xds_client::Dialect;
 
-use crate::shop::{Shop, accepted, listed};
+use crate::shop::{Shop, Workload, accepted, listed};
 
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/istio/pod.yaml");
 const POD: &str = include_str!("../../../examples/istio/pod.yaml");
 
-/// What the pod sets, from which field of it, and what that is here.
+/// What the pod sets, the field that it takes it from, and what that is here.
 const VARIABLES: [(&str, &str, &str); 4] = [
     ("POD_NAME", "metadata.name", "caller"),
     ("POD_NAMESPACE", "metadata.namespace", "shop"),
@@ -34,14 +35,23 @@ struct Files {
 // === impl Files ===
 
 impl Files {
-    /// What the downward API says of the pod; nothing that tells of istiod, or that istiod believes.
-    fn new() -> Self {
+    /// What the downward API says of the pod, and nothing that istiod or the pod proves itself by.
+    fn without_istiod() -> Self {
         let files = Self { root: tempfile::tempdir().unwrap() };
-        files.put("/etc/istio/pod", "labels", "app=\"caller\"\nsidecar.istio.io/inject=\"false\"");
+        files.put("/etc/istio/pod", "labels", "app=\"caller\"\nversion=\"v1\"\nsidecar.istio.io/inject=\"false\"");
         files.put("/etc/istio/pod", "annotations", "kubernetes.io/config.source=\"api\"");
         files
     }
 
+    /// All of it.
+    async fn of(shop: &mut Shop) -> Self {
+        let files = Self::without_istiod();
+        files.put("/var/run/secrets/istio", "root-cert.pem", &shop.istiod.root().await);
+        files.put("/var/run/secrets/tokens", "istio-token", &token("caller", HOUR));
+        files
+    }
+
+    /// A file where the pod has something mounted.
     fn put(&self, mount: &str, file: &str, text: &str) {
         stands(&format!("mountPath: {mount} }}"));
         stands(&format!("path: {file}"));
@@ -50,8 +60,10 @@ impl Files {
         fs::write(directory.join(file), text).unwrap();
     }
 
+    /// Starts the program as the pod does, with an istiod at this address.
     fn start(&self, example: &Example, istiod: &str) -> RunningExample {
-        let (root, config) = (self.root.path().display().to_string(), json!({ "discoveryAddress": istiod }).to_string());
+        let (root, config) =
+            (self.root.path().display().to_string(), json!({ "discoveryAddress": istiod }).to_string());
         let mut variables = vec![("POD_ROOT", &*root), ("PROXY_CONFIG", &config), ("ISTIOD_SAN", ISTIOD)];
         for (name, field, value) in VARIABLES {
             stands(&format!("- {{ name: {name}, valueFrom: {{ fieldRef: {{ fieldPath: {field} }} }} }}"));
@@ -63,6 +75,18 @@ impl Files {
     }
 }
 
+/// Adds a workload that takes plaintext, and that istiod believes to take mutual TLS as well, as if it had a sidecar.
+async fn add(shop: &mut Shop, name: &'static str, number: u8) {
+    let workload = Workload::start(name, number, &["reviews"]).await;
+    let mut objects = workload.objects();
+    objects[0]["metadata"]["labels"]["security.istio.io/tlsMode"] = json!("istio");
+    for object in &objects {
+        shop.istiod.apply(object).await;
+    }
+    shop.workloads.insert(name, workload);
+}
+
+/// Asserts that this is in the pod's file.
 fn stands(text: &str) {
     assert!(POD.contains(text), "pod.yaml lacks `{text}`");
 }
@@ -93,11 +117,18 @@ fn canary(weight: u32) -> Value {
 fn answers(said: &str, route: &str) -> Shares {
     let mut shares = Shares::new();
     for line in said.lines().filter_map(|line| line.strip_prefix(route)?.strip_prefix(": ")) {
-        for (name, calls) in line.split(", ").map(|answer| answer.rsplit_once(' ').unwrap()) {
-            *shares.entry(name.to_owned()).or_default() += calls.parse::<u64>().unwrap();
+        let answers = line.split(", ").filter_map(|answer| answer.rsplit_once(' '));
+        for (name, calls) in answers.filter_map(|(name, calls)| Some((name, calls.parse::<u64>().ok()?))) {
+            *shares.entry(name.to_owned()).or_default() += calls;
         }
     }
     shares
+}
+
+#[tokio::test]
+async fn pods_file_is_what_istio_takes() {
+    let Some(istiod) = Istiod::find() else { return };
+    istiod.validate(FILE).await;
 }
 
 #[tokio::test]
@@ -106,18 +137,12 @@ async fn pod_without_a_sidecar_follows_a_canary_without_a_failed_call() {
     let Some(mut shop) = Shop::open(Dialect::Sidecar).await else { return };
     shop.istiod.apply(&service("reviews", 11, &[("http", 9080)])).await;
     for (name, number) in [("v1-a", 1), ("v2-a", 2)] {
-        shop.add(name, number, &["reviews"]).await;
-        // Their sidecars take mutual TLS too, so that it would be spoken to them.
-        let mut pod = shop.workloads[name].objects().remove(0);
-        pod["metadata"]["labels"]["security.istio.io/tlsMode"] = json!("istio");
-        shop.istiod.apply(&pod).await;
+        add(&mut shop, name, number).await;
     }
     shop.istiod.apply(&rule()).await;
     shop.istiod.apply(&canary(0)).await;
 
-    let files = Files::new();
-    files.put("/var/run/secrets/istio", "root-cert.pem", &shop.istiod.root().await);
-    files.put("/var/run/secrets/tokens", "istio-token", &token("caller", HOUR));
+    let files = Files::of(&mut shop).await;
     let mut caller = files.start(&example, &shop.istiod.secure_addr().to_string());
     for weight in [0, 50, 100] {
         shop.istiod.apply(&canary(weight)).await;
@@ -139,7 +164,7 @@ async fn pod_without_a_sidecar_follows_a_canary_without_a_failed_call() {
 #[tokio::test]
 async fn pod_says_what_keeps_it_from_istiod() {
     let Some(example) = Example::find("istio") else { return };
-    let files = Files::new();
+    let files = Files::without_istiod();
     let nowhere = "127.0.0.1:1";
     let said = files.start(&example, nowhere).says(|said| said.contains("root-cert.pem")).await;
     assert!(said.contains("it cannot be read"), "{said}");
@@ -153,4 +178,19 @@ async fn pod_says_what_keeps_it_from_istiod() {
     let said = caller.end().await;
     assert!(said.contains("has no configuration"), "{said}");
     assert!(!said.ends_with(" 0 failed\n"), "{said}");
+}
+
+#[tokio::test]
+async fn pod_says_what_its_calls_lack_until_they_lack_nothing() {
+    let Some(example) = Example::find("istio") else { return };
+    let Some(mut shop) = Shop::open(Dialect::Sidecar).await else { return };
+    let files = Files::of(&mut shop).await;
+    let mut caller = files.start(&example, &shop.istiod.secure_addr().to_string());
+    caller.says(|said| said.contains(&format!("Cluster `outbound|9080||{HOST}`: Requested"))).await;
+    shop.istiod.apply(&service("reviews", 11, &[("http", 9080)])).await;
+    caller.says(|said| said.contains("the cluster has no endpoints")).await;
+    add(&mut shop, "v1-a", 1).await;
+    caller.says(|said| said.contains("identity `default`: no source is registered")).await;
+    shop.istiod.apply(&rule()).await;
+    caller.says(|said| answers(said, "default").contains_key("v1-a")).await;
 }
