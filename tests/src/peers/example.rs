@@ -18,7 +18,8 @@ pub struct RunningExample {
 // === impl Example ===
 
 impl Example {
-    /// Nothing, after a line on standard error, where it was not built along with this test.
+    /// Nothing, after a line on standard error, where it was not built. Cargo builds it along with the tests of the whole
+    /// workspace, and not with those of this package alone, which run what was built last.
     ///
     /// # Panics
     ///
