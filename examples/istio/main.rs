@@ -29,7 +29,9 @@ use tokio::{
 const PACE: Duration = Duration::from_millis(10);
 const MOST: usize = 100;
 /// How long a call may take, and so how long the process does once it is told to end.
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(4);
+/// How long it waits for the first route at most; less, so that it can say why there is none.
+const PATIENCE: Duration = Duration::from_secs(3);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// The route that a call took, and who answered it, or why nobody did.
@@ -54,7 +56,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         Some(root) => Workload::from_environment(env::vars(), root)?,
     };
     let mesh = Mesh::builder().source(workload.client()?.build()?).build()?;
-    let client = Client::builder(target).mesh(&mesh).build()?;
+    let client = Client::builder(target).mesh(&mesh).ready_timeout(PATIENCE).build()?;
 
     let (mut made, mut tally, mut last_trouble) = (0, Tally::default(), String::new());
     let (mut pace, mut second) = (interval(PACE), interval_at(Instant::now() + SECOND, SECOND));
