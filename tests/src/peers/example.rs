@@ -29,7 +29,7 @@ impl Example {
         let profile = test.ancestors().nth(2).expect("tests are in target/PROFILE/deps");
         let program = profile.join("examples").join(name);
         if !program.exists() {
-            super::skip(&format!("build `cargo build -p mesh-examples --example {name}` first"));
+            super::skip(&format!("run `cargo build -p mesh-examples --example {name}` first"));
             return None;
         }
         Some(Self { program })
