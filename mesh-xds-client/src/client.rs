@@ -21,6 +21,7 @@ use crate::{
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Server},
     cache::{CacheStatus, Keeper, Scope},
     istio::{InboundListener, names},
+    name,
     resource::Context,
     session,
     status::Shared,
@@ -183,7 +184,12 @@ impl ConfigSource for XdsClient {
         })
     }
 
+    /// A name of `xdstp:` says who is to be asked, and that is for configuration to say: where a request comes up with one that
+    /// its routes do not name, nobody is asked. Nor is anybody for everything.
     fn demand(&self, cluster: &str) -> Option<Interest> {
+        if !name::is_of_one(cluster) || name::is_xdstp(cluster) {
+            return None;
+        }
         let cluster: Arc<str> = cluster.into();
         let _ = self.commands.send(Command::Demand(cluster.clone()));
         let commands = self.commands.clone();

@@ -288,7 +288,8 @@ impl Session {
     }
 
     /// Asks for a resource, until [`unsubscribe`](Self::unsubscribe). Asking twice is asking once: counting users is the
-    /// caller's.
+    /// caller's. `*` is not a name but says what [`subscribe_all`](Self::subscribe_all) does, to servers alone: the caller keeps
+    /// it away, above all where names come from others.
     ///
     /// The first subscription opens the stream.
     pub fn subscribe(&mut self, kind: ResourceKind, name: &str) {

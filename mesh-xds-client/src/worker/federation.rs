@@ -73,6 +73,9 @@ impl Federation {
 
     /// Who has the resource of this name, or why nobody has.
     pub(super) fn authority_of(&self, kind: ResourceKind, name: &str) -> Result<AuthorityId, String> {
+        if !name::is_of_one(name) {
+            return Err("the name is not that of one resource".to_owned());
+        }
         if !name::is_xdstp(name) {
             return Ok(DEFAULT);
         }

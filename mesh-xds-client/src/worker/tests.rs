@@ -103,6 +103,29 @@ impl Bench {
     }
 }
 
+#[test]
+fn what_asks_for_everything_is_not_asked_for_as_a_name() {
+    let mut bench = Bench::watching(1);
+    for name in ["*", "", "v1"] {
+        bench.command(Command::Demand(name.into()));
+        bench.obey();
+    }
+    bench.command(Command::Watch("*".into()));
+    bench.obey();
+    let session = &mut bench.worker.federation.upstreams[0].session;
+    let requests = std::iter::from_fn(|| session.poll_request(Instant::now()));
+    let names = requests.flat_map(|request| match request {
+        session::Request::StateOfTheWorld(request) => request.resource_names,
+        session::Request::Delta(request) => request.resource_names_subscribe,
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["v1"]);
+    let held = bench.shared.held();
+    for (kind, name) in [(ResourceKind::Cluster, "*"), (ResourceKind::Cluster, ""), (ResourceKind::Listener, "*")] {
+        let entry = held.store.get(kind, name).expect("somebody wants it");
+        assert_eq!(entry.state(), ResourceState::Rejected, "{kind} `{name}`");
+    }
+}
+
 /// What slices are for cannot be seen by a test, which has no other thread to be held up; that there are some can.
 #[test]
 fn large_response_is_decoded_in_slices_and_published_as_one() {
