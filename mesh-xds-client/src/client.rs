@@ -275,7 +275,7 @@ impl XdsClientBuilder {
     /// The mesh takes this registry for its own. Their files are watched by the client's work.
     ///
     /// Resources may refer to whatever is in it when they come, such as what a mesh registers when it is built; one that
-    /// named an identity too early stays refused until it comes again. Default: a registry of its own.
+    /// named an identity too early stays refused until it comes again, be it in the same bytes. Default: a registry of its own.
     pub fn identities(mut self, identities: Identities) -> Self {
         self.identities = identities;
         self
