@@ -494,6 +494,17 @@ impl Session {
         self.events.push_back(Event::Lost { cause: cause.into(), was_live, retry_in });
     }
 
+    /// The owner has dropped the stream, or the attempt to open it, which says nothing of the server: no [`Event::Lost`] follows.
+    /// The next is due at once; a wait that goes on already goes on.
+    pub fn interrupt(&mut self, now: Instant) {
+        if matches!(self.link, Link::Idle | Link::Waiting { .. }) {
+            return;
+        }
+        self.leave_stream();
+        self.link = Link::Waiting { until: now };
+        self.events.retain(|event| !matches!(event, Event::Connect | Event::Live));
+    }
+
     /// The server is left, with nothing asked of it any longer; the caller closes the stream. No [`Event::Lost`] follows. Whatever
     /// is asked for next opens a stream at once, as the first one did, without versions or a wait.
     pub fn leave(&mut self) {

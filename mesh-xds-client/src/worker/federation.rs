@@ -67,7 +67,7 @@ impl Federation {
     /// The work on the streams was dropped, and they with it.
     pub(super) fn streams_dropped(&mut self, now: Instant) {
         for upstream in &mut self.upstreams {
-            upstream.session.stream_ended("the work on it was dropped", now);
+            upstream.interrupted(now);
         }
     }
 
