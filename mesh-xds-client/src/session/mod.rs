@@ -576,6 +576,12 @@ impl Session {
         Some(request.with_node(self.introduce()))
     }
 
+    /// How many answers wait for [`poll_request`](Self::poll_request). Each response brings one, so whoever goes on reading from a
+    /// server that does not read lets them grow without end.
+    pub fn unsent_answers(&self) -> usize {
+        self.outgoing.iter().filter(|outgoing| matches!(outgoing, Outgoing::Answer(..))).count()
+    }
+
     /// Every request lists the names, an answer as well.
     fn state_request(&mut self, outgoing: Outgoing, now: Instant) -> Option<DiscoveryRequest> {
         let (kind, reply) = match outgoing {
