@@ -80,6 +80,7 @@ impl Worker {
             let slice = self.shared.held().store.sweep(kind, wanted.of(kind), after.as_ref(), pace::SLICE);
             for name in slice.dispensable {
                 let authority = self.shared.held().store.forget(kind, &name);
+                self.expected.forget(kind, &name);
                 if let Some(authority) = authority.filter(|_| !wanted.everything(kind)) {
                     self.federation.unsubscribe(authority, kind, &name);
                 }
