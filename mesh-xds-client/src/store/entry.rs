@@ -48,6 +48,8 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(super) struct RefusedVersion {
     pub(super) fingerprint: Fingerprint,
+    /// How many identities were registered then. Where there are more, it may be valid that was refused for want of one.
+    identities: usize,
     pub(super) error: ResourceError,
     pub(super) version: Arc<str>,
     pub(super) at: SystemTime,
@@ -71,6 +73,8 @@ pub(super) struct Good {
 pub(super) struct News<'a> {
     pub(super) version: &'a Arc<str>,
     pub(super) origin: &'a Origin<'a>,
+    /// How many identities were registered before it was looked at; what is taken in pieces refers to none.
+    pub(super) identities: usize,
     pub(super) keeps_contents: bool,
     pub(super) changes: &'a mut Changes,
 }
@@ -148,7 +152,10 @@ impl Entry {
             self.confirm(bytes, news);
             return Some(Ok(Taken { name: name.clone(), is_decoded: false, has_new_warnings: false }));
         }
-        let refused = self.refused.as_mut().filter(|refused| refused.fingerprint == fingerprint)?;
+        let is_this = |refused: &&mut Box<RefusedVersion>| {
+            (refused.fingerprint, refused.identities) == (fingerprint, news.identities)
+        };
+        let refused = self.refused.as_mut().filter(is_this)?;
         (refused.version, refused.at) = (news.version.clone(), SystemTime::now());
         self.failed_at = Some(refused.at);
         Some(Err(Refused { error: refused.error.clone(), is_repeated: true }))
@@ -272,8 +279,9 @@ impl Entry {
 
     fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, news: &mut News<'_>) {
         self.fail(ResourceState::Rejected, error.to_string());
-        let (version, at) = (news.version.clone(), SystemTime::now());
-        self.refused = Some(Box::new(RefusedVersion { fingerprint, error: error.clone(), version, at }));
+        let (identities, error, version) = (news.identities, error.clone(), news.version.clone());
+        let refused = RefusedVersion { fingerprint, identities, error, version, at: SystemTime::now() };
+        self.refused = Some(Box::new(refused));
         // Who has nothing to serve is told the newest reason.
         news.changes.structure |= self.good.is_none();
     }

@@ -429,7 +429,13 @@ impl Store {
             return None;
         }
         let before = entry.counted();
-        let mut news = News { version, origin, keeps_contents: self.keeps_contents, changes: &mut self.changes };
+        let mut news = News {
+            version,
+            origin,
+            identities: origin.context.registered(),
+            keeps_contents: self.keeps_contents,
+            changes: &mut self.changes,
+        };
         let outcome = act(entry, &mut news);
         let after = entry.counted();
         // What was gone, or new, and is there now may be what somebody waits for; so may a refusal.

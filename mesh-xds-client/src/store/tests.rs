@@ -14,13 +14,16 @@ use envoy_types::{
     },
     util::pack_any,
 };
-use mesh_core::config::Discovery;
+use mesh_core::{
+    config::Discovery,
+    identity::{FixedIdentity, Identities, Identity},
+};
 use tokio::time::Instant;
 
 use super::*;
 use crate::{
     session::{Config, Event, Session, Verdict},
-    testkit::resource::cluster,
+    testkit::resource::{cluster, mutual_tls},
 };
 
 const CDS: ResourceKind = ResourceKind::Cluster;
@@ -64,6 +67,26 @@ fn same_refusal_is_repeated_without_another_look() {
     assert_eq!(first.error, again.error);
     offer(&mut store, cluster("a"), "3").expect("valid");
     assert!(!offer(&mut store, unusable("a"), "4").expect_err("refused").is_repeated, "it was good in between");
+}
+
+#[test]
+fn what_was_refused_for_want_of_an_identity_is_looked_at_again_once_there_are_more() {
+    let registry = Identities::new();
+    let context = Context::new().with_registry(registry.clone());
+    let mut store = asking_for("a");
+    let mut offer = |version: &str| {
+        let body = pack_any(mutual_tls(cluster("a"), "shop", ["spiffe://shop.test/a"]));
+        let raw = RawResource { name: None, version: None, body };
+        store.offer(CDS, raw, &version.into(), &Origin::anybody(&context))
+    };
+    let identity = || Arc::new(FixedIdentity::new(Identity::roots([&b"a root"[..]]).expect("it is not empty")));
+    assert!(!offer("1").expect_err("refused").is_repeated);
+    assert!(offer("2").expect_err("refused").is_repeated);
+    registry.insert("another", identity());
+    assert!(!offer("3").expect_err("refused").is_repeated, "it might have been that one");
+    assert!(offer("4").expect_err("refused").is_repeated);
+    registry.insert("shop", identity());
+    assert!(offer("5").expect("the same bytes are valid now").is_decoded);
 }
 
 #[test]
