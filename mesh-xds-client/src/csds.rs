@@ -200,7 +200,7 @@ fn generic_config(dump: Dump, with_contents: bool) -> GenericXdsConfig {
         error_state: failure.map(failure_state),
         ..Default::default()
     };
-    if let Some(DumpedGood { version, updated, contents }) = good {
+    if let Some(DumpedGood { version, updated, contents, .. }) = good {
         config.version_info = version.to_string();
         config.last_updated = timestamp(updated);
         config.xds_config = contents.filter(|_| with_contents).map(any);
@@ -283,7 +283,8 @@ mod tests {
     }
 
     fn told(state: ResourceState, is_answered: bool, failure: Option<Failure>) -> GenericXdsConfig {
-        let good = DumpedGood { version: "7".into(), updated: at(7), contents: Some(Bytes::from_static(b"bytes")) };
+        let (version, contents) = ("7".into(), Some(Bytes::from_static(b"bytes")));
+        let good = DumpedGood { version, updated: at(7), contents, is_mortal: false };
         let (kind, name) = (ResourceKind::Cluster, "shop".into());
         generic_config(Dump { kind, name, state, is_answered, good: Some(good), failure }, true)
     }

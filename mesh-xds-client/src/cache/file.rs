@@ -113,7 +113,7 @@ fn with_header(content: &Content) -> Vec<u8> {
 }
 
 fn item(dump: &Dump) -> Option<Item> {
-    let DumpedGood { version, updated, contents } = dump.good.as_ref()?;
+    let DumpedGood { version, updated, contents, .. } = dump.good.as_ref().filter(|good| !good.is_mortal)?;
     Some(Item {
         name: dump.name.to_string(),
         version: version.to_string(),
@@ -229,7 +229,8 @@ mod tests {
 
     fn held(kind: ResourceKind, name: &str, contents: Option<&'static [u8]>) -> Dump {
         let updated = time(1_700_000_000_123);
-        let good = DumpedGood { version: "7".into(), updated, contents: contents.map(Bytes::from_static) };
+        let contents = contents.map(Bytes::from_static);
+        let good = DumpedGood { version: "7".into(), updated, contents, is_mortal: false };
         Dump {
             kind,
             name: name.into(),

@@ -320,7 +320,8 @@ mod tests {
         let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
         keeper.tell();
         keeper.touch();
-        let good = DumpedGood { version: "1".into(), updated: SystemTime::now(), contents: Some(Bytes::new()) };
+        let (version, updated, contents) = ("1".into(), SystemTime::now(), Some(Bytes::new()));
+        let good = DumpedGood { version, updated, contents, is_mortal: false };
         lock(&keeper.pending).kept = Some(vec![Dump {
             kind: ResourceKind::Cluster,
             name: "shop".into(),

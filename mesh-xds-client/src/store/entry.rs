@@ -65,6 +65,8 @@ pub(super) struct Good {
     pub(super) contents: Option<Bytes>,
     /// Whether it is from an earlier run, and no server has sent it in this one.
     pub(super) is_cached: bool,
+    /// Whether it has a time to live, so that it is nothing for a later run.
+    pub(super) is_mortal: bool,
 }
 
 /// What is needed to take a resource out of a response.
@@ -239,7 +241,8 @@ impl Entry {
             }
         };
         let (version, updated) = (news.version.clone(), SystemTime::now());
-        self.good = Some(Good { resource, fingerprint, version, updated, warnings, contents, is_cached: false });
+        let (is_cached, is_mortal) = (false, false);
+        self.good = Some(Good { resource, fingerprint, version, updated, warnings, contents, is_cached, is_mortal });
         self.settle();
     }
 
@@ -288,6 +291,7 @@ impl Entry {
             version: good.version.clone(),
             updated: good.updated,
             contents: good.contents.clone(),
+            is_mortal: good.is_mortal,
         });
         let failure = self.error.clone().zip(self.failed_at).map(|(details, at)| Failure {
             details,
@@ -313,6 +317,7 @@ impl Good {
         let fingerprint = context.fingerprint(kind.type_url(), &contents);
         // It may have been written by a build that knew of fewer secrets.
         let contents = keeps_contents.then_some(contents).filter(|contents| !secrets::may_be_in(contents));
-        Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached: true })
+        let (is_cached, is_mortal) = (true, false);
+        Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached, is_mortal })
     }
 }

@@ -35,6 +35,8 @@ pub(crate) struct DumpedGood {
     pub(crate) updated: SystemTime,
     /// The bytes of its message, where they are kept and may be shown.
     pub(crate) contents: Option<Bytes>,
+    /// Whether it has a time to live.
+    pub(crate) is_mortal: bool,
 }
 
 /// Why the latest news of a resource does not serve.

@@ -439,6 +439,14 @@ impl Store {
         Some(outcome)
     }
 
+    /// Notes whether what serves of a resource has a time to live, by word of a server. Returns whether it had another.
+    pub(crate) fn note_mortal(&mut self, kind: ResourceKind, name: &str, is_mortal: bool, origin: &Origin<'_>) -> bool {
+        let entry = self.shelves[kind.index()].get_mut(name);
+        let entry = entry.filter(|entry| entry.authority.is_some_and(origin.is_heeded));
+        let Some(good) = entry.and_then(|entry| entry.good.as_mut()) else { return false };
+        std::mem::replace(&mut good.is_mortal, is_mortal) != is_mortal
+    }
+
     /// Has a resource of an earlier run serve until a server sends it. Its state stays what it is: asked for, and not
     /// answered. Nothing happens where the resource is not asked for any longer, or there is news of it.
     ///
