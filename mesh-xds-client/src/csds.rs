@@ -203,7 +203,7 @@ fn generic_config(dump: Dump, with_contents: bool) -> GenericXdsConfig {
     if let Some(DumpedGood { version, updated, contents, .. }) = good {
         config.version_info = version.to_string();
         config.last_updated = timestamp(updated);
-        config.xds_config = contents.filter(|_| with_contents).map(any);
+        config.xds_config = contents.filter(|_| with_contents).and_then(|contents| contents.shown()).map(any);
     }
     config
 }
@@ -276,14 +276,25 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::ResourceKind;
+    use crate::{ResourceKind, store::Contents};
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
+    const CLUSTER: &[u8] = b"\x0a\x01c";
+
     fn told(state: ResourceState, is_answered: bool, failure: Option<Failure>) -> GenericXdsConfig {
-        let (version, contents) = ("7".into(), Some(Bytes::from_static(b"bytes")));
+        told_of(CLUSTER, state, is_answered, failure)
+    }
+
+    fn told_of(
+        contents: &'static [u8],
+        state: ResourceState,
+        is_answered: bool,
+        failure: Option<Failure>,
+    ) -> GenericXdsConfig {
+        let (version, contents) = ("7".into(), Some(Contents::new(Bytes::from_static(contents))));
         let good = DumpedGood { version, updated: at(7), contents, is_mortal: false };
         let (kind, name) = (ResourceKind::Cluster, "shop".into());
         generic_config(Dump { kind, name, state, is_answered, good: Some(good), failure }, true)
@@ -315,9 +326,16 @@ mod tests {
             assert_eq!(config.last_updated, Some(Timestamp { seconds: 7, nanos: 0 }));
             assert_eq!(
                 config.xds_config.map(|any| (any.type_url, any.value)),
-                Some((config.type_url, b"bytes".to_vec()))
+                Some((config.type_url, CLUSTER.to_vec()))
             );
         }
+    }
+
+    #[test]
+    fn resource_in_which_a_key_may_stand_is_told_without_its_contents() {
+        let key = b"\x0a\x1b-----BEGIN PRIVATE KEY-----";
+        let config = told_of(key, ResourceState::Synced, true, None);
+        assert_eq!((&*config.version_info, config.xds_config), ("7", None));
     }
 
     #[test]

@@ -245,7 +245,7 @@ mod tests {
     use crate::{
         ResourceKind,
         resource::Context,
-        store::{AuthorityId, DumpedGood, Saved},
+        store::{AuthorityId, Contents, DumpedGood, Saved},
     };
 
     fn scope() -> Scope {
@@ -320,7 +320,7 @@ mod tests {
         let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
         keeper.tell();
         keeper.touch();
-        let (version, updated, contents) = ("1".into(), SystemTime::now(), Some(Bytes::new()));
+        let (version, updated, contents) = ("1".into(), SystemTime::now(), Some(Contents::new(Bytes::new())));
         let good = DumpedGood { version, updated, contents, is_mortal: false };
         lock(&keeper.pending).kept = Some(vec![Dump {
             kind: ResourceKind::Cluster,

@@ -10,7 +10,7 @@
 //! Of a kind of which everything is asked for, all that comes is kept, until the server takes it away and nobody needs it.
 //!
 //! The bytes themselves are let go of when they are decoded, unless somebody shows them or writes them down
-//! ([`keep_contents`](Store::keep_contents)).
+//! ([`keep_contents`](Store::keep_contents)), who then find out whether there may be a secret in them ([`Contents`](kept::Contents)).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +43,9 @@ pub(crate) use self::{
     tally::Tally,
     underway::{Begun, COMPARING, Underway},
 };
+
+#[cfg(test)]
+pub(crate) use self::kept::Contents;
 
 use self::entry::{Good, News};
 

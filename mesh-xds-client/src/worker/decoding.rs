@@ -30,7 +30,8 @@ pub(super) struct Decoding {
 /// How much is decoded before others have their turn: some 60 us of it.
 ///
 /// In bytes rather than in time, so that a run under a paused clock takes the same steps twice. A large route configuration
-/// is divided, and so is a listener with routes in it; no other resource is.
+/// is divided, and so is a listener with routes in it, but for what the [store](Underway) has to do in one go; no other resource
+/// is.
 pub(super) const SLICE: usize = 4 * 1024;
 
 /// What a resource of no bytes at all costs.
