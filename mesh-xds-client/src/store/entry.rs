@@ -285,7 +285,7 @@ impl Entry {
         status
     }
 
-    pub(super) fn dump(&self, kind: ResourceKind, name: &Arc<str>) -> Dump {
+    pub(crate) fn dump(&self, kind: ResourceKind, name: &Arc<str>) -> Dump {
         let good = self.good.as_ref().map(|good| DumpedGood {
             version: good.version.clone(),
             updated: good.updated,
