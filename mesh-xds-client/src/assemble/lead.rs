@@ -125,17 +125,17 @@ impl Lead {
 // === impl Service ===
 
 impl Service {
-    /// Whether the control plane has said that it is there. One whose cluster is refused is there, and fails what is routed to
-    /// it.
+    /// Whether the control plane has said that it is there. One whose cluster is refused is there, though it may fail what is
+    /// routed to it.
     fn is_told(&self, store: &Store) -> bool {
-        let state = store.get(ResourceKind::Cluster, &self.cluster).map(Entry::state);
-        matches!(state, Some(ResourceState::Synced | ResourceState::Rejected))
+        store.get(ResourceKind::Cluster, &self.cluster).is_some_and(Entry::is_there)
     }
 
-    /// Whether an earlier run has known it, and the control plane has not spoken of it yet.
+    /// Whether an earlier run has known it, and the control plane has not said that there is none: silence, however long, takes
+    /// nothing away.
     fn is_remembered(&self, store: &Store) -> bool {
         let entry = store.get(ResourceKind::Cluster, &self.cluster);
-        entry.is_some_and(|entry| entry.state() == ResourceState::Requested && entry.is_cached())
+        entry.is_some_and(|entry| entry.is_cached() && entry.state() != ResourceState::Absent)
     }
 }
 

@@ -79,7 +79,7 @@ enum Presence {
     /// In use, and not of this server as far as is known, or not with its knowledge: it came because everything is wanted, and
     /// what the server sends first, whole or in delta for a while, tells whether it has it.
     Presumed { until: Option<Instant> },
-    /// Delivered and never usable.
+    /// Delivered, and not known to be in use: it was never usable, or it is denied.
     Refused,
     /// Reported absent.
     Absent,
@@ -448,13 +448,15 @@ impl Subscriptions {
 
     /// The server says why it does not give `name`, which is an answer, and no removal. Returns whether anybody asked for it, and
     /// the same response did not bring it.
+    ///
+    /// The next stream is not told that it is held: the owner may have let go of it, and should it be given again, then perhaps
+    /// in the same version.
     pub(super) fn deny(&mut self, name: &str) -> bool {
         let answers = self.answers;
         let Some(wanted) = self.names.get_mut(name).filter(|wanted| wanted.mentioned != answers) else { return false };
         wanted.mentioned = answers;
-        if !wanted.was_delivered() {
-            wanted.presence = Presence::Absent;
-        }
+        wanted.version = None;
+        wanted.presence = if wanted.was_delivered() { Presence::Refused } else { Presence::Absent };
         true
     }
 
@@ -618,8 +620,8 @@ impl Subscriptions {
         }
     }
 
-    /// The present stream has not brought what was refused on another. It has no version, so what nobody named would not be said
-    /// to be gone.
+    /// The present stream has not brought what was refused or denied on another. It has no version, so what nobody named would
+    /// not be said to be gone.
     pub(super) fn presume_refused(&mut self) {
         for wanted in self.names.values_mut() {
             if wanted.presence == Presence::Refused && !wanted.is_named {

@@ -103,6 +103,15 @@ impl Entry {
         self.state
     }
 
+    /// Whether the server has it, as far as it has said: it has given it, usable or not, and has not taken it away. That it
+    /// does not give it any more, for a reason, takes nothing away that goes on serving (gRFC A88).
+    pub(crate) fn is_there(&self) -> bool {
+        match self.state {
+            ResourceState::Synced | ResourceState::Rejected => true,
+            _ => self.is_denied && self.good.is_some(),
+        }
+    }
+
     /// Why the latest news does not serve.
     pub(crate) fn error(&self) -> Option<&str> {
         self.error.as_deref()

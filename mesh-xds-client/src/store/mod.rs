@@ -237,13 +237,12 @@ impl Store {
         most: usize,
     ) -> Swept {
         let keeps_all = self.is_everything(kind);
-        let is_there = |entry: &Entry| matches!(entry.state, ResourceState::Synced | ResourceState::Rejected);
         let rest = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         let mut wanted = wanted.range::<Arc<str>, _>(rest).peekable();
         let (mut looked_at, mut swept) = (0, Swept::default());
         for (name, entry) in self.shelves[kind.index()].range::<Arc<str>, _>(rest).take(most) {
             while wanted.next_if(|wanted| *wanted < name).is_some() {}
-            if wanted.peek() != Some(&name) && !(keeps_all && is_there(entry)) {
+            if wanted.peek() != Some(&name) && !(keeps_all && entry.is_there()) {
                 swept.dispensable.push(name.clone());
             }
             looked_at += 1;

@@ -81,6 +81,7 @@ impl Worker {
             for name in slice.dispensable {
                 self.cache.forgetting(&self.shared, kind, &name);
                 let authority = self.shared.held().store.forget(kind, &name);
+                self.expected.forget(kind, &name);
                 if let Some(authority) = authority.filter(|_| !wanted.everything(kind)) {
                     self.federation.unsubscribe(authority, kind, &name);
                 }

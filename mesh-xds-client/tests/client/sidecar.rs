@@ -102,6 +102,34 @@ async fn cluster_of_an_earlier_run_that_is_not_among_all_is_gone_in_the_time_of_
 }
 
 #[tokio::test(start_paused = true)]
+async fn service_of_an_earlier_run_outlives_silence_about_clusters() {
+    for features in VARIANTS {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("xds.cache");
+        let plane = ControlPlane::new();
+        offer(&plane);
+        plane.set(Listener { name: "virtualInbound".to_owned(), ..Listener::default() });
+        let mut running = run(builder(&plane, features).cache_file(&file));
+        let interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        running.settle(10 * SECOND).await;
+        running.work.abort();
+        drop(interest);
+
+        plane.delay_kind(Cluster, 100 * SECOND);
+        let mut running = run(builder(&plane, features).cache_file(&file));
+        let _interest = running.client.watch("reviews:9080");
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
+        running.settle(60 * SECOND).await;
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::TimedOut));
+        assert!(running.client.status().connected);
+        assert_eq!(routed(&running.present(), "reviews:9080"), Some(set(&[REVIEWS])));
+        running.settle(60 * SECOND).await;
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Synced));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn services_come_and_go_and_the_name_follows_them() {
     for features in VARIANTS {
         let plane = ControlPlane::new();
@@ -145,6 +173,25 @@ async fn routes_wait_for_their_clusters_and_not_for_ever() {
         assert!(start.elapsed() >= 15 * SECOND, "{:?}", start.elapsed());
         assert!(snapshot.clusters.is_empty());
         assert_eq!(running.state(Cluster, "never"), Some(ResourceState::TimedOut));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_anew_has_the_whole_time_for_a_cluster_that_another_has_given_up() {
+    for features in VARIANTS {
+        let plane = ControlPlane::new();
+        plane.set(cluster("unrelated"));
+        let mut running = sidecar(&plane, features);
+        let interest = running.client.watch("reviews:9080");
+        running.settle(10 * SECOND).await;
+        drop(interest);
+        running.settle(2 * SECOND).await;
+
+        let _interest = running.client.watch("reviews:9080");
+        running.settle(14 * SECOND).await;
+        assert_eq!(running.state(Cluster, REVIEWS), Some(ResourceState::Requested));
+        offer(&plane);
+        running.until_routed("reviews:9080", &[REVIEWS]).await;
     }
 }
 

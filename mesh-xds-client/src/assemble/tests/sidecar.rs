@@ -2,10 +2,12 @@
 
 use mesh_core::config::FilterKind;
 
+use tonic::Code;
+
 use super::*;
 use crate::{
     bootstrap::{Bootstrap, ChannelCredentials, Node},
-    store::Known,
+    store::{Denial, Known},
 };
 
 const REVIEWS: &str = "outbound|9080||reviews.shop.svc.cluster.local";
@@ -30,6 +32,11 @@ impl Bench {
         bench.shared.held().store.answered(Cds);
         bench.step();
         bench
+    }
+
+    fn deny(&mut self, cluster: &str, code: Code, terms: Terms) {
+        let denial = Denial { code, message: String::new() };
+        self.shared.held().store.deny(Cds, cluster, denial, terms);
     }
 }
 
@@ -98,6 +105,33 @@ fn service_that_is_removed_makes_its_target_unavailable_and_its_return_mends_it(
     bench.watch("reviews:9080", || lead("reviews:9080"));
     bench.set(static_cluster(REVIEWS));
     assert!(bench.set(route_config(ROUTES, [(REVIEWS, 1)])).is_some());
+}
+
+#[test]
+fn service_that_is_denied_serves_by_the_version_before_until_it_is_removed() {
+    for code in [Code::NotFound, Code::PermissionDenied] {
+        let mut bench = Bench::sidecar(&["reviews:9080"], &[REVIEWS]);
+        bench.set(route_config(ROUTES, [(REVIEWS, 1)])).expect("it is whole");
+        bench.deny(REVIEWS, code, KEPT);
+        assert!(bench.step().is_none(), "{code:?}");
+        assert_eq!((bench.wanted(Cds), bench.wanted(Rds)), (vec![REVIEWS.to_owned()], vec![ROUTES.to_owned()]));
+        bench.shared.held().store.absent(Cds, REVIEWS, AbsenceReason::Removed, KEPT);
+        let snapshot = bench.step().expect("it is gone");
+        assert!(reason(&snapshot, "reviews:9080").contains(REVIEWS));
+    }
+}
+
+#[test]
+fn denied_cluster_that_nobody_needs_is_held_while_there_is_a_version_of_it() {
+    for (is_strict, held) in [(false, vec!["a", "b"]), (true, vec!["a"])] {
+        let mut bench = Bench::sidecar(&[], &["a", "b"]);
+        bench.deny("b", Code::PermissionDenied, Terms { is_strict, ..KEPT });
+        bench.step();
+        assert_eq!(bench.wanted(Cds), held);
+        bench.shared.held().store.absent(Cds, "b", AbsenceReason::Removed, KEPT);
+        bench.step();
+        assert_eq!(bench.wanted(Cds), ["a"]);
+    }
 }
 
 #[test]

@@ -79,3 +79,35 @@ fn denial_of_what_nobody_asked_for_or_what_came_along_is_passed_over() {
         assert!(script.events().is_empty());
     });
 }
+
+#[test]
+fn what_was_denied_is_not_said_to_be_held_so_that_the_same_version_may_come_again() {
+    let mut script = Script::of(Variant::Delta, 1);
+    script.open(Cluster, &["a", "b", "c"]);
+    script.exchange_change(Cluster, "n1", &[("a", "1"), ("b", "1"), ("c", "1")]);
+    deny(&mut script, Variant::Delta, "n2", &[], &[("c", Code::PermissionDenied)]);
+    assert_eq!(
+        script.reopen(),
+        ["CDS +[a b c] {b=1}"],
+        "of `a` nothing is said either, so that there is something to answer"
+    );
+    assert_eq!(script.session.next_timeout(), None, "and it is not waited for");
+}
+
+#[test]
+fn what_was_denied_of_all_stays_while_each_stream_denies_it_and_not_when_one_is_silent() {
+    let mut script = Script::of(Variant::Delta, 1);
+    script.session.subscribe_all(Cluster);
+    script.session.stream_opened();
+    script.requests();
+    script.exchange_change(Cluster, "n1", &[("a", "1"), ("b", "1")]);
+    for nonce in ["n2", "n3"] {
+        deny(&mut script, Variant::Delta, nonce, &[], &[("b", Code::PermissionDenied)]);
+        script.advance(60.0);
+        assert_eq!(script.events(), ["denied CDS b: PermissionDenied no such thing"]);
+        assert_eq!(script.reopen(), ["CDS {a=1}"]);
+    }
+    script.exchange_change(Cluster, "n4", &[("a", "2")]);
+    script.advance(15.0);
+    assert_eq!(script.events(), ["absent CDS b: unknown"]);
+}
