@@ -232,9 +232,31 @@ fn news_is_not_replaced_by_what_is_old_and_the_unusable_is_told() {
     assert_eq!(store.status()[0].version.as_deref(), Some("new"));
 }
 
+/// What is kept of the only resource.
+fn kept(store: &Store) -> Option<Contents> {
+    store.dump().remove(0).good.expect("good").contents
+}
+
+#[test]
+fn contents_are_searched_for_secrets_by_who_shows_them_first_and_not_on_their_way_into_the_store() {
+    let mut offered = asking_for("a");
+    offered.keep_contents();
+    let _ = offer(&mut offered, cluster("a"), "1");
+    let _ = offer(&mut offered, cluster("a"), "2");
+    let mut restored = asking_for("a");
+    restored.keep_contents();
+    restored.restore(CDS, "a", saved(cluster("a"), "old"), &Context::new()).expect("usable");
+    for store in [offered, restored] {
+        let contents = kept(&store).expect("kept");
+        assert!(!contents.is_searched());
+        assert!(contents.shown().is_some());
+        assert!(kept(&store).expect("kept").is_searched(), "for all who show it after that");
+    }
+}
+
 #[test]
 fn contents_are_kept_where_asked_for_and_never_with_a_key() {
-    let contents = |store: &Store| store.dump().remove(0).good.expect("good").contents;
+    let contents = |store: &Store| kept(store).and_then(|contents| contents.shown());
     let mut store = asking_for("a");
     let _ = offer(&mut store, cluster("a"), "1");
     assert_eq!(contents(&store), None);

@@ -233,12 +233,12 @@ impl Worker {
                 self.assembly.watch(target.clone(), lead);
             }
             Command::Release(target) => {
-                self.cache.keep_for_write(&self.shared);
+                self.cache.releasing(&self.shared);
                 self.assembly.release(&target);
             }
             Command::Demand(cluster) => self.assembly.demand(cluster),
             Command::Waive(cluster) => {
-                self.cache.keep_for_write(&self.shared);
+                self.cache.releasing(&self.shared);
                 self.assembly.waive(&cluster);
             }
         }
