@@ -30,7 +30,7 @@ pub trait ConfigSource: Send + Sync + 'static {
     /// whether the routes of a target name it or not: a request has (`cluster_header`).
     ///
     /// The name may come from a stranger, so whoever asks bounds how many there are. None, the default, is a source that has no
-    /// clusters but those of its targets.
+    /// clusters but those of its targets, or none that a stranger may ask for by this name.
     fn demand(&self, cluster: &str) -> Option<Interest> {
         let _ = cluster;
         None

@@ -584,7 +584,9 @@ async fn call_that_waits_for_ready_outlasts_want_of_configuration_and_of_its_clu
     let waiting = CallOptions::new().wait_for_ready();
     let answer = ended(client.request(with(waiting.within(Duration::from_secs(3))))).await;
     assert_eq!((flags(&answer), start.elapsed()), (Flags::UT, Duration::from_secs(3)));
-    assert_eq!(answer.unwrap_err().sent(), Sent::No);
+    let error = answer.unwrap_err();
+    assert_eq!(error.sent(), Sent::No);
+    assert!(error.reason().contains("no configuration: not there"), "{}", error.reason());
 
     // 3. Or until there are routes; and then until there is the cluster.
     let call = tokio::spawn(client.request(with(waiting)));
@@ -596,6 +598,17 @@ async fn call_that_waits_for_ready_outlasts_want_of_configuration_and_of_its_clu
     assert!(!call.is_finished());
     world.tell(&source);
     assert_eq!(text(ended(call).await.unwrap().unwrap()).await, "10.0.0.1 / shop - -");
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_whose_time_is_up_before_the_first_configuration_says_what_it_waited_for() {
+    let source = Said::default();
+    let client = Client::builder("shop").mesh(&source.mesh()).build().unwrap();
+    let error = client.request(with(CallOptions::new().within(Duration::from_secs(1)))).await.unwrap_err();
+    assert!(error.is_timeout(), "{error:?}");
+    let reason = error.reason();
+    assert!(reason.contains("target `shop` has no configuration after 1s"), "{reason}");
+    assert!(reason.contains("limit of 1s on the whole request"), "{reason}");
 }
 
 #[tokio::test(start_paused = true)]

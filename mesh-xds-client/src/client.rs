@@ -21,6 +21,7 @@ use crate::{
     bootstrap::{Bootstrap, BootstrapError, CertificateProvider, Server},
     cache::{CacheStatus, Keeper, Scope},
     istio::{InboundListener, names},
+    name,
     resource::Context,
     session,
     status::Shared,
@@ -183,7 +184,12 @@ impl ConfigSource for XdsClient {
         })
     }
 
+    /// A name of `xdstp:` says who is to be asked, and that is for configuration to say: where a request comes up with one that
+    /// its routes do not name, nobody is asked. Nor is anybody for everything.
     fn demand(&self, cluster: &str) -> Option<Interest> {
+        if !name::is_of_one(cluster) || name::is_xdstp(cluster) {
+            return None;
+        }
         let cluster: Arc<str> = cluster.into();
         let _ = self.commands.send(Command::Demand(cluster.clone()));
         let commands = self.commands.clone();
@@ -269,7 +275,7 @@ impl XdsClientBuilder {
     /// The mesh takes this registry for its own. Their files are watched by the client's work.
     ///
     /// Resources may refer to whatever is in it when they come, such as what a mesh registers when it is built; one that
-    /// named an identity too early stays refused until it comes again. Default: a registry of its own.
+    /// named an identity too early stays refused until it comes again, be it in the same bytes. Default: a registry of its own.
     pub fn identities(mut self, identities: Identities) -> Self {
         self.identities = identities;
         self

@@ -69,6 +69,7 @@ use envoy_types::pb::{
 use futures_core::Stream;
 use http_body::Body;
 use mesh_core::source::ResourceState;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tonic::{
     Request, Response, Status, Streaming,
     codegen::{BoxFuture, Service, StdError},
@@ -92,7 +93,8 @@ pub fn service(client: &XdsClient) -> ClientStatus {
 /// `envoy.service.status.v3.ClientStatusDiscoveryService`, unary and streaming, as a tower service that tonic's server
 /// takes.
 ///
-/// It keeps no client alive: one whose handles and work are gone is listed no longer.
+/// It has to be called within a tokio runtime, as tonic's server is: answers are made where that one allows blocking. It
+/// keeps no client alive: one whose handles and work are gone is listed no longer.
 #[derive(Clone)]
 pub struct ClientStatus {
     clients: Clients,
@@ -107,7 +109,15 @@ struct Clients(Arc<[(String, Weak<Shared>)]>);
 struct Answers {
     requests: Streaming<ClientStatusRequest>,
     clients: Clients,
+    /// The answer to the last request, while it is on its way.
+    answering: Option<Answering>,
 }
+
+/// What all clients have to say.
+type Answer = Result<ClientStatusResponse, Status>;
+
+/// An answer on its way, where blocking is allowed.
+struct Answering(JoinHandle<Answer>);
 
 // === impl ClientStatus ===
 
@@ -166,7 +176,14 @@ where
 // === impl Clients ===
 
 impl Clients {
-    fn answer(&self, request: &ClientStatusRequest) -> Result<ClientStatusResponse, Status> {
+    /// Contents are searched for secrets, which may take longer than a task should: requests are served by the same threads, and
+    /// where there is one thread the worker is, too.
+    fn answer(&self, request: ClientStatusRequest) -> Answering {
+        let clients = self.clone();
+        Answering(spawn_blocking(move || clients.tell(&request)))
+    }
+
+    fn tell(&self, request: &ClientStatusRequest) -> Answer {
         if !request.node_matchers.is_empty() {
             return Err(Status::invalid_argument("node_matchers are not supported: this is the status of one process"));
         }
@@ -200,10 +217,10 @@ fn generic_config(dump: Dump, with_contents: bool) -> GenericXdsConfig {
         error_state: failure.map(failure_state),
         ..Default::default()
     };
-    if let Some(DumpedGood { version, updated, contents }) = good {
+    if let Some(DumpedGood { version, updated, contents, .. }) = good {
         config.version_info = version.to_string();
         config.last_updated = timestamp(updated);
-        config.xds_config = contents.filter(|_| with_contents).map(any);
+        config.xds_config = contents.filter(|_| with_contents).and_then(|contents| contents.shown()).map(any);
     }
     config
 }
@@ -249,14 +266,14 @@ impl ClientStatusDiscoveryService for Clients {
         &self,
         request: Request<Streaming<ClientStatusRequest>>,
     ) -> Result<Response<Answers>, Status> {
-        Ok(Response::new(Answers { requests: request.into_inner(), clients: self.clone() }))
+        Ok(Response::new(Answers { requests: request.into_inner(), clients: self.clone(), answering: None }))
     }
 
     async fn fetch_client_status(
         &self,
         request: Request<ClientStatusRequest>,
     ) -> Result<Response<ClientStatusResponse>, Status> {
-        self.answer(request.get_ref()).map(Response::new)
+        self.answer(request.into_inner()).await.map(Response::new)
     }
 }
 
@@ -266,24 +283,58 @@ impl Stream for Answers {
     type Item = Result<ClientStatusResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let request = ready!(Pin::new(&mut self.requests).poll_next(cx));
-        Poll::Ready(request.map(|request| self.clients.answer(&request?)))
+        let Self { requests, clients, answering } = &mut *self;
+        let answer = match answering {
+            Some(answer) => answer,
+            None => match ready!(Pin::new(requests).poll_next(cx)).transpose()? {
+                Some(request) => answering.insert(clients.answer(request)),
+                None => return Poll::Ready(None),
+            },
+        };
+        let answer = ready!(Pin::new(answer).poll(cx));
+        *answering = None;
+        Poll::Ready(Some(answer))
+    }
+}
+
+// === impl Answering ===
+
+impl Future for Answering {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        let answer = ready!(Pin::new(&mut self.0).poll(cx));
+        Poll::Ready(answer.unwrap_or_else(|error| Err(Status::unavailable(error.to_string()))))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{pin::pin, task::Waker, time::Duration};
+
+    use envoy_types::pb::envoy::config::core::v3::Node;
 
     use super::*;
-    use crate::ResourceKind;
+    use crate::{ResourceKind, store::Contents};
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
+    const CLUSTER: &[u8] = b"\x0a\x01c";
+
     fn told(state: ResourceState, is_answered: bool, failure: Option<Failure>) -> GenericXdsConfig {
-        let good = DumpedGood { version: "7".into(), updated: at(7), contents: Some(Bytes::from_static(b"bytes")) };
+        told_of(CLUSTER, state, is_answered, failure)
+    }
+
+    fn told_of(
+        contents: &'static [u8],
+        state: ResourceState,
+        is_answered: bool,
+        failure: Option<Failure>,
+    ) -> GenericXdsConfig {
+        let (version, contents) = ("7".into(), Some(Contents::new(Bytes::from_static(contents))));
+        let good = DumpedGood { version, updated: at(7), contents, is_mortal: false };
         let (kind, name) = (ResourceKind::Cluster, "shop".into());
         generic_config(Dump { kind, name, state, is_answered, good: Some(good), failure }, true)
     }
@@ -314,9 +365,28 @@ mod tests {
             assert_eq!(config.last_updated, Some(Timestamp { seconds: 7, nanos: 0 }));
             assert_eq!(
                 config.xds_config.map(|any| (any.type_url, any.value)),
-                Some((config.type_url, b"bytes".to_vec()))
+                Some((config.type_url, CLUSTER.to_vec()))
             );
         }
+    }
+
+    #[test]
+    fn resource_in_which_a_key_may_stand_is_told_without_its_contents() {
+        let key = b"\x0a\x1b-----BEGIN PRIVATE KEY-----";
+        let config = told_of(key, ResourceState::Synced, true, None);
+        assert_eq!((&*config.version_info, config.xds_config), ("7", None));
+    }
+
+    #[tokio::test]
+    async fn task_that_asks_waits_while_others_do_the_reading() {
+        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
+        let clients = Clients([("orders".to_owned(), Arc::downgrade(&shared))].into());
+        let mut answer = pin!(clients.fetch_client_status(Request::new(ClientStatusRequest::default())));
+        {
+            let _held = shared.held();
+            assert!(answer.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert_eq!(answer.await.expect("answered").get_ref().config[0].client_scope, "orders");
     }
 
     #[test]

@@ -84,6 +84,7 @@
 //!
 //! Of clusters alone everything can be asked for, in [sidecars' dialect](Dialect::Sidecar). Load is not reported. A listener that its server removes is gone, as in gRPC to this day; the default of
 //! A88, to keep it, is had with `ignore_resource_deletion` (A53). Names of `xdstp:` with directives, and collections, are refused.
+//! A request that names its cluster (`cluster_header`) gets to one of `xdstp:` only where its routes name that too.
 
 #![forbid(unsafe_code)]
 

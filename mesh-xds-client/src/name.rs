@@ -66,6 +66,11 @@ pub(crate) fn is_xdstp(name: &str) -> bool {
     name.starts_with(SCHEME)
 }
 
+/// Whether this may be the name of one resource. `*` is none: servers take it for a wish for everything.
+pub(crate) fn is_of_one(name: &str) -> bool {
+    !matches!(name, "" | "*")
+}
+
 /// The one way to write this name. What is no name of `xdstp:` is left as it is.
 pub(crate) fn canonical(name: &str) -> Cow<'_, str> {
     if !is_xdstp(name) {

@@ -371,6 +371,11 @@ impl AdsStream {
         room.ok()
     }
 
+    /// Whether the last look for [`room`](Self::room) found none, and there may be some later.
+    pub(crate) fn is_full(&self) -> bool {
+        self.is_full
+    }
+
     /// Does the work of the connection until something happens. Responses are taken only where `listen` says so.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<Heard> {
         if let Some(driver) = &mut self.driver

@@ -333,6 +333,21 @@ async fn strangers_cannot_make_a_client_ask_for_clusters_without_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn stranger_can_name_neither_every_cluster_nor_who_is_asked() {
+    let shop = Shop::by_header(&[1]);
+    shop.set(cluster("v1"));
+    shop.world.plane.set(endpoints("v1", [address(1)]));
+    assert_eq!(shop.named("v1").await.unwrap(), "1");
+    let start = Instant::now();
+    for name in ["*", "xdstp://partner.test/envoy.config.cluster.v3.Cluster/v1", "xdstp:///t/v1"] {
+        let error = shop.named(name).await.unwrap_err();
+        assert_eq!(failure_of(&error).unwrap().2, Flags::NC, "{error}");
+    }
+    assert!(start.elapsed() < SECOND, "there is nothing to wait for");
+    assert_eq!(shop.wanted(ResourceKind::Cluster), ["v1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn aggregate_that_a_request_names_comes_with_its_parts() {
     let shop = Shop::by_header(&[1]);
     shop.set(aggregate("v1", &["near"]));

@@ -44,6 +44,11 @@ impl Identities {
         self.by_name.load().get(name).cloned()
     }
 
+    /// How many names there are. None is ever taken back, so where there are as many as before they are the same.
+    pub fn count(&self) -> usize {
+        self.by_name.load().len()
+    }
+
     /// The current identity of this name.
     ///
     /// # Errors
@@ -77,6 +82,7 @@ mod tests {
         let identity = Identity::new([&b"der"[..]], &b"der"[..]).expect("legal");
         identities.insert("a", Arc::new(FixedIdentity::new(identity)));
         assert!(identities.current("a").is_ok());
+        assert_eq!(identities.count(), 1);
         let error = identities.current("b").expect_err("refused");
         assert_eq!(error.kind(), IdentityErrorKind::Absent);
         assert!(error.to_string().contains("identity `b`"));

@@ -1,6 +1,8 @@
 //! The beginning of every call: what the clones of a client share, and what a call takes from it.
 
 use std::{
+    error::Error as StdError,
+    fmt,
     future::Future,
     pin::Pin,
     sync::{
@@ -47,6 +49,14 @@ pub(crate) struct Beginning {
     pub(crate) start: Instant,
     pub(crate) scope: Scope,
     pub(crate) options: CallOptions,
+}
+
+/// A call's time was up before its target had a configuration.
+#[derive(Debug)]
+struct Late {
+    /// Why there was none.
+    why: String,
+    elapsed: Failed,
 }
 
 /// Waits for a target's configuration.
@@ -133,16 +143,32 @@ impl Caller {
             let routes = match own {
                 Some(own) => match timeout_at(own.at(), waiting).await {
                     Ok(routes) => routes,
-                    Err(_) => return Err(Failed::from(own.elapsed(Sent::No)).into()),
+                    Err(_) => return Err(self.late(&seen, &own)),
                 },
                 None => waiting.await,
             };
-            routes.ok_or_else(|| self.mesh.why_waiting(&self.target.name, self.ready_timeout))
+            let why = || self.mesh.why_waiting(&self.target.name, self.ready_timeout);
+            routes.ok_or_else(|| Error::new(FailureKind::NoConfig, why()))
         })
     }
 
+    /// The error of a call whose own time was up before there was other than `seen`.
+    fn late(&self, seen: &Routes, own: &Expiry) -> Error {
+        let elapsed = own.elapsed(Sent::No);
+        let why = match seen {
+            Routes::Waiting => self.mesh.why_waiting(&self.target.name, elapsed.limit()),
+            Routes::Unavailable(reason) => self.without(reason),
+            Routes::Ready(_) | Routes::Closed => return Failed::from(elapsed).into(),
+        };
+        Error::from_below(Box::new(Late { why, elapsed: elapsed.into() }))
+    }
+
     pub(crate) fn unavailable(&self, reason: &str) -> Error {
-        Error::new(FailureKind::NoConfig, format!("target `{}` has no configuration: {reason}", self.target.name))
+        Error::new(FailureKind::NoConfig, self.without(reason))
+    }
+
+    fn without(&self, reason: &str) -> String {
+        format!("target `{}` has no configuration: {reason}", self.target.name)
     }
 
     fn dice_of(&self, call: u64) -> Dice {
@@ -165,5 +191,19 @@ impl Beginning {
         let scoped = self.scope.deadline().filter(|_| !self.options.detached);
         let scoped = scoped.map(|at| at.saturating_duration_since(self.start));
         Expiry::nearer(asked, scoped.map(|limit| Expiry::new(Bound::Request, self.start, limit)))
+    }
+}
+
+// === impl Late ===
+
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.why)
+    }
+}
+
+impl StdError for Late {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.elapsed)
     }
 }

@@ -254,7 +254,7 @@ impl Mesh {
     }
 
     /// Why a target is still without configuration after `waited`.
-    pub(crate) fn why_waiting(&self, target: &str, waited: Duration) -> Error {
+    pub(crate) fn why_waiting(&self, target: &str, waited: Duration) -> String {
         let mut reason = format!("target `{target}` has no configuration after {waited:?}");
         if let Some(status) = self.shared.source.as_ref().map(|source| source.status()) {
             let link = if status.connected { "connected to" } else { "not connected to" };
@@ -263,7 +263,7 @@ impl Mesh {
                 reason.push_str(&format!(", last error: {error}"));
             }
         }
-        Error::new(FailureKind::NoConfig, reason)
+        reason
     }
 
     /// The seed of the mesh, and a number that no other client of it has.

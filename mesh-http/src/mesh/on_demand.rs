@@ -2,7 +2,8 @@
 //! let go of when none has come for a while (Envoy's on-demand CDS).
 //!
 //! Who sends requests may be a stranger, so names are bounded in length and number. One that came to nothing makes room for
-//! another after the time that requests wait for it, and one that leads somewhere keeps its place while it is used.
+//! another after the time that requests wait for it, and one that leads somewhere keeps its place while it is used. Which names
+//! may not be asked for at all is for the source to say, who knows what they would mean.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -113,12 +113,12 @@ fn with_header(content: &Content) -> Vec<u8> {
 }
 
 fn item(dump: &Dump) -> Option<Item> {
-    let DumpedGood { version, updated, contents } = dump.good.as_ref()?;
+    let DumpedGood { version, updated, contents, .. } = dump.good.as_ref().filter(|good| !good.is_mortal)?;
     Some(Item {
         name: dump.name.to_string(),
         version: version.to_string(),
         updated: millis(*updated),
-        contents: contents.clone()?,
+        contents: contents.as_ref()?.shown()?,
     })
 }
 
@@ -221,6 +221,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::Contents;
+
+    const CLUSTER: &[u8] = b"\x0a\x01c";
+    const LISTENER: &[u8] = b"\x0a\x01l";
 
     fn scope() -> Scope {
         let (node_id, node_cluster) = ("web-1".to_owned(), "shop".to_owned());
@@ -229,7 +233,8 @@ mod tests {
 
     fn held(kind: ResourceKind, name: &str, contents: Option<&'static [u8]>) -> Dump {
         let updated = time(1_700_000_000_123);
-        let good = DumpedGood { version: "7".into(), updated, contents: contents.map(Bytes::from_static) };
+        let contents = contents.map(|bytes| Contents::new(Bytes::from_static(bytes)));
+        let good = DumpedGood { version: "7".into(), updated, contents, is_mortal: false };
         Dump {
             kind,
             name: name.into(),
@@ -241,11 +246,15 @@ mod tests {
     }
 
     fn written() -> Bytes {
+        let mut mortal = held(ResourceKind::Cluster, "mortal", Some(CLUSTER));
+        mortal.good.iter_mut().for_each(|good| good.is_mortal = true);
         let missing = Dump { good: None, ..held(ResourceKind::Cluster, "missing", None) };
         let dumps = [
-            held(ResourceKind::Cluster, "a", Some(b"cluster")),
-            held(ResourceKind::Listener, "a", Some(b"listener")),
-            held(ResourceKind::Cluster, "secret", None),
+            held(ResourceKind::Cluster, "a", Some(CLUSTER)),
+            held(ResourceKind::Listener, "a", Some(LISTENER)),
+            held(ResourceKind::Cluster, "not kept", None),
+            held(ResourceKind::Cluster, "secret", Some(b"\x0a\x1b-----BEGIN PRIVATE KEY-----")),
+            mortal,
             missing,
         ];
         encode(&scope(), time(1_700_000_000_456), &dumps).into()
@@ -257,9 +266,9 @@ mod tests {
         assert_eq!(agreed, time(1_700_000_000_456));
         assert_eq!(loaded.count(), 2);
         let saved = loaded.get(ResourceKind::Cluster, "a").expect("written");
-        assert_eq!((&*saved.version, &*saved.contents), ("7", &b"cluster"[..]));
+        assert_eq!((&*saved.version, &*saved.contents), ("7", CLUSTER));
         assert_eq!(saved.updated, time(1_700_000_000_123));
-        for name in ["secret", "missing"] {
+        for name in ["not kept", "secret", "mortal", "missing"] {
             assert!(loaded.get(ResourceKind::Cluster, name).is_none());
         }
     }
@@ -270,7 +279,7 @@ mod tests {
         let renewed = renew(&written(), &scope(), later).expect("whole");
         let (loaded, agreed) = decode(&renewed.into(), &scope()).expect("good");
         assert_eq!((loaded.count(), agreed), (2, later));
-        assert_eq!(loaded.get(ResourceKind::Listener, "a").expect("written").contents, b"listener"[..]);
+        assert_eq!(loaded.get(ResourceKind::Listener, "a").expect("written").contents, LISTENER);
         let other_node = Scope { node_id: "web-2".to_owned(), ..scope() };
         assert!(renew(&written(), &other_node, later).is_none());
     }

@@ -1,6 +1,7 @@
 //! Writes the file: some time after something has changed, and at the end.
 
 use std::{
+    collections::HashSet,
     io, mem,
     path::PathBuf,
     sync::{
@@ -18,7 +19,7 @@ use tokio::{
 };
 
 use super::{CacheStatus, Found, Loaded, Scope, disk, file};
-use crate::{meters, status::Shared, store::Dump, worker::in_one_line};
+use crate::{ResourceKind, meters, status::Shared, store::Dump, worker::in_one_line};
 
 /// Keeps a client's cache file. Its I/O is done where blocking is allowed, and never by the worker.
 pub(crate) struct Keeper {
@@ -43,8 +44,10 @@ pub(crate) struct Keeper {
 struct Pending {
     /// Whether something has changed since it was last written.
     is_behind: bool,
-    /// What is to be written though nobody may want it any longer. See [`keep_for_write`](Keeper::keep_for_write).
-    kept: Option<Vec<Dump>>,
+    /// Whether what is forgotten is to be written all the same. See [`releasing`](Keeper::releasing).
+    is_leaving: bool,
+    /// What is to be written though nobody may want it any longer.
+    gone: Vec<Dump>,
     /// When a control plane was last known to stand by what was held, as of the last time that a target was let go of.
     agreed: Option<SystemTime>,
 }
@@ -107,22 +110,28 @@ impl Keeper {
             return;
         }
         let mut pending = lock(&self.pending);
-        pending.kept = None;
+        (pending.is_leaving, pending.gone) = (false, Vec::new());
         if !mem::replace(&mut pending.is_behind, true) {
             self.changed.notify_one();
         }
     }
 
-    /// A target is about to be let go of, and what it needed with it.
+    /// A target is about to be let go of, and what it needed [with it](Self::forgetting).
     ///
-    /// That is how a program ends: its clients go first, one by one. The next run will want what they had, so what is
-    /// still to be written is that which is held now, unless there are other changes after it. How old it is cannot be told
+    /// That is how a program ends: its clients go first, one by one. The next run will want what they had, so where something
+    /// is still to be written that is what is held now, unless there are other changes after it. How old it is cannot be told
     /// any longer when nothing is held, and is noted too.
-    pub(crate) fn keep_for_write(&self, shared: &Shared) {
+    pub(crate) fn releasing(&self, shared: &Shared) {
         let mut pending = lock(&self.pending);
         pending.agreed = agreed(shared).or(pending.agreed);
-        if pending.is_behind {
-            pending.kept.get_or_insert_with(|| shared.held().store.dump());
+        pending.is_leaving = pending.is_behind;
+    }
+
+    /// A resource is about to be forgotten. Nothing else is looked at: there may be thousands, and this is the worker.
+    pub(crate) fn forgetting(&self, shared: &Shared, kind: ResourceKind, name: &Arc<str>) {
+        let mut pending = lock(&self.pending);
+        if pending.is_leaving {
+            pending.gone.extend(shared.held().store.get(kind, name).map(|entry| entry.dump(kind, name)));
         }
     }
 
@@ -165,13 +174,17 @@ impl Keeper {
 
     /// What is to be written, if anything has changed, and as of when. What changes from here on is for the next time.
     ///
-    /// Whoever [lets go of a target](Self::keep_for_write) waits until it is taken: there is nothing in between by which what is
+    /// Whoever [forgets a resource](Self::forgetting) waits until it is taken: there is nothing in between by which what is
     /// held is neither kept nor written.
     fn take(&self, shared: &Shared) -> (Option<Vec<Dump>>, SystemTime) {
         let mut pending = lock(&self.pending);
         let is_behind = mem::take(&mut pending.is_behind);
-        let kept = pending.kept.take();
-        let dumps = is_behind.then(|| kept.unwrap_or_else(|| shared.held().store.dump()));
+        pending.is_leaving = false;
+        let gone = mem::take(&mut pending.gone);
+        let dumps = is_behind.then(|| {
+            let held = shared.held().store.dump();
+            with_gone(held, gone)
+        });
         (dumps, agreed(shared).or(pending.agreed).unwrap_or_else(SystemTime::now))
     }
 
@@ -189,11 +202,22 @@ impl Keeper {
             tracing::warn!(path = %self.path.display(), %error, "configuration cannot be kept for the next run");
         }
         let mut pending = lock(&self.pending);
-        if dumps.is_some() && !mem::replace(&mut pending.is_behind, true) {
-            pending.kept = dumps;
+        if let Some(dumps) = dumps
+            && !mem::replace(&mut pending.is_behind, true)
+        {
+            (pending.is_leaving, pending.gone) = (true, dumps);
             self.changed.notify_one();
         }
     }
+}
+
+/// What is held, and what was before, where that is not held any longer.
+fn with_gone(mut held: Vec<Dump>, mut gone: Vec<Dump>) -> Vec<Dump> {
+    let good = held.iter().filter(|dump| dump.good.is_some());
+    let good: HashSet<_> = good.map(|dump| (dump.kind.index(), &*dump.name)).collect();
+    gone.retain(|dump| !good.contains(&(dump.kind.index(), &*dump.name)));
+    held.append(&mut gone);
+    held
 }
 
 /// When a control plane was last known to stand by what is held, if anything is.
@@ -243,13 +267,25 @@ mod tests {
 
     use super::*;
     use crate::{
-        ResourceKind,
         resource::Context,
-        store::{AuthorityId, DumpedGood, Saved},
+        store::{AuthorityId, Contents, DumpedGood, Saved},
     };
 
     fn scope() -> Scope {
         Scope { node_id: String::new(), node_cluster: String::new(), servers: Vec::new() }
+    }
+
+    const EDS: ResourceKind = ResourceKind::ClusterLoadAssignment;
+
+    /// Has the store hold endpoints of this name.
+    fn hold(shared: &Shared, name: &Arc<str>) {
+        let assignment = ClusterLoadAssignment { cluster_name: name.to_string(), ..Default::default() };
+        let (version, contents) = ("1".into(), assignment.encode_to_vec().into());
+        let store = &mut shared.held().store;
+        store.keep_contents();
+        store.want(EDS, name, AuthorityId::default());
+        let saved = Saved { version, updated: SystemTime::now(), contents };
+        store.restore(EDS, name, saved, &Context::new()).expect("usable");
     }
 
     /// Waits until a writer has begun, which has to wait for the store.
@@ -286,30 +322,55 @@ mod tests {
         let path = directory.path().join("xds.cache");
         let (keeper, _) = Keeper::open(path.clone(), scope(), Duration::ZERO);
         let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
-        let (kind, name) = (ResourceKind::ClusterLoadAssignment, Arc::from("shop"));
-        let assignment = ClusterLoadAssignment { cluster_name: "shop".to_owned(), ..Default::default() };
-        let saved =
-            Saved { version: "1".into(), updated: SystemTime::now(), contents: assignment.encode_to_vec().into() };
-        let mut held = shared.held();
-        held.store.keep_contents();
-        held.store.want(kind, &name, AuthorityId::default());
-        held.store.restore(kind, &name, saved, &Context::new()).expect("usable");
+        let name = Arc::from("shop");
+        hold(&shared, &name);
+        let held = shared.held();
         keeper.tell();
         keeper.touch();
         let writing = Writing(keeper.clone(), shared.clone());
         let writer = thread::spawn(move || drop(writing));
         wait_for_begun(&keeper);
-        // Whoever lets go of a target asks for this first, and waits until the writer has what is held.
+        // Whoever forgets a resource asks for this first, and waits until the writer has what is held.
         for _ in 0..1_000 {
             assert!(keeper.pending.try_lock().is_err(), "what is let go of now is in no file");
             thread::yield_now();
         }
         drop(held);
-        keeper.keep_for_write(&shared);
-        shared.held().store.forget(kind, &name);
+        keeper.releasing(&shared);
+        keeper.forgetting(&shared, EDS, &name);
+        shared.held().store.forget(EDS, &name);
         writer.join().expect("it does not panic");
         let (_, loaded) = Keeper::open(path, scope(), Duration::ZERO);
         assert_eq!(loaded.expect("written").count(), 1);
+    }
+
+    #[test]
+    fn what_is_forgotten_after_a_target_was_let_go_of_is_still_written_and_what_stays_is_not_copied_for_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("xds.cache");
+        let (keeper, _) = Keeper::open(path.clone(), scope(), Duration::ZERO);
+        let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
+        let names = ["a", "b", "c"].map(Arc::from);
+        names.iter().for_each(|name| hold(&shared, name));
+        let forget = |name| {
+            keeper.forgetting(&shared, EDS, name);
+            shared.held().store.forget(EDS, name);
+        };
+        let gone = || lock(&keeper.pending).gone.len();
+        let written = || {
+            keeper.write(&shared);
+            Keeper::open(path.clone(), scope(), Duration::ZERO).1.expect("written").count()
+        };
+        keeper.tell();
+        keeper.touch();
+        keeper.releasing(&shared);
+        assert_eq!(gone(), 0);
+        forget(&names[0]);
+        assert_eq!((gone(), written()), (1, 3));
+        forget(&names[1]);
+        assert_eq!((gone(), written()), (0, 3), "the file has it already");
+        keeper.touch();
+        assert_eq!(written(), 1);
     }
 
     #[test]
@@ -320,15 +381,16 @@ mod tests {
         let shared = Arc::new(Shared::new(Node::default(), ["plane:80".to_owned()]));
         keeper.tell();
         keeper.touch();
-        let good = DumpedGood { version: "1".into(), updated: SystemTime::now(), contents: Some(Bytes::new()) };
-        lock(&keeper.pending).kept = Some(vec![Dump {
+        let (version, updated, contents) = ("1".into(), SystemTime::now(), Some(Contents::new(Bytes::new())));
+        let good = DumpedGood { version, updated, contents, is_mortal: false };
+        lock(&keeper.pending).gone = vec![Dump {
             kind: ResourceKind::Cluster,
             name: "shop".into(),
             state: ResourceState::Synced,
             is_answered: true,
             good: Some(good),
             failure: None,
-        }]);
+        }];
         keeper.write(&shared);
         assert!(keeper.status().last_error.is_some());
         std::fs::create_dir(&place).expect("made");

@@ -43,6 +43,9 @@
 //! with an extension that is not known to hold none, such as a filter of one's own. What refers to it is then missing at the
 //! start.
 //!
+//! Nor is a resource with a time to live in it: one serves for as long as its control plane goes on to say so, and whoever
+//! begins with the file does so because none is there. What refers to it is missing at the start in the same way.
+//!
 //! It holds what the process holds, but for this: a target that is let go of leaves the file at the next change of
 //! another, and not at the end of the program, when all are let go of. Where fewer targets are watched than in the run
 //! before, the file has fewer as soon as a control plane has sent what is not in it.

@@ -7,6 +7,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! `examples/istio` is a whole program, with the manifests of its pod.
+//!
 //! A client goes straight to istiod: neither Istio's agent nor a proxy is needed beside the process, and where a pod has
 //! them, the ports that this process calls should be excluded from interception, or its requests pass two meshes.
 //!

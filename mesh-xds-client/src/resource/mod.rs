@@ -364,6 +364,11 @@ impl Context {
         Printing::new(type_url, self.is_trusted)
     }
 
+    /// How many identities the registry has.
+    pub(crate) fn registered(&self) -> usize {
+        self.registry.count()
+    }
+
     /// The identity of this name.
     fn identity(&self, name: &str) -> Option<IdentityName> {
         let registered = || self.registry.get(name).map(|_| name.into());

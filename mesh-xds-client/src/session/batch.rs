@@ -172,6 +172,17 @@ impl Batch {
         Self { kind, version: response.system_version_info, left, received: now, ticket }
     }
 
+    /// Whether a resource that was taken, and is not said to be in use yet, has a time to live.
+    pub(crate) fn is_mortal(&self, name: &str) -> bool {
+        self.ticket.labels.get(name).is_some_and(|label| label.expires.is_some())
+    }
+
+    /// The resources without a body, of those that were taken, that are given a time to live.
+    pub(crate) fn prolonged(&self) -> impl Iterator<Item = &str> {
+        let prolonged = self.ticket.heartbeats.iter().filter(|(_, label)| label.expires.is_some());
+        prolonged.map(|(name, _)| &**name)
+    }
+
     /// What [`Session::answer`](super::Session::answer) takes. Until then no request of this kind is sent in state of the world.
     /// What nobody has taken of the batch is not used.
     pub fn into_ticket(mut self) -> Ticket {

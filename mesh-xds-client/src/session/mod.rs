@@ -290,7 +290,8 @@ impl Session {
     }
 
     /// Asks for a resource, until [`unsubscribe`](Self::unsubscribe). Asking twice is asking once: counting users is the
-    /// caller's.
+    /// caller's. `*` is not a name but says what [`subscribe_all`](Self::subscribe_all) does, to servers alone: the caller keeps
+    /// it away, above all where names come from others.
     ///
     /// The first subscription opens the stream.
     pub fn subscribe(&mut self, kind: ResourceKind, name: &str) {
@@ -494,6 +495,17 @@ impl Session {
         self.events.push_back(Event::Lost { cause: cause.into(), was_live, retry_in });
     }
 
+    /// The owner has dropped the stream, or the attempt to open it, which says nothing of the server: no [`Event::Lost`] follows.
+    /// The next is due at once; a wait that goes on already goes on.
+    pub fn interrupt(&mut self, now: Instant) {
+        if matches!(self.link, Link::Idle | Link::Waiting { .. }) {
+            return;
+        }
+        self.leave_stream();
+        self.link = Link::Waiting { until: now };
+        self.events.retain(|event| !matches!(event, Event::Connect | Event::Live));
+    }
+
     /// The server is left, with nothing asked of it any longer; the caller closes the stream. No [`Event::Lost`] follows. Whatever
     /// is asked for next opens a stream at once, as the first one did, without versions or a wait.
     pub fn leave(&mut self) {
@@ -563,6 +575,12 @@ impl Session {
             }
         };
         Some(request.with_node(self.introduce()))
+    }
+
+    /// How many answers wait for [`poll_request`](Self::poll_request). Each response brings one, so whoever goes on reading from a
+    /// server that does not read lets them grow without end.
+    pub fn unsent_answers(&self) -> usize {
+        self.outgoing.iter().filter(|outgoing| matches!(outgoing, Outgoing::Answer(..))).count()
     }
 
     /// Every request lists the names, an answer as well.

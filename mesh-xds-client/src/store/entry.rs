@@ -10,7 +10,7 @@ use mesh_core::{
 
 use super::{
     AuthorityId, Changes, Origin, Refused, Taken,
-    kept::{Dump, DumpedGood, Failure, Saved},
+    kept::{Contents, Dump, DumpedGood, Failure, Saved},
     tally::Counted,
 };
 use crate::{
@@ -18,7 +18,6 @@ use crate::{
     fingerprint::Fingerprint,
     name::canonical_arc,
     resource::{self, Context, Resource},
-    secrets,
     session::ResourceError,
 };
 
@@ -48,6 +47,8 @@ pub(crate) struct Entry {
 #[derive(Debug)]
 pub(super) struct RefusedVersion {
     pub(super) fingerprint: Fingerprint,
+    /// How many identities were registered then. Where there are more, it may be valid that was refused for want of one.
+    identities: usize,
     pub(super) error: ResourceError,
     pub(super) version: Arc<str>,
     pub(super) at: SystemTime,
@@ -61,16 +62,20 @@ pub(super) struct Good {
     pub(super) version: Arc<str>,
     pub(super) updated: SystemTime,
     pub(super) warnings: Vec<Warning>,
-    /// As they came, where they are kept and may be shown.
-    pub(super) contents: Option<Bytes>,
+    /// As they came, where they are kept.
+    pub(super) contents: Option<Contents>,
     /// Whether it is from an earlier run, and no server has sent it in this one.
     pub(super) is_cached: bool,
+    /// Whether it has a time to live, so that it is nothing for a later run.
+    pub(super) is_mortal: bool,
 }
 
 /// What is needed to take a resource out of a response.
 pub(super) struct News<'a> {
     pub(super) version: &'a Arc<str>,
     pub(super) origin: &'a Origin<'a>,
+    /// How many identities were registered before it was looked at; what is taken in pieces refers to none.
+    pub(super) identities: usize,
     pub(super) keeps_contents: bool,
     pub(super) changes: &'a mut Changes,
 }
@@ -148,7 +153,10 @@ impl Entry {
             self.confirm(bytes, news);
             return Some(Ok(Taken { name: name.clone(), is_decoded: false, has_new_warnings: false }));
         }
-        let refused = self.refused.as_mut().filter(|refused| refused.fingerprint == fingerprint)?;
+        let is_this = |refused: &&mut Box<RefusedVersion>| {
+            (refused.fingerprint, refused.identities) == (fingerprint, news.identities)
+        };
+        let refused = self.refused.as_mut().filter(is_this)?;
         (refused.version, refused.at) = (news.version.clone(), SystemTime::now());
         self.failed_at = Some(refused.at);
         Some(Err(Refused { error: refused.error.clone(), is_repeated: true }))
@@ -227,13 +235,13 @@ impl Entry {
         }
         if was_cached && good.contents.is_some() {
             // What it was read from need not be held for it.
-            good.contents = Some(bytes.clone());
+            good.contents = Some(Contents::new(bytes.clone()));
         }
     }
 
     fn replace(&mut self, decoded: Decoded<Resource>, fingerprint: Fingerprint, bytes: Bytes, news: &mut News<'_>) {
         let Decoded { value, warnings } = decoded;
-        let contents = news.keeps_contents.then_some(bytes).filter(|bytes| !secrets::may_be_in(bytes));
+        let contents = news.keeps_contents.then(|| Contents::new(bytes));
         let resource = match self.good.take() {
             // Servers that write maps in any order send the same in other bytes, and that is nobody's change.
             Some(good) if good.resource == value => value.in_place_of(good.resource),
@@ -248,7 +256,8 @@ impl Entry {
             }
         };
         let (version, updated) = (news.version.clone(), SystemTime::now());
-        self.good = Some(Good { resource, fingerprint, version, updated, warnings, contents, is_cached: false });
+        let (is_cached, is_mortal) = (false, false);
+        self.good = Some(Good { resource, fingerprint, version, updated, warnings, contents, is_cached, is_mortal });
         self.settle();
     }
 
@@ -272,8 +281,9 @@ impl Entry {
 
     fn refuse(&mut self, fingerprint: Fingerprint, error: &ResourceError, news: &mut News<'_>) {
         self.fail(ResourceState::Rejected, error.to_string());
-        let (version, at) = (news.version.clone(), SystemTime::now());
-        self.refused = Some(Box::new(RefusedVersion { fingerprint, error: error.clone(), version, at }));
+        let (identities, error, version) = (news.identities, error.clone(), news.version.clone());
+        let refused = RefusedVersion { fingerprint, identities, error, version, at: SystemTime::now() };
+        self.refused = Some(Box::new(refused));
         // Who has nothing to serve is told the newest reason.
         news.changes.structure |= self.good.is_none();
     }
@@ -292,11 +302,12 @@ impl Entry {
         status
     }
 
-    pub(super) fn dump(&self, kind: ResourceKind, name: &Arc<str>) -> Dump {
+    pub(crate) fn dump(&self, kind: ResourceKind, name: &Arc<str>) -> Dump {
         let good = self.good.as_ref().map(|good| DumpedGood {
             version: good.version.clone(),
             updated: good.updated,
             contents: good.contents.clone(),
+            is_mortal: good.is_mortal,
         });
         let failure = self.error.clone().zip(self.failed_at).map(|(details, at)| Failure {
             details,
@@ -320,8 +331,8 @@ impl Good {
         let Saved { version, updated, contents } = saved;
         let Decoded { value, warnings } = resource::decode_parts(kind.type_url(), &contents, context)?;
         let fingerprint = context.fingerprint(kind.type_url(), &contents);
-        // It may have been written by a build that knew of fewer secrets.
-        let contents = keeps_contents.then_some(contents).filter(|contents| !secrets::may_be_in(contents));
-        Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached: true })
+        let contents = keeps_contents.then(|| Contents::new(contents));
+        let (is_cached, is_mortal) = (true, false);
+        Ok(Self { resource: value, fingerprint, version, updated, warnings, contents, is_cached, is_mortal })
     }
 }

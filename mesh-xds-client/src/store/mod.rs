@@ -10,7 +10,7 @@
 //! Of a kind of which everything is asked for, all that comes is kept, until the server takes it away and nobody needs it.
 //!
 //! The bytes themselves are let go of when they are decoded, unless somebody shows them or writes them down
-//! ([`keep_contents`](Store::keep_contents)).
+//! ([`keep_contents`](Store::keep_contents)), who then find out whether there may be a secret in them ([`Contents`](kept::Contents)).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -43,6 +43,9 @@ pub(crate) use self::{
     tally::Tally,
     underway::{Begun, COMPARING, Underway},
 };
+
+#[cfg(test)]
+pub(crate) use self::kept::Contents;
 
 use self::entry::{Good, News};
 
@@ -435,13 +438,27 @@ impl Store {
             return None;
         }
         let before = entry.counted();
-        let mut news = News { version, origin, keeps_contents: self.keeps_contents, changes: &mut self.changes };
+        let mut news = News {
+            version,
+            origin,
+            identities: origin.context.registered(),
+            keeps_contents: self.keeps_contents,
+            changes: &mut self.changes,
+        };
         let outcome = act(entry, &mut news);
         let after = entry.counted();
         // What was gone, or new, and is there now may be what somebody waits for; so may a refusal.
         self.changes.structure |= before.0 != after.0;
         self.tally.move_one(kind, before, after);
         Some(outcome)
+    }
+
+    /// Notes whether what serves of a resource has a time to live, by word of a server. Returns whether it had another.
+    pub(crate) fn note_mortal(&mut self, kind: ResourceKind, name: &str, is_mortal: bool, origin: &Origin<'_>) -> bool {
+        let entry = self.shelves[kind.index()].get_mut(name);
+        let entry = entry.filter(|entry| entry.authority.is_some_and(origin.is_heeded));
+        let Some(good) = entry.and_then(|entry| entry.good.as_mut()) else { return false };
+        std::mem::replace(&mut good.is_mortal, is_mortal) != is_mortal
     }
 
     /// Has a resource of an earlier run serve until a server sends it. Its state stays what it is: asked for, and not

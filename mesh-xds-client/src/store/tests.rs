@@ -14,13 +14,16 @@ use envoy_types::{
     },
     util::pack_any,
 };
-use mesh_core::config::Discovery;
+use mesh_core::{
+    config::Discovery,
+    identity::{FixedIdentity, Identities, Identity},
+};
 use tokio::time::Instant;
 
 use super::*;
 use crate::{
     session::{Config, Event, Session, Verdict},
-    testkit::resource::cluster,
+    testkit::resource::{cluster, mutual_tls},
 };
 
 const CDS: ResourceKind = ResourceKind::Cluster;
@@ -64,6 +67,26 @@ fn same_refusal_is_repeated_without_another_look() {
     assert_eq!(first.error, again.error);
     offer(&mut store, cluster("a"), "3").expect("valid");
     assert!(!offer(&mut store, unusable("a"), "4").expect_err("refused").is_repeated, "it was good in between");
+}
+
+#[test]
+fn what_was_refused_for_want_of_an_identity_is_looked_at_again_once_there_are_more() {
+    let registry = Identities::new();
+    let context = Context::new().with_registry(registry.clone());
+    let mut store = asking_for("a");
+    let mut offer = |version: &str| {
+        let body = pack_any(mutual_tls(cluster("a"), "shop", ["spiffe://shop.test/a"]));
+        let raw = RawResource { name: None, version: None, body };
+        store.offer(CDS, raw, &version.into(), &Origin::anybody(&context))
+    };
+    let identity = || Arc::new(FixedIdentity::new(Identity::roots([&b"a root"[..]]).expect("it is not empty")));
+    assert!(!offer("1").expect_err("refused").is_repeated);
+    assert!(offer("2").expect_err("refused").is_repeated);
+    registry.insert("another", identity());
+    assert!(!offer("3").expect_err("refused").is_repeated, "it might have been that one");
+    assert!(offer("4").expect_err("refused").is_repeated);
+    registry.insert("shop", identity());
+    assert!(offer("5").expect("the same bytes are valid now").is_decoded);
 }
 
 #[test]
@@ -209,9 +232,31 @@ fn news_is_not_replaced_by_what_is_old_and_the_unusable_is_told() {
     assert_eq!(store.status()[0].version.as_deref(), Some("new"));
 }
 
+/// What is kept of the only resource.
+fn kept(store: &Store) -> Option<Contents> {
+    store.dump().remove(0).good.expect("good").contents
+}
+
+#[test]
+fn contents_are_searched_for_secrets_by_who_shows_them_first_and_not_on_their_way_into_the_store() {
+    let mut offered = asking_for("a");
+    offered.keep_contents();
+    let _ = offer(&mut offered, cluster("a"), "1");
+    let _ = offer(&mut offered, cluster("a"), "2");
+    let mut restored = asking_for("a");
+    restored.keep_contents();
+    restored.restore(CDS, "a", saved(cluster("a"), "old"), &Context::new()).expect("usable");
+    for store in [offered, restored] {
+        let contents = kept(&store).expect("kept");
+        assert!(!contents.is_searched());
+        assert!(contents.shown().is_some());
+        assert!(kept(&store).expect("kept").is_searched(), "for all who show it after that");
+    }
+}
+
 #[test]
 fn contents_are_kept_where_asked_for_and_never_with_a_key() {
-    let contents = |store: &Store| store.dump().remove(0).good.expect("good").contents;
+    let contents = |store: &Store| kept(store).and_then(|contents| contents.shown());
     let mut store = asking_for("a");
     let _ = offer(&mut store, cluster("a"), "1");
     assert_eq!(contents(&store), None);

@@ -1,9 +1,10 @@
 //! A large resource on its way into the store, a piece at a time.
 //!
 //! Only route configurations can be divided, of which one may hold all virtual hosts of a mesh, and listeners that hold one.
-//! Not divided are the rest of a listener, one virtual host, and the list of those of the version before by their prints.
-//! What else happens to the store in between is not noticed before the end: then it is as if the resource had come at that
-//! moment.
+//! Not divided are the rest of a listener, one virtual host, the list of those of the version before by their prints, and the
+//! putting together of all when each is decoded. Whether there may be a secret in the bytes is not asked here at all
+//! ([`Contents`](super::kept::Contents)). What else happens to the store in between is not noticed before the end: then it is
+//! as if the resource had come at that moment.
 
 use std::sync::Arc;
 

@@ -79,6 +79,7 @@ impl Worker {
         loop {
             let slice = self.shared.held().store.sweep(kind, wanted.of(kind), after.as_ref(), pace::SLICE);
             for name in slice.dispensable {
+                self.cache.forgetting(&self.shared, kind, &name);
                 let authority = self.shared.held().store.forget(kind, &name);
                 self.expected.forget(kind, &name);
                 if let Some(authority) = authority.filter(|_| !wanted.everything(kind)) {

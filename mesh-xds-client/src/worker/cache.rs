@@ -55,8 +55,13 @@ impl Cache {
     }
 
     /// A target is about to be let go of.
-    pub(super) fn keep_for_write(&self, shared: &Shared) {
-        self.keeper.iter().for_each(|keeper| keeper.keep_for_write(shared));
+    pub(super) fn releasing(&self, shared: &Shared) {
+        self.keeper.iter().for_each(|keeper| keeper.releasing(shared));
+    }
+
+    /// A resource is about to be forgotten.
+    pub(super) fn forgetting(&self, shared: &Shared, kind: ResourceKind, name: &Arc<str>) {
+        self.keeper.iter().for_each(|keeper| keeper.forgetting(shared, kind, name));
     }
 
     /// A resource is wanted. If there is one, it waits for its turn.

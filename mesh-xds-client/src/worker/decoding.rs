@@ -24,14 +24,16 @@ pub(super) struct Decoding {
     /// How many of its resources the session knows to be in use.
     pub(super) accepted: usize,
     pub(super) findings: Findings,
-    /// Whether any resource is another one than before, or has been taken away by a refusal.
+    /// Whether any resource is another one than before, has been taken away by a refusal, or has a time to live where it had
+    /// none, or none where it had one.
     pub(super) has_changes: bool,
 }
 
 /// How much is decoded before others have their turn: some 60 us of it.
 ///
 /// In bytes rather than in time, so that a run under a paused clock takes the same steps twice. A large route configuration
-/// is divided, and so is a listener with routes in it; no other resource is.
+/// is divided, and so is a listener with routes in it, but for what the [store](Underway) has to do in one go; no other resource
+/// is.
 pub(super) const SLICE: usize = 4 * 1024;
 
 /// What a resource of no bytes at all costs.
@@ -66,7 +68,10 @@ impl Decoding {
                 }
                 continue;
             }
-            let Some(raw) = self.batch.next() else { return true };
+            let Some(raw) = self.batch.next() else {
+                self.note_prolonged(store, origin);
+                return true;
+            };
             let size = raw.body.value.len();
             let own = raw.version.as_deref().filter(|own| !own.is_empty()).map(Arc::from);
             let version = own.as_ref().unwrap_or(&self.version);
@@ -90,15 +95,24 @@ impl Decoding {
         self.verdict.accepted.drain(..).for_each(|name| session.accept(&mut self.batch, &name));
     }
 
+    /// What stands as it did may have been given a time to live. One that is taken away in this way is left out of the cache
+    /// file all the same, until it comes again: the session may yet refuse to believe it.
+    fn note_prolonged(&mut self, store: &mut Store, origin: &Origin<'_>) {
+        for name in self.batch.prolonged() {
+            self.has_changes |= store.note_mortal(self.kind, name, true, origin);
+        }
+    }
+
     /// Returns whether the resource had to be decoded.
-    fn note(&mut self, store: &Store, outcome: Result<Taken, Refused>, origin: &Origin<'_>) -> bool {
+    fn note(&mut self, store: &mut Store, outcome: Result<Taken, Refused>, origin: &Origin<'_>) -> bool {
         match outcome {
             Ok(Taken { name, is_decoded, has_new_warnings }) => {
                 if has_new_warnings && let Some(entry) = store.get(self.kind, &name) {
                     self.findings.warned.push((name.clone(), entry.warnings().to_vec()));
                 }
+                let is_other = store.note_mortal(self.kind, &name, self.batch.is_mortal(&name), origin);
                 self.verdict.accepted.push(name);
-                self.has_changes |= is_decoded;
+                self.has_changes |= is_decoded || is_other;
                 is_decoded
             }
             Err(Refused { error, is_repeated }) => {

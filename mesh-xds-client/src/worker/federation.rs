@@ -67,12 +67,15 @@ impl Federation {
     /// The work on the streams was dropped, and they with it.
     pub(super) fn streams_dropped(&mut self, now: Instant) {
         for upstream in &mut self.upstreams {
-            upstream.session.stream_ended("the work on it was dropped", now);
+            upstream.interrupted(now);
         }
     }
 
     /// Who has the resource of this name, or why nobody has.
     pub(super) fn authority_of(&self, kind: ResourceKind, name: &str) -> Result<AuthorityId, String> {
+        if !name::is_of_one(name) {
+            return Err("the name is not that of one resource".to_owned());
+        }
         if !name::is_xdstp(name) {
             return Ok(DEFAULT);
         }

@@ -15,7 +15,8 @@
 //!
 //! It waits for nobody: commands come over a queue without bound, since those who fill it are among those who read
 //! the snapshots, and a snapshot replaces the one before it. The next response, whoever sends it, is not read until
-//! the last one is decoded and assembled, which is the only back-pressure that ADS has.
+//! the last one is decoded and assembled, nor one of a server that leaves its answers unread, which is the only back-pressure
+//! that ADS has.
 //!
 //! Here is the loop, and what follows from commands and resources. After each thing that happens [`settle`](Worker::settle)
 //! does all that can be done without waiting, in this order: what the sessions say, the next snapshot and what it asks
@@ -232,12 +233,12 @@ impl Worker {
                 self.assembly.watch(target.clone(), lead);
             }
             Command::Release(target) => {
-                self.cache.keep_for_write(&self.shared);
+                self.cache.releasing(&self.shared);
                 self.assembly.release(&target);
             }
             Command::Demand(cluster) => self.assembly.demand(cluster),
             Command::Waive(cluster) => {
-                self.cache.keep_for_write(&self.shared);
+                self.cache.releasing(&self.shared);
                 self.assembly.waive(&cluster);
             }
         }

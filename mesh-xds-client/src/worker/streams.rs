@@ -22,8 +22,15 @@ pub(super) struct Streams {
 enum StreamState {
     Down,
     Opening(Opening),
-    Up(Box<AdsStream>),
+    Up {
+        stream: Box<AdsStream>,
+        /// Whether it has no room and more answers wait for some than should. It is not listened to, so that there are no more.
+        is_behind: bool,
+    },
 }
+
+/// How many answers may wait for room in a stream that is listened to. A server that is busy sending reads them in its own time.
+const MOST_UNSENT: usize = 16;
 
 pub(super) type Opening = Pin<Box<dyn Future<Output = Result<Box<AdsStream>, StreamError>> + Send>>;
 
@@ -51,14 +58,17 @@ impl Streams {
 
     /// Sends what a session has to say, as far as there is room.
     pub(super) fn send(&mut self, place: usize, session: &mut Session) {
-        let StreamState::Up(stream) = &mut self.states[place] else { return };
+        let StreamState::Up { stream, is_behind } = &mut self.states[place] else { return };
         while let Some(room) = stream.room() {
             let Some(request) = session.poll_request(Instant::now()) else { break };
             room.send(request);
         }
+        // One that takes nothing any longer is listened to: it has an end to tell of.
+        *is_behind = stream.is_full() && session.unsent_answers() > MOST_UNSENT;
     }
 
-    /// Does the work of all connections until there is news of one. Responses are taken only where `listen` says so.
+    /// Does the work of all connections until there is news of one. Responses are taken only where `listen` says so, and of nobody
+    /// who leaves too many answers unread.
     ///
     /// Waits for ever where there is nothing to wait for. Cancel safe.
     pub(super) async fn next(&mut self, listen: bool) -> (usize, News) {
@@ -83,10 +93,10 @@ impl StreamState {
     fn poll_next(&mut self, cx: &mut Context<'_>, listen: bool) -> Poll<News> {
         let heard = match self {
             Self::Down => return Poll::Pending,
-            Self::Up(stream) => std::task::ready!(stream.poll_next(cx, listen)),
+            Self::Up { stream, is_behind } => std::task::ready!(stream.poll_next(cx, listen && !*is_behind)),
             Self::Opening(opening) => match std::task::ready!(opening.as_mut().poll(cx)) {
                 Ok(stream) => {
-                    *self = Self::Up(stream);
+                    *self = Self::Up { stream, is_behind: false };
                     return Poll::Ready(News::Opened);
                 }
                 Err(error) => Heard::Ended(error),

@@ -103,6 +103,45 @@ impl Bench {
     }
 }
 
+#[test]
+fn what_asks_for_everything_is_not_asked_for_as_a_name() {
+    let mut bench = Bench::watching(1);
+    for name in ["*", "", "v1"] {
+        bench.command(Command::Demand(name.into()));
+        bench.obey();
+    }
+    bench.command(Command::Watch("*".into()));
+    bench.obey();
+    let session = &mut bench.worker.federation.upstreams[0].session;
+    let requests = std::iter::from_fn(|| session.poll_request(Instant::now()));
+    let names = requests.flat_map(|request| match request {
+        session::Request::StateOfTheWorld(request) => request.resource_names,
+        session::Request::Delta(request) => request.resource_names_subscribe,
+    });
+    assert_eq!(names.collect::<Vec<_>>(), ["v1"]);
+    let held = bench.shared.held();
+    for (kind, name) in [(ResourceKind::Cluster, "*"), (ResourceKind::Cluster, ""), (ResourceKind::Listener, "*")] {
+        let entry = held.store.get(kind, name).expect("somebody wants it");
+        assert_eq!(entry.state(), ResourceState::Rejected, "{kind} `{name}`");
+    }
+}
+
+/// As when the work is dropped between two slices of names to ask for, the first of which wakes a session.
+#[tokio::test(start_paused = true)]
+async fn stream_that_was_to_be_opened_when_the_work_was_dropped_is_opened_once_by_the_next() {
+    let mut bench = Bench::watching(1);
+    let now = Instant::now();
+    bench.worker.federation.upstreams[0].session.leave();
+    bench.worker.federation.upstreams[0].session.subscribe(ResourceKind::Cluster, "v1");
+    bench.worker.federation.streams_dropped(now);
+    let session = &mut bench.worker.federation.upstreams[0].session;
+    assert!(session.poll_event().is_none(), "neither a stream of the work before nor its loss");
+    assert_eq!(session.next_timeout(), Some(now));
+    session.timeout(now);
+    assert!(matches!(session.poll_event(), Some(session::Event::Connect)));
+    assert!(session.poll_event().is_none());
+}
+
 /// What slices are for cannot be seen by a test, which has no other thread to be held up; that there are some can.
 #[test]
 fn large_response_is_decoded_in_slices_and_published_as_one() {

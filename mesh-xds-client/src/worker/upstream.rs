@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use metrics::Gauge;
+use tokio::time::Instant;
 
 use super::fallback::Standing;
 use crate::{
@@ -89,6 +90,12 @@ impl Upstream {
     /// they have said a word (gRFC A57).
     pub(super) fn left(&mut self, was_live: bool) {
         self.gone(if was_live { Standing::Untold } else { Standing::Failing });
+    }
+
+    /// The stream was dropped on this side. Whether it can be reached is known as well as before.
+    pub(super) fn interrupted(&mut self, now: Instant) {
+        self.session.interrupt(now);
+        self.gone(if self.standing == Standing::Live { Standing::Untold } else { self.standing });
     }
 
     /// Nobody asks it for anything any longer. Should somebody again, it is dialled at once, and told nothing of what it sent.

@@ -8,10 +8,12 @@ use envoy_types::pb::envoy::config::cluster::v3::cluster::TransportSocketMatch;
 use envoy_types::pb::envoy::config::core::v3::data_source::Specifier;
 use envoy_types::pb::envoy::config::core::v3::transport_socket::ConfigType;
 use envoy_types::pb::envoy::config::core::v3::{DataSource, TransportSocket};
+use envoy_types::pb::envoy::config::endpoint::v3::ClusterLoadAssignment as WireAssignment;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CommonTlsContext, TlsCertificate, UpstreamTlsContext,
 };
-use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryResponse, ResourceError, ResourceName};
+use envoy_types::pb::envoy::service::discovery::v3::{DiscoveryResponse, Resource, ResourceError, ResourceName};
+use envoy_types::pb::google::protobuf as wire;
 use envoy_types::pb::google::rpc;
 use envoy_types::util::pack_any;
 use mesh_core::source::{ConfigSource, ResourceState};
@@ -23,7 +25,7 @@ use mesh_xds_client::testkit::resource::{cluster, endpoints};
 use mesh_xds_client::{XdsClient, XdsClientBuilder};
 use tonic::Code;
 
-use crate::support::{Pipes, Planes, address, builder, offer, run};
+use crate::support::{Pipes, Planes, address, builder, offer, reached, run};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -221,4 +223,71 @@ async fn what_a_strict_server_takes_away_by_an_error_leaves_the_file() {
         running.settle(10 * SECOND).await;
         assert_eq!(count(), 3);
     }
+}
+
+/// The endpoints of a cluster as a control plane in state of the world sends them with a time to live.
+fn living(name: &str, body: Option<WireAssignment>) -> Resource {
+    let ttl = Some(wire::Duration { seconds: 3600, nanos: 0 });
+    Resource { name: name.to_owned(), resource: body.map(pack_any), ttl, ..Default::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn resource_with_a_time_to_live_is_not_in_the_file_and_does_not_serve_the_next_run() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("xds.cache");
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1", "v2"]);
+    let (body, kind) = (endpoints("v1", [address(1)]), ClusterLoadAssignment);
+    plane.update(|tx| _ = tx.raw(kind, "v1", pack_any(living("v1", Some(body)))));
+    let pipes = Pipes::to(&plane);
+    let start = || run(builder(&plane, []).connector(pipes.clone()).cache_file(&file));
+    let mut running = start();
+    let interest = running.client.watch("echo");
+    let snapshot = running.until_routed("echo", &["v1", "v2"]).await;
+    assert_eq!(reached(&snapshot, "v1"), ["10.0.0.1:80"]);
+    running.settle(10 * SECOND).await;
+    running.work.abort();
+    drop(interest);
+
+    pipes.cut(true);
+    let running = start();
+    let _interest = running.client.watch("echo");
+    running.settle(10 * SECOND).await;
+    let is_cached = |name| running.resource(kind, name).expect("asked for").is_cached;
+    assert_eq!((is_cached("v1"), is_cached("v2")), (false, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn resource_that_is_given_a_time_to_live_leaves_the_file_and_is_back_when_it_comes_without() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = directory.path().join("xds.cache");
+    let plane = ControlPlane::new();
+    offer(&plane, "echo", &["v1"]);
+    let (body, kind) = (|| endpoints("v1", [address(1)]), ClusterLoadAssignment);
+    let client = || builder(&plane, []).cache_file(&file);
+    let mut running = run(client());
+    let _interest = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+    let count = async || {
+        running.settle(10 * SECOND).await;
+        match client().build().expect("a valid client").cache_status().expect("it has a file").found {
+            Found::Resources { count, .. } => count,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(count().await, 4, "a listener, its routes, a cluster and its endpoints");
+    plane.update(|tx| _ = tx.raw(kind, "v1", pack_any(living("v1", Some(body())))));
+    assert_eq!(count().await, 3, "the same bytes, for a time");
+    plane.set(body());
+    assert_eq!(count().await, 4);
+    // In state of the world a resource without a body says that it stands as it was.
+    plane.send(DiscoveryResponse {
+        type_url: kind.type_url().to_owned(),
+        nonce: "heartbeat".to_owned(),
+        version_info: plane.version(kind),
+        resources: vec![pack_any(living("v1", None))],
+        ..Default::default()
+    });
+    assert_eq!(count().await, 3);
+    assert_eq!(running.state(kind, "v1"), Some(ResourceState::Synced));
 }

@@ -283,6 +283,30 @@ async fn server_that_takes_streams_and_ends_them_unanswered_is_fallen_back_from(
 }
 
 #[tokio::test(start_paused = true)]
+async fn work_that_is_dropped_and_begun_again_before_an_answer_is_no_reason_to_fall_back() {
+    let list = List::of(2);
+    offer(&list.planes[0], "echo", &["v1"]);
+    offer(&list.planes[1], "echo", &["v2"]);
+    list.planes[0].silence(true);
+    let mut running = run(list.builder(&[]));
+    let _interest = running.client.watch("echo");
+    for _ in 0..3 {
+        list.planes[0].wait_streams(1).await;
+        running.work.abort();
+        list.planes[0].wait_streams(0).await;
+        running.work = tokio::spawn(running.client.work());
+    }
+    list.planes[0].wait_streams(1).await;
+    assert_eq!(list.pipes[0].attempts(), 4, "it is dialled once each time");
+    running.settle(5 * SECOND).await;
+    assert_eq!((in_use(&running), list.pipes[1].attempts()), (vec![true, false], 0));
+    assert_eq!(running.client.status().last_error, None, "nothing is wrong with it");
+    list.planes[0].silence(false);
+    list.planes[0].end_streams(Status::unavailable("speaks from now on"));
+    running.until_routed("echo", &["v1"]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn release_during_a_large_response_of_the_second_server_does_no_harm() {
     let list = List::of(2);
     offer(&list.planes[0], "echo", &["v1"]);

@@ -318,6 +318,31 @@ async fn authority_falls_back_by_itself() {
     drop(echo);
 }
 
+#[tokio::test(start_paused = true)]
+async fn request_does_not_choose_who_is_asked() {
+    let (own, partner) = (ControlPlane::new(), ControlPlane::new());
+    let (to_own, to_partner) = (Pipes::to(&own), Pipes::to(&partner));
+    offer(&own, "echo", &["v1"]);
+    own.set(cluster("v2"));
+    own.set(endpoints("v2", [address(2)]));
+    offer_partner(&partner);
+    let authority = Authority::builder().server(PARTNER, ChannelCredentials::Insecure);
+    let client = client_of(bootstrap().authority("partner.test", authority), &[&to_own, &to_partner]);
+    let mut running = run(client);
+    let _echo = running.client.watch("echo");
+    running.until_routed("echo", &["v1"]).await;
+
+    // A request says where it wants to go (`cluster_header`).
+    let refused = [&of_partner(Cluster, "v9"), "xdstp://nobody.test/t/i", "xdstp:", "*", ""];
+    let interests = refused.map(|name| running.client.demand(name));
+    assert!(interests.iter().all(Option::is_none));
+    let _demanded = running.client.demand("v2").expect("a name of the older form");
+    running.until(|snapshot| reached(snapshot, "v2") == ["10.0.0.2:80"]).await;
+    running.settle(60 * SECOND).await;
+    assert_eq!(to_partner.attempts(), 0);
+    assert_eq!(asked(&own), set(&["echo", "v1", "v2"]));
+}
+
 #[tokio::test]
 async fn two_authorities_over_real_sockets() {
     let (own, partner) = (ControlPlane::new(), ControlPlane::new());

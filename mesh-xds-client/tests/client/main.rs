@@ -1,6 +1,7 @@
 //! The client and a control plane, from the first subscription to the snapshot that a mesh reads.
 
 mod cache;
+mod deaf;
 mod delta;
 mod fallback;
 mod federation;

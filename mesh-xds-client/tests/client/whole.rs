@@ -1,20 +1,22 @@
 //! From the control plane through a mesh to a backend: what is said of a cluster decides where a request goes.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use http_body_util::BodyExt;
 use mesh_core::config::Address;
-use mesh_core::identity::{FixedIdentity, Identity};
-use mesh_core::source::ResourceState;
+use mesh_core::identity::{FixedIdentity, Identities, Identity};
+use mesh_core::source::{ConfigSource, ResourceState};
 use mesh_http::connect::{Connect, Connecting, Stream};
 use mesh_http::{Client, Mesh};
+use mesh_xds_client::ResourceKind;
 use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, mutual_tls, route_config};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
 
-use crate::support::{address, builder};
+use crate::support::{address, builder, run};
 
 /// Every address is a backend that answers with it.
 struct Backends;
@@ -85,4 +87,24 @@ async fn identity_that_is_registered_with_the_mesh_is_honoured() {
     };
     assert_eq!(state("default"), Some(ResourceState::Synced));
     assert_eq!(state("nobody"), Some(ResourceState::Rejected));
+}
+
+#[tokio::test(start_paused = true)]
+async fn identity_that_is_registered_late_is_honoured_when_the_same_resource_comes_again() {
+    let plane = ControlPlane::new();
+    plane.update(|tx| {
+        tx.set(listener("web", route_config("web", [("v1", 1)])));
+        tx.set(mutual_tls(cluster("v1"), "late", ["spiffe://shop.test/v1"])).set(endpoints("v1", [address(1)]));
+    });
+    let identities = Identities::new();
+    let running = run(builder(&plane, []).identities(identities.clone()));
+    let _interest = running.client.watch("web");
+    running.settle(Duration::from_secs(10)).await;
+    assert_eq!(running.state(ResourceKind::Cluster, "v1"), Some(ResourceState::Rejected));
+
+    let identity = FixedIdentity::new(Identity::roots([&b"a root"[..]]).expect("it is not empty"));
+    identities.insert("late", Arc::new(identity));
+    plane.abort_connections();
+    running.settle(Duration::from_secs(10)).await;
+    assert_eq!(running.state(ResourceKind::Cluster, "v1"), Some(ResourceState::Synced));
 }

@@ -58,6 +58,17 @@ impl Istiod {
         running.restart().await;
         running
     }
+
+    /// Has `istioctl validate` look at the objects in a file.
+    ///
+    /// # Panics
+    ///
+    /// When it does not accept them all.
+    pub async fn validate(&self, file: &str) {
+        let output = Command::new(self.programs.join("istioctl")).args(["validate", "-f", file]).output().await;
+        let output = output.expect("istioctl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }
 
 // === impl RunningIstiod ===

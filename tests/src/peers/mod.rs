@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 mod envoy;
+mod example;
 mod go_control_plane;
 mod grpc_core;
 mod grpc_go;
@@ -20,6 +21,7 @@ mod prober;
 mod process;
 
 pub use self::envoy::{Envoy, RunningEnvoy, SteeredEnvoy};
+pub use self::example::{Example, RunningExample};
 pub use self::go_control_plane::{
     GoControlPlane, KilledControlPlane, Rejection, Report, RunningControlPlane, Snapshot,
 };
@@ -48,16 +50,24 @@ pub fn bootstrap(addr: SocketAddr, node: &str) -> String {
 ///
 /// Under `.ci/interop` (it sets `MESH_INTEROP_REQUIRED=1`) a missing peer fails the test.
 fn find(peer: &str, variable: &str) -> Option<PathBuf> {
-    if let Some(program) = env::var_os(variable) {
-        return Some(program.into());
+    let program = env::var_os(variable).map(PathBuf::from);
+    if program.is_none() {
+        skip(&format!("no {peer} here; get it with `.ci/interop {peer}`"));
     }
-    assert!(env::var_os("MESH_INTEROP_REQUIRED").is_none(), "{variable} must name the program of {peer}");
+    program
+}
+
+/// Says on the test's output that it is skipped.
+///
+/// # Panics
+///
+/// Under `.ci/interop`, which leaves nothing out.
+fn skip(why: &str) {
     let test = std::thread::current();
-    let test = test.name().unwrap_or("a test");
+    let line = format!("skipped {}: {why}\n", test.name().unwrap_or("a test"));
+    assert!(env::var_os("MESH_INTEROP_REQUIRED").is_none(), "{line}");
     // Not `eprintln`: the test harness would show it for failed tests only.
-    let line = format!("skipped {test}: no {peer} here; get it with `.ci/interop {peer}`\n");
     io::stderr().write_all(line.as_bytes()).expect("standard error can be written to");
-    None
 }
 
 /// Loopback ports that nobody listened on a moment ago, all different.

@@ -75,12 +75,13 @@ impl Process {
         }
     }
 
-    /// Ends the process as a drop does, without blocking the thread.
-    pub(super) async fn stop(mut self) {
+    /// Ends the process as a drop does, without blocking the thread. Returns what it wrote.
+    pub(super) async fn stop(mut self) -> String {
         self.input = None;
         if timeout(FAREWELL, self.child.wait()).await.is_err() {
             panic!("the peer does not end\n{}", self.log());
         }
+        self.log()
     }
 
     /// Ends the process without a farewell: sockets are reset, nothing is flushed.
@@ -91,8 +92,13 @@ impl Process {
     /// Waits for `ready` to come true; fails the test when the process ends before that, or takes too long.
     pub(super) async fn until(&mut self, mut ready: impl AsyncFnMut() -> bool) {
         let waiting = async {
-            while !ready().await {
-                if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+            loop {
+                // Before the question: what makes it ready may be the last that it does.
+                let ended = self.child.try_wait().expect("a child can be waited for");
+                if ready().await {
+                    return;
+                }
+                if let Some(status) = ended {
                     panic!("the peer ended before it was ready: {status}\n{}", self.log());
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -5,6 +5,7 @@
 
 mod grpc;
 mod mtls;
+mod pod;
 mod shop;
 mod sidecar;
 
