@@ -19,7 +19,8 @@
 //! - [`limit`]: refuses what is too much; [`balance`]: sends it to an endpoint of its cluster;
 //! - [`hold`]: keeps a layer's guard until the response has ended; [`carry`]: where a layer's policy comes from.
 //!
-//! [`RequestHead`] is what routing sees of a request, and [`Dice`] are its chance.
+//! [`RequestHead`] is what routing sees of a request, and [`Dice`] are its chance; [`memory`] is for whoever takes apart what
+//! thousands of these were made of.
 #![forbid(unsafe_code)]
 
 pub mod balance;
@@ -35,6 +36,7 @@ pub mod hold;
 pub mod identity;
 pub mod limit;
 mod macros;
+pub mod memory;
 pub mod outcome;
 mod outlier;
 pub mod pick;

@@ -1,5 +1,6 @@
 //! Long work in slices, between which others on the thread have their turn.
 
+use mesh_core::memory;
 use tokio::task::yield_now;
 
 /// How far the present slice has come.
@@ -34,6 +35,7 @@ impl Pace {
     /// Gives others their turn: a slice's worth has been done in one step.
     pub(crate) async fn end_slice(&mut self) {
         self.left = SLICE;
+        memory::settle();
         yield_now().await;
     }
 

@@ -17,6 +17,7 @@ use std::{
 use futures_util::FutureExt;
 use mesh_core::{
     config::{Listener, Snapshot, TargetState, VirtualHost},
+    memory,
     route::RouteTable,
 };
 use tokio::task::yield_now;
@@ -201,6 +202,7 @@ impl<'a> Pass<'a> {
             if after.is_none() {
                 return;
             }
+            memory::settle();
             yield_now().await;
         }
     }
@@ -225,6 +227,7 @@ impl<'a> Pass<'a> {
         self.left = self.left.saturating_sub(cost);
         if self.left == 0 {
             self.left = self.slice;
+            memory::settle();
             yield_now().await;
         }
     }

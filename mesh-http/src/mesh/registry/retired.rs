@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use mesh_core::memory;
 use tokio::task::yield_now;
 
 use super::{
@@ -64,6 +65,7 @@ async fn drop_in_slices(pieces: impl Iterator) {
     for (count, piece) in (1..).zip(pieces) {
         drop(piece);
         if count % (SLICE / STEP) == 0 {
+            memory::settle();
             yield_now().await;
         }
     }
