@@ -1,9 +1,10 @@
 //! Routes: which requests go where (`envoy.config.route.v3`).
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, hash_set},
     fmt,
     hash::{Hash, Hasher},
+    mem,
     sync::Arc,
 };
 
@@ -45,6 +46,8 @@ pub struct Checking {
     former: Option<(Arc<RouteConfig>, Former)>,
     names: HashSet<Arc<str>>,
     claims: HashSet<Claim>,
+    /// The same, on their way out when nothing is left to check.
+    spent: Option<(hash_set::IntoIter<Arc<str>>, hash_set::IntoIter<Claim>)>,
 }
 
 /// A domain of a virtual host, by its place there.
@@ -164,6 +167,7 @@ impl RouteConfig {
             former: former.map(|former| (former, Former::default())),
             names: HashSet::new(),
             claims: HashSet::new(),
+            spent: None,
         };
         if checking.former.is_none() {
             checking.make_room();
@@ -227,7 +231,12 @@ impl Checking {
     /// As [`RouteConfig::new`].
     pub fn advance(&mut self, most: usize) -> Result<bool, ConfigError> {
         for _ in 0..most {
-            let Some(host) = self.virtual_hosts.get(self.checked) else { return Ok(true) };
+            let Some(host) = self.virtual_hosts.get(self.checked) else {
+                if self.let_go_of_one() {
+                    continue;
+                }
+                return Ok(true);
+            };
             let Some((former, way)) = &mut self.former else {
                 self.compare()?;
                 self.checked += 1;
@@ -243,7 +252,7 @@ impl Checking {
                 self.make_room();
             }
         }
-        Ok(self.checked == self.virtual_hosts.len())
+        Ok(false)
     }
 
     /// The configuration, which says nothing yet but its virtual hosts.
@@ -261,6 +270,15 @@ impl Checking {
             most_specific_mutations_win: false,
             ignore_port: false,
         }
+    }
+
+    /// Drops what one virtual host was compared by. Returns whether there was any.
+    fn let_go_of_one(&mut self) -> bool {
+        let Self { names, claims, spent, .. } = self;
+        let (names, claims) =
+            spent.get_or_insert_with(|| (mem::take(names).into_iter(), mem::take(claims).into_iter()));
+        let (name, claim) = (names.next(), claims.next());
+        name.is_some() || claim.is_some()
     }
 
     /// All of it at once: a set that grows is made anew each time.
@@ -528,6 +546,14 @@ mod tests {
             .chars()
             .map(|letter| VirtualHost::new(letter.to_string(), domains(letter), vec![]).expect("legal").into())
             .collect()
+    }
+
+    #[test]
+    fn what_hosts_were_compared_by_is_let_go_of_one_by_one() {
+        let mut checking = RouteConfig::begin("r", hosts("abc"), None);
+        let steps = std::iter::repeat_with(|| checking.advance(1).expect("legal")).take_while(|is_done| !is_done);
+        assert_eq!(steps.count(), 6, "each is checked, and then dropped");
+        assert!(checking.names.is_empty() && checking.claims.is_empty());
     }
 
     #[test]
