@@ -2,8 +2,6 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use envoy_types::pb::google::protobuf::Any;
-
 /// Tells versions of a resource, of one of its parts, or of all resources of a response, apart.
 ///
 /// Sixty-four bits of SipHash and the length. The control plane is trusted to steer every request, so there is nobody who
@@ -57,9 +55,9 @@ impl Fingerprint {
 // === impl Fingerprinting ===
 
 impl Fingerprinting {
-    pub(crate) fn add(&mut self, resource: &Any) {
-        (&resource.type_url, &resource.value).hash(&mut self.hasher);
-        self.length += resource.value.len();
+    pub(crate) fn add(&mut self, type_url: &str, value: &[u8]) {
+        (type_url, value).hash(&mut self.hasher);
+        self.length += value.len();
     }
 
     pub(crate) fn finish(self) -> Fingerprint {

@@ -9,11 +9,11 @@ use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use envoy_types::pb::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryRequest};
+use bytes::Bytes;
 use futures_core::Stream;
 use http::{
     HeaderValue, Request, Response, Uri,
@@ -37,17 +37,24 @@ use tokio::{
     time::timeout,
 };
 use tonic::{Code, Status, Streaming, body::Body, client::Grpc, codegen::Service};
-use tonic_prost::ProstCodec;
 
 use crate::{
     bootstrap::{CallCredentials, CertificateFiles, ChannelCredentials, Server, ServerUri},
-    session::{Request as Asked, Sealed as Answer, SealedDelta, SealedState, Variant},
+    session::{Sealed as Answer, SealedDelta, SealedState, Variant},
     token::{TokenError, TokenFile},
 };
 
 mod messages;
+mod portions;
+mod requests;
 
-use self::messages::{Divided, Messages};
+pub(crate) use self::requests::encode;
+
+use self::{
+    messages::{Divided, Messages},
+    portions::Portions,
+    requests::Encoded,
+};
 
 /// How to reach one control plane.
 pub(crate) struct Dialer {
@@ -89,10 +96,10 @@ struct Tls {
 
 /// A stream to a control plane, from its first request on, and the connection beneath.
 pub(crate) struct AdsStream {
-    requests: mpsc::Sender<Asked>,
+    requests: mpsc::Sender<Bytes>,
     answers: Answers,
     /// Gone once it has ended; what had arrived until then is still read.
-    driver: Option<h2::Driver<connect::Stream, Body>>,
+    driver: Option<h2::Driver<Portions<connect::Stream>, Body>>,
     /// Why the driver ended, until somebody is told.
     failure: Option<conn::Error>,
     /// Whether a request found no room. Set by [`room`](Self::room), cleared when there is room again.
@@ -123,10 +130,7 @@ pub(crate) enum Heard {
 }
 
 /// The client's half of the stream, with room for one request: the session builds the next when this one has left.
-struct Outgoing<M>(mpsc::Receiver<Asked>, Project<M>);
-
-/// Takes the message of one variant, which is the one that the session was told to speak.
-type Project<M> = fn(Asked) -> Option<M>;
+struct Outgoing(mpsc::Receiver<Bytes>);
 
 /// The connection as the generated client wants to see it.
 struct Channel {
@@ -233,13 +237,10 @@ impl Dialer {
         let channel = Channel { sender, authorizations };
         let client = Grpc::with_origin(channel, self.origin.clone()).max_decoding_message_size(limit);
         let answers = Answers::Called(match self.variant {
-            Variant::StateOfTheWorld => Box::pin(call::<_, SealedState>(
-                client,
-                limit,
-                STATE_OF_THE_WORLD,
-                Outgoing(outgoing, in_state_of_the_world),
-            )),
-            Variant::Delta => Box::pin(call::<_, SealedDelta>(client, limit, DELTA, Outgoing(outgoing, in_delta))),
+            Variant::StateOfTheWorld => {
+                Box::pin(call::<SealedState>(client, limit, STATE_OF_THE_WORLD, Outgoing(outgoing)))
+            }
+            Variant::Delta => Box::pin(call::<SealedDelta>(client, limit, DELTA, Outgoing(outgoing))),
         });
         Ok(Box::new(AdsStream {
             requests,
@@ -262,14 +263,14 @@ impl Dialer {
         Ok(headers)
     }
 
-    async fn connect(&self) -> Result<(h2::Sender<Body>, h2::Driver<connect::Stream, Body>), StreamError> {
+    async fn connect(&self) -> Result<(h2::Sender<Body>, h2::Driver<Portions<connect::Stream>, Body>), StreamError> {
         let addresses = self.addresses().await?;
         let socket = connect_any(&self.connector, &addresses).await.map_err(StreamError::Connect)?;
         let stream = match &self.tls {
             None => socket,
             Some(tls) => Box::new(tls.connector.connect(socket, &tls.name).await.map_err(StreamError::Tls)?),
         };
-        h2::handshake(stream, &self.limits.http2).await.map_err(StreamError::Connection)
+        h2::handshake(Portions(stream), &self.limits.http2).await.map_err(StreamError::Connection)
     }
 
     async fn addresses(&self) -> Result<Vec<Address>, StreamError> {
@@ -345,18 +346,17 @@ const STATE_OF_THE_WORLD: &str = "/envoy.service.discovery.v3.AggregatedDiscover
 const DELTA: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources";
 
 /// Calls a method. Its generated client would decode every resource of a response in one go.
-async fn call<Q, A>(
+async fn call<A>(
     mut client: Grpc<Channel>,
     limit: usize,
     method: &'static str,
-    requests: Outgoing<Q>,
+    requests: Outgoing,
 ) -> Result<Incoming, Status>
 where
-    Q: Message + 'static,
     A: Message + Default + Into<Answer> + 'static,
 {
     // The channel is ready when it is made.
-    let (path, codec) = (PathAndQuery::from_static(method), ProstCodec::<Q, A>::default());
+    let (path, codec) = (PathAndQuery::from_static(method), Encoded::<A>::new());
     let response = client.streaming(tonic::Request::new(requests), path, codec).await?;
     Ok(Box::pin(Responses::new(response, limit)))
 }
@@ -364,8 +364,8 @@ where
 // === impl AdsStream ===
 
 impl AdsStream {
-    /// Room for a request. Where there is none, [`poll_next`](Self::poll_next) tells of it.
-    pub(crate) fn room(&mut self) -> Option<mpsc::Permit<'_, Asked>> {
+    /// Room for a request in [bytes](encode). Where there is none, [`poll_next`](Self::poll_next) tells of it.
+    pub(crate) fn room(&mut self) -> Option<mpsc::Permit<'_, Bytes>> {
         let room = self.requests.try_reserve();
         self.is_full = matches!(room, Err(TrySendError::Full(())));
         room.ok()
@@ -457,29 +457,12 @@ impl<M: Message + Default + Into<Answer> + 'static> Stream for Responses<M> {
 
 // === impl Outgoing ===
 
-impl<M> Stream for Outgoing<M> {
-    type Item = M;
+impl Stream for Outgoing {
+    type Item = Bytes;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<M>> {
-        loop {
-            match ready!(self.0.poll_recv(cx)) {
-                None => return Poll::Ready(None),
-                Some(request) => {
-                    if let Some(message) = (self.1)(request) {
-                        return Poll::Ready(Some(message));
-                    }
-                }
-            }
-        }
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.0.poll_recv(cx)
     }
-}
-
-fn in_state_of_the_world(request: Asked) -> Option<DiscoveryRequest> {
-    if let Asked::StateOfTheWorld(request) = request { Some(request) } else { None }
-}
-
-fn in_delta(request: Asked) -> Option<DeltaDiscoveryRequest> {
-    if let Asked::Delta(request) = request { Some(request) } else { None }
 }
 
 // === impl Channel ===

@@ -83,7 +83,7 @@ impl Driver {
             Event::Deliver(batch) => {
                 let (mut batch, mut verdict): (Batch, _) = (*batch, Verdict::default());
                 for resource in batch.by_ref() {
-                    match Cluster::decode(resource.body.value.as_slice()) {
+                    match Cluster::decode(resource.body.value.clone()) {
                         Ok(cluster) => verdict.accepted.push(cluster.name.into()),
                         Err(_) => verdict.rejected.push(ResourceError {
                             name: None,

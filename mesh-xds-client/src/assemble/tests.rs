@@ -101,7 +101,7 @@ impl Bench {
 
     /// Takes it only where it is wanted.
     fn offer<R: Resource + 'static>(&mut self, resource: R) {
-        let raw = RawResource { name: None, version: None, body: pack_any(resource) };
+        let raw = RawResource { name: None, version: None, body: pack_any(resource).into() };
         self.shared
             .held()
             .store
@@ -112,7 +112,7 @@ impl Bench {
     /// A version of a resource that no decoder takes.
     fn spoil(&mut self, kind: ResourceKind, name: &str) -> Option<Arc<Snapshot>> {
         let body = envoy_types::pb::google::protobuf::Any { type_url: kind.type_url().to_owned(), value: vec![0xff] };
-        let raw = RawResource { name: Some(name.to_owned()), version: None, body };
+        let raw = RawResource { name: Some(name.to_owned()), version: None, body: body.into() };
         self.shared
             .held()
             .store

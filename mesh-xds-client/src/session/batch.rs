@@ -8,12 +8,12 @@ use std::vec;
 
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::discovery::v3::{self as wire_xds, Resource};
-use envoy_types::pb::google::protobuf::{self as wire, Any};
+use envoy_types::pb::google::protobuf as wire;
 use prost::{Message, Name};
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::wire::{Sealed, SealedDelta, SealedState};
+use super::wire::{Sealed, SealedAny, SealedDelta, SealedResource, SealedState};
 use super::{FOREVER, ResourceError};
 use crate::ResourceKind;
 use crate::fingerprint::Fingerprinting;
@@ -47,7 +47,18 @@ enum Left {
         resources: vec::IntoIter<Bytes>,
         /// What is listed more than once, and not used.
         repeated: BTreeSet<String>,
+        /// Until it is known what that is. None is taken before.
+        unchecked: Option<Unchecked>,
     },
+}
+
+/// The names that a response in delta speaks of, as far as they have been looked at.
+#[derive(Debug)]
+struct Unchecked {
+    removed: Vec<String>,
+    /// How many of the resources have been.
+    checked: usize,
+    seen: HashSet<Bytes>,
 }
 
 /// A resource that nobody has looked into.
@@ -59,7 +70,7 @@ pub struct RawResource {
     /// The version of this very resource, in delta.
     pub version: Option<String>,
     /// The resource's type and bytes, as sent.
-    pub body: Any,
+    pub body: SealedAny,
 }
 
 /// The right and the duty to answer one [`Batch`]: it can be spent once, and should not be dropped.
@@ -160,16 +171,32 @@ impl Batch {
     }
 
     fn of_delta(stream: u64, kind: ResourceKind, response: SealedDelta, now: Instant) -> Self {
-        let repeated = repeated(&response);
         let mut ticket = Ticket::new(stream, kind, &response.system_version_info, response.nonce);
-        let removed = response.removed_resources.into_iter().filter(|name| !repeated.contains(name));
-        ticket.gone = Gone::Named(removed.map(canonical_string).collect());
         ticket.denied = denied(response.resource_errors);
-        let errors = repeated.iter().cloned().map(canonical_string);
-        let errors = errors.map(|name| complaint(Some(name), None, TWICE));
-        ticket.malformed.extend(errors);
-        let left = Left::Delta { resources: response.resources.into_iter(), repeated };
+        let seen = HashSet::with_capacity(response.resources.len() + response.removed_resources.len());
+        let unchecked = Some(Unchecked { removed: response.removed_resources, checked: 0, seen });
+        let left = Left::Delta { resources: response.resources.into_iter(), repeated: BTreeSet::new(), unchecked };
         Self { kind, version: response.system_version_info, left, received: now, ticket }
+    }
+
+    /// Looks for names that are there more than once, in `most` resources. Returns in how many: none when it is known. Who takes a
+    /// resource before has the rest looked at in one go.
+    pub(crate) fn check(&mut self, most: usize) -> usize {
+        let Left::Delta { resources, repeated, unchecked } = &mut self.left else { return 0 };
+        let Some(names) = unchecked else { return 0 };
+        let rest = &resources.as_slice()[names.checked..];
+        let next = &rest[..most.min(rest.len())];
+        let named = next.iter().filter_map(|resource| NameOnly::decode(resource.clone()).ok());
+        repeated.extend(named.filter_map(|resource| names.see(resource.name)));
+        names.checked += next.len();
+        if next.len() == rest.len()
+            && let Some(mut names) = unchecked.take()
+        {
+            let removed = std::mem::take(&mut names.removed);
+            repeated.extend(removed.iter().filter_map(|name| names.see(Bytes::copy_from_slice(name.as_bytes()))));
+            self.ticket.refuse_repeated(removed, repeated);
+        }
+        next.len()
     }
 
     /// Whether a resource that was taken, and is not said to be in use yet, has a time to live.
@@ -195,12 +222,18 @@ impl Batch {
 impl Iterator for Batch {
     type Item = RawResource;
 
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let (Left::State(resources) | Left::Delta { resources, .. }) = &self.left;
+        (0, Some(resources.len()))
+    }
+
     fn next(&mut self) -> Option<RawResource> {
+        self.check(usize::MAX);
         let Self { left, received, ticket, .. } = self;
         loop {
             let taken = match left {
                 Left::State(resources) => ticket.unwrap_state(&resources.next()?, *received),
-                Left::Delta { resources, repeated } => ticket.unwrap_delta(&resources.next()?, repeated, *received),
+                Left::Delta { resources, repeated, .. } => ticket.unwrap_delta(&resources.next()?, repeated, *received),
             };
             if taken.is_some() {
                 return taken;
@@ -214,17 +247,6 @@ fn time_to_live(ttl: wire::Duration) -> Option<Duration> {
     let (seconds, nanos) = (u64::try_from(ttl.seconds).ok()?, u64::try_from(ttl.nanos).ok()?);
     let ttl = Duration::from_secs(seconds).saturating_add(Duration::from_nanos(nanos));
     (!ttl.is_zero()).then(|| ttl.min(FOREVER))
-}
-
-/// The names that a delta response speaks of more than once, in order.
-fn repeated(response: &SealedDelta) -> BTreeSet<String> {
-    let names = response.resources.iter().filter_map(|resource| NameOnly::decode(resource.clone()).ok());
-    let names: Vec<_> = names.map(|resource| resource.name).collect();
-    let removed = response.removed_resources.iter().map(|name| name.as_bytes());
-    let mut seen = HashSet::with_capacity(names.len());
-    let all = names.iter().map(|name| &**name).chain(removed);
-    let repeated = all.filter(|name| !name.is_empty() && !seen.insert(*name));
-    repeated.map(|name| String::from_utf8_lossy(name).into_owned()).collect()
 }
 
 fn denied(errors: Vec<wire_xds::ResourceError>) -> Vec<Denied> {
@@ -243,7 +265,7 @@ fn canonical_string(name: String) -> String {
     }
 }
 
-fn name_inside(body: &Any) -> Option<String> {
+fn name_inside(body: &SealedAny) -> Option<String> {
     resource::name_of(&body.value).map(|name| name.as_ref().to_owned())
 }
 
@@ -253,6 +275,16 @@ fn nameless() -> ResourceError {
 
 fn complaint(name: Option<String>, field: Option<&str>, message: &str) -> ResourceError {
     ResourceError { name, field: field.map(str::to_owned), message: message.to_owned() }
+}
+
+// === impl Unchecked ===
+
+impl Unchecked {
+    /// Returns a name that was seen before.
+    fn see(&mut self, name: Bytes) -> Option<String> {
+        let is_repeated = !name.is_empty() && !self.seen.insert(name.clone());
+        is_repeated.then(|| String::from_utf8_lossy(&name).into_owned())
+    }
 }
 
 // === impl Ticket ===
@@ -274,6 +306,14 @@ impl Ticket {
         }
     }
 
+    /// Takes what is removed, but for names that the response speaks of more than once, and complains of those.
+    fn refuse_repeated(&mut self, removed: Vec<String>, repeated: &BTreeSet<String>) {
+        let removed = removed.into_iter().filter(|name| !repeated.contains(name));
+        self.gone = Gone::Named(removed.map(canonical_string).collect());
+        let names = repeated.iter().cloned().map(canonical_string);
+        self.malformed.extend(names.map(|name| complaint(Some(name), None, "it is listed twice in one response")));
+    }
+
     /// Whether all resources of the response have a name that can be read, as far as their wrappers go.
     pub(crate) fn is_readable(&self) -> bool {
         self.malformed.iter().all(|error| error.name.is_some())
@@ -284,8 +324,8 @@ impl Ticket {
         &self.nonce
     }
 
-    fn unwrap_state(&mut self, sealed: &[u8], now: Instant) -> Option<RawResource> {
-        let body: Any = self.open(sealed, "google.protobuf.Any")?;
+    fn unwrap_state(&mut self, sealed: &Bytes, now: Instant) -> Option<RawResource> {
+        let body: SealedAny = self.open(sealed, "google.protobuf.Any")?;
         self.compare(&body);
         if body.type_url != *WRAPPER {
             return Some(RawResource { name: None, version: None, body });
@@ -295,8 +335,8 @@ impl Ticket {
         self.unwrap(resource, None, now)
     }
 
-    fn unwrap_delta(&mut self, sealed: &[u8], repeated: &BTreeSet<String>, now: Instant) -> Option<RawResource> {
-        let mut resource: Resource = self.open(sealed, "envoy.service.discovery.v3.Resource")?;
+    fn unwrap_delta(&mut self, sealed: &Bytes, repeated: &BTreeSet<String>, now: Instant) -> Option<RawResource> {
+        let mut resource: SealedResource = self.open(sealed, "envoy.service.discovery.v3.Resource")?;
         resource.resource.iter().for_each(|body| self.compare(body));
         if resource.name.is_empty() {
             self.malformed.push(nameless());
@@ -309,23 +349,23 @@ impl Ticket {
         self.unwrap(resource, Some(version), now)
     }
 
-    fn open<M: Message + Default>(&mut self, bytes: &[u8], wrapper: &str) -> Option<M> {
-        let opened = M::decode(bytes).map_err(|error| {
+    fn open<M: Message + Default>(&mut self, bytes: &Bytes, wrapper: &str) -> Option<M> {
+        let opened = M::decode(bytes.clone()).map_err(|error| {
             let message = format!("its {wrapper} wrapper is not valid protobuf: {error}");
             self.malformed.push(complaint(None, None, &message));
         });
         opened.ok()
     }
 
-    fn compare(&mut self, body: &Any) {
-        self.fingerprint.iter_mut().for_each(|fingerprint| fingerprint.add(body));
+    fn compare(&mut self, body: &SealedAny) {
+        self.fingerprint.iter_mut().for_each(|fingerprint| fingerprint.add(&body.type_url, &body.value));
     }
 
     /// Aliases are passed over: they are other names under which a resource may be looked up, and it is asked for by its own.
     /// So is `resource_name`, for variants by dynamic parameters, which go with requests that have `resource_locators`: ours have
     /// none, and `removed_resource_names` would speak of nothing that is held.
-    fn unwrap(&mut self, resource: Resource, version: Option<String>, now: Instant) -> Option<RawResource> {
-        let Resource { name, resource: body, ttl, .. } = resource;
+    fn unwrap(&mut self, resource: SealedResource, version: Option<String>, now: Instant) -> Option<RawResource> {
+        let SealedResource { name, resource: body, ttl, .. } = resource;
         let name = if name.is_empty() { body.as_ref().and_then(name_inside) } else { Some(name) };
         let name = name.map(canonical_string);
         let expires = match ttl.map(time_to_live) {

@@ -79,7 +79,7 @@ mod wire;
 pub(crate) use self::batch::TWICE;
 pub use self::batch::{Batch, RawResource, Ticket, Verdict};
 pub use self::nack::ResourceError;
-pub use self::wire::{Request, Response, Sealed, SealedDelta, SealedState, Variant};
+pub use self::wire::{Request, Response, Sealed, SealedAny, SealedDelta, SealedState, Variant};
 
 use self::backoff::Backoff;
 use self::batch::{Denied, Gone};
@@ -118,6 +118,8 @@ pub struct Session {
     kinds: [Subscriptions; ResourceKind::ALL.len()],
     /// What is owed to the current stream, in order. Emptied when it ends.
     outgoing: VecDeque<Outgoing>,
+    /// The first of that, when it has been begun.
+    drafted: Option<Draft>,
     events: VecDeque<Event>,
     /// Names awaited on the current stream, soonest first: all wait equally long, so the order of sending is the order of
     /// time. Entries of names that were answered or dropped since are passed over.
@@ -219,6 +221,15 @@ enum Outgoing {
     Answer(ResourceKind, Reply),
 }
 
+/// A request that is being made: what it lists is with the names of its kind.
+#[derive(Debug)]
+struct Draft {
+    kind: ResourceKind,
+    reply: Reply,
+    /// Whether it says which names are wanted, which in delta an answer does not.
+    lists_names: bool,
+}
+
 /// The part of a request that answers a response. Empty in the first request of a kind on a stream.
 #[derive(Debug, Default)]
 struct Reply {
@@ -277,6 +288,7 @@ impl Session {
             stream: 0,
             kinds: ResourceKind::ALL.map(subscriptions),
             outgoing: VecDeque::new(),
+            drafted: None,
             events: VecDeque::new(),
             awaited: VecDeque::new(),
             backoff: Backoff::new(config.reconnect_initial, config.reconnect_max.min(FOREVER), seed),
@@ -299,6 +311,12 @@ impl Session {
             self.names_changed(kind);
         }
         self.wake();
+    }
+
+    /// Makes room for so many names of a kind, for whoever is about to ask for thousands: a map that grows is made anew, all names
+    /// that are in it in one go.
+    pub(crate) fn make_room(&mut self, kind: ResourceKind, names: usize) {
+        self.kinds[kind.index()].make_room(names);
     }
 
     /// Stops asking for a resource. The caller forgets what it held under that name.
@@ -518,6 +536,7 @@ impl Session {
 
     fn leave_stream(&mut self) {
         self.outgoing.clear();
+        self.drafted = None;
         self.awaited.clear();
         self.kinds.iter_mut().for_each(Subscriptions::leave_stream);
     }
@@ -561,14 +580,27 @@ impl Session {
         self.events.pop_front()
     }
 
+    /// Goes on with the next request by `most` names, for whoever has other things to do while thousands are listed. Returns
+    /// whether [`poll_request`](Self::poll_request) has nothing left to list. The clock of a name starts when it is listed.
+    pub fn draft_request(&mut self, most: usize, now: Instant) -> bool {
+        if self.drafted.is_none() {
+            self.drafted = self.begin_request();
+        }
+        let Some(Draft { kind, .. }) = self.drafted else { return true };
+        let (deadline, awaited) = (now + self.absence_timeout, &mut self.awaited);
+        let arm = |name| awaited.push_back(Awaited { deadline, kind, name });
+        self.kinds[kind.index()].list(most, deadline, arm)
+    }
+
     /// The next request for the current stream, to be sent at once: taking it starts the clock of the names that it asks for.
     pub fn poll_request(&mut self, now: Instant) -> Option<Request> {
         let Link::Open { variant, .. } = self.link else { return None };
         let request = loop {
-            let outgoing = self.outgoing.pop_front()?;
+            while !self.draft_request(usize::MAX, now) {}
+            let draft = self.drafted.take()?;
             let request = match variant {
-                Variant::StateOfTheWorld => self.state_request(outgoing, now).map(Request::StateOfTheWorld),
-                Variant::Delta => self.delta_request(outgoing, now).map(Request::Delta),
+                Variant::StateOfTheWorld => self.state_request(draft).map(Request::StateOfTheWorld),
+                Variant::Delta => self.delta_request(draft).map(Request::Delta),
             };
             if let Some(request) = request {
                 break request;
@@ -583,18 +615,35 @@ impl Session {
         self.outgoing.iter().filter(|outgoing| matches!(outgoing, Outgoing::Answer(..))).count()
     }
 
-    /// Every request lists the names, an answer as well.
-    fn state_request(&mut self, outgoing: Outgoing, now: Instant) -> Option<DiscoveryRequest> {
-        let (kind, reply) = match outgoing {
-            Outgoing::Answer(kind, reply) => {
-                self.kinds[kind.index()].answered(&reply.nonce);
-                (kind, reply)
+    /// Begins the next request. In state of the world each lists the names, an answer as well.
+    ///
+    /// In delta an answer is an answer and changes no names: servers (istiod is one) pass over a request whose nonce they have left
+    /// behind, and names that came with it would be lost.
+    fn begin_request(&mut self) -> Option<Draft> {
+        let Link::Open { variant, .. } = self.link else { return None };
+        loop {
+            let outgoing = self.outgoing.pop_front()?;
+            let (Outgoing::Answer(kind, _) | Outgoing::Names(kind)) = outgoing;
+            let subscriptions = &mut self.kinds[kind.index()];
+            let is_announcement = matches!(outgoing, Outgoing::Names(_));
+            let reply = match (outgoing, variant) {
+                (Outgoing::Answer(_, reply), _) => {
+                    subscriptions.answered(&reply.nonce);
+                    Some(reply)
+                }
+                (Outgoing::Names(_), Variant::StateOfTheWorld) => subscriptions.announce(),
+                (Outgoing::Names(_), Variant::Delta) => subscriptions.begin_changes().then(Reply::default),
+            };
+            let Some(reply) = reply else { continue };
+            if variant == Variant::StateOfTheWorld {
+                subscriptions.begin_all();
             }
-            Outgoing::Names(kind) => (kind, self.kinds[kind.index()].announce()?),
-        };
-        let deadline = now + self.absence_timeout;
-        let sent = self.kinds[kind.index()].send_all(deadline);
-        self.arm(kind, sent.armed, deadline);
+            return Some(Draft { kind, reply, lists_names: is_announcement || variant == Variant::StateOfTheWorld });
+        }
+    }
+
+    fn state_request(&mut self, Draft { kind, reply, .. }: Draft) -> Option<DiscoveryRequest> {
+        let sent = self.kinds[kind.index()].finish_all()?;
         if sent.is_partial {
             self.names_changed(kind);
         }
@@ -608,31 +657,22 @@ impl Session {
         })
     }
 
-    /// An answer is an answer and changes no names: servers (istiod is one) pass over a request whose nonce they have left
-    /// behind, and names that came with it would be lost.
-    fn delta_request(&mut self, outgoing: Outgoing, now: Instant) -> Option<DeltaDiscoveryRequest> {
-        let (kind, mut request) = match outgoing {
-            Outgoing::Answer(kind, Reply { nonce, error, .. }) => {
-                self.kinds[kind.index()].answered(&nonce);
-                (kind, DeltaDiscoveryRequest { response_nonce: nonce, error_detail: error, ..Default::default() })
-            }
-            Outgoing::Names(kind) => {
-                let deadline = now + self.absence_timeout;
-                let mut changes = self.kinds[kind.index()].send_changes(deadline)?;
-                if let Link::Open { prompted: prompted @ false, live: false, .. } = &mut self.link {
-                    *prompted = changes.leave_out_one_version();
-                }
-                self.arm(kind, changes.armed, deadline);
-                let request = DeltaDiscoveryRequest {
-                    resource_names_subscribe: changes.subscribe,
-                    resource_names_unsubscribe: changes.unsubscribe,
-                    initial_resource_versions: changes.versions,
-                    ..Default::default()
-                };
-                (kind, request)
-            }
+    fn delta_request(&mut self, Draft { kind, reply, lists_names }: Draft) -> Option<DeltaDiscoveryRequest> {
+        let mut request = DeltaDiscoveryRequest {
+            type_url: kind.type_url().to_owned(),
+            response_nonce: reply.nonce,
+            error_detail: reply.error,
+            ..Default::default()
         };
-        kind.type_url().clone_into(&mut request.type_url);
+        if lists_names {
+            let mut changes = self.kinds[kind.index()].finish_changes()?;
+            if let Link::Open { prompted: prompted @ false, live: false, .. } = &mut self.link {
+                *prompted = changes.leave_out_one_version();
+            }
+            request.resource_names_subscribe = changes.subscribe;
+            request.resource_names_unsubscribe = changes.unsubscribe;
+            request.initial_resource_versions = changes.versions;
+        }
         Some(request)
     }
 

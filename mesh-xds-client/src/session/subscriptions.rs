@@ -1,16 +1,20 @@
 //! What is asked for and held of one kind of resource, and where the current stream stands with it.
 //!
-//! It is the same in both variants, but for the two ways to say it: [`send_all`](Subscriptions::send_all) lists what is wanted,
-//! [`send_changes`](Subscriptions::send_changes) what the server has not heard of.
+//! It is the same in both variants, but for the two ways to say it: [`begin_all`](Subscriptions::begin_all) lists what is wanted,
+//! [`begin_changes`](Subscriptions::begin_changes) what the server has not heard of. There may be thousands of names, so a
+//! request is made [name by name](Subscriptions::list). It says how things stood when it was begun; what changes meanwhile is left
+//! to the next.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, btree_set};
+use std::mem;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::batch::Label;
 use super::refusals::Refusals;
-use super::{AbsenceReason, Reply, TWICE};
+use super::{AbsenceReason, Reply, TWICE, Variant};
 
 /// The names of one kind that are wanted, and how the conversation about them stands.
 #[derive(Debug)]
@@ -49,6 +53,26 @@ pub(super) struct Subscriptions {
     /// Whether a name may be presumed that has no clock. Set where one becomes so, taken when the clocks start: hardly ever is there
     /// one, and thousands of names need not be looked through with each answer.
     is_doubtful: bool,
+    /// The request that is being made.
+    listing: Option<Listing>,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Listing {
+    variant: Variant,
+    /// Whether it is the first of its kind on the stream.
+    is_first: bool,
+    /// What it lists so far.
+    names: Vec<String>,
+    /// Whether all are in it that are asked for by name, where it is to list them.
+    is_listed: bool,
+    /// The names whose clock starts with it, as far as they have not been seen to.
+    unsent: btree_set::IntoIter<Arc<str>>,
+    /// Those that are left for the next request.
+    left: BTreeSet<Arc<str>>,
+    /// In delta, what is not wanted any longer.
+    unsubscribe: Vec<String>,
 }
 
 /// One name that is wanted, or that came because everything is.
@@ -114,21 +138,16 @@ const EVERYTHING: &str = "*";
 /// What went into a request in state of the world.
 pub(super) struct Sent {
     pub(super) names: Vec<String>,
-    /// The names whose clock starts with this request.
-    pub(super) armed: Vec<Arc<str>>,
     /// Whether some names were left for the next request.
     pub(super) is_partial: bool,
 }
 
 /// What went into a request in delta.
-#[derive(Default)]
 pub(super) struct Changes {
     pub(super) subscribe: Vec<String>,
     pub(super) unsubscribe: Vec<String>,
     /// What is held, in the first request of a stream.
     pub(super) versions: HashMap<String, String>,
-    /// The names whose clock starts with this request.
-    pub(super) armed: Vec<Arc<str>>,
 }
 
 // === impl Subscriptions ===
@@ -153,10 +172,16 @@ impl Subscriptions {
             undecided: 0,
             withdrawn: BTreeSet::new(),
             is_doubtful: false,
+            listing: None,
         }
     }
 
     // --- what is wanted ---
+
+    /// Makes room for so many names.
+    pub(super) fn make_room(&mut self, names: usize) {
+        self.names.reserve(names.saturating_sub(self.names.len()));
+    }
 
     /// Wants `name`. Returns whether that is news.
     pub(super) fn add(&mut self, name: &str) -> bool {
@@ -305,34 +330,21 @@ impl Subscriptions {
         Some(Reply { version: self.version.clone(), nonce: self.nonce.clone(), error: None })
     }
 
-    /// Takes the names for a request in state of the world that leaves now.
-    pub(super) fn send_all(&mut self, deadline: Instant) -> Sent {
-        let is_first = !std::mem::replace(&mut self.asked, true);
-        self.changed = false;
+    /// Begins a request in state of the world.
+    pub(super) fn begin_all(&mut self) {
         self.withdrawn.clear();
-        let mut names = self.list();
-        let mut armed = Vec::new();
-        let mut left = BTreeSet::new();
-        for name in std::mem::take(&mut self.unsent) {
-            let Some(wanted) = self.names.get_mut(&name) else { continue };
-            match wanted.presence {
-                Presence::Returning => {
-                    wanted.presence = Presence::Unsent;
-                    left.insert(name);
-                }
-                Presence::Unsent => {
-                    wanted.presence = Presence::Awaited { deadline, is_denied: false };
-                    armed.push(name);
-                }
-                _ => {}
-            }
-        }
+        self.begin(Variant::StateOfTheWorld, Vec::new());
+    }
+
+    /// The names for a request in state of the world that is [listed](Self::list).
+    pub(super) fn finish_all(&mut self) -> Option<Sent> {
+        let Listing { mut names, left, is_first, .. } = self.listing.take()?;
         if !left.is_empty() {
             names.retain(|name| !left.contains(name.as_str()));
         }
-        self.unsent = left;
+        self.unsent.extend(left);
         let is_ending = self.list_everything(&mut names, is_first);
-        Sent { names, armed, is_partial: is_ending || !self.unsent.is_empty() }
+        Some(Sent { names, is_partial: is_ending || !self.unsent.is_empty() })
     }
 
     /// Adds `*` to the names where it is needed. Returns whether it has to be taken back by the next request: an empty list
@@ -351,41 +363,31 @@ impl Subscriptions {
         is_ending
     }
 
-    fn list(&self) -> Vec<String> {
-        self.named.iter().map(ToString::to_string).collect()
-    }
-
     // --- requests in delta ---
 
-    /// Takes what the server is to hear of in a request in delta that leaves now; none where there is nothing.
+    /// Begins a request in delta. Returns whether there may be one.
     ///
     /// What left and is wanted again before the server heard of it is subscribed to once more, which the protocol takes for a
     /// wish to have it sent again.
-    pub(super) fn send_changes(&mut self, deadline: Instant) -> Option<Changes> {
+    pub(super) fn begin_changes(&mut self) -> bool {
         if !self.asked && !self.may_begin() {
-            return None;
+            return false;
         }
-        self.changed = false;
-        let is_first = !std::mem::replace(&mut self.asked, true);
-        let mut changes = Changes::default();
-        let unsent = std::mem::take(&mut self.unsent);
-        for name in &unsent {
-            let Some(wanted) = self.names.get_mut(name) else { continue };
-            if matches!(wanted.presence, Presence::Unsent | Presence::Returning) {
-                wanted.presence = Presence::Awaited { deadline, is_denied: false };
-                changes.armed.push(name.clone());
-            }
-        }
+        let withdrawn = mem::take(&mut self.withdrawn).into_iter();
+        let left = withdrawn.filter(|name| !self.names.get(name).is_some_and(|wanted| wanted.is_named));
+        let unsubscribe = left.map(|name| name.to_string()).collect();
+        self.begin(Variant::Delta, unsubscribe);
+        true
+    }
+
+    /// What the server is to hear of in a request in delta that is [listed](Self::list); none where there is nothing.
+    pub(super) fn finish_changes(&mut self) -> Option<Changes> {
+        let Listing { names, is_first, unsubscribe, .. } = self.listing.take()?;
+        let mut changes = Changes { subscribe: names, unsubscribe, versions: HashMap::new() };
         if is_first {
-            changes.subscribe = self.list();
             let held = self.names.iter().filter_map(|(name, wanted)| Some((name.to_string(), wanted.version.clone()?)));
             changes.versions = held.collect();
-        } else {
-            changes.subscribe = unsent.iter().map(ToString::to_string).collect();
         }
-        let withdrawn = std::mem::take(&mut self.withdrawn).into_iter();
-        let left = withdrawn.filter(|name| !self.names.get(name).is_some_and(|wanted| wanted.is_named));
-        changes.unsubscribe = left.map(|name| name.to_string()).collect();
         self.change_everything(&mut changes, is_first);
         let is_worth_sending = is_first || !changes.subscribe.is_empty() || !changes.unsubscribe.is_empty();
         is_worth_sending.then_some(changes)
@@ -407,6 +409,58 @@ impl Subscriptions {
         if !is_wanted && believed != Wildcard::Unsaid {
             changes.unsubscribe.insert(0, EVERYTHING.to_owned());
         }
+    }
+
+    // --- requests in both ---
+
+    fn begin(&mut self, variant: Variant, unsubscribe: Vec<String>) {
+        self.changed = false;
+        let is_first = !mem::replace(&mut self.asked, true);
+        let unsent = mem::take(&mut self.unsent);
+        let mut listing = Listing {
+            variant,
+            is_first,
+            names: Vec::new(),
+            is_listed: false,
+            unsent: unsent.into_iter(),
+            left: BTreeSet::new(),
+            unsubscribe,
+        };
+        listing.is_listed = !listing.lists_all();
+        let names = if listing.lists_all() { self.named.len() } else { listing.unsent.len() };
+        listing.names.reserve(names);
+        self.listing = Some(listing);
+    }
+
+    /// Goes on with the request that was begun, by `most` names. Those that wait for an answer from now until `deadline` are
+    /// `armed`. Returns whether it can be finished.
+    pub(super) fn list(&mut self, most: usize, deadline: Instant, mut armed: impl FnMut(Arc<str>)) -> bool {
+        let Some(listing) = &mut self.listing else { return true };
+        let mut left = most;
+        if !listing.is_listed {
+            left -= listing.list(&self.named, left);
+            listing.is_listed = left > 0;
+        }
+        let lists_all = listing.lists_all();
+        for name in listing.unsent.by_ref().take(left) {
+            left -= 1;
+            if !lists_all {
+                listing.names.push(name.to_string());
+            }
+            let Some(wanted) = self.names.get_mut(&name) else { continue };
+            match (wanted.presence, listing.variant) {
+                (Presence::Returning, Variant::StateOfTheWorld) => {
+                    wanted.presence = Presence::Unsent;
+                    listing.left.insert(name);
+                }
+                (Presence::Unsent | Presence::Returning, _) => {
+                    wanted.presence = Presence::Awaited { deadline, is_denied: false };
+                    armed(name);
+                }
+                _ => {}
+            }
+        }
+        left > 0
     }
 
     // --- what the server has said ---
@@ -641,13 +695,15 @@ impl Subscriptions {
         self.changed = false;
         self.owed = 0;
         self.withdrawn.clear();
+        self.listing = None;
         self.refusals.end();
         self.presume_refused();
         for (name, wanted) in &mut self.names {
             if let Presence::Presumed { until } = &mut wanted.presence {
                 *until = None;
                 self.is_doubtful = true;
-            } else if matches!(wanted.presence, Presence::Awaited { .. } | Presence::Returning) {
+            } else if matches!(wanted.presence, Presence::Unsent | Presence::Awaited { .. } | Presence::Returning) {
+                // One that is unsent may be in the request that is not finished any more.
                 wanted.presence = Presence::Unsent;
                 self.unsent.insert(name.clone());
             }
@@ -675,6 +731,25 @@ impl Subscriptions {
                 self.is_doubtful = true;
             }
         }
+    }
+}
+
+// === impl Listing ===
+
+impl Listing {
+    /// Whether it lists all that are asked for by name, rather than those whose clock starts with it.
+    fn lists_all(&self) -> bool {
+        self.variant == Variant::StateOfTheWorld || self.is_first
+    }
+
+    /// Lists `most` more of these. Returns how many more there were, up to that.
+    fn list(&mut self, named: &BTreeSet<Arc<str>>, most: usize) -> usize {
+        let before = self.names.len();
+        let after = self.names.last().map_or(Bound::Unbounded, |last| Bound::Excluded(last.as_str()));
+        let next: Vec<_> =
+            named.range::<str, _>((after, Bound::Unbounded)).take(most).map(ToString::to_string).collect();
+        self.names.extend(next);
+        self.names.len() - before
     }
 }
 

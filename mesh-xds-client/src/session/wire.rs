@@ -5,6 +5,7 @@ use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse, ResourceError,
 };
+use envoy_types::pb::google::protobuf::{Any, Duration};
 use prost::Message;
 
 /// How a server is spoken to.
@@ -44,6 +45,31 @@ pub enum Sealed {
     StateOfTheWorld(SealedState),
     /// In the variant of that name.
     Delta(SealedDelta),
+}
+
+/// `google.protobuf.Any` whose bytes are part of what they came in, which they hold as long as they live. On the wire they are the
+/// same.
+#[derive(Clone, PartialEq, Message)]
+pub struct SealedAny {
+    /// What the bytes are said to be.
+    #[prost(string, tag = "1")]
+    pub type_url: String,
+    /// The message.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub value: Bytes,
+}
+
+/// `envoy.service.discovery.v3.Resource` with such a body, as far as it is read.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct SealedResource {
+    #[prost(string, tag = "1")]
+    pub(super) version: String,
+    #[prost(message, optional, tag = "2")]
+    pub(super) resource: Option<SealedAny>,
+    #[prost(string, tag = "3")]
+    pub(super) name: String,
+    #[prost(message, optional, tag = "6")]
+    pub(super) ttl: Option<Duration>,
 }
 
 /// `DiscoveryResponse` with the bytes of each resource. On the wire they are the same.
@@ -155,6 +181,12 @@ impl<T: Into<Response>> From<T> for Sealed {
                 resource_errors: response.resource_errors,
             }),
         }
+    }
+}
+
+impl From<Any> for SealedAny {
+    fn from(Any { type_url, value }: Any) -> Self {
+        Self { type_url, value: value.into() }
     }
 }
 

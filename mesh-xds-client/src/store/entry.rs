@@ -235,13 +235,14 @@ impl Entry {
         }
         if was_cached && good.contents.is_some() {
             // What it was read from need not be held for it.
-            good.contents = Some(Contents::new(bytes.clone()));
+            good.contents = Some(Contents::new(Bytes::copy_from_slice(bytes)));
         }
     }
 
     fn replace(&mut self, decoded: Decoded<Resource>, fingerprint: Fingerprint, bytes: Bytes, news: &mut News<'_>) {
         let Decoded { value, warnings } = decoded;
-        let contents = news.keeps_contents.then(|| Contents::new(bytes));
+        // They are part of a response, which need not be held for them.
+        let contents = news.keeps_contents.then(|| Contents::new(Bytes::copy_from_slice(&bytes)));
         let resource = match self.good.take() {
             // Servers that write maps in any order send the same in other bytes, and that is nobody's change.
             Some(good) if good.resource == value => value.in_place_of(good.resource),

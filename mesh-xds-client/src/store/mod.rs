@@ -421,7 +421,7 @@ impl Store {
         if self.is_everything(kind) && self.get(kind, &name).is_none() && (origin.is_heeded)(AuthorityId::default()) {
             self.want(kind, &name, AuthorityId::default());
         }
-        Ok((name, raw.body.value.into()))
+        Ok((name, raw.body.value))
     }
 
     /// Has something become of a resource, unless nobody has asked this server for it.
@@ -575,7 +575,7 @@ impl Store {
 
 /// A resource whose name cannot be read.
 fn nameless(raw: &RawResource, context: &Context) -> ResourceError {
-    match resource::decode(&raw.body, context) {
+    match resource::decode_parts(&raw.body.type_url, &raw.body.value, context) {
         Err(error) => error,
         Ok(_) => ResourceError { name: None, field: None, message: "it has no name".to_owned() },
     }

@@ -35,7 +35,7 @@ fn asking_for(name: &str) -> Store {
 }
 
 fn offer(store: &mut Store, resource: WireCluster, version: &str) -> Result<Taken, Refused> {
-    let raw = RawResource { name: None, version: None, body: pack_any(resource) };
+    let raw = RawResource { name: None, version: None, body: pack_any(resource).into() };
     store.offer(CDS, raw, &version.into(), &Origin::anybody(&Context::new()))
 }
 
@@ -76,7 +76,7 @@ fn what_was_refused_for_want_of_an_identity_is_looked_at_again_once_there_are_mo
     let mut store = asking_for("a");
     let mut offer = |version: &str| {
         let body = pack_any(mutual_tls(cluster("a"), "shop", ["spiffe://shop.test/a"]));
-        let raw = RawResource { name: None, version: None, body };
+        let raw = RawResource { name: None, version: None, body: body.into() };
         store.offer(CDS, raw, &version.into(), &Origin::anybody(&context))
     };
     let identity = || Arc::new(FixedIdentity::new(Identity::roots([&b"a root"[..]]).expect("it is not empty")));
@@ -320,7 +320,7 @@ fn resource_of_another_type_or_without_a_name_is_refused() {
     let foreign = Any { type_url: ResourceKind::Listener.type_url().to_owned(), value: Vec::new() };
     let nameless = Any { type_url: CDS.type_url().to_owned(), value: Vec::new() };
     for (body, field) in [(foreign, "type_url"), (nameless, "name")] {
-        let raw = RawResource { name: None, version: None, body };
+        let raw = RawResource { name: None, version: None, body: body.into() };
         let refused = store.offer(CDS, raw, &"1".into(), &Origin::anybody(&Context::new())).expect_err("refused");
         assert_eq!(refused.error.field.as_deref(), Some(field), "{:?}", refused.error);
     }
@@ -332,7 +332,7 @@ fn of_a_name_listed_twice_the_first_is_used_and_the_second_refused_by_name() {
     store.want(CDS, &"b".into(), AuthorityId::default());
     let (context, mut seen) = (Context::new(), HashSet::new());
     let mut begin = |resource: WireCluster| {
-        let raw = RawResource { name: None, version: None, body: pack_any(resource) };
+        let raw = RawResource { name: None, version: None, body: pack_any(resource).into() };
         match store.begin(CDS, raw, &"1".into(), &mut seen, &Origin::anybody(&context)) {
             Begun::Settled(outcome) => outcome,
             Begun::Underway(_) => panic!("a cluster is not divided"),
@@ -350,7 +350,7 @@ fn of_a_name_listed_twice_the_first_is_used_and_the_second_refused_by_name() {
 fn resource_in_a_wrapper_of_another_name_is_refused_in_either_variant() {
     for version in [None, Some("1".to_owned())] {
         let mut store = asking_for("a");
-        let raw = RawResource { name: Some("b".to_owned()), version, body: pack_any(cluster("a")) };
+        let raw = RawResource { name: Some("b".to_owned()), version, body: pack_any(cluster("a")).into() };
         let refused = store.offer(CDS, raw, &"1".into(), &Origin::anybody(&Context::new())).expect_err("refused");
         assert_eq!(refused.error.to_string(), r#"resource "b": it calls itself `a`"#);
         assert!(matches!(store.cluster("a"), Known::Awaited));
@@ -393,7 +393,7 @@ mod divided {
     }
 
     fn begin(store: &mut Store, resource: RouteConfiguration, version: &str) -> Box<Underway> {
-        let raw = RawResource { name: None, version: None, body: pack_any(resource) };
+        let raw = RawResource { name: None, version: None, body: pack_any(resource).into() };
         match store.begin(RDS, raw, &version.into(), &mut HashSet::new(), &Origin::anybody(&Context::new())) {
             Begun::Underway(underway) => underway,
             Begun::Settled(outcome) => panic!("it is large: {outcome:?}"),

@@ -51,7 +51,7 @@ struct Divider {
 }
 
 /// Reads protobuf.
-struct Protobuf<M>(PhantomData<fn() -> M>);
+pub(super) struct Protobuf<M>(PhantomData<fn() -> M>);
 
 /// Whether a message is compressed, and how long it is (gRPC over HTTP/2, Length-Prefixed-Message).
 const HEAD: usize = 5;
@@ -88,7 +88,7 @@ impl<M: Message + Default + 'static> Stream for Messages<M> {
 
 fn reader<M: Message + Default + 'static>(body: Divided, limit: usize) -> Streaming<M> {
     // Who answers in messages has said 200. Compression is not offered to servers.
-    Streaming::new_response(Protobuf(PhantomData), body, StatusCode::OK, None, Some(limit))
+    Streaming::new_response(Protobuf::new(), body, StatusCode::OK, None, Some(limit))
 }
 
 // === impl Divided ===
@@ -150,6 +150,12 @@ impl Divider {
 }
 
 // === impl Protobuf ===
+
+impl<M> Protobuf<M> {
+    pub(super) fn new() -> Self {
+        Self(PhantomData)
+    }
+}
 
 impl<M: Message + Default> Decoder for Protobuf<M> {
     type Item = M;

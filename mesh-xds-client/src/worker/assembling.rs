@@ -66,6 +66,9 @@ impl Worker {
                 self.federation.subscribe_all(kind);
             }
             self.forget(kind, wanted, pace).await;
+            if !is_everything {
+                self.federation.make_room(kind, wanted.of(kind).len());
+            }
             for name in wanted.of(kind) {
                 self.want(kind, name, is_everything);
                 pace.step().await;

@@ -36,6 +36,9 @@ pub(super) struct Decoding {
 /// is.
 pub(super) const SLICE: usize = 4 * 1024;
 
+/// What it costs to look whether a name is there twice.
+const CHECKED: usize = 8;
+
 /// What a resource of no bytes at all costs.
 pub(super) const LEAST: usize = 64;
 
@@ -47,8 +50,8 @@ impl Decoding {
             place,
             kind: batch.kind,
             version: batch.version.as_str().into(),
+            seen: HashSet::with_capacity(batch.size_hint().1.unwrap_or_default()),
             batch,
-            seen: HashSet::new(),
             underway: None,
             verdict: Verdict::default(),
             accepted: 0,
@@ -66,6 +69,11 @@ impl Decoding {
                     self.underway = None;
                     self.note(store, outcome, origin);
                 }
+                continue;
+            }
+            let checked = self.batch.check(left.div_ceil(CHECKED));
+            if checked > 0 {
+                left = left.saturating_sub(checked * CHECKED);
                 continue;
             }
             let Some(raw) = self.batch.next() else {

@@ -93,6 +93,13 @@ impl Federation {
         }
     }
 
+    /// Makes room where so many names of a kind are about to be asked for, of the authority of the older names: others have few.
+    pub(super) fn make_room(&mut self, kind: ResourceKind, names: usize) {
+        for place in self.authorities[DEFAULT.0].in_use() {
+            self.upstreams[place].session.make_room(kind, names);
+        }
+    }
+
     /// Asks for a resource.
     pub(super) fn subscribe(&mut self, authority: AuthorityId, kind: ResourceKind, name: &str) {
         self.authorities[authority.0].asked += 1;

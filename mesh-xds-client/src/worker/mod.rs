@@ -167,7 +167,7 @@ impl Worker {
         }
         self.agree();
         for (place, upstream) in self.federation.upstreams.iter_mut().enumerate() {
-            streams.send(place, &mut upstream.session);
+            streams.send(place, &mut upstream.session).await;
         }
     }
 

@@ -8,8 +8,9 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
+    pace::{self, Pace},
     session::Session,
-    transport::{AdsStream, Heard, StreamError},
+    transport::{AdsStream, Heard, StreamError, encode},
 };
 
 /// A stream or none for each control plane, by its place. Dropping them closes them.
@@ -56,12 +57,16 @@ impl Streams {
         self.states[place] = StreamState::Down;
     }
 
-    /// Sends what a session has to say, as far as there is room.
-    pub(super) fn send(&mut self, place: usize, session: &mut Session) {
+    /// Sends what a session has to say, as far as there is room, in slices.
+    pub(super) async fn send(&mut self, place: usize, session: &mut Session) {
         let StreamState::Up { stream, is_behind } = &mut self.states[place] else { return };
+        let mut pace = Pace::new();
         while let Some(room) = stream.room() {
+            while !session.draft_request(pace::SLICE, Instant::now()) {
+                pace.end_slice().await;
+            }
             let Some(request) = session.poll_request(Instant::now()) else { break };
-            room.send(request);
+            room.send(encode(request, &mut pace).await);
         }
         // One that takes nothing any longer is listened to: it has an end to tell of.
         *is_behind = stream.is_full() && session.unsent_answers() > MOST_UNSENT;

@@ -7,6 +7,7 @@
 mod delta;
 mod denials;
 mod everything;
+mod parts;
 mod state_of_the_world;
 mod time_to_live;
 

@@ -39,7 +39,7 @@ fn wrapper_is_taken_off_and_bare_resources_stay_nameless() {
     let resources: Vec<_> = batch.collect();
     assert_eq!(resources[0].name.as_deref(), Some("a"));
     assert_eq!(resources[0].body.type_url, Cluster.type_url());
-    assert_eq!((resources[1].name.as_deref(), &resources[1].body), (None, &bare));
+    assert_eq!((resources[1].name.as_deref(), &resources[1].body), (None, &bare.into()));
 }
 
 #[test]
