@@ -19,7 +19,6 @@ use mesh_core::{
     cluster::ClusterStatus,
     config::{self, ClusterPolicy, ConfigError, IdentityName, Security, Semantics, Snapshot, Trust, UpstreamTls},
     identity::{Identities, IdentitySource, IdentityStatus},
-    outcome::FailureKind,
     source::{ConfigSource, SourceStatus, Work},
 };
 use tokio::{
