@@ -50,10 +50,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use envoy_types::pb::{
-    envoy::config::{cluster::v3 as cluster_pb, listener::v3 as listener_pb},
-    google::protobuf::Any,
-};
+use envoy_types::pb::envoy::config::{cluster::v3 as cluster_pb, listener::v3 as listener_pb};
+#[cfg(any(test, mesh_fuzz, feature = "testkit"))]
+use envoy_types::pb::google::protobuf::Any;
 use mesh_core::{
     config::{Cluster, ConfigError, Decoded, Discovery, IdentityName},
     identity::Identities,
@@ -109,20 +108,21 @@ struct NameOnly {
     name: String,
 }
 
-/// Reads a resource, out of its wrapper.
+/// As [`decode_parts`] what has its type with it.
 ///
 /// # Errors
 ///
-/// Refuses a type that is not a [`ResourceKind`], bytes that are not of their type, and what breaks a rule of the type.
+/// As [`decode_parts`].
+#[cfg(any(test, mesh_fuzz, feature = "testkit"))]
 pub(crate) fn decode(resource: &Any, context: &Context) -> Result<Decoded<Resource>, ResourceError> {
     decode_parts(&resource.type_url, &Bytes::copy_from_slice(&resource.value), context)
 }
 
-/// As [`decode`] the resource of this type and these bytes.
+/// Reads the resource of this type and these bytes.
 ///
 /// # Errors
 ///
-/// As [`decode`].
+/// Refuses a type that is not a [`ResourceKind`], bytes that are not of their type, and what breaks a rule of the type.
 pub(crate) fn decode_parts(
     type_url: &str,
     bytes: &Bytes,
