@@ -13,7 +13,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_core::Stream;
 use http::StatusCode;
 use http_body::Frame;
@@ -162,7 +162,9 @@ impl<M: Message + Default> Decoder for Protobuf<M> {
     type Error = Status;
 
     fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<M>, Status> {
-        M::decode(bytes).map(Some).map_err(|error| Status::internal(error.to_string()))
+        // As a whole, of which each resource is a part then.
+        let message = bytes.copy_to_bytes(bytes.remaining());
+        M::decode(message).map(Some).map_err(|error| Status::internal(error.to_string()))
     }
 }
 

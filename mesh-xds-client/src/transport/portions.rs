@@ -2,7 +2,7 @@
 //!
 //! A response of some megabytes comes faster than it is read, and tokio counts reads, not bytes: who reads for as long as there is
 //! something, and is the only one of its task to be counted, takes all that the window lets in at once. Here each [`UNIT`] counts,
-//! so that a task's budget ends after some 128 KiB, which is some 100 us of them.
+//! so that a task's budget ends after some 64 KiB, which is some 50 us of them.
 
 use std::{
     io::{self, IoSlice},
@@ -19,7 +19,7 @@ use tokio::{
 pub(super) struct Portions<S>(pub(super) S);
 
 /// How many bytes count as one of the things that tokio lets a task do in one poll, of which there are 128.
-const UNIT: usize = 1024;
+const UNIT: usize = 512;
 
 // === impl Portions ===
 

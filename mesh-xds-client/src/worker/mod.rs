@@ -24,6 +24,7 @@
 
 use std::{error::Error as StdError, fmt::Write as _, sync::Arc};
 
+use mesh_core::memory;
 use tokio::{
     sync::mpsc,
     task::yield_now,
@@ -148,7 +149,7 @@ impl Worker {
             let due = self.next_due();
             tokio::select! {
                 biased;
-                (place, news) = streams.next(self.decoding.is_none()) => self.hear(place, news),
+                (place, news) = streams.next(self.decoding.is_none()) => self.hear(place, news).await,
                 Some(command) = self.commands.recv() => self.obey(command),
                 () = yield_now(), if self.decoding.is_some() || self.cache.is_restoring() => self.decode(),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.tick(Instant::now()),
@@ -205,11 +206,15 @@ impl Worker {
 
     // --- the streams ---
 
-    fn hear(&mut self, place: usize, news: News) {
+    async fn hear(&mut self, place: usize, news: News) {
         let session = &mut self.federation.upstreams[place].session;
         match news {
             News::Opened => session.stream_opened(),
-            News::Heard(Heard::Response(response)) => session.received(*response, Instant::now()),
+            News::Heard(Heard::Response(response)) => {
+                session.received(*response, Instant::now());
+                // To find where its resources are has been a slice's worth.
+                yield_now().await;
+            }
             News::Heard(Heard::Room) => {}
             News::Heard(Heard::Ended(error)) => session.stream_ended(in_one_line(&error), Instant::now()),
         }
@@ -259,6 +264,7 @@ impl Worker {
             is_heeded: &|authority| federation.is_heeded(place, authority),
             terms: federation.upstreams[place].terms(decoding.kind),
         };
+        memory::settle();
         let is_done = decoding.advance(&mut self.shared.held().store, &origin);
         decoding.tell(&mut self.federation.upstreams[place].session);
         if is_done {
