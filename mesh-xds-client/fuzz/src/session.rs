@@ -378,7 +378,10 @@ impl World {
                 }
                 Event::Absent { kind, name, reason } => self.lose((kind, name), reason, gone),
                 Event::Denied { kind, name, .. } => {
-                    assert!(self.is_wanted(&(kind, name)), "a denial of what nobody asked for");
+                    let key = (kind, name);
+                    assert!(self.is_wanted(&key), "a denial of what nobody asked for");
+                    // The next stream is not told that it is held, and by silence says that there is none.
+                    self.presumed.insert(key);
                 }
                 Event::Ignored { .. } => self.ignored += 1,
                 _ => {}
