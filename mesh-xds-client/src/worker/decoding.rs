@@ -1,6 +1,10 @@
 //! One response on its way through the decoders, a slice at a time.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{HashSet, hash_set},
+    mem,
+    sync::Arc,
+};
 
 use crate::{
     ResourceKind,
@@ -18,6 +22,8 @@ pub(super) struct Decoding {
     pub(super) batch: Batch,
     /// The names of the resources that were taken.
     seen: HashSet<Arc<str>>,
+    /// What is left of them when all were: others hold them too, and to let go of thousands at once is long.
+    leaving: hash_set::IntoIter<Arc<str>>,
     /// The one of its resources that is taken in pieces at present.
     underway: Option<Box<Underway>>,
     pub(super) verdict: Verdict,
@@ -39,6 +45,9 @@ pub(super) const SLICE: usize = 4 * 1024;
 /// What it costs to look whether a name is there twice.
 const CHECKED: usize = 8;
 
+/// What it costs to let go of a name.
+const DROPPED: usize = 8;
+
 /// What a resource of no bytes at all costs.
 pub(super) const LEAST: usize = 64;
 
@@ -51,6 +60,7 @@ impl Decoding {
             kind: batch.kind,
             version: batch.version.as_str().into(),
             seen: HashSet::with_capacity(batch.size_hint().1.unwrap_or_default()),
+            leaving: HashSet::new().into_iter(),
             batch,
             underway: None,
             verdict: Verdict::default(),
@@ -77,6 +87,11 @@ impl Decoding {
                 continue;
             }
             let Some(raw) = self.batch.next() else {
+                let dropped = self.let_go(left.div_ceil(DROPPED));
+                if dropped > 0 {
+                    left = left.saturating_sub(dropped * DROPPED);
+                    continue;
+                }
                 self.note_prolonged(store, origin);
                 return true;
             };
@@ -101,6 +116,14 @@ impl Decoding {
     pub(super) fn tell(&mut self, session: &mut Session) {
         self.accepted += self.verdict.accepted.len();
         self.verdict.accepted.drain(..).for_each(|name| session.accept(&mut self.batch, &name));
+    }
+
+    /// Drops so many names of what was taken; returns how many there were.
+    fn let_go(&mut self, most: usize) -> usize {
+        if !self.seen.is_empty() {
+            self.leaving = mem::take(&mut self.seen).into_iter();
+        }
+        self.leaving.by_ref().take(most).count()
     }
 
     /// What stands as it did may have been given a time to live. One that is taken away in this way is left out of the cache
