@@ -35,8 +35,8 @@ use crate::tasks::Tasks;
 /// Where a mesh follows its source.
 ///
 /// To follow one is to read its stream, decode and check what it says, and compile routes and clusters from that: tens of
-/// milliseconds of CPU for a push of thousands of clusters, some of it in steps of several milliseconds. What a request does
-/// is the same either way; what differs is whether it may have to wait for such a step.
+/// milliseconds of CPU for a push of thousands of clusters, in slices of some 50 us. What a request does is the same either
+/// way; what differs is whether it has to wait for a slice, or for several, at each of its turns.
 ///
 /// A mesh without a source has nothing to follow and never has a thread of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

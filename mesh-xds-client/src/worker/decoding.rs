@@ -46,7 +46,7 @@ pub(super) const SLICE: usize = 4 * 1024;
 const CHECKED: usize = 8;
 
 /// What it costs to let go of a name.
-const DROPPED: usize = 8;
+pub(super) const DROPPED: usize = 8;
 
 /// What a resource of no bytes at all costs.
 pub(super) const LEAST: usize = 64;
