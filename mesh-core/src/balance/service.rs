@@ -69,7 +69,8 @@ use crate::{
 ///     let answer = balance.clone().oneshot(question).await?;
 ///     heavy += u32::from(answer.starts_with("10.0.0.6"));
 /// }
-/// assert!((299..=301).contains(&heavy));
+/// // Where the turns begin is left to chance, and no count is off by more than four.
+/// assert!((296..=304).contains(&heavy));
 /// # Ok(())
 /// # }
 /// ```
