@@ -6,7 +6,9 @@
 use std::env;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::json;
 
@@ -70,12 +72,28 @@ fn skip(why: &str) {
     io::stderr().write_all(line.as_bytes()).expect("standard error can be written to");
 }
 
-/// Loopback ports that nobody listened on a moment ago, all different.
+/// Loopback ports that nobody listened on a moment ago, all different, and given out once.
 ///
 /// For peers that must come back on the port they had, or cannot say which port the system chose.
+///
+/// # Panics
+///
+/// Where there is none left.
 fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has a free port"));
-    held.map(|listener| listener.local_addr().expect("a bound listener has an address").port())
+    /// Of these Linux gives out none by itself: the connections of other tests would take what a peer is about to listen on.
+    const PORTS: Range<u32> = 16_384..32_768;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    // Test programs that run at the same time begin at different places.
+    let begin = std::process::id().wrapping_mul(64);
+    let mut candidates = std::iter::repeat_with(|| {
+        let place = begin.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % PORTS.len() as u32;
+        (PORTS.start + place) as u16
+    })
+    .take(PORTS.len());
+    [(); N].map(|()| {
+        let free = candidates.find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+        free.expect("loopback has a free port")
+    })
 }
 
 /// Fills a configuration: each `@NAME@` in the file `template` of [`SOURCES`] becomes its value.
