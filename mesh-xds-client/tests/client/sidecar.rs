@@ -1,5 +1,6 @@
 //! The dialect of sidecars over a stream, in either variant of the protocol.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,15 @@ async fn served(features: &[ServerFeature]) -> Served {
     Served { plane, running, snapshot, _interest }
 }
 
+/// A run that leaves in its cache file what it was told.
+async fn keep(plane: &ControlPlane, features: &[ServerFeature], file: &Path) {
+    let mut running = run(builder(plane, features).cache_file(file));
+    let _interest = running.client.watch("reviews:9080");
+    running.until_routed("reviews:9080", &[REVIEWS]).await;
+    running.settle(10 * SECOND).await;
+    running.work.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn short_name_is_served_by_service_without_a_listener() {
     for features in VARIANTS {
@@ -81,12 +91,7 @@ async fn cluster_of_an_earlier_run_that_is_not_among_all_is_gone_in_the_time_of_
         let file = directory.path().join("xds.cache");
         let plane = ControlPlane::new();
         offer(&plane);
-        let mut running = run(builder(&plane, features).cache_file(&file));
-        let interest = running.client.watch("reviews:9080");
-        running.until_routed("reviews:9080", &[REVIEWS]).await;
-        running.settle(10 * SECOND).await;
-        running.work.abort();
-        drop(interest);
+        keep(&plane, features, &file).await;
 
         plane.silence(true);
         let mut running = run(builder(&plane, features).cache_file(&file));
@@ -109,12 +114,7 @@ async fn service_of_an_earlier_run_outlives_silence_about_clusters() {
         let plane = ControlPlane::new();
         offer(&plane);
         plane.set(Listener { name: "virtualInbound".to_owned(), ..Listener::default() });
-        let mut running = run(builder(&plane, features).cache_file(&file));
-        let interest = running.client.watch("reviews:9080");
-        running.until_routed("reviews:9080", &[REVIEWS]).await;
-        running.settle(10 * SECOND).await;
-        running.work.abort();
-        drop(interest);
+        keep(&plane, features, &file).await;
 
         plane.delay_kind(Cluster, 100 * SECOND);
         let mut running = run(builder(&plane, features).cache_file(&file));
