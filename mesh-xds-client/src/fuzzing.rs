@@ -10,6 +10,7 @@ use mesh_core::config::{Cluster, Warning};
 use crate::{
     Dialect, ResourceKind,
     bootstrap::Bootstrap,
+    name,
     resource::{self, InboundListener, Resource, samples},
     session::ResourceError,
 };
@@ -39,7 +40,7 @@ pub fn decode(kind: ResourceKind, bytes: &[u8], dialect: Dialect) -> Result<Acce
 
 /// The name under which a resource is filed.
 pub fn name_of(bytes: &[u8]) -> Option<String> {
-    resource::name_of(bytes).map(|name| name.to_string())
+    name::name_of(bytes).map(|name| name.to_string())
 }
 
 /// Good resources, with most of what the model can hold, in both dialects.

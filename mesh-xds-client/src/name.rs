@@ -9,6 +9,7 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt, sync::Arc};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use prost::Message;
 
 use crate::ResourceKind;
 
@@ -21,6 +22,13 @@ pub(crate) struct XdstpName {
     message: String,
     id: String,
     context: BTreeMap<String, String>,
+}
+
+/// In the messages of all kinds of resources the name is field 1, and the rest is skipped.
+#[derive(Clone, PartialEq, Message)]
+struct NameOnly {
+    #[prost(string, tag = "1")]
+    name: String,
 }
 
 /// Why a name cannot be asked for.
@@ -64,6 +72,14 @@ const PATH: &AsciiSet = &PARAMETER.add(b'?').remove(b'&').remove(b'=');
 /// Whether this is a name that says who has the resource.
 pub(crate) fn is_xdstp(name: &str) -> bool {
     name.starts_with(SCHEME)
+}
+
+/// The name in the bytes of a resource, even of one that cannot be read to its end.
+pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
+    let mut found = NameOnly::default();
+    // What was read before an error stays, and the name comes first wherever fields are written in order.
+    let _ = found.merge(bytes);
+    (!found.name.is_empty()).then(|| found.name.into())
 }
 
 /// Whether this may be the name of one resource. `*` is none: servers take it for a wish for everything.

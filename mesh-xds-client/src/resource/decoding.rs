@@ -10,12 +10,12 @@ use prost::Message;
 use super::{
     Context, Resource,
     common::is,
-    decode_parts, listener, name_of,
+    decode_parts, listener,
     notes::Notes,
     refusal,
     virtual_hosts::{Emptied, Failure, RouteDecoding, Routes},
 };
-use crate::{ResourceKind, session::ResourceError};
+use crate::{ResourceKind, name::name_of, session::ResourceError};
 
 /// A resource on its way from its bytes.
 #[derive(Debug)]

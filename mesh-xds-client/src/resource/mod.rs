@@ -71,6 +71,7 @@ use crate::{
     ResourceKind,
     fingerprint::{Fingerprint, Printing},
     istio::names::{INBOUND, OutboundService},
+    name::name_of,
     session::ResourceError,
 };
 
@@ -99,13 +100,6 @@ pub(crate) struct Context {
     is_trusted: bool,
     /// The listener that is for what comes in.
     inbound: Option<&'static str>,
-}
-
-/// The first step: in all four messages the name is field 1, and the rest is skipped.
-#[derive(Clone, PartialEq, Message)]
-struct NameOnly {
-    #[prost(string, tag = "1")]
-    name: String,
 }
 
 /// As [`decode_parts`] what has its type with it.
@@ -242,14 +236,6 @@ fn refusal(name: Option<&str>, error: &ConfigError) -> ResourceError {
         field: Some(error.field().to_owned()).filter(|field| !field.is_empty()),
         message: format!("it is refused with value `{}`: {}", error.value(), error.remedy()),
     }
-}
-
-/// The name of a resource, even of one that cannot be read to its end.
-pub(crate) fn name_of(bytes: &[u8]) -> Option<Arc<str>> {
-    let mut found = NameOnly::default();
-    // What was read before an error stays, and the name comes first wherever fields are written in order.
-    let _ = found.merge(bytes);
-    (!found.name.is_empty()).then(|| found.name.into())
 }
 
 // === impl Resource ===

@@ -17,8 +17,7 @@ use super::wire::{Sealed, SealedAny, SealedDelta, SealedResource, SealedState};
 use super::{FOREVER, ResourceError};
 use crate::ResourceKind;
 use crate::fingerprint::Fingerprinting;
-use crate::name::canonical;
-use crate::resource;
+use crate::name::{canonical, name_of};
 
 /// The resources of one response, to be decoded and answered.
 ///
@@ -266,7 +265,7 @@ fn canonical_string(name: String) -> String {
 }
 
 fn name_inside(body: &SealedAny) -> Option<String> {
-    resource::name_of(&body.value).map(|name| name.as_ref().to_owned())
+    name_of(&body.value).map(|name| name.as_ref().to_owned())
 }
 
 fn nameless() -> ResourceError {

@@ -27,7 +27,7 @@ use tonic::Code;
 
 use crate::{
     ResourceKind,
-    name::{canonical, canonical_arc},
+    name::{canonical, canonical_arc, name_of},
     resource::{self, Context, InboundListener, ListenerResource, Resource},
     session::{AbsenceReason, RawResource, ResourceError, TWICE},
 };
@@ -406,7 +406,7 @@ impl Store {
         if ResourceKind::from_type_url(&raw.body.type_url) != Some(kind) {
             return Err(foreign(kind, &raw));
         }
-        let inner = resource::name_of(&raw.body.value).map(|name| canonical_arc(&name));
+        let inner = name_of(&raw.body.value).map(|name| canonical_arc(&name));
         if let (Some(outer), Some(inner)) = (&raw.name, &inner)
             && **outer != **inner
         {
