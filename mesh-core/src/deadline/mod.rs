@@ -36,6 +36,7 @@ mod body;
 mod error;
 mod future;
 mod layer;
+mod progress;
 mod timer;
 
 use std::{
@@ -51,6 +52,7 @@ pub use self::{
     error::{Bound, Elapsed},
     future::ResponseFuture,
     layer::DeadlineLayer,
+    progress::Progress,
     timer::Timer,
 };
 use crate::{
