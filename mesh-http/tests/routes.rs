@@ -331,7 +331,7 @@ async fn pin_limits_whatever_the_source_and_the_caller_say() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoint_is_not_to_blame_for_streams_that_last() {
+async fn endpoint_is_not_to_blame_for_streams_that_last_or_fall_silent() {
     let ejected = async |timeouts| {
         let client = World::new(mute(timeouts)).client_with(ClientBuilder::no_retries).await;
         for _ in 0..12 {
@@ -341,6 +341,12 @@ async fn endpoint_is_not_to_blame_for_streams_that_last() {
         clusters.iter().flat_map(|cluster| &cluster.endpoints).filter(|endpoint| endpoint.is_ejected).count()
     };
     assert_eq!(ejected(Timeouts { max_stream_duration: limit(1), ..Timeouts::default() }).await, 0);
+    assert_eq!(ejected(Timeouts { idle: limit(1), ..Timeouts::default() }).await, 0);
+    assert_eq!(
+        ejected(Timeouts { per_try_idle: limit(1), ..Timeouts::default() }).await,
+        1,
+        "an attempt's silence is its"
+    );
     assert_eq!(ejected(Timeouts { request: limit(1), ..Timeouts::default() }).await, 1, "but for slow answers it is");
 }
 

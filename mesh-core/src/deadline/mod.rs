@@ -116,8 +116,8 @@ impl Expiry {
 
     /// Time is up: `end` drops what took too long, and the endpoint that has it, which is returned, is blamed for that.
     pub(crate) fn give_up(&self, sent: Sent, end: impl FnOnce()) -> Option<EndpointId> {
-        if self.bound == Bound::StreamDuration {
-            // Streams that last are cut off however well they do.
+        if matches!(self.bound, Bound::StreamDuration | Bound::Idle) {
+            // Streams that last are cut off however well they do, and a silence may be as much the caller's.
             end();
             return None;
         }
