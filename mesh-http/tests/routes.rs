@@ -320,6 +320,20 @@ async fn limits_end_requests_in_time_with_their_flag() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn limits_and_delays_beyond_the_clock_are_no_panics() {
+    let endless = Some(TimeLimit::after(Duration::MAX).unwrap());
+    let timeouts = Timeouts { request: limit(2), per_try: endless, ..Timeouts::default() };
+    let client = World::new(mute(timeouts)).client_with(ClientBuilder::no_retries).await;
+    assert_eq!(flags(&ended(client.get("http://shop/")).await), Flags::UT);
+
+    let delay = Some(FaultDelay { duration: Duration::MAX, share: Fraction::ALL });
+    let faults = FaultInjection { delay, ..FaultInjection::default() };
+    let route = one(|to| to.policy.timeouts.request = limit(2));
+    let client = World::new(route).faults(faults).client().await;
+    assert_eq!(flags(&ended(client.get("http://shop/")).await), Flags::DI | Flags::UT);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pin_limits_whatever_the_source_and_the_caller_say() {
     let said = Timeouts { request: limit(9), grpc_timeout_max: Some(TimeLimit::OFF), ..Timeouts::default() };
     let world = World::new(mute(said));

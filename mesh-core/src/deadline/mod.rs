@@ -82,15 +82,20 @@ pub struct Deadline<S, P = After, H = AtOnce> {
     hold: H,
 }
 
+/// `wait` after `start`; decades after it where the clock cannot count as far.
+#[inline]
+pub fn later(start: Instant, wait: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+    start.checked_add(wait).unwrap_or_else(|| start + DECADES)
+}
+
 // === impl Expiry ===
 
 impl Expiry {
-    /// `limit` after `start`; `bound` says which limit it is. A limit beyond what the clock can count is decades away.
+    /// `limit` after `start`, as [`later`] has it; `bound` says which limit it is.
     #[inline]
     pub fn new(bound: Bound, start: Instant, limit: Duration) -> Self {
-        const DECADES: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
-        let at = start.checked_add(limit).unwrap_or_else(|| start + DECADES);
-        Self { at, limit, bound }
+        Self { at: later(start, limit), limit, bound }
     }
 
     /// The one of two that comes first; the one there is, where there is only one.

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     Dice,
-    deadline::{BodyLimits, Expiry, Timer},
+    deadline::{BodyLimits, Expiry, Timer, later},
     hold::Hold,
     limit::{Breaker, Permit},
     outcome::{AtEndpoint, BoxError, Failed, Failure, FailureKind, Flags, Sent},
@@ -286,7 +286,7 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
         match self.next(this, result) {
             Next::Deliver(flags) => return Some(flags),
             Next::After(Duration::ZERO) => self.stage = Stage::Starting,
-            Next::After(wait) => self.stage = Stage::Waiting(Instant::now() + wait),
+            Next::After(wait) => self.stage = Stage::Waiting(later(Instant::now(), wait)),
         }
         None
     }
@@ -329,7 +329,7 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
         let dice = self.account.dice.get_or_insert_with(|| policy.dice());
         let wait = self.account.pace.next(wait, limits.wait(), || dice.roll());
         // An answer now is worth more than a timeout later.
-        if policy.deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
+        if policy.deadline().is_some_and(|deadline| deadline.at() <= later(Instant::now(), wait)) {
             return Next::Deliver(Flags::URX);
         }
         let is_free = failure.is_some_and(|failure| self.account.may_retry_freely(&failure));
