@@ -1,6 +1,6 @@
 //! How gRPC differs from plain HTTP, in mesh-http's terms.
 
-use std::time::Duration;
+use std::{error::Error as StdError, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use mesh_core::{
@@ -13,7 +13,7 @@ use tonic::Code;
 use crate::{
     channel::Channel,
     classify::GrpcClassifier,
-    status::{code_of_http, code_of_kind},
+    status::{code_of, code_of_http},
     timeout,
     wire::{GRPC_MESSAGE, GRPC_STATUS, GRPC_TIMEOUT, Grpc, PREVIOUS_ATTEMPTS, PUSHBACK},
 };
@@ -58,10 +58,10 @@ impl Protocol for Grpc {
 
     /// A call that fails before its head has a status like any other, and is retried by it (gRFC A6): a lost connection is
     /// UNAVAILABLE. The end of the call's own time never is.
-    fn conditions(failure: &Failure) -> RetryOn {
+    fn conditions(failure: &Failure, error: &(dyn StdError + 'static)) -> RetryOn {
         match failure.kind {
             FailureKind::Timeout | FailureKind::Idle => RetryOn::default(),
-            kind => condition_of(code_of_kind(kind)),
+            kind => condition_of(code_of(kind, error)),
         }
     }
 
@@ -103,6 +103,8 @@ fn condition_of(code: Code) -> RetryOn {
     match code {
         Code::Unavailable => RetryOn::GRPC_UNAVAILABLE,
         Code::Internal => RetryOn::GRPC_INTERNAL,
+        Code::Cancelled => RetryOn::GRPC_CANCELLED,
+        Code::ResourceExhausted => RetryOn::GRPC_RESOURCE_EXHAUSTED,
         _ => RetryOn::default(),
     }
 }

@@ -1,6 +1,6 @@
 //! From what fails on this side to the status that gRPC callers see.
 
-use std::sync::Arc;
+use std::{error::Error as StdError, sync::Arc};
 
 use http::{Response, StatusCode, header::CONTENT_TYPE};
 use mesh_core::outcome::{FailureKind, Flags, find_cause};
@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 pub fn status_of(error: mesh_http::Error) -> Status {
     let (code, message) = match find_cause::<Status>(&error) {
         Some(status) => (status.code(), status.message().to_owned()),
-        None => (code_of(&error), error.reason()),
+        None => (code_of(error.kind(), &error), error.reason()),
     };
     let mut status = Status::new(code, message);
     status.set_source(Arc::new(error));
@@ -24,21 +24,14 @@ pub fn flags(status: &Status) -> Flags {
     find_cause::<mesh_http::Error>(status).map(mesh_http::Error::flags).unwrap_or_default()
 }
 
-fn code_of(error: &mesh_http::Error) -> Code {
-    match error.kind() {
+/// The code of a failure of this kind; with which code a stream was reset is in its error.
+pub(crate) fn code_of(kind: FailureKind, error: &(dyn StdError + 'static)) -> Code {
+    match kind {
+        FailureKind::Timeout => Code::DeadlineExceeded,
         FailureKind::Reset => {
             let code = find_cause::<mesh_http::conn::Error>(error).and_then(mesh_http::conn::Error::code);
             code.map_or(Code::Internal, code_of_reset)
         }
-        kind => code_of_kind(kind),
-    }
-}
-
-/// The code of what failed, where it needs no further look.
-pub(crate) fn code_of_kind(kind: FailureKind) -> Code {
-    match kind {
-        FailureKind::Timeout => Code::DeadlineExceeded,
-        FailureKind::Reset => Code::Internal,
         FailureKind::Protocol | FailureKind::RequestBody => Code::Internal,
         FailureKind::Other => Code::Unknown,
         _ => Code::Unavailable,

@@ -3,7 +3,7 @@
 //! The whole way of a request is generic over one [`Protocol`], so that a gRPC channel is the HTTP client with other answers
 //! to these questions, and not a second client.
 
-use std::time::Duration;
+use std::{error::Error as StdError, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 use mesh_core::{
@@ -43,9 +43,10 @@ pub trait Protocol: Clone + Send + Sync + Sized + 'static {
     /// Writes what the peer should know of an attempt into its request.
     fn announce(headers: &mut HeaderMap, attempt: &Announcement);
 
-    /// The retry conditions that a failure meets by what the protocol's callers would see of it. None by default.
-    fn conditions(failure: &Failure) -> RetryOn {
-        let _ = failure;
+    /// The retry conditions that a failure meets by what the protocol's callers would see of it, which may be further down in
+    /// its `error`. None by default.
+    fn conditions(failure: &Failure, error: &(dyn StdError + 'static)) -> RetryOn {
+        let _ = (failure, error);
         RetryOn::default()
     }
 

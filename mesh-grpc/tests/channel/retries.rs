@@ -14,7 +14,7 @@ use tonic::{Code, Request, Status};
 
 use crate::support::{
     Client, Place, Server, answer, attempts_before, builder, built, client_of, collect, http2_peer, joined, message,
-    one, page, whole,
+    moody_peer, one, page, whole,
 };
 
 /// The attempts that a server saw: how many were before each, and when each came.
@@ -276,6 +276,29 @@ async fn page_of_a_rate_limit_is_retried_only_by_its_own_condition() {
     assert_eq!(client.unary(message("")).await.expect_err("it is not asked for").code(), Code::Unavailable);
     let (mut client, _peer) = behind_a_page(429, limited, RetryOn::RATE_LIMITED).await;
     client.unary(message("")).await.expect("the second attempt");
+}
+
+#[tokio::test]
+async fn reset_is_retried_by_the_status_that_callers_see() {
+    let rows = [
+        (h2::Reason::CANCEL, Code::Cancelled, RetryOn::GRPC_CANCELLED),
+        (h2::Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted, RetryOn::GRPC_RESOURCE_EXHAUSTED),
+        (h2::Reason::INTERNAL_ERROR, Code::Internal, RetryOn::GRPC_INTERNAL),
+    ];
+    for (reason, code, _) in rows {
+        let respond = move |request: &http::Request<hyper::body::Incoming>| {
+            let is_first = !request.headers().contains_key("grpc-previous-rpc-attempts");
+            if is_first { Err(reason.into()) } else { Ok(whole()) }
+        };
+        let (address, _peer) = moody_peer(respond).await;
+        for (_, wanted, condition) in rows {
+            let answer = built(builder([address]).retry(RetryPolicy::on(condition))).unary(message("")).await;
+            match answer {
+                Ok(answer) => assert_eq!((answer.into_inner(), wanted), ("whole".into(), code)),
+                Err(status) => assert!(status.code() == code && wanted != code, "{status} on {condition:?}"),
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -24,12 +24,11 @@ impl<P> Rules<P> {
 
 impl<B, P: Protocol> Judge<Response<B>> for Rules<P> {
     fn judge(&self, tried: Tried<'_, Response<B>>) -> Verdict {
-        let asked = tried.failure.is_some_and(|failure| {
+        if let (Some(failure), Err(error)) = (tried.failure, tried.result) {
             let is_endpoints = failure.class().is_failure();
-            is_endpoints && tried.policy.conditions().intersects(P::conditions(&failure))
-        });
-        if asked {
-            return Verdict::Retry(Wait::Backoff);
+            if is_endpoints && tried.policy.conditions().intersects(P::conditions(&failure, &**error)) {
+                return Verdict::Retry(Wait::Backoff);
+            }
         }
         let response = tried.result.ok();
         let meets = response.map(|response| P::conditions_of_response(response.status(), response.headers()));

@@ -16,7 +16,7 @@ use tonic::{Request, Response, Status, Streaming};
 pub(crate) use self::{
     alive::Alive,
     network::{Pipes, Place, builder_over},
-    peer::{RawBody, framed, frames, grpc, http2_peer, page, trailers, whole},
+    peer::{RawBody, framed, frames, grpc, http2_peer, moody_peer, page, trailers, whole},
     said::Said,
     server::{Messages, Server},
 };

@@ -1,9 +1,6 @@
 //! A peer that speaks HTTP/2 as a test tells it, gRPC or not.
 
-use std::{
-    convert::Infallible,
-    net::{Ipv4Addr, SocketAddr},
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use bytes::{BufMut, Bytes};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
@@ -20,6 +17,13 @@ pub(crate) type RawBody = UnsyncBoxBody<Bytes, h2::Error>;
 pub(crate) async fn http2_peer(
     respond: impl Fn(&Request<Incoming>) -> Response<RawBody> + Clone + Send + 'static,
 ) -> (SocketAddr, JoinSet<()>) {
+    moody_peer(move |request| Ok(respond(request))).await
+}
+
+/// The same, which resets the stream where there is an error.
+pub(crate) async fn moody_peer(
+    respond: impl Fn(&Request<Incoming>) -> Result<Response<RawBody>, h2::Error> + Clone + Send + 'static,
+) -> (SocketAddr, JoinSet<()>) {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let mut tasks = JoinSet::new();
@@ -28,7 +32,7 @@ pub(crate) async fn http2_peer(
         while let Ok((stream, _)) = listener.accept().await {
             let respond = respond.clone();
             connections.spawn(async move {
-                let service = service_fn(move |request| std::future::ready(Ok::<_, Infallible>(respond(&request))));
+                let service = service_fn(move |request| std::future::ready(respond(&request)));
                 let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
                 let _ = server.serve_connection(TokioIo::new(stream), service).await;
             });
