@@ -16,7 +16,7 @@ use mesh_core::{
 use proptest::prelude::*;
 use tokio::{
     task::yield_now,
-    time::{Instant, advance},
+    time::{Instant, advance, sleep},
 };
 use tokio_test::{assert_pending, assert_ready, task};
 
@@ -233,6 +233,32 @@ async fn policy_without_detection_ends_all_ejections() {
     yield_now().await;
     assert_eq!(ejected(&scene.cluster), [1]);
     scene.cluster.update_policy(ClusterPolicy::default());
+    assert_eq!(ejected(&scene.cluster), Vec::<u16>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn shorter_interval_counts_at_once() {
+    let policy = |seconds| {
+        let (interval, base_ejection) = (Duration::from_secs(seconds), Duration::from_secs(1));
+        let max_ejected = Percent::new(50.0).expect("legal");
+        let outlier = OutlierDetection {
+            consecutive_errors: 1,
+            interval,
+            base_ejection,
+            max_ejected,
+            ..OutlierDetection::default()
+        };
+        ClusterPolicy { outlier_detection: Some(Arc::new(outlier)), ..ClusterPolicy::default() }
+    };
+    let mut scene = Scene::with(policy(3_600), Semantics::Envoy, &flat([1, 2]));
+    tokio::spawn(scene.cluster.work());
+    yield_now().await;
+    end_like(&mut scene, 1, 1, &server_error());
+    yield_now().await;
+    assert_eq!(ejected(&scene.cluster), [1]);
+    scene.cluster.update_policy(policy(2));
+    sleep(Duration::from_secs(2)).await;
+    yield_now().await;
     assert_eq!(ejected(&scene.cluster), Vec::<u16>::new());
 }
 

@@ -147,6 +147,8 @@ impl<T: Transport> Cluster<T> {
         self.policy.store(Arc::new(policy));
         self.publish(&mut writer, before.roster.clone(), rules);
         drop(writer);
+        // Its work sleeps until a sweep of the old interval.
+        self.home.bell.notify_one();
 
         members.iter().for_each(|member| self.tell_changed(member));
     }
