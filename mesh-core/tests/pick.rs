@@ -173,6 +173,22 @@ async fn panic_ignores_health_but_not_draining() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_degraded_of_a_priority_in_panic_would_take_goes_to_all_of_it() {
+    use HealthStatus::{Degraded, Unhealthy};
+    let of = |first: u16, fit: u16, health| {
+        let (fit, sick) = ((first..first + fit), (first + fit..first + 10));
+        fit.map(|port| ailing(port, health)).chain(sick.map(|port| ailing(port, Unhealthy))).collect::<Vec<_>>()
+    };
+    let healthy = of(1, 5, HealthStatus::Healthy);
+    let endpoints = groups(vec![group(0, "a", 1, healthy), group(1, "a", 1, of(11, 2, Degraded))]);
+    let mut scene = Scene::new(LoadBalancing::RoundRobin, &endpoints);
+    let loads: Vec<_> = scene.cluster.status().priorities;
+    assert_eq!((loads[0].healthy_load, loads[1].degraded_load, loads[1].is_in_panic), (72, 28, true));
+    let hits = scene.shares(10_000, std::array::from_fn::<u16, 20, _>(|place| place as u16 + 1));
+    assert!(hits[10..].iter().all(|hits| close(*hits, 280, 30)), "{hits:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_panic_the_healthy_carry_on_and_the_unhealthy_get_nothing() {
     let policy = ClusterPolicy { panic_threshold: Some(Percent::ZERO), ..ClusterPolicy::default() };
     let sick = |port| ailing(port, HealthStatus::Unhealthy);

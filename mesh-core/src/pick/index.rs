@@ -176,7 +176,8 @@ impl Index {
 impl Share {
     fn new(pools: &[Pool], loads: &PriorityLoads) -> Self {
         let find = |priority: usize, degraded: bool| {
-            let wanted = |pool: &Pool| pool.priority as usize == priority && (pool.tier == Tier::Degraded) == degraded;
+            let takes = |tier: Tier| tier == Tier::Panic || (tier == Tier::Degraded) == degraded;
+            let wanted = |pool: &Pool| pool.priority as usize == priority && takes(pool.tier);
             pools.iter().position(wanted).map_or(u16::MAX, |place| place as u16)
         };
         let healthy = loads.healthy.iter().enumerate().map(|(priority, load)| (find(priority, false), *load));
