@@ -164,14 +164,15 @@ impl<A: Eq + Hash + fmt::Display> Endpoints<A> {
 }
 
 impl<A> Endpoints<A> {
-    /// Another overprovisioning factor, in percent (`overprovisioning_factor`).
+    /// Another overprovisioning factor, in percent (`overprovisioning_factor`). Below 100, a priority or locality shares its
+    /// load with others while it is in full health.
     ///
     /// # Errors
     ///
-    /// Refuses less than 100, with which full health would not carry full load.
+    /// Refuses zero.
     pub fn with_overprovisioning(mut self, percent: u32) -> Result<Self, ConfigError> {
-        if percent < 100 {
-            return Err(ConfigError::new("policy.overprovisioning_factor", percent, "give at least 100"));
+        if percent == 0 {
+            return Err(ConfigError::new("policy.overprovisioning_factor", percent, "give at least 1"));
         }
         self.overprovisioning = percent;
         Ok(self)

@@ -36,7 +36,9 @@ impl PriorityLoads {
             return Self::by_size(levels);
         }
         if sum == 0 {
-            return Self::first(levels, 0, panic);
+            // Somebody may be healthy still, of so many that it rounds to nothing.
+            let first = levels.iter().position(|level| level.healthy > 0).unwrap_or(0);
+            return Self::first(levels, first, panic);
         }
         let mut rest = 100;
         let mut take = |available: &u32| {
@@ -134,6 +136,17 @@ mod tests {
         assert_eq!(spread(&levels([(71, 100), (4, 4)])).healthy, [99, 1]);
         assert_eq!(spread(&levels([(4, 4), (4, 4)])).healthy, [100, 0]);
         assert_eq!(spread(&levels([(72, 100), (0, 4)])).healthy, [100, 0]);
+    }
+
+    #[test]
+    fn factor_below_a_hundred_shares_what_is_in_full_health() {
+        let spread = |levels: &[Level], factor| PriorityLoads::spread(levels, factor, 50.0);
+        assert_eq!(spread(&levels([(4, 4)]), 50).healthy, [100]);
+        assert_eq!(spread(&levels([(4, 4), (4, 4)]), 50).healthy, [50, 50]);
+        assert_eq!(spread(&levels([(4, 4), (2, 4)]), 80).healthy, [80, 20]);
+        assert_eq!(spread(&levels([(4, 4), (3, 4)]), 20).healthy, [58, 42]);
+        let found = spread(&levels([(0, 2), (1, 2)]), 1);
+        assert_eq!((found.healthy, found.panic), (vec![0, 100], vec![true, false]), "half of a hundredth is nothing");
     }
 
     #[test]

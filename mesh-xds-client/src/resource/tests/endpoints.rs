@@ -124,10 +124,17 @@ fn endpoints_are_refused_for_each_field_that_breaks_a_rule() {
                 drops(m)[0].drop_percentage = odd;
             }),
             ("policy.overprovisioning_factor", |m| {
-                m.policy.as_mut().expect("set").overprovisioning_factor = wrap(99);
+                m.policy.as_mut().expect("set").overprovisioning_factor = wrap(0);
             }),
         ],
     );
+}
+
+#[test]
+fn factor_that_leaves_room_in_full_health_is_legal() {
+    let mut message = samples::endpoints();
+    message.policy.as_mut().expect("the sample has a policy").overprovisioning_factor = wrap(1);
+    assert_eq!(decoded(&message).value.overprovisioning(), 1);
 }
 
 fn drops(message: &mut ClusterLoadAssignment) -> &mut [DropOverload] {
