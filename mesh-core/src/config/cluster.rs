@@ -41,7 +41,8 @@ pub enum LoadBalancing {
     /// The one with fewer requests under way of a few drawn at random (power of two choices), weights divided by the load.
     /// Choose it when requests differ in cost.
     LeastRequest {
-        /// How many are drawn (`choice_count`, default 2, at least 2).
+        /// How many are drawn (`choice_count`, default 2, at least 2). No more than
+        /// [`MOST_CHOICES`](LoadBalancing::MOST_CHOICES) are, and by gRPC's rules no more than 10 (gRFC A48).
         choices: u32,
     },
     /// One at random, by weight. Choose it when many clients would otherwise move in step.
@@ -179,6 +180,10 @@ impl Cluster {
 // === impl LoadBalancing ===
 
 impl LoadBalancing {
+    /// The most endpoints that one pick by least requests looks at, whatever is said. Each costs a draw, and the best of 32
+    /// is among the best thirtieth already.
+    pub const MOST_CHOICES: u32 = 32;
+
     /// Least request with two choices.
     pub const LEAST_REQUEST: Self = Self::LeastRequest { choices: 2 };
     /// Peak EWMA with its usual constants.

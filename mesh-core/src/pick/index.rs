@@ -112,10 +112,16 @@ struct Sorter<'a, H> {
 
 impl Rules {
     const PANIC_THRESHOLD: f64 = 50.0;
+    /// gRFC A48.
+    const MOST_CHOICES_OF_GRPC: u32 = 10;
 
     pub(crate) fn of(policy: &ClusterPolicy, semantics: Semantics) -> Self {
-        let balancing = policy.load_balancing.unwrap_or_default();
         let is_grpc = semantics == Semantics::Grpc;
+        let most = if is_grpc { Self::MOST_CHOICES_OF_GRPC } else { LoadBalancing::MOST_CHOICES };
+        let balancing = match policy.load_balancing.unwrap_or_default() {
+            LoadBalancing::LeastRequest { choices } => LoadBalancing::LeastRequest { choices: choices.min(most) },
+            other => other,
+        };
         Self {
             semantics,
             balancing,
@@ -425,4 +431,22 @@ impl<H> Sorter<'_, H> {
 
 fn range(places: &Range<u32>) -> Range<usize> {
     places.start as usize..places.end as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What a control plane says must not make a pick take seconds.
+    #[test]
+    fn choices_are_bounded_by_whose_rules_they_are() {
+        let chosen = |choices, semantics| {
+            let load_balancing = Some(LoadBalancing::LeastRequest { choices });
+            Rules::of(&ClusterPolicy { load_balancing, ..ClusterPolicy::default() }, semantics).balancing
+        };
+        for (said, by_envoy, by_grpc) in [(3, 3, 3), (11, 11, 10), (u32::MAX, 32, 10)] {
+            assert_eq!(chosen(said, Semantics::Envoy), LoadBalancing::LeastRequest { choices: by_envoy });
+            assert_eq!(chosen(said, Semantics::Grpc), LoadBalancing::LeastRequest { choices: by_grpc });
+        }
+    }
 }

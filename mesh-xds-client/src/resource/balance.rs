@@ -110,11 +110,14 @@ fn named(message: &Cluster, notes: &mut Notes) -> Result<LoadBalancing, ConfigEr
 
 fn least_request_config(message: &LeastRequestLbConfig, notes: &mut Notes) -> Result<LoadBalancing, ConfigError> {
     warn_if_set!(notes, message, "endpoints are picked as without it", [active_request_bias, slow_start_config]);
-    least_request(message.choice_count)
+    least_request(message.choice_count, notes)
 }
 
-fn least_request(choice_count: Option<UInt32Value>) -> Result<LoadBalancing, ConfigError> {
+fn least_request(choice_count: Option<UInt32Value>, notes: &mut Notes) -> Result<LoadBalancing, ConfigError> {
     let choices = number(choice_count).unwrap_or(2);
+    if choices > LoadBalancing::MOST_CHOICES {
+        notes.warn("choice_count", "no more endpoints than 32 are looked at for a request");
+    }
     LoadBalancing::LeastRequest { choices }.validated().map_err(|error| told_as("choice_count", &error))
 }
 
@@ -216,7 +219,7 @@ fn known(extension: &Any, depth: usize, notes: &mut Notes) -> Result<Option<Choi
             "endpoints are picked as without it",
             [active_request_bias, slow_start_config, selection_method]
         );
-        let policy = least_request(config.choice_count)?;
+        let policy = least_request(config.choice_count, notes)?;
         return Ok(Some((policy, weighted(config.locality_lb_config.as_ref(), notes))));
     }
     if is::<Random>(extension) {

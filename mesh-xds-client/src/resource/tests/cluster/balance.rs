@@ -51,6 +51,8 @@ fn lb_policy_is_read_with_its_choices() {
     };
     message.lb_config = choices(5);
     assert_eq!(decoded(&message).value.policy.load_balancing, Some(LoadBalancing::LeastRequest { choices: 5 }));
+    message.lb_config = choices(33);
+    assert_eq!(fields(&decoded(&message).warnings), ["least_request_lb_config.choice_count"]);
     message.lb_config = choices(1);
     let bad = decode_message(&message, &samples::context()).expect_err("one is no choice");
     assert_eq!(bad.blamed(), "least_request_lb_config.choice_count");
