@@ -29,7 +29,7 @@ use mesh_core::{
 };
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
-use tokio_test::{assert_pending, task};
+use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt};
 
 const MS: Duration = Duration::from_millis(1);
@@ -550,12 +550,17 @@ async fn failure_to_connect_costs_an_attempt_but_no_budget() {
 
 #[tokio::test(start_paused = true)]
 async fn clones_of_a_layer_that_stands_alone_share_its_budget() {
-    let script = Script::new([Answer(503), Answer(503), Answer(503), Answer(503), Never]);
-    let layer = RetryLayer::new(policy(RetryOn::SERVER_ERROR, 1));
+    // The waits that are asked for are longer than the test, so that no retry gives its share back.
+    let script = Script::new([AskToWait("1")]);
+    let asked = RetryAfter::up_to(10 * SECOND).expect("legal");
+    let layer = RetryLayer::new(policy(RetryOn::SERVER_ERROR, 1).retry_after(asked));
     let services = [layer.layer(script.clone()), layer.clone().layer(script.clone())];
     let mut calls: Vec<_> = (0..4).map(|i| task::spawn(services[i % 2].clone().oneshot(get()))).collect();
-    let answers = calls.iter_mut().map(|call| call.poll()).filter(Poll::is_ready).count();
-    assert_eq!(answers, 1, "three retries are always allowed, the fourth is refused");
+    for call in &mut calls[..3] {
+        assert_pending!(call.poll(), "three retries are always allowed");
+    }
+    let refused = assert_ready!(calls[3].poll(), "the fourth is not").expect("the answer there is");
+    assert_eq!((flags_of(&refused), script.started()), (Flags::UO, 4));
 }
 
 #[tokio::test(start_paused = true)]
