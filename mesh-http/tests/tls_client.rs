@@ -76,7 +76,7 @@ fn mutual() -> UpstreamTls {
 /// One call, which must fail for TLS's sake.
 async fn refused(client: &Client, case: &str) {
     let error = client.get("http://reviews/").await.expect_err(case);
-    assert!(error.is_tls(), "{case}: {error:?}");
+    assert!(error.is_tls() && error.is_connect(), "{case}: {error:?}");
     assert!(error.flags().contains(Flags::UF) && error.kind() == FailureKind::Tls, "{case}: {error:?}");
 }
 
