@@ -5,7 +5,6 @@
 mod pool_support;
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -25,7 +24,11 @@ use mesh_http::{
     pool::{Pool, PoolContext, Sending, Task},
 };
 use pool_support::{Backend, Bench, Net, TestBody, all_is_quiet, blame, get, h2, post, text, whole};
-use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+    time::sleep,
+};
 
 fn seconds(seconds: u64) -> Option<TimeLimit> {
     TimeLimit::after(Duration::from_secs(seconds)).ok()
@@ -451,7 +454,9 @@ async fn counts_return_to_zero_after_random_drops() {
 async fn real_sockets_carry_concurrent_requests() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address::from(listener.local_addr().unwrap());
-    let refusing = Address::from(SocketAddr::from(([127, 0, 0, 1], 1)));
+    // Bound and not listening: whoever connects is refused, and nobody else is given the port.
+    let refusing = TcpSocket::new_v4().unwrap();
+    refusing.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let service = service_fn(|request: Request<hyper::body::Incoming>| async {
@@ -466,7 +471,8 @@ async fn real_sockets_carry_concurrent_requests() {
     let spawn = Arc::new(|task: Task| drop(tokio::spawn(task)));
     let limits = Limits::new(&CircuitBreakers::default());
     let context = PoolContext::new(Arc::new(SocketConnector), spawn, limits).policy(&h2());
-    let pool = Arc::new(Pool::new(Arc::new(context), [refusing, address], None));
+    let addresses = [Address::from(refusing.local_addr().unwrap()), address];
+    let pool = Arc::new(Pool::new(Arc::new(context), addresses, None));
     let calls: Vec<_> = (0..64)
         .map(|number| {
             let sending = pool.send(post("/", whole(format!("{number}"))), RequestPriority::Default);
