@@ -487,7 +487,7 @@ async fn session_is_resumed_by_the_same_connector_only() {
 #[tokio::test]
 async fn session_does_not_outlive_the_certificate_of_its_peer() {
     let authority = Authority::new("shop");
-    let issued = authority.issue(["reviews"]);
+    let issued = authority.issue_valid(["reviews"], (2020, 2030));
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let server = Arc::new(issued.server_of_version(version));
         let clock = Clock::at(YEAR_2030 - 60);
