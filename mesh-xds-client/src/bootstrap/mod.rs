@@ -53,6 +53,7 @@ mod node;
 mod server;
 mod uri;
 
+pub(crate) use self::node::NO_OVERPROVISIONING;
 pub use self::{
     authority::{Authority, AuthorityBuilder},
     certificates::{CertificateFiles, CertificateProvider, IdentityFiles},
