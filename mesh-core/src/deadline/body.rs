@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tokio::time::Instant;
 
-use super::{Bound, Elapsed, Expiry, Timer};
+use super::{Bound, Elapsed, Expiry, Progress, Timer};
 use crate::{
     hold::{AtOnce, Concluded, Hold, JoinEnd, UntilEnd},
     outcome::{BoxError, Failed, Outcome, Sent},
@@ -21,16 +21,19 @@ use crate::{
 ///
 /// It is put into responses by the strategies of [`hold`](crate::hold): [`AtOnce`] lets go of it, as do limits on the head
 /// alone; [`UntilEnd`] and [`JoinEnd`] put it into the body of HTTP responses, as a [`TimedBody`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct BodyLimits {
     /// When everything must be over.
     pub overall: Option<Expiry>,
     /// How long nothing may move.
     pub silence: Option<Silence>,
+    /// Of the request, while that may still be read; a stream on which either side moves is not silent.
+    pub progress: Option<Progress>,
 }
 
 /// A limit on silence: the time for which someone waits for a frame and none comes. A reader who does not ask is not kept
-/// waiting, so a slow reader never hears of it.
+/// waiting, so a slow reader never hears of it. Nor is a stream silent whose request is being read; that is looked at once a
+/// limit, so that it is cut off after two at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
     /// Which limit it is: [`Bound::Idle`] or [`Bound::PerTryIdle`].
@@ -69,14 +72,24 @@ enum Stage<B> {
 impl BodyLimits {
     /// When the nearest limit passes, and what is said then.
     fn nearest(&self, quiet_since: &mut Option<Instant>) -> Option<Expiry> {
-        let silence = self
-            .silence
-            .map(|Silence { bound, limit }| Expiry::new(bound, *quiet_since.get_or_insert_with(Instant::now), limit));
+        let silence = self.silence.map(|Silence { bound, limit }| {
+            let since = quiet_since.get_or_insert_with(|| {
+                // What was read before the silence does not end it.
+                self.was_read();
+                Instant::now()
+            });
+            Expiry::new(bound, *since, limit)
+        });
         match (self.overall, silence) {
             (Some(overall), Some(silence)) if silence.at() < overall.at() => Some(silence),
             (Some(overall), _) => Some(overall),
             (None, silence) => silence,
         }
+    }
+
+    /// Whether the request was read on since that was last asked.
+    fn was_read(&self) -> bool {
+        self.progress.as_ref().is_some_and(Progress::take)
     }
 }
 
@@ -143,10 +156,16 @@ where
             *this.quiet_since = None;
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
-        let Some(expiry) = this.limits.nearest(this.quiet_since) else {
-            return Poll::Pending;
+        let expiry = loop {
+            let Some(expiry) = this.limits.nearest(this.quiet_since) else {
+                return Poll::Pending;
+            };
+            ready!(this.timer.as_mut().poll(cx, expiry.at()));
+            if !expiry.bound().is_silence() || !this.limits.was_read() {
+                break expiry;
+            }
+            *this.quiet_since = Some(Instant::now());
         };
-        ready!(this.timer.poll(cx, expiry.at()));
         let elapsed: Elapsed = expiry.elapsed(Sent::Yes);
         let expired = Stage::Expired(Outcome::failed(elapsed.failure(), expiry.at()));
         expiry.give_up(Sent::Yes, || this.stage.set(expired));

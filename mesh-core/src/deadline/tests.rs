@@ -52,7 +52,7 @@ impl Body for Slow {
 }
 
 fn silence(bound: Bound, limit: Duration) -> BodyLimits {
-    BodyLimits { overall: None, silence: Some(Silence { bound, limit }) }
+    BodyLimits { silence: Some(Silence { bound, limit }), ..BodyLimits::default() }
 }
 
 fn elapsed(error: &BoxError) -> Elapsed {
@@ -170,12 +170,29 @@ async fn slow_reader_is_not_taken_for_a_silent_peer() {
     assert!(body.frame().await.expect("a second frame").is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn silence_starts_again_where_the_request_was_read_meanwhile() {
+    let progress = Progress::default();
+    let limits = BodyLimits { progress: Some(progress.clone()), ..silence(Bound::Idle, 2 * SECOND) };
+    let mut body = Box::pin(TimedBody::new(Slow::new(&[60 * SECOND]), limits));
+    // Read before anybody waited: no part of the silence.
+    progress.note();
+    let start = Instant::now();
+    tokio::spawn(async move {
+        sleep(SECOND).await;
+        progress.note();
+    });
+    let error = body.frame().await.expect("an end").expect_err("silent for too long");
+    assert_eq!((elapsed(&error).bound(), start.elapsed()), (Bound::Idle, 4 * SECOND));
+}
+
 /// There is no runtime, without which a timer that is armed panics.
 #[test]
 fn body_that_is_ready_never_arms_the_timer() {
     let limits = BodyLimits {
         overall: Some(Expiry::new(Bound::Request, Instant::now(), SECOND)),
         silence: Some(Silence { bound: Bound::Idle, limit: SECOND }),
+        progress: None,
     };
     let mut body = Box::pin(TimedBody::new(Full::new(Bytes::from("x")), limits));
     assert!(assert_ready!(task::spawn(body.frame()).poll()).expect("a frame").is_ok());
