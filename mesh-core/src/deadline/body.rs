@@ -44,8 +44,9 @@ pub struct Silence {
 
 /// A response body that ends with [`Elapsed`] when a limit passes.
 ///
-/// Limits are looked at whenever no frame is ready, so that frames which are there are never lost. When a limit passes, the
-/// inner body is dropped before the error is returned, and nothing comes after it.
+/// Limits are looked at whenever no frame is ready, so that what is there in time is never lost; and the one on everything every
+/// so many frames that came without a wait, so that a peer who never pauses, or a reader who is always behind, does not escape
+/// it. When a limit passes, the inner body is dropped before the error is returned, and nothing comes after it.
 #[pin_project]
 #[derive(Debug)]
 pub struct TimedBody<B> {
@@ -56,8 +57,13 @@ pub struct TimedBody<B> {
     // Between the body and the limits: next to each other, both would be moved twice.
     /// Set when a frame was waited for, taken when one came.
     quiet_since: Option<Instant>,
+    /// How many frames have come since somebody looked at the clock.
+    unwatched: u8,
     limits: BodyLimits,
 }
+
+/// How many frames may come without a look at the clock.
+const UNWATCHED: u8 = 16;
 
 #[pin_project(project = StageProjection)]
 #[derive(Debug)]
@@ -85,6 +91,23 @@ impl BodyLimits {
             (Some(overall), _) => Some(overall),
             (None, silence) => silence,
         }
+    }
+
+    /// Ready with a limit that has passed.
+    fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Timer>,
+        quiet_since: &mut Option<Instant>,
+    ) -> Poll<Expiry> {
+        while let Some(expiry) = self.nearest(quiet_since) {
+            ready!(timer.as_mut().poll(cx, expiry.at()));
+            if !expiry.bound().is_silence() || !self.was_read() {
+                return Poll::Ready(expiry);
+            }
+            *quiet_since = Some(Instant::now());
+        }
+        Poll::Pending
     }
 
     /// Whether the request was read on since that was last asked.
@@ -127,7 +150,7 @@ impl<B> TimedBody<B> {
     /// Watches `body`.
     #[inline]
     pub const fn new(body: B, limits: BodyLimits) -> Self {
-        Self { stage: Stage::InTime(body), timer: Timer::new(), limits, quiet_since: None }
+        Self { stage: Stage::InTime(body), timer: Timer::new(), limits, quiet_since: None, unwatched: 0 }
     }
 
     /// The inner body; none once a limit has passed.
@@ -152,19 +175,18 @@ where
         let StageProjection::InTime(body) = this.stage.as_mut().project() else {
             return Poll::Ready(None);
         };
-        if let Poll::Ready(frame) = body.poll_frame(cx) {
-            *this.quiet_since = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let expiry = loop {
-            let Some(expiry) = this.limits.nearest(this.quiet_since) else {
-                return Poll::Pending;
-            };
-            ready!(this.timer.as_mut().poll(cx, expiry.at()));
-            if !expiry.bound().is_silence() || !this.limits.was_read() {
-                break expiry;
+        let watched = this.limits.overall.filter(|_| *this.unwatched == UNWATCHED);
+        let expiry = match watched.filter(|overall| overall.at() <= Instant::now()) {
+            Some(overdue) => overdue,
+            None => {
+                if let Poll::Ready(frame) = body.poll_frame(cx) {
+                    *this.quiet_since = None;
+                    *this.unwatched = *this.unwatched % UNWATCHED + 1;
+                    return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+                }
+                *this.unwatched = 0;
+                ready!(this.limits.poll(cx, this.timer.as_mut(), this.quiet_since))
             }
-            *this.quiet_since = Some(Instant::now());
         };
         let elapsed: Elapsed = expiry.elapsed(Sent::Yes);
         let expired = Stage::Expired(Outcome::failed(elapsed.failure(), expiry.at()));
