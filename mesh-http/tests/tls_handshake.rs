@@ -346,7 +346,7 @@ fn root_that_is_none_is_refused_when_the_connector_is_made() {
 #[tokio::test]
 async fn sni_is_sent_as_configured() {
     let authority = Authority::new("shop");
-    let issued = authority.issue(["reviews.shop", "endpoint.shop", "fixed.shop", "10.0.0.5", "::1"]);
+    let issued = authority.issue(["reviews.shop", "endpoint.shop", "fixed.shop", "db.shop", "10.0.0.5", "::1"]);
     let server = Arc::new(issued.server());
     let fixed = || Sni::Name("fixed.shop".into());
     let of_endpoint = |otherwise: Option<&str>| Sni::EndpointHostname { otherwise: otherwise.map(Into::into) };
