@@ -39,7 +39,7 @@ async fn is_followed(control: Control, speaks: Speaks) {
     };
     let (in_time, tally) = under_load(4, || caller.call(), timeout(PATIENCE, shift)).await;
     in_time.unwrap();
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
     assert!(mesh.status().source.unwrap().connected);
     assert_eq!(plane.streams(), 1);
 

@@ -110,7 +110,7 @@ async fn drains_and_restarts_under_load_lose_nothing() {
     let client = http2(Client::builder("backend.test").endpoints([one.addr(), two.addr()]));
     let tally = roll_under_load(&client, one, two).await;
     println!("Envoy, HTTP/2, 2 drains and restarts: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
     assert_eq!(tally.answers.len(), 2, "{tally:?}");
 }
 
@@ -124,7 +124,7 @@ async fn drains_and_restarts_under_load_lose_nothing_by_mutual_tls() {
     let client = http2(builder.tls(trusting_workload("backend")));
     let tally = roll_under_load(&client, one, two).await;
     println!("Envoy, mutual TLS, 2 drains and restarts: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
     assert_eq!(tally.answers.len(), 2, "{tally:?}");
 }
 
@@ -143,7 +143,7 @@ async fn health_check_that_fails_under_load_loses_nothing() {
     })
     .await;
     println!("Envoy, 5 failed health checks: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 async fn two_of(envoy: &Envoy, authority: &Authority) -> (RunningEnvoy, RunningEnvoy) {

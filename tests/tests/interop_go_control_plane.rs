@@ -120,7 +120,7 @@ async fn c_core_follows_ten_shifts_and_a_restart_without_a_failed_call() {
     client.settle(&["v2", "v3"]).await;
     let tally = client.stop().await;
 
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
         .await;
 
     println!("{}\nfailed: {:?} of {} calls", lines.join("\n"), tally.failures, tally.calls());
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 /// What a version is called by a server that is restarted before the sixth, and then counts in another way, backwards.
@@ -280,7 +280,7 @@ async fn follow_as_sidecars(features: &[&str]) {
         .await;
 
     println!("{}\nfailed: {:?} of {} calls", lines.join("\n"), tally.failures, tally.calls());
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -325,7 +325,7 @@ async fn drop_clusters_with_their_routes(features: &[&str]) {
         .await;
 
     println!("failed: {:?} of {} calls, 10 clusters dropped under them", tally.failures, tally.calls());
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 // It offers a refused version again at once, and so would be asked and refused as fast as the two can.

@@ -141,7 +141,7 @@ async fn drains_and_restarts_under_load_lose_nothing() {
     })
     .await;
     println!("C-core, 4 drains of one of two servers: {} calls, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
     assert_eq!(tally.answers.len(), 2, "{tally:?}");
 }
 
@@ -152,7 +152,7 @@ async fn old_connections_under_load_lose_nothing() {
     let echo = Echo::new(channel([servers.addr("one")]));
     let ((), tally) = under_load(16, || ask(echo.clone()), tokio::time::sleep(Duration::from_secs(3))).await;
     println!("C-core, connections of 50 ms: {} calls, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -230,7 +230,7 @@ async fn client_counts_who_answered() {
     let mut client = core.client(&servers.addr("one").to_string(), "{}").await;
     let tally = client.call(5).await;
     assert_eq!(tally.answers["one"], 5);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 fn connect(servers: &GrpcServers, name: &str) -> Echo<Channel> {

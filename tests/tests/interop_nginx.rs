@@ -72,7 +72,7 @@ async fn connection_for_each_get_loses_nothing_over_reloads() {
     })
     .await;
 
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
     assert!(tally.calls() > 0);
 }
 
@@ -114,7 +114,7 @@ async fn client_loses_no_get_over_reloads() {
     let client = client_of(|builder| builder.endpoints([backend.addr()]));
     let tally = reload_under_load(&backend, &client, Method::GET).await;
     println!("nginx, GET over reloads: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -127,7 +127,7 @@ async fn client_loses_no_get_over_reloads_by_mutual_tls() {
     let client = client_of(|builder| builder.mesh(&mesh).endpoints([backend.tls_addr()]).tls(tls));
     let tally = reload_under_load(&backend, &client, Method::GET).await;
     println!("nginx, GET over reloads, mutual TLS: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
