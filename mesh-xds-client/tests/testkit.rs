@@ -16,7 +16,7 @@ use mesh_core::source::ConfigSource;
 use mesh_xds_client::ResourceKind::{self, ClusterLoadAssignment, Listener, RouteConfiguration};
 use mesh_xds_client::bootstrap::ServerFeature;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
-use mesh_xds_client::testkit::{ControlPlane, Event, Mutations};
+use mesh_xds_client::testkit::{ControlPlane, Event, Mutations, Place};
 use prost::Message;
 use tokio::io::DuplexStream;
 use tokio::sync::mpsc;
@@ -738,17 +738,19 @@ async fn a_paused_control_plane_answers_once_resumed() {
 async fn a_stopped_control_plane_starts_again_on_its_address_with_what_it_had() {
     let plane = ControlPlane::new();
     plane.set(cluster("a"));
-    let address = plane.listen("127.0.0.1:0").await.expect("a free port");
-    let mut client = over_tcp(address).await;
+    let place = Place::new([127, 0, 0, 1]).expect("a free port");
+    tokio::net::TcpStream::connect(place.address()).await.expect_err("nobody listens yet");
+    tokio::spawn(plane.serve(place.listen().expect("nobody else listens")));
+    let mut client = over_tcp(place.address()).await;
     client.ask(CDS, &["a"]).await;
     client.take(&["a"]).await;
 
     plane.stop().await;
     client.responses.message().await.expect_err("cut");
-    tokio::net::TcpStream::connect(address).await.expect_err("the port is closed");
+    tokio::net::TcpStream::connect(place.address()).await.expect_err("the port is closed");
 
-    assert_eq!(plane.listen(address).await.expect("the port is free"), address);
-    let mut client = over_tcp(address).await;
+    tokio::spawn(plane.serve(place.listen().expect("the port is kept")));
+    let mut client = over_tcp(place.address()).await;
     client.ask(CDS, &["a"]).await;
     assert_eq!(cluster_names(&client.hear().await), ["a"]);
 }

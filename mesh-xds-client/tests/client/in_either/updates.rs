@@ -33,7 +33,7 @@ async fn target_becomes_ready_with_its_clusters_and_their_endpoints() {
     assert_eq!(snapshot.generation, 1, "one snapshot, and it is whole");
     let status = running.client.status();
     assert!(status.connected);
-    assert_eq!(status.server, "10.0.0.1:15010");
+    assert_eq!(status.server, "127.0.0.1:15010");
     assert!(status.resources.iter().all(|resource| resource.state == ResourceState::Synced), "{status:?}");
 }
 
@@ -238,7 +238,7 @@ async fn metrics_count_what_comes_and_show_what_is_there() {
     assert_eq!(
         lines,
         [
-            "mesh_xds_connected 10.0.0.1:15010 1",
+            "mesh_xds_connected 127.0.0.1:15010 1",
             "mesh_xds_resources Cluster rejected 1",
             "mesh_xds_resources Cluster synced 1",
             "mesh_xds_resources ClusterLoadAssignment synced 2",
