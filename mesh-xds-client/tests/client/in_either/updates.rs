@@ -13,7 +13,7 @@ use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_con
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::Instant;
 
-use super::{running};
+use super::running;
 use crate::support::{address, offer, reached, ready, routed, set};
 
 const SECOND: Duration = Duration::from_secs(1);
