@@ -234,7 +234,8 @@ fn every_rule() -> Value {
     let to_v1 = || json!([to("v1")]);
     let mut weighed = json!([to("v1"), to("v2")]);
     (weighed[0]["weight"], weighed[1]["weight"]) = (json!(30), json!(70));
-    weighed[0]["headers"] = json!({ "request": { "set": { "x-version": "1" } }, "response": { "remove": ["x-internal"] } });
+    weighed[0]["headers"] =
+        json!({ "request": { "set": { "x-version": "1" } }, "response": { "remove": ["x-internal"] } });
     json!([
         rule("redirect", json!({ "uri": { "exact": "/old" } }), json!({
             "redirect": { "uri": "/new", "authority": "new.example", "scheme": "https", "redirectCode": 308 },
