@@ -151,6 +151,11 @@ impl Connector {
         }
     }
 
+    /// Whether there is anything to shake hands with at this moment.
+    pub(crate) async fn check(&self) -> Result<(), TlsError> {
+        self.inner.generation().await.map(drop)
+    }
+
     /// Shakes hands over `io` and returns once the peer has proven who it is.
     ///
     /// The identity and the trust are those of this moment. There is no time limit; whoever calls sets one. Verifying takes
