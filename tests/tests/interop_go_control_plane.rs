@@ -26,6 +26,7 @@ use tonic::{Code, Streaming};
 use mesh_core::source::{ConfigSource as _, ResourceState, ResourceStatus};
 use mesh_http::{Client, Mesh};
 use mesh_tests::pair::{Pair, assert_by_chance};
+use mesh_tests::patience::{PATIENCE, in_time};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
 use mesh_tests::wire::Error;
 use mesh_xds_client::bootstrap::Bootstrap;
@@ -40,9 +41,6 @@ const SIDECAR: &str = "sidecar~10.0.0.7~client.shop~shop.svc.cluster.local";
 
 /// Before this shift the server is killed and restarted.
 const RESTART: u32 = 6;
-
-/// For what takes moments; a loaded machine may take its time.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn answer_waits_until_every_name_of_the_snapshot_was_asked_for() {
@@ -360,7 +358,7 @@ async fn refused_version_that_is_offered_again_at_once_is_refused_ever_more_seld
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, mended).await.expect("the mended version is taken");
+    in_time("the mended version is taken", mended).await;
     assert_eq!(get(&http).await.unwrap(), "w1");
 }
 
