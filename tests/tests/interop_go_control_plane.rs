@@ -26,7 +26,7 @@ use tonic::{Code, Streaming};
 use mesh_core::source::{ConfigSource as _, ResourceState, ResourceStatus};
 use mesh_http::{Client, Mesh};
 use mesh_tests::pair::{Pair, assert_by_chance};
-use mesh_tests::patience::{PATIENCE, in_time};
+use mesh_tests::patience::{PATIENCE, in_time, until};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
 use mesh_tests::wire::Error;
 use mesh_xds_client::bootstrap::Bootstrap;
@@ -184,6 +184,37 @@ async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
 
     println!("{}\nfailed: {:?} of {} calls", lines.join("\n"), tally.failures, tally.calls());
     tally.assert_none_failed();
+}
+
+// It compares versions, and would have nothing to say.
+#[tokio::test]
+async fn server_that_comes_back_with_what_is_held_is_known_to_be_there() {
+    come_back_with_the_same(&[]).await;
+}
+
+#[tokio::test]
+async fn server_that_comes_back_with_what_is_held_is_known_to_be_there_in_delta() {
+    come_back_with_the_same(&["mesh.delta"]).await;
+}
+
+async fn come_back_with_the_same(features: &[&str]) {
+    let Some(program) = GoControlPlane::find() else { return };
+    let web = Web::start("w1").await;
+    let same = Snapshot::new(NODE, 1).target(WEB, &[("w-v1", 1, &[web.addr])]);
+    let mut control_plane = program.start().await;
+    control_plane.set(&same).await;
+    let source = xds_client(control_plane.addr(), features);
+    let mesh = Mesh::builder().source(source.clone()).build().unwrap();
+    let client = Client::builder(WEB).mesh(&mesh).build().unwrap();
+    client.ready().await.unwrap();
+
+    let killed = control_plane.kill().await;
+    until("it is missed", || !source.status().connected).await;
+    let mut control_plane = killed.restart().await;
+    control_plane.set(&same).await;
+    until("it is known to be there", || source.status().connected).await;
+    assert_eq!(get(&client).await.unwrap(), "w1");
+    assert!(control_plane.report().await.rejected.is_empty());
 }
 
 /// What a version is called by a server that is restarted before the sixth, and then counts in another way, backwards.
