@@ -1,6 +1,8 @@
 //! A response body that occupies its connection until it has ended.
 
 use std::{
+    error::Error as StdError,
+    fmt,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -8,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use mesh_core::outcome::{Failed, Sent};
+use mesh_core::outcome::{Failed, Failure, FailureKind, Sent};
 
 use super::{connection::Occupied, error};
 use crate::conn;
@@ -26,6 +28,12 @@ pub struct PoolBody {
     occupied: Option<Occupied>,
 }
 
+/// A stream was reset with NO_ERROR before its response was whole.
+#[derive(Debug)]
+struct CutShort;
+
+// === impl PoolBody ===
+
 impl PoolBody {
     pub(super) fn new(incoming: Incoming, occupied: Occupied) -> Self {
         let mut body = Self { incoming, occupied: Some(occupied) };
@@ -40,6 +48,12 @@ impl PoolBody {
             occupied.finish();
         }
     }
+
+    /// Whether the stream was reset before its end, with NO_ERROR, which hyper takes for the end: it may follow a whole
+    /// response (RFC 9113, 8.1), and then END_STREAM has come before.
+    fn is_cut_short(&self) -> bool {
+        self.occupied.as_ref().is_some_and(Occupied::is_stream) && !self.incoming.is_end_stream()
+    }
 }
 
 impl Body for PoolBody {
@@ -50,6 +64,10 @@ impl Body for PoolBody {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
         match &frame {
             Some(Ok(_)) if !self.incoming.is_end_stream() => {}
+            None if self.is_cut_short() => {
+                self.occupied = None;
+                return Poll::Ready(Some(Err(Failed::because(Failure::new(FailureKind::Reset, Sent::Yes), CutShort))));
+            }
             Some(Ok(_)) | None => self.finish(),
             Some(Err(_)) => self.occupied = None,
         }
@@ -64,3 +82,13 @@ impl Body for PoolBody {
         self.incoming.size_hint()
     }
 }
+
+// === impl CutShort ===
+
+impl fmt::Display for CutShort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("peer reset the stream with NO_ERROR before the response was whole")
+    }
+}
+
+impl StdError for CutShort {}

@@ -309,6 +309,11 @@ impl<B> Drop for Lease<B> {
 // === impl Occupied ===
 
 impl Occupied {
+    /// Whether it is a stream of a connection, and not all of one.
+    pub(super) fn is_stream(&self) -> bool {
+        self.claim.is_some()
+    }
+
     /// The response is whole.
     pub(super) fn finish(mut self) {
         self.end(true);
