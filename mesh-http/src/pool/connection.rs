@@ -268,12 +268,17 @@ impl<B> Lease<B> {
 
     /// The connection, from now on in use.
     pub(super) fn connection(&mut self) -> &Arc<Connection<B>> {
+        self.start().0
+    }
+
+    /// The connection, from now on in use, and the claim to its stream where it has such.
+    pub(super) fn start(&mut self) -> (&Arc<Connection<B>>, Option<&mut h2::Claim>) {
         let connection = self.connection.as_ref().expect("it is taken only when the lease ends");
         if !self.is_used && connection.is_spent() {
             connection.retire_at_home();
         }
         self.is_used = true;
-        connection
+        (connection, self.claim.as_mut())
     }
 
     /// Whether as many streams are claimed as `shared` should know of, to open another connection in time.

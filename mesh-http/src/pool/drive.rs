@@ -42,8 +42,6 @@ pub(super) struct Watch<B> {
     /// When the connection is to be retired for its age.
     expires: Option<Instant>,
     idle: Option<Idle>,
-    /// Streams that the peer permits, as last seen.
-    max_streams: usize,
     is_open: bool,
 }
 
@@ -89,13 +87,6 @@ where
             Self::H2(driver) => driver.has_heard(),
         }
     }
-
-    fn max_streams(&self) -> usize {
-        match self {
-            Self::H1(_) => 1,
-            Self::H2(driver) => driver.max_streams(),
-        }
-    }
 }
 
 // === impl Watch ===
@@ -104,7 +95,7 @@ impl<B> Watch<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    pub(super) fn new(shared: Arc<Shared<B>>, connection: &Arc<Connection<B>>, span: Span, driver: &Driver<B>) -> Self {
+    pub(super) fn new(shared: Arc<Shared<B>>, connection: &Arc<Connection<B>>, span: Span) -> Self {
         let now = Instant::now();
         let idle = |limit: Duration| {
             let tick = limit / TICKS;
@@ -117,7 +108,6 @@ where
             pulse: connection.pulse.clone(),
             expires: span.age.and_then(|age| now.checked_add(age)),
             idle: span.idle.map(idle),
-            max_streams: driver.max_streams(),
             is_open: true,
         }
     }
@@ -153,8 +143,7 @@ where
                     self.is_open = false;
                     self.with_connection(|_, connection| connection.retire_at_home());
                 }
-                let before = std::mem::replace(&mut self.max_streams, driver.max_streams());
-                if self.max_streams > before && self.shared.is_awaited() {
+                if driver.take_room() && self.shared.is_awaited() {
                     self.shared.clone().stream_freed(self.lane);
                 }
             }

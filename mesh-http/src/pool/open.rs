@@ -47,7 +47,7 @@ where
                 return self.fail(&error);
             }
         };
-        let (watch, socket) = self.open(sender, tls_end, &driver);
+        let (watch, socket) = self.open(sender, tls_end);
         watch.drive(driver).await;
         drop(socket);
     }
@@ -87,12 +87,12 @@ where
     }
 
     /// Makes the connection known. It counts as a socket until the permit is dropped.
-    fn open(self, sender: Sender<B>, tls_end: TlsEnd, driver: &Driver<B>) -> (Watch<B>, Option<SocketPermit<B>>) {
+    fn open(self, sender: Sender<B>, tls_end: TlsEnd) -> (Watch<B>, Option<SocketPermit<B>>) {
         let (shared, span) = (self.shared.clone(), self.context.span(self.id));
         let place = (self.id, self.lane);
         let connection = Arc::new(Connection::new(place, shared.clone(), sender, tls_end, &self.context));
         let socket = self.succeed(&connection);
-        (Watch::new(shared, &connection, span, driver), socket)
+        (Watch::new(shared, &connection, span), socket)
     }
 }
 
