@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
@@ -58,22 +58,11 @@ pub(super) enum Sender<B> {
 pub(super) struct Pulse {
     /// Requests that it was given.
     pub(super) uses: AtomicU32,
-    /// Of HTTP/1, a [`Rest`]; written under the pool's lock, read by the driver without it.
-    rest: AtomicU8,
+    /// Whether its response, of HTTP/1, has been read, and the driver is to say whether it can take another request. Written
+    /// under the pool's lock, read by the driver without it.
+    is_resting: AtomicBool,
     /// To have the driver polled.
     pub(super) driver: AtomicWaker,
-}
-
-/// What an HTTP/1 connection does between two calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Rest {
-    /// It is in use, or idle and ready.
-    No,
-    /// Its response has been read; whether it can take another request is for the driver to say, at once.
-    Short,
-    /// It cannot take another yet: the peer answered before it had read the request, which is still being sent.
-    Long,
 }
 
 /// A connection for one request. Dropped before it was used, it goes back; later, its call is given up.
@@ -220,8 +209,18 @@ impl<B> Connection<B> {
             Sender::H2(_) if self.home.is_awaited() => self.home.clone().stream_freed(self.lane),
             Sender::H2(_) => {}
             Sender::H1(_) if is_clean => self.home.clone().give_back(self),
-            Sender::H1(_) => self.retire_at_home(),
+            Sender::H1(_) => {
+                self.retire_at_home();
+                self.let_go();
+            }
         }
+    }
+
+    /// Has the driver look whether it is still wanted. hyper would not, while a request is being sent.
+    pub(super) fn let_go(self: Arc<Self>) {
+        let pulse = self.pulse.clone();
+        drop(self);
+        pulse.driver.wake();
     }
 
     /// Takes nothing new from now on.
@@ -241,16 +240,12 @@ impl<B> fmt::Debug for Connection<B> {
 impl Pulse {
     /// In one order with the `want` of hyper's, which is sequentially consistent too: a driver that says it is ready and
     /// then looks here, and a caller who writes here and then asks whether it is ready, do not miss each other.
-    pub(super) fn rest(&self) -> Rest {
-        match self.rest.load(Ordering::SeqCst) {
-            0 => Rest::No,
-            1 => Rest::Short,
-            _ => Rest::Long,
-        }
+    pub(super) fn is_resting(&self) -> bool {
+        self.is_resting.load(Ordering::SeqCst)
     }
 
-    pub(super) fn set_rest(&self, rest: Rest) {
-        self.rest.store(rest as u8, Ordering::SeqCst);
+    pub(super) fn set_resting(&self, is_resting: bool) {
+        self.is_resting.store(is_resting, Ordering::SeqCst);
     }
 }
 

@@ -15,7 +15,7 @@ use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    connection::{Connection, Home, Pulse, Rest},
+    connection::{Connection, Home, Pulse},
     context::Span,
     shared::Shared,
 };
@@ -112,7 +112,7 @@ where
         }
     }
 
-    /// Runs the connection to its end.
+    /// Runs the connection to its end, or until nobody has a use for what it still does.
     pub(super) async fn drive(mut self, mut driver: Driver<B>) {
         let mut alarm = pin!(Alarm::at(self.next_look()));
         let ended = poll_fn(|cx| {
@@ -123,8 +123,11 @@ where
                 self.look_at_clock(Instant::now());
                 alarm.set(Alarm::at(self.next_look()));
             }
+            let is_let_go = self.connection.strong_count() == 0;
             let polled = driver.poll(cx);
-            self.look(&driver);
+            if polled.is_pending() && !self.look(&driver, is_let_go) {
+                return Poll::Ready(Ok(()));
+            }
             polled
         })
         .await;
@@ -133,11 +136,15 @@ where
         }
     }
 
-    /// Passes on what the driver alone can know.
-    fn look(&mut self, driver: &Driver<B>) {
+    /// Passes on what the driver alone can know, and says whether it is to go on.
+    fn look(&mut self, driver: &Driver<B>, is_let_go: bool) -> bool {
         match driver {
-            Driver::H1(_) if self.pulse.rest() == Rest::No => {}
-            Driver::H1(_) => self.with_connection(|shared, connection| shared.look_at_rest(connection)),
+            // What is left of it is a request whose response was read, or given up.
+            Driver::H1(_) if is_let_go => return false,
+            Driver::H1(_) if !self.pulse.is_resting() => {}
+            Driver::H1(_) => {
+                return self.connection.upgrade().is_none_or(|connection| self.shared.look_at_rest(&connection));
+            }
             Driver::H2(driver) => {
                 if self.is_open && !driver.is_open() {
                     self.is_open = false;
@@ -148,6 +155,7 @@ where
                 }
             }
         }
+        true
     }
 
     fn with_connection(&self, act: impl FnOnce(&Arc<Shared<B>>, &Arc<Connection<B>>)) {
