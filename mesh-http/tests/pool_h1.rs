@@ -315,7 +315,7 @@ async fn target_takes_the_form_of_the_version() {
     let named = Request::get("http://user@peer:80").body(whole("")).unwrap();
     for (request, line, host) in [
         (get("/v1/7?x=y"), "GET /v1/7?x=y HTTP/1.1\r\n", "host: peer\r\n"),
-        (own_host, "GET /a HTTP/1.1\r\n", "host: other:81\r\n"),
+        (own_host, "GET /a HTTP/1.1\r\n", "host: peer\r\n"),
         (origin, "GET /b?c HTTP/1.1\r\n", "host: third\r\n"),
         (named, "GET / HTTP/1.1\r\n", "host: peer:80\r\n"),
     ] {

@@ -9,8 +9,14 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
+use http::Request;
+use mesh_core::outcome::Failed;
 
-use super::{context::PoolContext, overhear::TlsEnd, target::HostCache};
+use super::{
+    context::PoolContext,
+    overhear::TlsEnd,
+    target::{self, HostCache, Undo},
+};
 use crate::conn::{h1, h2};
 
 /// A connection that is open. Its sender lives in it, so the driver ends once nobody holds it: neither the pool nor a
@@ -22,8 +28,8 @@ pub(super) struct Connection<B> {
     home: Arc<dyn Home<B>>,
     pub(super) sender: Sender<B>,
     pub(super) pulse: Arc<Pulse>,
-    pub(super) host: HostCache,
-    pub(super) is_secure: bool,
+    host: HostCache,
+    is_secure: bool,
     pub(super) tls_end: TlsEnd,
     /// Requests that it may carry in all.
     pub(super) max_requests: Option<u32>,
@@ -108,6 +114,14 @@ impl<B> Connection<B> {
             tls_end,
             max_requests: context.max_requests,
             retired: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives `request` the form that goes over this connection.
+    pub(super) fn shape<T>(&self, request: &mut Request<T>) -> Result<Undo, Failed> {
+        match &self.sender {
+            Sender::H1(_) => target::to_http1(request, &self.host),
+            Sender::H2(_) => target::to_http2(request, self.is_secure),
         }
     }
 
@@ -261,9 +275,8 @@ impl<B> Lease<B> {
         self.is_first
     }
 
-    /// The connection, from now on in use.
-    pub(super) fn connection(&mut self) -> &Arc<Connection<B>> {
-        self.start().0
+    pub(super) fn connection(&self) -> &Arc<Connection<B>> {
+        self.connection.as_ref().expect("it is taken only when the lease ends")
     }
 
     /// The connection, from now on in use, and the claim to its stream where it has such.

@@ -82,7 +82,7 @@ where
 {
     pub(super) fn new(shared: &Arc<Shared<B>>, request: Request<B>, manner: Manner) -> Self {
         let stage = match shared.lease_stream(|| target::host_of(&request)) {
-            Some(lease) => Stage::Calling(Call::start(lease, request, manner)),
+            Some(lease) => Call::start(lease, request, manner),
             None => Stage::acquire(shared, request, manner, None),
         };
         Self { shared: shared.clone(), stage, manner, bounces: 0 }
@@ -91,7 +91,7 @@ where
     /// From calling: the call has failed, or the request came back and goes on elsewhere.
     #[cold]
     fn failed(&mut self, call: Call<B>, mut failed: SendError<B>) -> Option<Undelivered<Request<B>>> {
-        let Call { mut lease, undo, .. } = call;
+        let Call { lease, undo, .. } = call;
         let request = failed.take_request().map(|mut request| {
             undo.restore(&mut request);
             request
@@ -181,7 +181,7 @@ where
 {
     fn acquire(shared: &Arc<Shared<B>>, request: Request<B>, manner: Manner, place: Option<u64>) -> Self {
         match shared.acquire(|| target::host_of(&request), manner.priority, place) {
-            Ok(Acquired::Lease(lease)) => Self::Calling(Call::start(lease, request, manner)),
+            Ok(Acquired::Lease(lease)) => Call::start(lease, request, manner),
             Ok(Acquired::Wait(ticket)) => Self::Waiting(Box::new(Waiting { request, ticket })),
             Err(error) => Self::failed(request, error),
         }
@@ -201,7 +201,7 @@ where
     fn told(self, news: Option<News<B>>, manner: Manner) -> Stage<B> {
         let Self { request, ticket } = self;
         match news {
-            Some(News::Lease(lease)) => Stage::Calling(Call::start(lease, request, manner)),
+            Some(News::Lease(lease)) => Call::start(lease, request, manner),
             Some(News::Again) => Stage::acquire(&ticket.shared, request, manner, Some(ticket.id)),
             Some(News::Failed(error)) => Stage::failed(request, error),
             None => Stage::failed(request, ConnectError::Cancelled.failed()),
@@ -216,22 +216,21 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     /// Hands the request to the connection.
-    fn start(mut lease: Lease<B>, mut request: Request<B>, manner: Manner) -> Self {
-        let (connection, claim) = lease.start();
-        let (answer, undo): (Answer<B>, Undo) = match &connection.sender {
-            Sender::H1(sender) => {
-                let undo = target::to_http1(&mut request, &connection.host);
-                (Box::pin(lock(sender).send(request)), undo)
-            }
-            Sender::H2(sender) => {
-                let undo = target::to_http2(&mut request, connection.is_secure);
-                let mut sender = sender.clone();
-                match claim.filter(|_| !manner.is_whole && !request.body().is_end_stream()) {
-                    Some(claim) => (Box::pin(sender.send_claimed(request, claim)), undo),
-                    None => (Box::pin(sender.send(request)), undo),
-                }
-            }
+    fn start(mut lease: Lease<B>, mut request: Request<B>, manner: Manner) -> Stage<B> {
+        let undo = match lease.connection().shape(&mut request) {
+            Ok(undo) => undo,
+            // The lease was not used and goes back. Another endpoint would have to refuse the request too.
+            Err(error) => return Stage::Failed(Box::new(Undelivered { request: None, error: error.into() })),
         };
-        Self { answer, lease, undo }
+        let (connection, claim) = lease.start();
+        let may_outlast_answer = !manner.is_whole && !request.body().is_end_stream();
+        let answer: Answer<B> = match (&connection.sender, claim) {
+            (Sender::H1(sender), _) => Box::pin(lock(sender).send(request)),
+            (Sender::H2(sender), Some(claim)) if may_outlast_answer => {
+                Box::pin(sender.clone().send_claimed(request, claim))
+            }
+            (Sender::H2(sender), _) => Box::pin(sender.clone().send(request)),
+        };
+        Stage::Calling(Self { answer, lease, undo })
     }
 }
