@@ -71,24 +71,25 @@ where
 {
     fn execute(&self, future: F) {
         let mut waiting = self.0.lock();
-        let holder = Holder { future: Some(future), halt: waiting.halt.take() };
+        let halt = waiting.halt.take();
         let cell = match waiting.spare.pop() {
-            Some(spare) => refill(spare, holder),
-            None => Box::new(holder),
+            Some(spare) => refill(spare, future, halt),
+            None => Box::new(Holder { future: Some(future), halt }),
         };
         waiting.fresh.push(cell);
     }
 }
 
-fn refill<F>(mut spare: Box<dyn Cell>, with: Holder<F>) -> Box<dyn Cell>
+fn refill<F>(mut spare: Box<dyn Cell>, future: F, halt: Option<Arc<dyn Halt>>) -> Box<dyn Cell>
 where
     F: Future<Output = ()> + Unpin + Send + 'static,
 {
     let any: &mut dyn Any = &mut *spare;
     let Some(holder) = any.downcast_mut::<Holder<F>>() else {
-        return Box::new(with);
+        return Box::new(Holder { future: Some(future), halt });
     };
-    *holder = with;
+    holder.future = Some(future);
+    holder.halt = halt;
     spare
 }
 
