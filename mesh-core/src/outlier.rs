@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::{
     Dice,
     config::OutlierDetection,
+    deadline::later,
     endpoint::{Detector, EndpointId},
 };
 
@@ -146,12 +147,12 @@ impl Record {
             return Verdict::NotEnforced;
         }
         // Past the maximum the count stays, so that forgiveness starts at once.
-        if policy.base_ejection.saturating_mul(self.times) < policy.max_ejection + policy.base_ejection {
+        if policy.base_ejection.saturating_mul(self.times) < policy.max_ejection.saturating_add(policy.base_ejection) {
             self.times += 1;
         }
         let length = policy.base_ejection.saturating_mul(self.times).min(policy.max_ejection);
-        let length = length + policy.ejection_jitter.mul_f64(dice.share());
-        self.until = Some(now + length);
+        let length = length.saturating_add(policy.ejection_jitter.mul_f64(dice.share()));
+        self.until = Some(later(now, length));
         Verdict::Ejected(length)
     }
 }

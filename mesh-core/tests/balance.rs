@@ -269,6 +269,26 @@ async fn waiting_request_outlasts_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn want_of_an_identity_goes_elsewhere_or_waits_and_marks_nobody() {
+    let stage = Stage::default();
+    let cluster = stage.cluster(&flat([1, 2]));
+    let lacks = |times| std::iter::repeat_n((FailureKind::Identity, Sent::No, true), times);
+    let is_marked = || cluster.status().endpoints.iter().any(|endpoint| endpoint.is_unreachable);
+    stage.set(|script| script.errors.extend(lacks(1)));
+    assert!(balance(&cluster).oneshot(Call::new()).await.is_ok(), "the other asks for none");
+    stage.set(|script| script.errors.extend(lacks(2)));
+    let error = balance(&cluster).oneshot(Call::new()).await.expect_err("both do");
+    assert_eq!(Failure::of(&*error).kind, FailureKind::Identity);
+
+    stage.seen();
+    stage.set(|script| script.errors.extend(lacks(30)));
+    let start = Instant::now();
+    assert!(balance(&cluster).oneshot(Call::waiting()).await.is_ok(), "it has come");
+    assert_eq!((stage.seen().len(), start.elapsed()), (31, Duration::from_secs(30)));
+    assert!(!is_marked());
+}
+
+#[tokio::test(start_paused = true)]
 async fn dropped_call_leaves_nothing_in_flight() {
     let stage = Stage::default();
     let cluster = stage.cluster(&flat([1]));

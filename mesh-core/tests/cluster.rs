@@ -272,6 +272,36 @@ async fn waiting_ends_when_a_probe_is_due_or_somebody_got_through() {
     assert_ready!(waiting.poll());
 }
 
+// Its probe is due, and nobody would send one: to wait for that would be to spin.
+#[tokio::test(start_paused = true)]
+async fn waiting_does_not_spin_for_an_endpoint_that_is_out_for_another_reason_too() {
+    let outlier = OutlierDetection { consecutive_errors: 1, always_eject_one: true, ..OutlierDetection::default() };
+    let policy = ClusterPolicy { outlier_detection: Some(Arc::new(outlier)), ..ClusterPolicy::default() };
+    let unhealthy = Endpoints::flat(vec![ailing(1, HealthStatus::Unhealthy)]).expect("legal");
+    for (policy, then) in [(policy, None), (ClusterPolicy::default(), Some(unhealthy))] {
+        let mut scene = Scene::with(policy, Semantics::Grpc, &flat([1]));
+        tokio::spawn(scene.cluster.work());
+        yield_now().await;
+        scene.pick().settle(&failure(FailureKind::Connect, Sent::No));
+        yield_now().await;
+        then.iter().for_each(|endpoints| scene.cluster.update_endpoints(endpoints));
+        advance(Duration::from_secs(2)).await;
+        let mut waiting = task::spawn(scene.cluster.available());
+        assert_pending!(waiting.poll());
+        // The runtime makes who spins give way, and wakes it later.
+        yield_now().await;
+        assert!(!waiting.is_woken(), "nothing has happened");
+
+        advance(Duration::from_secs(30)).await;
+        yield_now().await;
+        if then.is_some() {
+            scene.cluster.update_endpoints(&flat([1]));
+        }
+        assert!(waiting.is_woken(), "it is back");
+        assert_ready!(waiting.poll());
+    }
+}
+
 /// One step of a cluster's life.
 #[derive(Clone, Debug)]
 enum Step {

@@ -206,6 +206,31 @@ async fn localities_share_by_weight_and_health() {
     assert!(close(a, 219, 3) && close(b, 781, 3), "{hits:?}");
 }
 
+// Envoy has a schedule of localities where one of them has a weight and somebody fit; else it takes all who are fit.
+#[tokio::test(start_paused = true)]
+async fn where_no_locality_counts_envoy_forgets_localities() {
+    use HealthStatus::{Degraded, Unhealthy};
+    let policy = ClusterPolicy { locality_weighted: Some(true), ..ClusterPolicy::default() };
+    let scene = |groups_of: [(u32, Vec<_>); 2]| {
+        let [(a, in_a), (b, in_b)] = groups_of;
+        let endpoints = groups(vec![group(0, "a", a, in_a), group(0, "b", b, in_b)]);
+        Scene::with(policy.clone(), Semantics::Envoy, &endpoints)
+    };
+    let mut unweighted = scene([(0, vec![endpoint(1), endpoint(2)]), (0, vec![endpoint(3)])]);
+    assert_eq!(unweighted.shares(30, [1, 2, 3]), [10; 3]);
+    let mut degraded = scene([(0, vec![ailing(1, Degraded)]), (0, vec![ailing(2, Degraded)])]);
+    assert_eq!(degraded.shares(30, [1, 2]), [15; 2]);
+    let mut weighted_is_sick = scene([(1, vec![ailing(1, Unhealthy)]), (0, vec![endpoint(2), endpoint(3)])]);
+    assert_eq!(weighted_is_sick.shares(30, [1, 2, 3]), [0, 15, 15]);
+    let mut weighted_is_fit = scene([(1, vec![endpoint(1)]), (0, vec![endpoint(2), endpoint(3)])]);
+    assert_eq!(weighted_is_fit.shares(30, [1, 2, 3]), [30, 0, 0]);
+
+    unweighted.pick().settle(&failure(FailureKind::Connect, Sent::No));
+    unweighted.pick().settle(&failure(FailureKind::Connect, Sent::No));
+    unweighted.pick().settle(&failure(FailureKind::Connect, Sent::No));
+    assert!(unweighted.try_pick(false).is_ok(), "one that cannot be reached is better than nobody");
+}
+
 #[tokio::test(start_paused = true)]
 async fn grpc_shares_by_locality_weight_whatever_the_policy_says() {
     let endpoints = groups(vec![

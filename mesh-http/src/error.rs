@@ -90,12 +90,12 @@ impl Error {
 
     /// Whether no connection could be had, TLS included.
     pub fn is_connect(&self) -> bool {
-        matches!(self.kind(), FailureKind::Connect | FailureKind::ConnectTimeout | FailureKind::Tls)
+        self.is_tls() || matches!(self.kind(), FailureKind::Connect | FailureKind::ConnectTimeout)
     }
 
-    /// Whether TLS was refused, by this side or the other.
+    /// Whether TLS was refused, by this side or the other, or there was no identity for it.
     pub fn is_tls(&self) -> bool {
-        self.kind() == FailureKind::Tls
+        matches!(self.kind(), FailureKind::Tls | FailureKind::Identity)
     }
 
     /// Whether the request was refused at once to spare the service: a circuit breaker is open, or its source sheds load.

@@ -23,6 +23,7 @@ use mesh_http::{
 /// The field and the value that are refused.
 fn refused(built: Result<Client, Error>) -> (String, String) {
     let error = built.unwrap_err();
+    assert!(error.is_config() && !error.is_connect(), "{error:?}");
     let error = error.config_error().unwrap();
     (error.field().to_owned(), error.value().to_owned())
 }

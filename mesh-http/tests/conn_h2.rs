@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
+mod pool_support;
+
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
@@ -15,25 +17,20 @@ use futures_util::future::join_all;
 use futures_util::stream;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use mesh_core::outcome::Sent;
 use mesh_http::conn::{Error, ErrorKind, Http2Options, KeepAlive, h2};
+use pool_support::{TestBody, all_is_quiet, whole};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter, DuplexStream, ReadBuf, duplex};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-type TestBody = UnsyncBoxBody<Bytes, io::Error>;
 type Peer = ::h2::server::Connection<DuplexStream, Bytes>;
 
 const PIPE: usize = 16 * 1024;
-
-fn whole(bytes: impl Into<Bytes>) -> TestBody {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
-}
 
 fn empty() -> TestBody {
     Empty::new().map_err(|never| match never {}).boxed_unsync()
@@ -85,11 +82,6 @@ async fn echo(
 /// Keeps the peer reading and writing while the test waits for something else.
 fn run(mut peer: Peer) -> JoinHandle<Option<Result<(), ::h2::Error>>> {
     tokio::spawn(async move { peer.accept().await.map(|accepted| accepted.map(drop)) })
-}
-
-/// Waits until every task waits: a paused clock moves on only then, so what can happen has happened.
-async fn all_is_quiet() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 /// Reads the connection preface and returns the frames that came with it.

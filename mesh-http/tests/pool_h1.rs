@@ -16,7 +16,7 @@ use mesh_core::{
     outcome::{Failure, FailureKind, Sent},
 };
 use mesh_http::pool::Pool;
-use pool_support::{Backend, Bench, Net, TestBody, blame, get, post, settle, text, whole};
+use pool_support::{Backend, Bench, Net, TestBody, all_is_quiet, blame, get, post, text, whole};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream},
     sync::{mpsc, oneshot},
@@ -43,7 +43,7 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
 #[tokio::test(start_paused = true)]
 async fn nothing_is_opened_before_the_first_request() {
     let bench = Bench::h1(&Backend::new().h1());
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((bench.net.connects(), bench.figures().connections), (0, 0));
 }
 
@@ -62,7 +62,7 @@ async fn body_that_is_still_read_keeps_its_connection() {
     let first = bench.send(get("/")).await.unwrap();
     assert_eq!(bench.served("/").await, "1");
     assert_eq!(text(Ok(first)).await, "0");
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().idle, 2);
 }
 
@@ -92,13 +92,13 @@ async fn connection_used_last_is_used_first() {
     let backend = Backend::new();
     let bench = Bench::h1(&backend.h1());
     let waiting = [bench.start("/wait"), bench.start("/wait"), bench.start("/wait")];
-    settle().await;
+    all_is_quiet().await;
     backend.gate.add_permits(3);
     let mut last = String::new();
     for task in waiting {
         last = text(task.await.unwrap()).await;
     }
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().idle, 3);
     for _ in 0..5 {
         assert_eq!(bench.served("/").await, last);
@@ -122,12 +122,12 @@ async fn connection_closed_while_idle_does_no_harm() {
     for round in 1..5 {
         assert_eq!(bench.served("/").await, "ok");
         assert_eq!(net.connects(), round);
-        settle().await;
+        all_is_quiet().await;
         assert_eq!(bench.figures().idle, 1);
         close.recv().await.unwrap().send(()).unwrap();
         if round % 2 == 0 {
             // The driver may hear of it before the next request, or after.
-            settle().await;
+            all_is_quiet().await;
         }
     }
 }
@@ -141,7 +141,7 @@ async fn request_that_was_written_and_not_answered_may_have_been_sent() {
     });
     let bench = Bench::h1(&net);
     assert_eq!(blame(bench.send(get("/")).await), (FailureKind::Disconnected, Sent::Maybe, false));
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().connections, 0);
 }
 
@@ -175,7 +175,7 @@ async fn truncated_body_is_a_failure_of_the_body() {
     let error = response.into_body().collect().await.unwrap_err();
     assert_eq!(Failure::of(&error).kind, FailureKind::Disconnected);
     assert_eq!(Failure::of(&error).sent, Sent::Yes);
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().connections, 0);
 }
 
@@ -230,9 +230,9 @@ async fn dropped_call_closes_its_connection() {
     let backend = Backend::new();
     let bench = Bench::h1(&backend.h1());
     let call = bench.start("/wait");
-    settle().await;
+    all_is_quiet().await;
     call.abort();
-    settle().await;
+    all_is_quiet().await;
     let figures = bench.figures();
     assert_eq!((figures.connections, figures.idle, bench.counts().connections.active), (0, 0, 0));
 }
@@ -241,7 +241,7 @@ async fn dropped_call_closes_its_connection() {
 async fn dropped_body_closes_its_connection() {
     let bench = Bench::h1(&answering(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"));
     drop(bench.send(get("/")).await.unwrap());
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().connections, 0);
 }
 
@@ -281,7 +281,7 @@ async fn old_connection_finishes_what_it_has() {
     assert_eq!(bench.served("/").await, "1");
     backend.gate.add_permits(1);
     assert_eq!(text(call.await.unwrap()).await, "0");
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().connections, 1);
 }
 
@@ -332,12 +332,12 @@ async fn retired_pool_finishes_and_still_carries_latecomers() {
     let bench = Bench::h1(&backend.h1());
     bench.served("/").await;
     let call = bench.start("/wait");
-    settle().await;
+    all_is_quiet().await;
     bench.pool.retire();
     assert_eq!(bench.served("/").await, "1");
     backend.gate.add_permits(1);
     assert_eq!(text(call.await.unwrap()).await, "0");
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((bench.figures().connections, bench.counts().connections.active), (0, 0));
 }
 
@@ -347,7 +347,7 @@ async fn dropped_pool_closes_idle_connections() {
     bench.served("/").await;
     let limits = bench.limits.clone();
     drop(bench);
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(limits.figures(mesh_core::config::RequestPriority::Default).connections.active, 0);
 }
 
@@ -368,7 +368,7 @@ async fn pool_dropped_when_its_timers_are_due_closes_idle_connections() {
     // It is time to look whether the connection is idle, and before its task runs nobody holds it any more.
     tokio::time::sleep(Duration::from_secs(80) / 8).await;
     drop(bench);
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(is_closed.try_recv(), Ok(0));
 }
 

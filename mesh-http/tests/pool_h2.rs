@@ -5,7 +5,6 @@
 mod pool_support;
 
 use std::{
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -24,8 +23,12 @@ use mesh_http::{
     connect::SocketConnector,
     pool::{Pool, PoolContext, Sending, Task},
 };
-use pool_support::{Backend, Bench, Net, TestBody, blame, get, h2, post, settle, text, whole};
-use tokio::{net::TcpListener, task::JoinHandle, time::sleep};
+use pool_support::{Backend, Bench, Net, TestBody, all_is_quiet, blame, get, h2, post, text, whole};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    task::JoinHandle,
+    time::sleep,
+};
 
 fn seconds(seconds: u64) -> Option<TimeLimit> {
     TimeLimit::after(Duration::from_secs(seconds)).ok()
@@ -36,7 +39,7 @@ async fn requests_share_a_connection() {
     let backend = Backend::new();
     let bench = Bench::h2(&backend.h2(100));
     let calls: Vec<_> = (0..50).map(|_| bench.start("/wait")).collect();
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((backend.seen().len(), bench.figures().streams), (50, 50));
     backend.gate.add_permits(50);
     for call in calls {
@@ -52,14 +55,14 @@ async fn another_connection_is_open_before_streams_run_out() {
     let bench = Bench::h2(&backend.h2(10));
     bench.served("/").await;
     let mut calls: Vec<_> = (0..8).map(|_| bench.start("/wait")).collect();
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((bench.figures().connections, bench.figures().streams), (1, 8));
     calls.push(bench.start("/wait"));
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((bench.figures().connections, bench.figures().streams), (2, 9));
     // The new one has less to do.
     calls.extend((0..5).map(|_| bench.start("/wait")));
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(backend.seen().iter().filter(|(number, _)| *number == 1).count(), 5);
     assert_eq!(bench.figures().pending, 0);
     backend.gate.add_permits(100);
@@ -76,11 +79,11 @@ async fn requests_beyond_all_streams_wait_in_turn() {
     breakers.default.max_connections = Some(1);
     let bench = Bench::limited(&backend.h2(2), &breakers, |context| context.policy(&h2()));
     let calls: Vec<_> = (0..6).map(|number| bench.start(&format!("/wait/{number}"))).collect();
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((bench.figures().streams, bench.figures().pending, bench.counts().pending.active), (2, 4, 4));
     for _ in 0..6 {
         backend.gate.add_permits(1);
-        settle().await;
+        all_is_quiet().await;
     }
     for call in calls {
         text(call.await.unwrap()).await;
@@ -107,9 +110,9 @@ async fn dropped_call_frees_its_stream_and_nothing_else() {
     let bench = Bench::h2(&backend.h2(100));
     let other = bench.start("/wait");
     let call = bench.start("/wait");
-    settle().await;
+    all_is_quiet().await;
     call.abort();
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((bench.figures().streams, bench.figures().connections), (1, 1));
     backend.gate.add_permits(1);
     assert_eq!(text(other.await.unwrap()).await, "0");
@@ -131,7 +134,7 @@ async fn goaway_under_load_loses_nothing() {
             stop.map(|stop| stop.send(()));
         }
         if round % 7 == 0 {
-            settle().await;
+            all_is_quiet().await;
         }
     }
     backend.gate.add_permits(1000);
@@ -139,7 +142,7 @@ async fn goaway_under_load_loses_nothing() {
         let answer = call.await.unwrap();
         text(answer).await;
     }
-    settle().await;
+    all_is_quiet().await;
     assert!(net.connects() > 5, "{} connections", net.connects());
     assert_eq!((bench.figures().connections, bench.counts().connections.active), (1, 1));
 }
@@ -212,7 +215,7 @@ async fn peer_that_speaks_http1_is_no_connection() {
     });
     let bench = Bench::h2(&net);
     assert_eq!(blame(bench.send(get("/")).await), (FailureKind::Connect, Sent::No, true));
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.counts().connections.active, 0);
 }
 
@@ -223,7 +226,7 @@ async fn peer_that_permits_no_stream_is_not_asked_for_more_connections() {
     sleep(Duration::from_secs(60)).await;
     assert_eq!((bench.net.connects(), bench.figures().pending), (1, 1));
     call.abort();
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.counts().pending.active, 0);
 }
 
@@ -234,7 +237,7 @@ async fn streams_of_a_connection_are_limited_below_what_the_peer_permits() {
     let net = backend.h2(100);
     let bench = Bench::new(&net, |context| context.policy(&policy));
     let calls: Vec<_> = (0..6).map(|_| bench.start("/wait")).collect();
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((net.connects(), bench.figures().streams, bench.figures().pending), (3, 6, 0));
     backend.gate.add_permits(6);
     for call in calls {
@@ -253,7 +256,7 @@ async fn old_connection_drains_without_loss() {
     assert_eq!(bench.figures().connections, 2);
     backend.gate.add_permits(1);
     assert_eq!(text(call.await.unwrap()).await, "0");
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().connections, 1);
 }
 
@@ -297,7 +300,7 @@ async fn silent_peer_is_found_by_pings() {
     });
     let bench = Bench::new(&net, |context| context.policy(&policy));
     assert_eq!(blame(bench.send(get("/")).await), (FailureKind::Disconnected, Sent::Maybe, false));
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().connections, 0);
 }
 
@@ -333,7 +336,7 @@ async fn other_generation_drains_and_loses_nobody() {
     let backend = Backend::new();
     let bench = Bench::h2(&backend.h2(2));
     let calls: Vec<_> = (0..2).map(|_| bench.start("/wait")).collect();
-    settle().await;
+    all_is_quiet().await;
     // From HTTP/2 to HTTP/1 would need another server; another generation of the same is change enough.
     bench.pool.update(Arc::new(bench.context.clone().generation(1)));
     assert_ne!(bench.served("/").await, "0");
@@ -341,7 +344,7 @@ async fn other_generation_drains_and_loses_nobody() {
     for call in calls {
         text(call.await.unwrap()).await;
     }
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().connections, 1);
 }
 
@@ -358,7 +361,7 @@ async fn those_who_wait_ask_again_under_another_generation() {
     });
     let bench = Bench::h2(&net);
     let calls: Vec<_> = (0..3).map(|_| bench.start("/")).collect();
-    settle().await;
+    all_is_quiet().await;
     bench.pool.update(Arc::new(bench.context.clone().generation(1)));
     for call in calls {
         assert_eq!(text(call.await.unwrap()).await, "1");
@@ -435,14 +438,14 @@ async fn counts_return_to_zero_after_random_drops() {
         for call in calls {
             call.await.unwrap();
         }
-        settle().await;
+        all_is_quiet().await;
         let (figures, counts) = (bench.figures(), bench.counts());
         assert_eq!((figures.streams, figures.pending, counts.pending.active), (0, 0, 0), "seed {seed}");
         assert_eq!(figures.idle, figures.connections, "seed {seed}");
         assert_eq!(figures.connections, counts.connections.active as usize, "seed {seed}");
         let limits = bench.limits.clone();
         drop(bench);
-        settle().await;
+        all_is_quiet().await;
         assert_eq!(limits.figures(mesh_core::config::RequestPriority::Default).connections.active, 0, "seed {seed}");
     }
 }
@@ -451,7 +454,9 @@ async fn counts_return_to_zero_after_random_drops() {
 async fn real_sockets_carry_concurrent_requests() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = Address::from(listener.local_addr().unwrap());
-    let refusing = Address::from(SocketAddr::from(([127, 0, 0, 1], 1)));
+    // Bound and not listening: whoever connects is refused, and nobody else is given the port.
+    let refusing = TcpSocket::new_v4().unwrap();
+    refusing.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let service = service_fn(|request: Request<hyper::body::Incoming>| async {
@@ -466,7 +471,8 @@ async fn real_sockets_carry_concurrent_requests() {
     let spawn = Arc::new(|task: Task| drop(tokio::spawn(task)));
     let limits = Limits::new(&CircuitBreakers::default());
     let context = PoolContext::new(Arc::new(SocketConnector), spawn, limits).policy(&h2());
-    let pool = Arc::new(Pool::new(Arc::new(context), [refusing, address], None));
+    let addresses = [Address::from(refusing.local_addr().unwrap()), address];
+    let pool = Arc::new(Pool::new(Arc::new(context), addresses, None));
     let calls: Vec<_> = (0..64)
         .map(|number| {
             let sending = pool.send(post("/", whole(format!("{number}"))), RequestPriority::Default);

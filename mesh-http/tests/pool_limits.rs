@@ -11,7 +11,7 @@ use mesh_core::{
     outcome::{Failure, FailureKind, Flags, Sent},
 };
 use mesh_http::pool::ConnectError;
-use pool_support::{Backend, Bench, Net, Outcome, blame, get, h2, settle, text};
+use pool_support::{Backend, Bench, Net, Outcome, all_is_quiet, blame, get, h2, text};
 use tokio::time::Instant;
 
 fn breakers(max_connections: u32, max_pending: u32) -> CircuitBreakers {
@@ -27,7 +27,7 @@ async fn full_queue_refuses_at_once_and_gives_the_request_back() {
     let bench = Bench::limited(&backend.h1(), &breakers(1, 2), |context| context);
     bench.served("/").await;
     let calls = [bench.start("/wait"), bench.start("/wait"), bench.start("/wait")];
-    settle().await;
+    all_is_quiet().await;
     let refused = bench.send(get("/refused")).await.unwrap_err();
     assert_eq!(refused.request.as_ref().unwrap().uri(), "http://peer/refused");
     assert_eq!(Failure::of(&*refused.error).flags, Flags::UO);
@@ -44,7 +44,7 @@ async fn those_who_wait_are_served_in_turn() {
     let backend = Backend::new();
     let bench = Bench::limited(&backend.h1(), &breakers(1, 100), |context| context);
     let calls: Vec<_> = (0..10).map(|number| bench.start(&format!("/wait/{number}"))).collect();
-    settle().await;
+    all_is_quiet().await;
     backend.gate.add_permits(10);
     for call in calls {
         text(call.await.unwrap()).await;
@@ -67,7 +67,7 @@ async fn endpoint_has_no_more_connections_than_its_own_limit() {
     let policy = ConnectionPolicy { max_per_endpoint: Some(2), ..ConnectionPolicy::default() };
     let bench = Bench::new(&backend.h1(), |context| context.policy(&policy));
     let calls: Vec<_> = (0..5).map(|_| bench.start("/wait")).collect();
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((bench.figures().connections, bench.figures().pending), (2, 3));
     backend.gate.add_permits(5);
     for call in calls {
@@ -81,9 +81,9 @@ async fn room_that_becomes_free_is_used_by_who_waits() {
     let backend = Backend::new();
     let bench = Bench::limited(&backend.h1(), &breakers(1, 100), |context| context);
     let first = bench.start("/wait");
-    settle().await;
+    all_is_quiet().await;
     let second = bench.start("/");
-    settle().await;
+    all_is_quiet().await;
     // The only connection closes with the call that used it.
     first.abort();
     assert_eq!(text(second.await.unwrap()).await, "1");
@@ -94,12 +94,12 @@ async fn cancelled_waiters_leave_no_trace() {
     let backend = Backend::new();
     let bench = Bench::limited(&backend.h1(), &breakers(1, 100), |context| context);
     let first = bench.start("/wait");
-    settle().await;
+    all_is_quiet().await;
     let waiting: Vec<_> = (0..20).map(|_| bench.start("/never")).collect();
     let last = bench.start("/last");
-    settle().await;
+    all_is_quiet().await;
     waiting.iter().for_each(|call| call.abort());
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((bench.figures().pending, bench.counts().pending.active), (1, 1));
     backend.gate.add_permits(1);
     text(first.await.unwrap()).await;
@@ -113,10 +113,10 @@ async fn connection_granted_to_who_is_gone_serves_the_next() {
     let bench = Bench::limited(&backend.h1(), &breakers(1, 100), |context| context);
     // 1. The first request is never polled, so its connection is granted and not seen.
     let unpolled = bench.send(get("/unseen"));
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().pending, 0);
     let next = bench.start("/next");
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.figures().pending, 1);
     // 2. It goes, and the connection, still clean, goes to the next.
     drop(unpolled);
@@ -189,7 +189,7 @@ async fn connection_opened_ahead_serves_the_first_request() {
     let bench = Bench::new(&Backend::new().h2(100), |context| context.policy(&h2()));
     bench.pool.connect_ahead();
     bench.pool.connect_ahead();
-    settle().await;
+    all_is_quiet().await;
     assert_eq!((bench.net.connects(), bench.figures().idle), (1, 1));
     assert_eq!(bench.served("/").await, "0");
 }
@@ -205,7 +205,7 @@ async fn connection_that_cannot_be_opened_ahead_is_counted_and_left_to_the_first
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!((bench.net.connects(), bench.figures().failed, bench.counts().connections.active), (1, 1, 0));
     let _waiting = bench.start("/");
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(bench.net.connects(), 2);
 }
 

@@ -23,7 +23,7 @@ use mesh_http::{
     pool::{Pool, PoolContext, Task},
     tls::TlsError,
 };
-use pool_support::{Net, Pipes, TestBody, blame, get, settle, text, whole};
+use pool_support::{Net, Pipes, TestBody, all_is_quiet, blame, get, text, whole};
 use rustls::ServerConfig;
 use tls_support::Authority;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -89,7 +89,7 @@ async fn peer_chooses_the_version_by_alpn() {
         let net = serving(config, offered);
         let pool = pool(&context(&net, &UpstreamTls::new(authority.trust()), protocol));
         assert_eq!(ask(&pool, "peer").await, format!("0 {spoken}"), "{protocol:?} {offered:?}");
-        settle().await;
+        all_is_quiet().await;
         assert_eq!(ask(&pool, "peer").await, format!("0 {spoken}"), "{protocol:?} {offered:?}");
     }
 }
@@ -170,7 +170,7 @@ async fn nothing_is_said_in_plaintext() {
     let failed = pool.send(get("/secret"), RequestPriority::Default).await.unwrap_err();
     assert!(matches!(TlsError::find(&*failed.error), Some(TlsError::Plaintext)));
     assert_eq!(blame(Err::<(), _>(failed)), (FailureKind::Tls, Sent::No, true));
-    settle().await;
+    all_is_quiet().await;
     let heard = heard.lock().unwrap();
     assert_eq!(heard[0], 22, "a handshake record");
     assert!(!heard.windows(6).any(|window| window == b"secret"));
@@ -213,7 +213,7 @@ async fn other_tls_drains_what_was_opened_under_the_old() {
     let tls = UpstreamTls::new(authority.trust()).with_sni(Sni::Name("cart".into()));
     pool.update(Arc::new(context(&net, &tls, HttpProtocol::Http2).generation(1)));
     assert_eq!(ask(&pool, "peer").await, "1 HTTP/2.0");
-    settle().await;
+    all_is_quiet().await;
     assert_eq!(pool.figures().connections, 1);
 }
 

@@ -320,6 +320,20 @@ async fn limits_end_requests_in_time_with_their_flag() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn limits_and_delays_beyond_the_clock_are_no_panics() {
+    let endless = Some(TimeLimit::after(Duration::MAX).unwrap());
+    let timeouts = Timeouts { request: limit(2), per_try: endless, ..Timeouts::default() };
+    let client = World::new(mute(timeouts)).client_with(ClientBuilder::no_retries).await;
+    assert_eq!(flags(&ended(client.get("http://shop/")).await), Flags::UT);
+
+    let delay = Some(FaultDelay { duration: Duration::MAX, share: Fraction::ALL });
+    let faults = FaultInjection { delay, ..FaultInjection::default() };
+    let route = one(|to| to.policy.timeouts.request = limit(2));
+    let client = World::new(route).faults(faults).client().await;
+    assert_eq!(flags(&ended(client.get("http://shop/")).await), Flags::DI | Flags::UT);
+}
+
+#[tokio::test(start_paused = true)]
 async fn pin_limits_whatever_the_source_and_the_caller_say() {
     let said = Timeouts { request: limit(9), grpc_timeout_max: Some(TimeLimit::OFF), ..Timeouts::default() };
     let world = World::new(mute(said));
@@ -331,7 +345,7 @@ async fn pin_limits_whatever_the_source_and_the_caller_say() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn endpoint_is_not_to_blame_for_streams_that_last() {
+async fn endpoint_is_not_to_blame_for_streams_that_last_or_fall_silent() {
     let ejected = async |timeouts| {
         let client = World::new(mute(timeouts)).client_with(ClientBuilder::no_retries).await;
         for _ in 0..12 {
@@ -341,6 +355,12 @@ async fn endpoint_is_not_to_blame_for_streams_that_last() {
         clusters.iter().flat_map(|cluster| &cluster.endpoints).filter(|endpoint| endpoint.is_ejected).count()
     };
     assert_eq!(ejected(Timeouts { max_stream_duration: limit(1), ..Timeouts::default() }).await, 0);
+    assert_eq!(ejected(Timeouts { idle: limit(1), ..Timeouts::default() }).await, 0);
+    assert_eq!(
+        ejected(Timeouts { per_try_idle: limit(1), ..Timeouts::default() }).await,
+        1,
+        "an attempt's silence is its"
+    );
     assert_eq!(ejected(Timeouts { request: limit(1), ..Timeouts::default() }).await, 1, "but for slow answers it is");
 }
 

@@ -15,19 +15,22 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use client_support::{Net, Said, says, serve, steering, text};
+use http::Request;
+use http_body_util::Empty;
 use mesh_core::{
     config::{Cluster, Endpoint, Endpoints, Snapshot, SpiffeId, Trust, UpstreamTls},
     identity::{FixedIdentity, Identity, IdentityError, IdentitySource, IdentityStatus},
-    outcome::{FailureKind, Flags, Sent},
+    outcome::{Flags, Sent},
 };
-use mesh_http::{Client, Mesh, tls::FileIdentity};
+use mesh_http::{CallOptions, Client, Mesh, tls::FileIdentity};
 use rustls::ServerConfig;
 use tls_support::{Authority, Issued, SHOP, provider};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     sync::watch,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -76,8 +79,8 @@ fn mutual() -> UpstreamTls {
 /// One call, which must fail for TLS's sake.
 async fn refused(client: &Client, case: &str) {
     let error = client.get("http://reviews/").await.expect_err(case);
-    assert!(error.is_tls(), "{case}: {error:?}");
-    assert!(error.flags().contains(Flags::UF) && error.kind() == FailureKind::Tls, "{case}: {error:?}");
+    assert!(error.is_tls() && error.is_connect(), "{case}: {error:?}");
+    assert!(error.flags().contains(Flags::UF), "{case}: {error:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +109,7 @@ async fn peer_that_is_not_who_it_should_be_is_refused_and_hears_no_request() {
         ("wrong trust domain", authority.issue(["spiffe://bank.example/reviews"]), good()),
         ("trust domain as a prefix", authority.issue(["spiffe://shop.example.evil/reviews"]), good()),
         ("expired", authority.issue_valid(["reviews"], (2010, 2015)), mutual()),
-        ("not valid yet", authority.issue_valid(["reviews"], (2090, 2095)), mutual()),
+        ("not valid yet", authority.issue_valid(["reviews"], (3000, 4000)), mutual()),
         ("unknown authority", other.issue(["reviews"]), mutual()),
         ("its own authority", Issued::self_signed("reviews"), mutual()),
     ];
@@ -198,6 +201,37 @@ async fn identity_that_comes_late_serves_the_next_request() {
     let own = authority.issue(["cart"]).identity().with_default_bundle([authority.root()]).unwrap();
     *late.0.lock().unwrap() = Some(Arc::new(own));
     assert_eq!(text(client.get("http://reviews/").await.unwrap()).await, "secret");
+}
+
+#[tokio::test(start_paused = true)]
+async fn want_of_an_identity_is_not_held_against_endpoints() {
+    let authority = Authority::new("shop");
+    let net = secured(authority.issue(["reviews"]).server_demanding(&authority), &Seen::default());
+    let connections = Arc::new(AtomicUsize::new(0));
+    let counting = (net, connections.clone());
+    let net = Net::new(move |address, stream| {
+        counting.1.fetch_add(1, Ordering::Relaxed);
+        counting.0.take(address, stream);
+    });
+    let late = Late::default();
+    let client = client(&mesh(&net, late.clone()), mutual());
+    for _ in 0..20 {
+        refused(&client, "no identity yet").await;
+    }
+    let mut request = Request::get("http://reviews/").body(Empty::<Bytes>::new()).unwrap();
+    request.extensions_mut().insert(CallOptions::new().wait_for_ready());
+    let waiting = tokio::spawn(client.request(request));
+    sleep(Duration::from_secs(10)).await;
+    assert!(!waiting.is_finished());
+    assert_eq!(connections.load(Ordering::Relaxed), 0, "nobody was bothered");
+    let clusters = client.mesh().status().clusters;
+    assert!(clusters[0].endpoints.iter().all(|endpoint| !endpoint.is_ejected && !endpoint.is_unreachable));
+
+    let own = authority.issue(["cart"]).identity().with_default_bundle([authority.root()]).unwrap();
+    *late.0.lock().unwrap() = Some(Arc::new(own));
+    let start = Instant::now();
+    assert_eq!(text(waiting.await.unwrap().unwrap()).await, "secret");
+    assert!(start.elapsed() <= Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
 /// Everything to one cluster with these endpoints, under TLS that trusts these roots.

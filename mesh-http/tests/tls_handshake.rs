@@ -349,13 +349,16 @@ async fn sni_is_sent_as_configured() {
     let issued = authority.issue(["reviews.shop", "endpoint.shop", "fixed.shop", "10.0.0.5", "::1"]);
     let server = Arc::new(issued.server());
     let fixed = || Sni::Name("fixed.shop".into());
+    let of_endpoint = |otherwise: Option<&str>| Sni::EndpointHostname { otherwise: otherwise.map(Into::into) };
     for (sni, authority_text, hostname, expected) in [
         (Sni::Authority, "reviews.shop:9080", Some("endpoint.shop"), Some("reviews.shop")),
         (Sni::Authority, "10.0.0.5:9080", Some("endpoint.shop"), None),
         (Sni::Authority, "[::1]:9080", None, None),
-        (Sni::EndpointHostname, "reviews.shop", Some("endpoint.shop"), Some("endpoint.shop")),
-        (Sni::EndpointHostname, "reviews.shop", Some("10.0.0.5"), None),
-        (Sni::EndpointHostname, "reviews.shop", None, Some("reviews.shop")),
+        (of_endpoint(None), "reviews.shop", Some("endpoint.shop"), Some("endpoint.shop")),
+        (of_endpoint(None), "reviews.shop", Some("10.0.0.5"), None),
+        (of_endpoint(None), "reviews.shop", None, Some("reviews.shop")),
+        (of_endpoint(Some("db.shop")), "reviews.shop", Some("endpoint.shop"), Some("endpoint.shop")),
+        (of_endpoint(Some("db.shop")), "reviews.shop", None, Some("db.shop")),
         (fixed(), "reviews.shop", Some("endpoint.shop"), Some("fixed.shop")),
         (Sni::Off, "reviews.shop", Some("endpoint.shop"), None),
     ] {
@@ -487,7 +490,7 @@ async fn session_is_resumed_by_the_same_connector_only() {
 #[tokio::test]
 async fn session_does_not_outlive_the_certificate_of_its_peer() {
     let authority = Authority::new("shop");
-    let issued = authority.issue(["reviews"]);
+    let issued = authority.issue_valid(["reviews"], (2020, 2030));
     for version in [&rustls::version::TLS13, &rustls::version::TLS12] {
         let server = Arc::new(issued.server_of_version(version));
         let clock = Clock::at(YEAR_2030 - 60);

@@ -372,7 +372,7 @@ impl XdsClientBuilder {
         }
         let (context, certificates) = certificates(&bootstrap, provider.as_ref(), &identities, context)?;
         let parts = Parts { connector, resolver, provider, limits };
-        let node = bootstrap.node().to_proto();
+        let node = dialect.introduce(bootstrap.node());
         let (mut upstreams, mut dialers) = (Vec::new(), Vec::new());
         let servers = distinct_servers(&bootstrap);
         for (place, (server, name)) in (0..).zip(servers.iter().zip(worker::names(&servers))) {

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use envoy_types::pb::envoy::config::core::v3;
 use mesh_core::config::{ConfigError, Semantics};
 
 use crate::{
     assemble::Lead,
-    bootstrap::Bootstrap,
+    bootstrap::{Bootstrap, NO_OVERPROVISIONING, Node},
     istio::names::{Names, Wish},
 };
 
@@ -66,8 +67,18 @@ impl Dialect {
     pub(crate) fn check(self, bootstrap: &Bootstrap) -> Result<(), ConfigError> {
         match self {
             Self::Grpc => Ok(()),
-            Self::Sidecar => Names::of_node(&bootstrap.node().id).map(drop).map_err(|error| error.within("node")),
+            Self::Sidecar => is_of_a_sidecar(bootstrap.node()).map_err(|error| error.within("node")),
         }
+    }
+
+    /// How this client introduces itself.
+    pub(crate) fn introduce(self, node: &Node) -> v3::Node {
+        let mut message = node.to_proto();
+        if self == Self::Sidecar {
+            // By Envoy's rules it does overprovision.
+            message.client_features.retain(|feature| feature != NO_OVERPROVISIONING);
+        }
+        message
     }
 
     /// Whose rules what comes follows, if it is not the reader's.
@@ -76,5 +87,48 @@ impl Dialect {
             Self::Grpc => None,
             Self::Sidecar => Some(Semantics::Envoy),
         }
+    }
+}
+
+fn is_of_a_sidecar(node: &Node) -> Result<(), ConfigError> {
+    Names::of_node(&node.id)?;
+    // Istio answers by it, and a generator for others has nothing for sidecars.
+    match node.metadata.get(GENERATOR) {
+        None => Ok(()),
+        Some(generator) => {
+            let remedy = "leave it out (in the environment it is `ISTIO_META_GENERATOR`), or speak `Dialect::Grpc`";
+            Err(ConfigError::new(format!("metadata.{GENERATOR}"), generator, remedy))
+        }
+    }
+}
+
+/// The entry of a node's metadata by which Istio is asked for another dialect than that of sidecars.
+const GENERATOR: &str = "GENERATOR";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bootstrap::ChannelCredentials;
+
+    fn node() -> Node {
+        Node::new("sidecar~10.0.0.7~web-1.shop~shop.svc.cluster.local")
+    }
+
+    #[test]
+    fn generator_for_others_is_refused_for_a_sidecar_by_its_name() {
+        let of = |node| Bootstrap::builder().server("plane:80", ChannelCredentials::Insecure).node(node).build();
+        let other = of(node().metadata("GENERATOR", "grpc")).expect("legal");
+        let error = Dialect::Sidecar.check(&other).expect_err("it would be answered as gRPC is");
+        assert_eq!(error.field(), "node.metadata.GENERATOR");
+        assert!(error.remedy().contains("ISTIO_META_GENERATOR") && error.remedy().contains("Dialect::Grpc"), "{error}");
+        Dialect::Grpc.check(&other).expect("it is for gRPC");
+        Dialect::Sidecar.check(&of(node()).expect("legal")).expect("nothing is said");
+    }
+
+    #[test]
+    fn sidecar_does_not_say_that_it_cannot_overprovision() {
+        let says =
+            |dialect: Dialect| dialect.introduce(&node()).client_features.contains(&NO_OVERPROVISIONING.to_owned());
+        assert_eq!([Dialect::Grpc, Dialect::Sidecar].map(says), [true, false]);
     }
 }

@@ -131,6 +131,18 @@ impl Identity {
         Arc::new(config)
     }
 
+    /// A server that shows this identity to anybody.
+    pub fn public_config(&self, alpn: &[&str]) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::builder_with_provider(cryptography())
+            .with_safe_default_protocol_versions()
+            .expect("the provider has every version")
+            .with_no_client_auth()
+            .with_single_cert(vec![self.shown()], self.private_key())
+            .expect("the key fits the certificate");
+        config.alpn_protocols = names(alpn);
+        Arc::new(config)
+    }
+
     /// The certificate that it shows.
     pub fn shown(&self) -> CertificateDer<'static> {
         CertificateDer::from_pem_file(&self.certificate).expect("the certificate is a file of PEM")

@@ -5,10 +5,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use pin_project::pin_project;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use super::{NoEndpoint, Picked, Terms};
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
     endpoint::Tried,
     hold::{Hold, Settle},
     limit::{Overloaded, Resource},
-    outcome::{AtEndpoint, BoxError, Class, Failed, Failure, Outcome, Sent},
+    outcome::{AtEndpoint, BoxError, Class, Failed, Failure, FailureKind, Outcome, Sent},
 };
 
 /// One balanced call in flight.
@@ -72,6 +73,9 @@ where
 struct Waiting<R, T: Transport> {
     /// Taken when the waiting is over.
     request: Option<R>,
+    /// What is waited for first, where endpoints are available and would not do.
+    #[pin]
+    pause: Option<Sleep>,
     #[pin]
     available: Available<T>,
 }
@@ -82,6 +86,10 @@ enum Halt {
     Wait,
     Refuse(BoxError),
 }
+
+/// How long a request that waits leaves alone those whom it cannot reach for want of an identity. Nothing speaks against
+/// them, and nobody is told when an identity comes.
+const IDENTITY_PAUSE: Duration = Duration::from_secs(1);
 
 const ENDED: &str = "a future is not polled after it has ended";
 
@@ -152,12 +160,16 @@ impl<T: Transport, K> Call<T, K> {
         T::Handle: Dispatch<R>,
     {
         match halt {
-            Halt::Wait => {
-                let available = self.cluster.available();
-                State::Waiting(Box::pin(Waiting { request: Some(request), available }))
-            }
+            Halt::Wait => self.wait(request, None),
             Halt::Refuse(error) => State::Refused(Some(error)),
         }
+    }
+
+    fn wait<R>(&self, request: R, pause: Option<Sleep>) -> State<R, T>
+    where
+        T::Handle: Dispatch<R>,
+    {
+        State::Waiting(Box::pin(Waiting { request: Some(request), pause, available: self.cluster.available() }))
     }
 
     /// To wherever a request goes that has come back, or has waited.
@@ -189,9 +201,9 @@ impl<T: Transport, K> Call<T, K> {
         self.moves.take().map_or_else(|| Failed::from(error).into(), |moves| moves.last_error)
     }
 
-    /// The request, if it never left and may go elsewhere.
+    /// To wherever the request goes, if it never left and may go elsewhere.
     #[cold]
-    fn fail<R>(&mut self, undelivered: Undelivered<R>, mut picked: Picked<T::Handle>) -> Result<R, BoxError>
+    fn fail<R>(&mut self, undelivered: Undelivered<R>, mut picked: Picked<T::Handle>) -> Result<State<R, T>, BoxError>
     where
         T::Handle: Dispatch<R>,
     {
@@ -204,17 +216,25 @@ impl<T: Transport, K> Call<T, K> {
         let mut places = self.moves.take().map_or_else(Tried::new, |moves| moves.places);
         let has_moves = self.terms.wait_for_ready || places.len() < Tried::CAPACITY;
         match request {
-            // A refusal of our own would be repeated anywhere: limits are the cluster's.
-            Some(request) if failure.sent == Sent::No && failure.class() != Class::Local && has_moves => {
+            Some(request) if failure.sent == Sent::No && may_move(&failure) && has_moves => {
                 self.terms.tried.push(picked.id());
                 places.push(picked.id());
                 self.terms.now = now;
                 self.moves = Some(Box::new(Moves { places, last_error: error }));
-                Ok(request)
+                if failure.kind == FailureKind::Identity && self.terms.wait_for_ready {
+                    return Ok(self.wait(request, Some(sleep(IDENTITY_PAUSE))));
+                }
+                Ok(self.send_again(request))
             }
             _ => Err(error),
         }
     }
+}
+
+/// A refusal of our own would be repeated anywhere, as limits are the cluster's; but endpoints of one cluster may be reached in
+/// different ways, and not all of them ask for an identity.
+fn may_move(failure: &Failure) -> bool {
+    failure.class() != Class::Local || failure.kind == FailureKind::Identity
 }
 
 impl<T: Transport, K> Drop for Call<T, K> {
@@ -237,7 +257,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let request = match this.state.as_mut().project() {
+            let next = match this.state.as_mut().project() {
                 // Sent -> end, or the request came back.
                 StateProj::Sent { picked, response } => match ready!(response.poll(cx)) {
                     Ok(response) => {
@@ -249,17 +269,20 @@ where
                 },
                 // Somebody may be available. The latency counts from now.
                 StateProj::Waiting(waiting) => {
-                    let WaitingProj { request, available } = waiting.as_mut().project();
+                    let WaitingProj { request, pause, available } = waiting.as_mut().project();
+                    if let Some(pause) = pause.as_pin_mut() {
+                        ready!(pause.poll(cx));
+                    }
                     ready!(available.poll(cx));
                     this.call.terms.now = Instant::now();
-                    request.take().expect("the request is there until the waiting is over")
+                    this.call.send_again(request.take().expect("the request is there until the waiting is over"))
                 }
                 StateProj::Refused(error) => {
                     let error = error.take().expect(ENDED);
                     return Poll::Ready(Err(error));
                 }
             };
-            this.state.set(this.call.send_again(request));
+            this.state.set(next);
         }
     }
 }

@@ -326,21 +326,15 @@ impl Redirect {
 // === impl DirectResponse ===
 
 impl DirectResponse {
-    /// The longest body, Envoy's default (`max_direct_response_body_size_bytes`).
-    pub const LONGEST_BODY: usize = 4096;
-
     /// Answers with `status` and `body`.
     ///
     /// # Errors
     ///
-    /// Refuses a status outside 200 to 599 and a body past 4096 bytes.
+    /// Refuses a status outside 200 to 599.
     pub fn new(status: StatusCode, body: impl Into<bytes::Bytes>) -> Result<Self, ConfigError> {
         let body = body.into();
         if !(200..600).contains(&status.as_u16()) {
             return Err(ConfigError::new("direct_response.status", status, "use 200 to 599"));
-        }
-        if body.len() > Self::LONGEST_BODY {
-            return Err(ConfigError::new("direct_response.body", body.len(), "give at most 4096 bytes"));
         }
         Ok(Self { status, body })
     }

@@ -30,15 +30,18 @@ pub enum Trust {
     Roots(Arc<[Box<[u8]>]>),
 }
 
-/// The name that is sent to the peer (`sni`, `auto_host_sni`).
+/// The name that is sent to the peer (`UpstreamTlsContext`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Sni {
     /// The host of the request's authority, unless it is an IP address (`auto_sni`).
     #[default]
     Authority,
-    /// The hostname of the endpoint.
-    EndpointHostname,
-    /// This one.
+    /// The hostname of the endpoint (`auto_host_sni`).
+    EndpointHostname {
+        /// What is sent to an endpoint without one (`sni`); unset, what [`Authority`](Self::Authority) would be.
+        otherwise: Option<Arc<str>>,
+    },
+    /// This one (`sni`).
     Name(Arc<str>),
     /// None.
     Off,

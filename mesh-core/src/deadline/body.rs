@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
 use tokio::time::Instant;
 
-use super::{Bound, Elapsed, Expiry, Timer};
+use super::{Bound, Elapsed, Expiry, Progress, Timer};
 use crate::{
     hold::{AtOnce, Concluded, Hold, JoinEnd, UntilEnd},
     outcome::{BoxError, Failed, Outcome, Sent},
@@ -21,16 +21,19 @@ use crate::{
 ///
 /// It is put into responses by the strategies of [`hold`](crate::hold): [`AtOnce`] lets go of it, as do limits on the head
 /// alone; [`UntilEnd`] and [`JoinEnd`] put it into the body of HTTP responses, as a [`TimedBody`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct BodyLimits {
     /// When everything must be over.
     pub overall: Option<Expiry>,
     /// How long nothing may move.
     pub silence: Option<Silence>,
+    /// Of the request, while that may still be read; a stream on which either side moves is not silent.
+    pub progress: Option<Progress>,
 }
 
 /// A limit on silence: the time for which someone waits for a frame and none comes. A reader who does not ask is not kept
-/// waiting, so a slow reader never hears of it.
+/// waiting, so a slow reader never hears of it. Nor is a stream silent whose request is being read; that is looked at once a
+/// limit, so that it is cut off after two at most.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Silence {
     /// Which limit it is: [`Bound::Idle`] or [`Bound::PerTryIdle`].
@@ -41,8 +44,9 @@ pub struct Silence {
 
 /// A response body that ends with [`Elapsed`] when a limit passes.
 ///
-/// Limits are looked at whenever no frame is ready, so that frames which are there are never lost. When a limit passes, the
-/// inner body is dropped before the error is returned, and nothing comes after it.
+/// Limits are looked at whenever no frame is ready, so that what is there in time is never lost; and the one on everything every
+/// so many frames that came without a wait, so that a peer who never pauses, or a reader who is always behind, does not escape
+/// it. When a limit passes, the inner body is dropped before the error is returned, and nothing comes after it.
 #[pin_project]
 #[derive(Debug)]
 pub struct TimedBody<B> {
@@ -53,8 +57,13 @@ pub struct TimedBody<B> {
     // Between the body and the limits: next to each other, both would be moved twice.
     /// Set when a frame was waited for, taken when one came.
     quiet_since: Option<Instant>,
+    /// How many frames have come since somebody looked at the clock.
+    unwatched: u8,
     limits: BodyLimits,
 }
+
+/// How many frames may come without a look at the clock.
+const UNWATCHED: u8 = 16;
 
 #[pin_project(project = StageProjection)]
 #[derive(Debug)]
@@ -69,14 +78,41 @@ enum Stage<B> {
 impl BodyLimits {
     /// When the nearest limit passes, and what is said then.
     fn nearest(&self, quiet_since: &mut Option<Instant>) -> Option<Expiry> {
-        let silence = self
-            .silence
-            .map(|Silence { bound, limit }| Expiry::new(bound, *quiet_since.get_or_insert_with(Instant::now), limit));
+        let silence = self.silence.map(|Silence { bound, limit }| {
+            let since = quiet_since.get_or_insert_with(|| {
+                // What was read before the silence does not end it.
+                self.was_read();
+                Instant::now()
+            });
+            Expiry::new(bound, *since, limit)
+        });
         match (self.overall, silence) {
             (Some(overall), Some(silence)) if silence.at() < overall.at() => Some(silence),
             (Some(overall), _) => Some(overall),
             (None, silence) => silence,
         }
+    }
+
+    /// Ready with a limit that has passed.
+    fn poll(
+        &self,
+        cx: &mut Context<'_>,
+        mut timer: Pin<&mut Timer>,
+        quiet_since: &mut Option<Instant>,
+    ) -> Poll<Expiry> {
+        while let Some(expiry) = self.nearest(quiet_since) {
+            ready!(timer.as_mut().poll(cx, expiry.at()));
+            if !expiry.bound().is_silence() || !self.was_read() {
+                return Poll::Ready(expiry);
+            }
+            *quiet_since = Some(Instant::now());
+        }
+        Poll::Pending
+    }
+
+    /// Whether the request was read on since that was last asked.
+    fn was_read(&self) -> bool {
+        self.progress.as_ref().is_some_and(Progress::take)
     }
 }
 
@@ -114,7 +150,7 @@ impl<B> TimedBody<B> {
     /// Watches `body`.
     #[inline]
     pub const fn new(body: B, limits: BodyLimits) -> Self {
-        Self { stage: Stage::InTime(body), timer: Timer::new(), limits, quiet_since: None }
+        Self { stage: Stage::InTime(body), timer: Timer::new(), limits, quiet_since: None, unwatched: 0 }
     }
 
     /// The inner body; none once a limit has passed.
@@ -139,14 +175,19 @@ where
         let StageProjection::InTime(body) = this.stage.as_mut().project() else {
             return Poll::Ready(None);
         };
-        if let Poll::Ready(frame) = body.poll_frame(cx) {
-            *this.quiet_since = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
-        }
-        let Some(expiry) = this.limits.nearest(this.quiet_since) else {
-            return Poll::Pending;
+        let watched = this.limits.overall.filter(|_| *this.unwatched == UNWATCHED);
+        let expiry = match watched.filter(|overall| overall.at() <= Instant::now()) {
+            Some(overdue) => overdue,
+            None => {
+                if let Poll::Ready(frame) = body.poll_frame(cx) {
+                    *this.quiet_since = None;
+                    *this.unwatched = *this.unwatched % UNWATCHED + 1;
+                    return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
+                }
+                *this.unwatched = 0;
+                ready!(this.limits.poll(cx, this.timer.as_mut(), this.quiet_since))
+            }
         };
-        ready!(this.timer.poll(cx, expiry.at()));
         let elapsed: Elapsed = expiry.elapsed(Sent::Yes);
         let expired = Stage::Expired(Outcome::failed(elapsed.failure(), expiry.at()));
         expiry.give_up(Sent::Yes, || this.stage.set(expired));

@@ -76,6 +76,13 @@ impl From<Elapsed> for Failed {
 
 // === impl Bound ===
 
+impl Bound {
+    /// Whether it counts from when something last moved.
+    pub(crate) const fn is_silence(self) -> bool {
+        matches!(self, Self::Idle | Self::PerTryIdle)
+    }
+}
+
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

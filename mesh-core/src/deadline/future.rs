@@ -47,7 +47,7 @@ where
         let future = this.future.as_mut().as_pin_mut().expect("a finished future is not polled again");
         if let Poll::Ready(result) = future.poll(cx) {
             this.future.set(None);
-            let limits = BodyLimits { overall: *this.expiry, silence: None };
+            let limits = BodyLimits { overall: *this.expiry, ..BodyLimits::default() };
             return Poll::Ready(result.map(|response| this.hold.hold(response, limits)).map_err(Into::into));
         }
         let Some(expiry) = this.expiry else {

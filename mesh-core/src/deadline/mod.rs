@@ -36,6 +36,7 @@ mod body;
 mod error;
 mod future;
 mod layer;
+mod progress;
 mod timer;
 
 use std::{
@@ -51,6 +52,7 @@ pub use self::{
     error::{Bound, Elapsed},
     future::ResponseFuture,
     layer::DeadlineLayer,
+    progress::Progress,
     timer::Timer,
 };
 use crate::{
@@ -80,15 +82,20 @@ pub struct Deadline<S, P = After, H = AtOnce> {
     hold: H,
 }
 
+/// `wait` after `start`; decades after it where the clock cannot count as far.
+#[inline]
+pub fn later(start: Instant, wait: Duration) -> Instant {
+    const DECADES: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
+    start.checked_add(wait).unwrap_or_else(|| start + DECADES)
+}
+
 // === impl Expiry ===
 
 impl Expiry {
-    /// `limit` after `start`; `bound` says which limit it is. A limit beyond what the clock can count is decades away.
+    /// `limit` after `start`, as [`later`] has it; `bound` says which limit it is.
     #[inline]
     pub fn new(bound: Bound, start: Instant, limit: Duration) -> Self {
-        const DECADES: Duration = Duration::from_secs(60 * 60 * 24 * 365 * 30);
-        let at = start.checked_add(limit).unwrap_or_else(|| start + DECADES);
-        Self { at, limit, bound }
+        Self { at: later(start, limit), limit, bound }
     }
 
     /// The one of two that comes first; the one there is, where there is only one.
@@ -114,8 +121,8 @@ impl Expiry {
 
     /// Time is up: `end` drops what took too long, and the endpoint that has it, which is returned, is blamed for that.
     pub(crate) fn give_up(&self, sent: Sent, end: impl FnOnce()) -> Option<EndpointId> {
-        if self.bound == Bound::StreamDuration {
-            // Streams that last are cut off however well they do.
+        if matches!(self.bound, Bound::StreamDuration | Bound::Idle) {
+            // Streams that last are cut off however well they do, and a silence may be as much the caller's.
             end();
             return None;
         }

@@ -52,7 +52,7 @@ impl Body for Slow {
 }
 
 fn silence(bound: Bound, limit: Duration) -> BodyLimits {
-    BodyLimits { overall: None, silence: Some(Silence { bound, limit }) }
+    BodyLimits { silence: Some(Silence { bound, limit }), ..BodyLimits::default() }
 }
 
 fn elapsed(error: &BoxError) -> Elapsed {
@@ -170,12 +170,59 @@ async fn slow_reader_is_not_taken_for_a_silent_peer() {
     assert!(body.frame().await.expect("a second frame").is_ok());
 }
 
+#[tokio::test(start_paused = true)]
+async fn silence_starts_again_where_the_request_was_read_meanwhile() {
+    let progress = Progress::default();
+    let limits = BodyLimits { progress: Some(progress.clone()), ..silence(Bound::Idle, 2 * SECOND) };
+    let mut body = Box::pin(TimedBody::new(Slow::new(&[60 * SECOND]), limits));
+    // Read before anybody waited: no part of the silence.
+    progress.note();
+    let start = Instant::now();
+    tokio::spawn(async move {
+        sleep(SECOND).await;
+        progress.note();
+    });
+    let error = body.frame().await.expect("an end").expect_err("silent for too long");
+    assert_eq!((elapsed(&error).bound(), start.elapsed()), (Bound::Idle, 4 * SECOND));
+}
+
+/// Has a frame at any time.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_that_never_pauses_and_reader_who_is_always_behind_do_not_escape_the_limit() {
+    let limit = Expiry::new(Bound::Request, Instant::now(), 100 * SECOND);
+    let limits = BodyLimits { overall: Some(limit), ..silence(Bound::Idle, SECOND) };
+    let mut body = Box::pin(TimedBody::new(Endless, limits));
+    let mut read = 0;
+    let error = loop {
+        match body.frame().await.expect("it has no end of its own") {
+            Ok(_) => read += 1,
+            Err(error) => break error,
+        }
+        sleep(SECOND).await;
+    };
+    assert_eq!(elapsed(&error).bound(), Bound::Request);
+    assert!((100..=100 + 16).contains(&read), "{read} frames, one a second");
+    assert!(body.is_end_stream() && body.get_ref().is_none());
+}
+
 /// There is no runtime, without which a timer that is armed panics.
 #[test]
 fn body_that_is_ready_never_arms_the_timer() {
     let limits = BodyLimits {
         overall: Some(Expiry::new(Bound::Request, Instant::now(), SECOND)),
         silence: Some(Silence { bound: Bound::Idle, limit: SECOND }),
+        progress: None,
     };
     let mut body = Box::pin(TimedBody::new(Full::new(Bytes::from("x")), limits));
     assert!(assert_ready!(task::spawn(body.frame()).poll()).expect("a frame").is_ok());

@@ -37,6 +37,8 @@ pub enum FailureKind {
     ConnectTimeout,
     /// TLS was not to be had, on either side's terms.
     Tls,
+    /// There is no identity on this side, or no trust, to shake hands with.
+    Identity,
     /// The connection ended.
     Disconnected,
     /// The connection ended, and had served other requests before: it was closed for its age or with its peer, whatever this
@@ -101,6 +103,7 @@ impl Failure {
         match self.kind {
             K::NoConfig | K::NoRoute | K::NoCluster | K::NoEndpoint | K::Overflow => Class::Local,
             K::Dropped | K::Request | K::RequestBody | K::Fault | K::Shutdown => Class::Local,
+            K::Identity => Class::Local,
             // An overall deadline that passes says nothing of who was slow unless the request was on its way.
             K::Timeout if matches!(self.sent, Sent::No) => Class::Local,
             _ => Class::GatewayError,
@@ -119,7 +122,7 @@ impl FailureKind {
             Self::NoEndpoint => Flags::UH,
             Self::Overflow => Flags::UO,
             Self::Dropped => Flags::DO,
-            Self::Connect | Self::ConnectTimeout | Self::Tls => Flags::UF,
+            Self::Connect | Self::ConnectTimeout | Self::Tls | Self::Identity => Flags::UF,
             Self::Disconnected | Self::Severed => Flags::UC,
             Self::Reset | Self::Refused => Flags::UR,
             Self::Protocol => Flags::UPE,
@@ -145,6 +148,7 @@ impl FailureKind {
             Self::Connect => "connection failure",
             Self::ConnectTimeout => "connection timeout",
             Self::Tls => "tls failure",
+            Self::Identity => "no identity",
             Self::Disconnected => "connection termination",
             Self::Severed => "termination of a connection in use",
             Self::Reset => "remote reset",
@@ -239,7 +243,8 @@ mod tests {
 
     #[test]
     fn local_refusals_are_not_held_against_an_endpoint() {
-        for kind in [FailureKind::Overflow, FailureKind::NoEndpoint, FailureKind::Fault, FailureKind::NoConfig] {
+        use FailureKind as K;
+        for kind in [K::Overflow, K::NoEndpoint, K::Fault, K::NoConfig, K::Identity] {
             assert!(!Failure::new(kind, Sent::No).class().is_failure(), "{kind}");
         }
         assert!(Failure::new(FailureKind::PerTryTimeout, Sent::Yes).class().is_failure());

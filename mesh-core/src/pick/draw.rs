@@ -64,10 +64,14 @@ impl<H> EndpointSet<H> {
             .any(|pool| pool.members(self).any(|member| is_open(member.seat.live().standing(), pool.tier, || now)))
     }
 
-    /// When the first of those who cannot be reached is due for a probe, in milliseconds.
+    /// When the first of those who only cannot be reached is due for a probe, in milliseconds. Whoever is out for another
+    /// reason is no more available for its probe being due, and comes back with another set.
     pub(crate) fn next_probe(&self) -> Option<u64> {
-        let standings = self.roster.members.iter().map(|member| member.seat.live().standing());
-        standings.filter(|standing| standing.tries() > 0).map(Standing::until).min()
+        let due = |pool: &Pool, standing: Standing| {
+            (standing.tries() > 0 && !is_out(standing, pool.tier)).then(|| standing.until())
+        };
+        let pools = self.index.pools.iter();
+        pools.flat_map(|pool| pool.members(self).filter_map(|member| due(pool, member.seat.live().standing()))).min()
     }
 }
 
@@ -277,9 +281,12 @@ fn is_open(standing: Standing, tier: Tier, now: impl FnOnce() -> u64) -> bool {
     standing.is_clear() || is_open_despite(standing, tier, now())
 }
 
-/// In panic, ejections do not count; that nobody answers still does.
 #[cold]
 fn is_open_despite(standing: Standing, tier: Tier, now: u64) -> bool {
-    let is_out = standing.is_retired() || (standing.is_ejected() && tier != Tier::Panic);
-    !is_out && !standing.is_unreachable(now)
+    !is_out(standing, tier) && !standing.is_unreachable(now)
+}
+
+/// Whether it is not to be picked, whoever answers. In panic, ejections do not count.
+fn is_out(standing: Standing, tier: Tier) -> bool {
+    standing.is_retired() || (standing.is_ejected() && tier != Tier::Panic)
 }

@@ -353,7 +353,11 @@ impl<H> Sorter<'_, H> {
     fn pool(&self, priority: u32, tier: Tier) -> Option<Pool> {
         // A priority in panic forgets localities along with health.
         let by_locality = self.rules.locality_weighted && tier != Tier::Panic;
-        let slices = if by_locality { self.by_locality(priority, tier) } else { self.whole(priority, tier) };
+        let mut slices = if by_locality { self.by_locality(priority, tier) } else { Vec::new() };
+        if slices.is_empty() {
+            // Envoy forgets localities where none counts as well. gRPC passes them over, and then nobody is left.
+            slices = self.whole(priority, tier);
+        }
         let (slices, weights): (Vec<_>, Vec<_>) = slices.into_iter().filter(|(slice, _)| slice.len > 0).unzip();
         let wheel = if slices.len() > 1 { Wheel::new(weights) } else { None };
         let turn = Turn::starting(mix(self.turn ^ u64::from(priority)));
@@ -390,7 +394,7 @@ impl<H> Sorter<'_, H> {
     }
 
     /// Who may be picked when nobody is available: everybody, or, where health is never ignored, those whose source does
-    /// not call them unhealthy. Nobody who drains, and nobody of a locality that takes no traffic.
+    /// not call them unhealthy. Nobody who drains. As in panic, localities do not count.
     fn last_resort(&self) -> Slice {
         let ignores_health = self.rules.panic_threshold > 0.0;
         let may = |member: &Member<H>| match member.health {
@@ -400,7 +404,6 @@ impl<H> Sorter<'_, H> {
             HealthStatus::Unknown | HealthStatus::Healthy => true,
         };
         let groups = (0..self.priorities()).flat_map(|priority| self.groups(priority));
-        let groups = groups.filter(|group| !self.rules.locality_weighted || group.weight > 0);
         let places = groups.flat_map(|group| group.members.clone());
         self.slice(places.filter(|place| may(&self.roster.members[*place as usize])).collect())
     }
@@ -411,7 +414,7 @@ impl<H> Sorter<'_, H> {
             NoEndpoint::Empty
         } else if members.iter().all(|member| member.health == HealthStatus::Draining) {
             NoEndpoint::Draining
-        } else if self.rules.locality_weighted && self.roster.groups.iter().all(|group| group.weight == 0) {
+        } else if self.rules.is_grpc() && self.roster.groups.iter().all(|group| group.weight == 0) {
             NoEndpoint::Unweighted
         } else {
             NoEndpoint::Unhealthy

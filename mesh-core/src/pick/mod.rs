@@ -40,7 +40,7 @@ pub enum NoEndpoint {
     Draining,
     /// All are unhealthy, and health is not to be ignored.
     Unhealthy,
-    /// Localities share by weight, and none of them has one.
+    /// No locality has a weight, and by gRPC's rules one without takes no traffic.
     Unweighted,
     /// All are ejected or out of reach, and the request would rather wait.
     Unreachable,

@@ -26,8 +26,8 @@ pub(super) struct Attempts<F> {
     this: Try,
     /// When it first had to be waited for, which is when it started: until then no time passed that anyone could see.
     since: Option<Instant>,
-    /// When it was last seen to move, and how far the request had been read by then.
-    moved: Option<(Instant, u64)>,
+    /// When it was last seen to move.
+    moved: Option<Instant>,
 }
 
 impl<F> Attempts<F> {
@@ -44,12 +44,12 @@ impl<F> Attempts<F> {
         *slot.moved = None;
     }
 
-    /// When the nearest limit of an attempt passes; `progress` tells how far the request has been read.
+    /// When the nearest limit of an attempt passes; `was_read` tells whether the request was read since that was last asked.
     pub(super) fn nearest(
         self: Pin<&mut Self>,
         limit: Option<Duration>,
         silence: Option<Silence>,
-        progress: impl FnOnce() -> u64,
+        was_read: impl FnOnce() -> bool,
     ) -> Option<Expiry> {
         let slot = self.project();
         slot.future.as_ref().as_pin_ref()?;
@@ -59,8 +59,12 @@ impl<F> Attempts<F> {
         let since = *slot.since.get_or_insert_with(Instant::now);
         let whole = limit.map(|limit| Expiry::new(Bound::PerTry, since, limit));
         let silent = silence.map(|Silence { bound, limit }| {
-            let (moved, _) = *slot.moved.get_or_insert_with(|| (since, progress()));
-            Expiry::new(bound, moved, limit)
+            let moved = slot.moved.get_or_insert_with(|| {
+                // What was read before the silence does not end it.
+                was_read();
+                since
+            });
+            Expiry::new(bound, *moved, limit)
         });
         match (whole, silent) {
             (Some(whole), Some(silent)) if silent.at() < whole.at() => Some(silent),
@@ -68,11 +72,9 @@ impl<F> Attempts<F> {
         }
     }
 
-    /// Whether the request was read on since that was last asked: an attempt that takes in what it is sent is not silent.
-    pub(super) fn has_moved(self: Pin<&mut Self>, progress: u64) -> bool {
-        let slot = self.project();
-        let before = slot.moved.replace((Instant::now(), progress));
-        before.is_some_and(|(_, before)| before != progress)
+    /// An attempt that takes in what it is sent is not silent: its silence starts again.
+    pub(super) fn moved(self: Pin<&mut Self>) {
+        *self.project().moved = Some(Instant::now());
     }
 
     /// The attempt that has ended, or whose limit is the nearest.

@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     Dice,
-    deadline::{BodyLimits, Bound, Expiry, Timer},
+    deadline::{BodyLimits, Expiry, Timer, later},
     hold::Hold,
     limit::{Breaker, Permit},
     outcome::{AtEndpoint, BoxError, Failed, Failure, FailureKind, Flags, Sent},
@@ -169,7 +169,8 @@ where
                 }
                 match polled {
                     Poll::Ready(Ok(response)) => {
-                        return Poll::Ready(Ok(driver.hold.hold(response, driver.body_limits())));
+                        let limits = driver.body_limits();
+                        return Poll::Ready(Ok(driver.hold.hold(response, limits)));
                     }
                     Poll::Ready(Err(error)) => {
                         attempts.as_mut().end(this);
@@ -186,7 +187,7 @@ where
                     return Poll::Ready(Err(driver.give_up(&expiry, || attempts.as_mut().clear())));
                 }
                 Limit::Wait => driver.stage = Stage::Starting,
-                Limit::Attempt(expiry) if driver.is_moving(attempts.as_mut(), &expiry) => {}
+                Limit::Attempt(expiry) if expiry.bound().is_silence() && driver.was_read() => attempts.as_mut().moved(),
                 Limit::Attempt(expiry) => {
                     let this = attempts.latest();
                     let error = cut_off(&expiry, || attempts.as_mut().end(this));
@@ -242,7 +243,7 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
             Stage::Waiting(until) => Some((until, Limit::Wait)),
             _ => {
                 let (per_try, silence) = (self.governed.policy().per_try(), self.governed.policy().silence());
-                let nearest = attempts.nearest(per_try, silence, || self.governed.kept().progress());
+                let nearest = attempts.nearest(per_try, silence, || self.was_read());
                 nearest.map(|expiry| (expiry.at(), Limit::Attempt(expiry)))
             }
         };
@@ -253,9 +254,9 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
         }
     }
 
-    /// Whether a limit on silence has passed while the request was being read.
-    fn is_moving<F>(&mut self, attempts: Pin<&mut Attempts<F>>, expiry: &Expiry) -> bool {
-        expiry.bound() != Bound::PerTry && attempts.has_moved(self.governed.kept().progress())
+    /// Whether the request was read on since that was last asked.
+    fn was_read(&mut self) -> bool {
+        self.governed.kept().progress().is_some_and(|progress| progress.take())
     }
 
     /// Ends everything.
@@ -267,8 +268,10 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
     }
 
     /// What may still be watched when there is a response.
-    fn body_limits(&self) -> BodyLimits {
-        BodyLimits { overall: self.governed.policy().deadline(), silence: self.governed.policy().silence() }
+    fn body_limits(&mut self) -> BodyLimits {
+        let (overall, silence) = (self.governed.policy().deadline(), self.governed.policy().silence());
+        let progress = silence.and_then(|_| self.governed.kept().progress());
+        BodyLimits { overall, silence, progress }
     }
 
     /// Looks at the result of attempt `this`, which has ended: the flags to deliver it with, or none when another follows.
@@ -283,7 +286,7 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
         match self.next(this, result) {
             Next::Deliver(flags) => return Some(flags),
             Next::After(Duration::ZERO) => self.stage = Stage::Starting,
-            Next::After(wait) => self.stage = Stage::Waiting(Instant::now() + wait),
+            Next::After(wait) => self.stage = Stage::Waiting(later(Instant::now(), wait)),
         }
         None
     }
@@ -326,7 +329,7 @@ impl<S, G: Governed, J, H> Driver<S, G, J, H> {
         let dice = self.account.dice.get_or_insert_with(|| policy.dice());
         let wait = self.account.pace.next(wait, limits.wait(), || dice.roll());
         // An answer now is worth more than a timeout later.
-        if policy.deadline().is_some_and(|deadline| deadline.at() <= Instant::now() + wait) {
+        if policy.deadline().is_some_and(|deadline| deadline.at() <= later(Instant::now(), wait)) {
             return Next::Deliver(Flags::URX);
         }
         let is_free = failure.is_some_and(|failure| self.account.may_retry_freely(&failure));

@@ -2,7 +2,10 @@
 
 use std::task::Context;
 
-use crate::outcome::{BoxError, Failure};
+use crate::{
+    deadline::Progress,
+    outcome::{BoxError, Failure},
+};
 
 /// Keeps requests for another attempt.
 pub trait Keep<R> {
@@ -41,9 +44,10 @@ pub trait Kept {
         false
     }
 
-    /// Counts what was read of the request so far, in any unit: while it grows, an attempt without an answer is not silent.
-    fn progress(&self) -> u64 {
-        0
+    /// Where it is noted that the request is read, which is no silence, before the answer or after; none where nobody would
+    /// note it. Asked for under a limit on silence, more than once, and after [`commit`](Self::commit) for the last time.
+    fn progress(&mut self) -> Option<Progress> {
+        None
     }
 
     /// Whether the request may be repeated whatever became of it, by what can be seen from it.

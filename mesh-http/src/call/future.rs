@@ -19,7 +19,7 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use mesh_core::{
     config::RenderedMutations,
-    deadline::{Expiry, TimedBody},
+    deadline::{Expiry, TimedBody, later},
     hold::{Hold, JoinEnd, Settle},
     outcome::{BoxError, Classify, ClassifyEnd, Failed, Failure, FailureKind, Flags, Head, Outcome, Sent},
     retry::{HttpRules, Judge},
@@ -212,7 +212,7 @@ where
         if faults.is_none() && deadline.is_none_or(|deadline| deadline.at() > start) {
             return Self::send(after, routed);
         }
-        let until = start + faults.delay.unwrap_or_default();
+        let until = later(start, faults.delay.unwrap_or_default());
         let until = deadline.map_or(until, |deadline| deadline.at().min(until));
         let delay = Box::pin(tokio::time::sleep_until(until));
         Stage::HeldBack(Box::new(HeldBack { delay, met: Some((routed, faults)) }))

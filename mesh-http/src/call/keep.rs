@@ -9,6 +9,7 @@ use mesh_core::{
     Dice,
     balance::{AtEndpoint, Terms},
     cluster as core,
+    deadline::Progress,
     endpoint::Tried,
     outcome::{BoxError, Failure},
     retry::{Govern, Governed, Keep, Kept, Observe, Replay, Replayed, Try},
@@ -145,6 +146,10 @@ where
 
     fn commit(&mut self, this: Try) {
         self.replayed.commit(this);
+    }
+
+    fn progress(&mut self) -> Option<Progress> {
+        self.replayed.progress()
     }
 
     fn is_idempotent(&self) -> bool {

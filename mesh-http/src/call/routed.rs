@@ -7,7 +7,7 @@ use mesh_core::{
     Dice,
     cluster::Dropped,
     config::{RequestPriority, RetryPolicy},
-    deadline::{Expiry, Silence},
+    deadline::{Expiry, Silence, later},
     limit::Breaker,
     retry::AttemptPolicy,
 };
@@ -73,7 +73,7 @@ impl AttemptPolicy for Facts {
     fn per_try(&self) -> Option<Duration> {
         // A limit at or past the whole request's says nothing (Envoy).
         let per_try = self.forward.limits.per_try?;
-        let is_nearer = self.deadline.is_none_or(|deadline| self.start + per_try < deadline.at());
+        let is_nearer = self.deadline.is_none_or(|deadline| later(self.start, per_try) < deadline.at());
         is_nearer.then_some(per_try)
     }
 

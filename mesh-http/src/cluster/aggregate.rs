@@ -127,7 +127,8 @@ impl Itinerary {
     /// Whether a request that has failed is to be tried in another cluster at once: it never left, as nobody could be reached,
     /// and somebody else is there. What a cluster refused by its own limits stays refused.
     pub(crate) fn moves_on(&mut self, leaves: &Leaves, failure: &Failure) -> bool {
-        let is_unreached = failure.class() != Class::Local || failure.kind == FailureKind::NoEndpoint;
+        let is_own = matches!(failure.kind, FailureKind::NoEndpoint | FailureKind::Identity);
+        let is_unreached = failure.class() != Class::Local || is_own;
         if failure.sent != Sent::No || !is_unreached {
             return false;
         }

@@ -223,13 +223,21 @@ impl<F: Future> Future for Courteous<F> {
         let this = self.project();
         let began = Instant::now();
         let polled = this.work.poll(cx);
-        *this.ran += began.elapsed();
-        if *this.ran >= TURN {
-            *this.ran = Duration::ZERO;
+        if spend(this.ran, began.elapsed()) {
             (this.offer)();
         }
         polled
     }
+}
+
+/// Adds a slice to what `ran` already, and says whether that makes a turn, after which another begins.
+fn spend(ran: &mut Duration, slice: Duration) -> bool {
+    *ran += slice;
+    let is_over = *ran >= TURN;
+    if is_over {
+        *ran = Duration::ZERO;
+    }
+    is_over
 }
 
 #[cfg(test)]
@@ -244,7 +252,7 @@ mod tests {
         static OFFERS: Cell<u32> = const { Cell::new(0) };
     }
 
-    /// Work of so many slices, each of which runs for so long.
+    /// Work of so many slices, each of which runs for so long, and one to end with.
     async fn offers(slices: u32, each: Duration) -> u32 {
         let work = async move {
             for _ in 0..slices {
@@ -259,10 +267,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_core_is_offered_between_slices_as_often_as_a_turn_has_passed() {
-        let of_five = offers(5, TURN).await;
-        assert!(of_five >= 5, "after each that takes a turn by itself: {of_five}");
-        let of_ten = offers(10, TURN / 4).await;
-        assert!(of_ten >= 2, "the shorter ones are added up: {of_ten}");
+    async fn a_core_is_offered_after_slices_that_take_a_turn_and_not_after_each() {
+        let of_long = offers(5, TURN).await;
+        assert!(of_long >= 5, "{of_long}");
+        // As many would take 50 ms. Who interrupts this thread makes a slice of it longer, not all of them.
+        let of_none = offers(1000, Duration::ZERO).await;
+        assert!(of_none < 500, "{of_none}");
+    }
+
+    #[test]
+    fn slices_shorter_than_a_turn_are_added_up() {
+        let mut ran = Duration::ZERO;
+        let offers: Vec<_> = (1..=10).filter(|_| spend(&mut ran, TURN / 4)).collect();
+        assert_eq!(offers, [4, 8]);
+        // However long a slice was, nothing of it counts for the next.
+        assert!(spend(&mut ran, TURN * 10) && !spend(&mut ran, TURN / 2));
     }
 }

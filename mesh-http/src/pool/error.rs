@@ -34,6 +34,7 @@ impl ConnectError {
     pub(super) fn failed(&self) -> Failed {
         let kind = match self {
             Self::Io(_) | Self::Http(_) => FailureKind::Connect,
+            Self::Tls(TlsError::Identity(_)) => FailureKind::Identity,
             Self::Tls(_) | Self::Alpn(_) => FailureKind::Tls,
             Self::Elapsed(_) => FailureKind::ConnectTimeout,
             Self::Cancelled => FailureKind::Shutdown,

@@ -55,6 +55,10 @@ where
 
     async fn connect(&self, tls_end: &TlsEnd) -> Result<(Sender<B>, Driver<B>), ConnectError> {
         let Self { context, shared, .. } = self;
+        if let Some(Ok(tls)) = &context.tls {
+            // Peers are spared connections that come to nothing for want of an identity.
+            tls.check().await.map_err(ConnectError::Tls)?;
+        }
         let io = connect_any(&context.connector, &shared.addresses).await;
         let io = io.map_err(|error| ConnectError::Io(Arc::new(error)))?;
         let (io, version) = self.encrypt(io, tls_end).await?;

@@ -125,7 +125,7 @@ impl TlsClient {
 impl Connector {
     /// The name to ask for, of a request's authority (host and perhaps port) and an endpoint's hostname, if it has one.
     ///
-    /// With [`Sni::Off`], and for an endpoint without a hostname under [`Sni::EndpointHostname`], it is the authority's
+    /// With [`Sni::Off`], and for an endpoint without a hostname where [`Sni::EndpointHostname`] has no other, it is the authority's
     /// host. With [`Sni::Off`], and where it is an IP address (RFC 6066, section 3), it is not sent.
     ///
     /// # Errors
@@ -134,8 +134,8 @@ impl Connector {
     pub fn peer_name(&self, authority: &str, endpoint_hostname: Option<&str>) -> Result<PeerName, TlsError> {
         match self.inner.tls.sni() {
             Sni::Name(name) => PeerName::parse(name),
-            Sni::EndpointHostname => match endpoint_hostname {
-                Some(hostname) => PeerName::parse(hostname),
+            Sni::EndpointHostname { otherwise } => match endpoint_hostname.or(otherwise.as_deref()) {
+                Some(name) => PeerName::parse(name),
                 None => PeerName::of_authority(authority),
             },
             _ => PeerName::of_authority(authority),
@@ -146,9 +146,14 @@ impl Connector {
     pub(crate) fn asks_for_authority(&self, endpoint_hostname: Option<&str>) -> bool {
         match self.inner.tls.sni() {
             Sni::Name(_) => false,
-            Sni::EndpointHostname => endpoint_hostname.is_none(),
+            Sni::EndpointHostname { otherwise } => endpoint_hostname.is_none() && otherwise.is_none(),
             _ => true,
         }
+    }
+
+    /// Whether there is anything to shake hands with at this moment.
+    pub(crate) async fn check(&self) -> Result<(), TlsError> {
+        self.inner.generation().await.map(drop)
     }
 
     /// Shakes hands over `io` and returns once the peer has proven who it is.

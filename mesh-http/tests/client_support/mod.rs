@@ -46,6 +46,11 @@ impl Net {
         Self { accept: Arc::new(accept), dead: Arc::default() }
     }
 
+    /// Passes a connection on.
+    pub(crate) fn take(&self, address: SocketAddr, stream: DuplexStream) {
+        (self.accept)(address, stream);
+    }
+
     /// Servers that answer by `answer`, which is told at which address.
     pub(crate) fn serving(
         answer: impl Fn(SocketAddr, &Request<Incoming>) -> Response<Full<Bytes>> + Clone + Send + Sync + 'static,

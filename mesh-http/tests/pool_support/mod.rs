@@ -13,6 +13,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -94,11 +95,9 @@ pub(crate) fn blame<T>(answer: Result<T, Undelivered<Request<TestBody>>>) -> (Fa
     (failure.kind, failure.sent, request.is_some())
 }
 
-/// Lets every task run until it waits for something.
-pub(crate) async fn settle() {
-    for _ in 0..50 {
-        tokio::task::yield_now().await;
-    }
+/// Waits until every task waits: a paused clock moves on only then, so what can happen has happened.
+pub(crate) async fn all_is_quiet() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 // === impl Net ===

@@ -68,6 +68,14 @@ impl Lead {
         Self::Port(Arc::new(outbound(target, port.to_string())))
     }
 
+    /// Whether it is read as Istio's sidecars are told.
+    pub(super) fn is_of_sidecars(&self) -> bool {
+        match self {
+            Self::Services(_) | Self::Port(_) => true,
+            Self::Listener(_) => false,
+        }
+    }
+
     /// Where it leads to.
     pub(super) fn find<'a>(&'a self, store: &'a Store) -> Found<'a> {
         let listener = match self.listener(store) {

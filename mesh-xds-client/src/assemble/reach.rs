@@ -5,10 +5,14 @@ use std::{
     sync::Arc,
 };
 
-use mesh_core::config::{Aggregate, Cluster, ClusterEntry, Snapshot};
+use mesh_core::{
+    config::{Aggregate, Cluster, ClusterEntry, Snapshot},
+    source::ResourceState,
+};
 
 use super::{Aliases, own_endpoints};
 use crate::{
+    ResourceKind,
     name::{canonical, canonical_arc},
     pace::Pace,
     status::Shared,
@@ -127,6 +131,13 @@ fn descend(name: &str, mut visit: impl FnMut(&Arc<str>) -> Vec<Arc<str>>) {
 fn has_endpoints(store: &Store, cluster: &Cluster) -> bool {
     let endpoints = cluster.endpoints_name().map(|name| store.endpoints(name));
     !matches!(endpoints, Some(Known::Awaited))
+}
+
+/// Whether the endpoints of a cluster were waited for in vain, so that nobody knows what they are.
+pub(super) fn has_silent_endpoints(store: &Store, name: &str) -> bool {
+    let Known::Good(cluster) = store.cluster(name) else { return false };
+    let endpoints = cluster.endpoints_name().and_then(|name| store.get(ResourceKind::ClusterLoadAssignment, name));
+    endpoints.is_some_and(|entry| !entry.is_there() && entry.state() == ResourceState::TimedOut)
 }
 
 fn entry(store: &Store, before: Option<&ClusterEntry>, name: &str) -> Option<ClusterEntry> {

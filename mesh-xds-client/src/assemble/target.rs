@@ -107,7 +107,8 @@ impl Target {
         None
     }
 
-    /// Follows these routes, as soon as they are warm.
+    /// Follows these routes, as soon as they are warm. A sidecar that has others does so no sooner than all endpoints have come,
+    /// however long they take: Istio says so of each cluster (`initial_fetch_timeout` of 0).
     async fn follow(
         &mut self,
         shared: &Shared,
@@ -125,9 +126,9 @@ impl Target {
             let candidate = Candidate::new(source, routes, pace).await;
             retired.take(self.warming.replace(candidate));
         }
+        let is_patient = self.serving.is_some() && self.lead.as_ref().is_ok_and(Lead::is_of_sidecars);
         for cluster in self.warming.iter().flat_map(|candidate| &candidate.clusters) {
-            let is_warm = reach::is_warm(&shared.held().store, cluster);
-            if !is_warm {
+            if !is_warm(&shared.held().store, cluster, is_patient) {
                 return;
             }
             pace.step().await;
@@ -150,6 +151,11 @@ impl Target {
         retired.take(self.serving);
         retired.take(self.warming);
     }
+}
+
+/// As [`reach::is_warm`]; who is patient has endpoints come before.
+fn is_warm(store: &Store, cluster: &str, is_patient: bool) -> bool {
+    reach::is_warm(store, cluster) && !(is_patient && reach::has_silent_endpoints(store, cluster))
 }
 
 // === impl Candidate ===

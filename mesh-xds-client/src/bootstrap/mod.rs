@@ -17,8 +17,9 @@
 //!
 //! The format is that of gRFC A27 with the additions of A29 (certificate providers), A36 (server listener), A47
 //! (authorities and templates), A65 (`tls` credentials), A88 and A95 (features and fallback) and A97 (`call_creds`).
-//! Unknown keys are ignored, as gRPC does. Known gap: SPIFFE bundle maps (A87) are refused where they are given,
-//! since leaving one out would trust more than was asked for.
+//! Unknown keys are ignored, as gRPC does. Known gaps: SPIFFE bundle maps (A87) are refused where they are given,
+//! since leaving one out would trust more than was asked for; of channel credentials `insecure` and `tls` are known, so that a
+//! server which offers `google_default` alone is refused; and a server has one address, not the list of `ipv4:` and `ipv6:`.
 //!
 //! # Authorities
 //!
@@ -53,6 +54,7 @@ mod node;
 mod server;
 mod uri;
 
+pub(crate) use self::node::NO_OVERPROVISIONING;
 pub use self::{
     authority::{Authority, AuthorityBuilder},
     certificates::{CertificateFiles, CertificateProvider, IdentityFiles},

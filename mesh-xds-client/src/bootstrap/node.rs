@@ -25,8 +25,11 @@ pub struct Node {
     pub metadata: serde_json::Map<String, Json>,
 }
 
+/// What a client of gRPC's tells control planes that it cannot do (gRFC A27).
+pub(crate) const NO_OVERPROVISIONING: &str = "envoy.lb.does_not_support_overprovisioning";
+
 /// What this client tells control planes that it can do and cannot (gRFC A27, A53).
-const CLIENT_FEATURES: [&str; 2] = ["envoy.lb.does_not_support_overprovisioning", "xds.config.resource-in-sotw"];
+const CLIENT_FEATURES: [&str; 2] = [NO_OVERPROVISIONING, "xds.config.resource-in-sotw"];
 
 // === impl Node ===
 
@@ -43,7 +46,7 @@ impl Node {
         self
     }
 
-    /// The message for the first request of a stream, with this client's own name, version and features.
+    /// The message for the first request of a stream, with this client's own name and version, and the features of gRPC's.
     pub fn to_proto(&self) -> v3::Node {
         v3::Node {
             id: self.id.clone(),

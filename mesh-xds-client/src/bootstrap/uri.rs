@@ -1,7 +1,6 @@
 //! Where a control plane listens, as gRPC writes it in a bootstrap.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::{fmt, net::IpAddr, path::PathBuf};
 
 use mesh_core::config::ConfigError;
 
@@ -22,22 +21,36 @@ pub enum ServerUri {
     Unix(PathBuf),
 }
 
-const ACCEPTED: &str = "write `host:port`, `dns:///host:port`, `http://host:port`, `https://host:port`, `unix:path` or \
-                        `unix:///absolute/path`";
+const ACCEPTED: &str = "write `host:port`, `dns:///host:port`, `ipv4:address:port`, `ipv6:[address]:port`, \
+                        `http://host:port`, `https://host:port`, `unix:path` or `unix:///absolute/path`";
+
+/// The schemes of gRPC that take addresses alone, and of which kind.
+type Family = fn(&IpAddr) -> bool;
+const FAMILIES: [(&str, Family); 2] = [("ipv4:", IpAddr::is_ipv4), ("ipv6:", IpAddr::is_ipv6)];
 
 // === impl ServerUri ===
 
 impl ServerUri {
-    /// Reads `host:port`, `dns:host:port`, `dns:///host:port`, `http://host:port`, `https://host:port`, `unix:path` or
-    /// `unix:///absolute/path`.
+    /// Reads `host:port`, `dns:host:port`, `dns:///host:port`, `ipv4:address:port`, `ipv6:[address]:port`, `http://host:port`,
+    /// `https://host:port`, `unix:path` or `unix:///absolute/path`.
     ///
     /// # Errors
     ///
-    /// When `uri` is none of these. The port must be there, and no name server can be given to `dns:`.
+    /// When `uri` is none of these. The port must be there, no name server can be given to `dns:`, and one address only to
+    /// `ipv4:` and `ipv6:`.
     pub fn parse(uri: &str) -> Result<Self, ConfigError> {
         let refuse = || ConfigError::new("server_uri", uri, ACCEPTED);
         if let Some(path) = uri.strip_prefix("unix:") {
             return unix_path(path).map(Self::Unix).ok_or_else(refuse);
+        }
+        for (scheme, is_of_family) in FAMILIES {
+            if let Some(address) = uri.strip_prefix(scheme) {
+                let (host, port) = host_and_port(address).ok_or_else(refuse)?;
+                if !host.parse().is_ok_and(|address| is_of_family(&address)) {
+                    return Err(refuse());
+                }
+                return Ok(Self::Tcp { host: host.to_owned(), port, tls: None });
+            }
         }
         let (address, tls) = match uri.split_once("://") {
             Some(("http", rest)) => (rest.strip_suffix('/').unwrap_or(rest), Some(false)),
@@ -107,6 +120,8 @@ mod tests {
             ("dns:istiod:15010", tcp("istiod", 15010, None)),
             ("127.0.0.1:80", tcp("127.0.0.1", 80, None)),
             ("[::1]:80", tcp("::1", 80, None)),
+            ("ipv4:127.0.0.1:80", tcp("127.0.0.1", 80, None)),
+            ("ipv6:[::1]:80", tcp("::1", 80, None)),
             ("http://plane:80", tcp("plane", 80, Some(false))),
             ("https://plane:443/", tcp("plane", 443, Some(true))),
             ("unix:///etc/istio/proxy/XDS", unix("/etc/istio/proxy/XDS")),
@@ -139,6 +154,10 @@ mod tests {
             "unix:",
             "unix://host/path",
             "dns://8.8.8.8/plane:80",
+            "ipv4:plane:80",
+            "ipv4:[::1]:80",
+            "ipv4:10.0.0.1:80,10.0.0.2:80",
+            "ipv6:10.0.0.1:80",
             "xds:///plane",
             "ftp://plane:80",
             "http://plane:80/path",

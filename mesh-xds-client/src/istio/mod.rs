@@ -68,6 +68,15 @@
 //! Istio routes by HTTP only what it takes for HTTP: a port needs a name or an `appProtocol` that says so (`http`, `http2`,
 //! `grpc`), or none, in which case it is looked at. Ports of TCP and of HTTPS have no routes, and requests to them fail (NR).
 //!
+//! # TLS to the outside
+//!
+//! A `DestinationRule` with `tls: { mode: SIMPLE }` has the certificate verified by the roots of the system, for the name that is
+//! sent. Files that one names are istiod's words for secrets, which the process is given by
+//! [`XdsClientBuilder::secret`](crate::XdsClientBuilder::secret): of `caCertificates: /etc/ca.pem` the roots, as
+//! `file-root:/etc/ca.pem`, and of `clientCertificate` and `privateKey` the identity, as `file-cert:/etc/cert.pem~/etc/key.pem`.
+//! Roots that come so may vouch for the world: where no `subjectAltNames` are said either, the name that is sent is asked for, where
+//! Envoy would accept all that they vouch for. `insecureSkipVerify` is refused.
+//!
 //! # What comes in
 //!
 //! A sidecar's `virtualInbound`, which says what callers must prove and may do, is asked for and kept:

@@ -13,6 +13,7 @@ use mesh_core::config::{
 };
 
 use super::{
+    Rules,
     common::{duration, filled, header_name, limit, printable, status, told_as},
     filter,
     header::{self, REQUEST, RESPONSE},
@@ -26,8 +27,7 @@ use super::{
 pub(super) struct Scope {
     /// Cluster specifier plugins by name, and whether one may be missing.
     pub(super) plugins: BTreeMap<String, Optional>,
-    /// Whether requests may be given another authority (gRFC A81).
-    pub(super) may_rewrite_hosts: bool,
+    pub(super) rules: Rules,
     /// The longest body of a direct response.
     pub(super) longest_body: usize,
     /// What holds where a virtual host has no override of its own.
@@ -80,10 +80,10 @@ fn forward(mut message: pb::RouteAction, scope: &Scope, notes: &mut Notes) -> Re
         return Ok(Some(unsupported(field, notes)));
     }
     warn_of_unread(&message, notes);
-    let mut forward = Forward::to(cluster(message.cluster_specifier.take(), notes)?);
+    let mut forward = Forward::to(cluster(message.cluster_specifier.take(), scope.rules, notes)?);
     forward.path_rewrite = path_rewrite(std::mem::take(&mut message.prefix_rewrite), message.regex_rewrite.as_ref())?;
     forward.host_rewrite = host_rewrite(message.host_rewrite_specifier.take())?;
-    if !scope.may_rewrite_hosts && forward.host_rewrite.take().is_some() {
+    if !scope.rules.may_rewrite_hosts && forward.host_rewrite.take().is_some() {
         notes.warn(
             "host_rewrite_specifier",
             "requests keep their authority; the bootstrap does not call the server trusted_xds_server",
@@ -92,7 +92,7 @@ fn forward(mut message: pb::RouteAction, scope: &Scope, notes: &mut Notes) -> Re
     forward.priority = priority(message.priority)?;
     forward.cluster_not_found = cluster_not_found(message.cluster_not_found_response_code)?;
     notes.each("hash_policy", std::mem::take(&mut message.hash_policy), hash_policy)?;
-    forward.policy = policy(message, notes)?;
+    forward.policy = policy(message, scope.rules, notes)?;
     Ok(Some(Action::Forward(forward)))
 }
 
@@ -153,10 +153,19 @@ fn hash_policy(message: pb::route_action::HashPolicy, notes: &mut Notes) -> Resu
 
 /// Time limits and retries.
 #[expect(deprecated, reason = "max_grpc_timeout came before max_stream_duration and Istio still sends it")]
-fn policy(message: pb::RouteAction, notes: &mut Notes) -> Result<RoutePolicy, ConfigError> {
+fn policy(message: pb::RouteAction, rules: Rules, notes: &mut Notes) -> Result<RoutePolicy, ConfigError> {
     let retry = notes.opt("retry_policy", message.retry_policy, retry::policy)?.unwrap_or_default();
     let stream = match notes.opt("max_stream_duration", message.max_stream_duration, stream_duration)? {
         Some(stream) => stream,
+        None if !rules.is_for_sidecars => {
+            warn_if_set!(
+                notes,
+                message,
+                "a deadline comes from max_stream_duration alone",
+                [max_grpc_timeout, grpc_timeout_offset]
+            );
+            Timeouts::default()
+        }
         None => Timeouts {
             grpc_timeout_max: limit("max_grpc_timeout", message.max_grpc_timeout)?,
             grpc_timeout_offset: duration("grpc_timeout_offset", message.grpc_timeout_offset)?,
@@ -184,6 +193,7 @@ fn stream_duration(message: pb::route_action::MaxStreamDuration, _: &mut Notes) 
 
 fn cluster(
     specifier: Option<pb::route_action::ClusterSpecifier>,
+    rules: Rules,
     notes: &mut Notes,
 ) -> Result<ClusterChoice, ConfigError> {
     use pb::route_action::ClusterSpecifier;
@@ -192,27 +202,28 @@ fn cluster(
             filled("cluster", name, NAME_A_CLUSTER).map(|name| ClusterChoice::One(name.into()))
         }
         Some(ClusterSpecifier::ClusterHeader(name)) => header_name("cluster_header", &name).map(ClusterChoice::Header),
-        Some(ClusterSpecifier::WeightedClusters(message)) => {
-            notes.at("weighted_clusters", message, weighted).map(ClusterChoice::Weighted)
-        }
+        Some(ClusterSpecifier::WeightedClusters(message)) => notes
+            .at("weighted_clusters", message, |message, notes| weighted(message, rules, notes))
+            .map(ClusterChoice::Weighted),
         // `forward` took plugins and silence away.
         _ => Err(ConfigError::new("cluster_specifier", "", NAME_A_CLUSTER)),
     }
 }
 
-fn weighted(message: pb::WeightedCluster, notes: &mut Notes) -> Result<WeightedClusters, ConfigError> {
+fn weighted(message: pb::WeightedCluster, rules: Rules, notes: &mut Notes) -> Result<WeightedClusters, ConfigError> {
     warn_if_set!(
         notes,
         message,
         "clusters are drawn at random, by their weights",
         [runtime_key_prefix, random_value_specifier]
     );
-    let entries = notes.each("clusters", message.clusters, weighted_entry)?;
+    let entries = notes.each("clusters", message.clusters, |entry, notes| weighted_entry(entry, rules, notes))?;
     WeightedClusters::new(entries)
 }
 
 fn weighted_entry(
     message: pb::weighted_cluster::ClusterWeight,
+    rules: Rules,
     notes: &mut Notes,
 ) -> Result<WeightedCluster, ConfigError> {
     warn_if_set!(notes, message, "requests are treated as without it", [metadata_match, host_rewrite_specifier]);
@@ -225,7 +236,7 @@ fn weighted_entry(
         header::mutations(REQUEST, message.request_headers_to_add, &message.request_headers_to_remove, notes)?;
     entry.response_headers =
         header::mutations(RESPONSE, message.response_headers_to_add, &message.response_headers_to_remove, notes)?;
-    entry.faults = filter::overrides(message.typed_per_filter_config, notes)?;
+    entry.faults = filter::overrides(message.typed_per_filter_config, rules, notes)?;
     Ok(entry)
 }
 
@@ -350,9 +361,6 @@ fn respond(message: pb::DirectResponseAction, scope: &Scope, notes: &mut Notes) 
     if body.len() > scope.longest_body {
         let remedy = "keep it within max_direct_response_body_size_bytes";
         return Err(ConfigError::new("body", format!("{} bytes", body.len()), remedy));
-    }
-    if body.len() > DirectResponse::LONGEST_BODY {
-        return Ok(unsupported("body", notes));
     }
     let response = DirectResponse::new(status("status", message.status)?, body);
     response.map(Action::Respond).map_err(|error| told_as("status", &error))

@@ -13,6 +13,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use mesh_core::config::{ConfigError, Fraction, Percent, TimeLimit};
 use prost::{Message, Name};
 
+use super::notes::Notes;
+
 /// The longest duration that protobuf allows, about 10,000 years.
 const LONGEST_SECONDS: u64 = 315_576_000_000;
 
@@ -141,7 +143,18 @@ pub(super) fn undecodable(error: &prost::DecodeError, length: usize) -> ConfigEr
 }
 
 /// Asks that a referenced resource comes from the control plane that referred to it, over the same stream.
-pub(super) fn same_source(field: &'static str, source: Option<&ConfigSource>) -> Result<(), ConfigError> {
+pub(super) fn same_source(
+    field: &'static str,
+    source: Option<&ConfigSource>,
+    notes: &mut Notes,
+) -> Result<(), ConfigError> {
+    let patience = source.and_then(|source| source.initial_fetch_timeout);
+    if duration("initial_fetch_timeout", patience)
+        .map_err(|error| error.within(field))?
+        .is_some_and(|wait| !wait.is_zero())
+    {
+        notes.warn(format!("{field}.initial_fetch_timeout"), "it is waited for as long as for any other resource");
+    }
     match source.and_then(|source| source.config_source_specifier.as_ref()) {
         Some(ConfigSourceSpecifier::Ads(_) | ConfigSourceSpecifier::Self_(_)) => Ok(()),
         Some(_) => Err(ConfigError::new(field, "another source", "use `ads` or `self`")),

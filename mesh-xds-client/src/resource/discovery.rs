@@ -80,7 +80,9 @@ pub(super) fn take(
         Way::Told(discovery) => Ok(discovery),
         Way::Eds => {
             let eds = message.eds_cluster_config.take();
-            notes.required("eds_cluster_config", eds, |eds, _| service_name(name, eds)).map(Discovery::Endpoints)
+            notes
+                .required("eds_cluster_config", eds, |eds, notes| service_name(name, eds, notes))
+                .map(Discovery::Endpoints)
         }
         Way::Static => {
             let endpoints = notes.opt("load_assignment", assigned, endpoints::inline)?;
@@ -125,8 +127,8 @@ fn unintercepted(discovery: Discovery, message: &mut pb::Cluster, notes: &mut No
     Way::Told(discovery)
 }
 
-fn service_name(cluster: &Arc<str>, message: EdsClusterConfig) -> Result<Arc<str>, ConfigError> {
-    same_source("eds_config", message.eds_config.as_ref())?;
+fn service_name(cluster: &Arc<str>, message: EdsClusterConfig, notes: &mut Notes) -> Result<Arc<str>, ConfigError> {
+    same_source("eds_config", message.eds_config.as_ref(), notes)?;
     if message.service_name.is_set() {
         return Ok(message.service_name.into());
     }

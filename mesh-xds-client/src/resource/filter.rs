@@ -25,6 +25,7 @@ use mesh_core::config::{
 };
 
 use super::{
+    Rules,
     common::{filled, fraction, is, message_name, number, positive, status, told_as, unpack},
     matcher,
     notes::{IsSet, Notes, warn_if_set},
@@ -133,15 +134,17 @@ fn is_spared(extension: &Any) -> bool {
 // --- typed_per_filter_config ---
 
 /// What replaces the configuration of the fault filter. Which filters stand in the chain is not known while routes are
-/// read, so an override is told by its type rather than by the name that it is listed under.
+/// read, so an override is told by its type rather than by the name that it is listed under. One for another filter is refused
+/// unless it is optional (gRFC A39), but where the filters themselves are passed over, as those of Istio's sidecars are.
 pub(super) fn overrides(
     messages: HashMap<String, Any>,
+    rules: Rules,
     notes: &mut Notes,
 ) -> Result<Option<Arc<FaultInjection>>, ConfigError> {
     let mut faults = None;
     for (name, extension) in messages.into_iter().collect::<BTreeMap<_, _>>() {
         let found = notes.at(format_args!("typed_per_filter_config[{name}]"), extension, |extension, notes| {
-            override_of(&name, extension, notes)
+            override_of(&name, extension, rules, notes)
         })?;
         if faults.is_some() && found.is_some() {
             notes.warn("typed_per_filter_config", "several speak of faults; the first counts");
@@ -151,7 +154,12 @@ pub(super) fn overrides(
     Ok(faults)
 }
 
-fn override_of(name: &str, extension: Any, notes: &mut Notes) -> Result<Option<Arc<FaultInjection>>, ConfigError> {
+fn override_of(
+    name: &str,
+    extension: Any,
+    rules: Rules,
+    notes: &mut Notes,
+) -> Result<Option<Arc<FaultInjection>>, ConfigError> {
     let (extension, optional) = if is::<FilterConfig>(&extension) {
         let wrapper: FilterConfig = unpack(&extension)?;
         let speaks_of_faults = wrapper.config.as_ref().map_or(name == FAULT_FILTER, is::<HttpFault>);
@@ -172,7 +180,7 @@ fn override_of(name: &str, extension: Any, notes: &mut Notes) -> Result<Option<A
     if is::<HttpFault>(&extension) {
         return unpack_faults(&extension, notes).map(Some);
     }
-    let optional = optional || is_spared(&extension);
+    let optional = optional || rules.is_for_sidecars || is_spared(&extension);
     unknown("type_url", &extension.type_url, optional, notes).map(|()| None)
 }
 

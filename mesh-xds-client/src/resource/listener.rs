@@ -137,8 +137,8 @@ fn manager(
     Ok(Manager { filters, routes, policy: RoutePolicy { timeouts, retry: None } })
 }
 
-fn named(message: Rds, _: &mut Notes) -> Result<RouteSource, ConfigError> {
-    same_source("config_source", message.config_source.as_ref())?;
+fn named(message: Rds, notes: &mut Notes) -> Result<RouteSource, ConfigError> {
+    same_source("config_source", message.config_source.as_ref(), notes)?;
     let name = filled("route_config_name", message.route_config_name, "name the route configuration")?;
     Ok(RouteSource::Named(name.into()))
 }

@@ -102,6 +102,16 @@ pub(crate) struct Context {
     inbound: Option<&'static str>,
 }
 
+/// How routes are read, where that depends on who sends them to whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Rules {
+    /// Whether requests may be given another authority (gRFC A81).
+    may_rewrite_hosts: bool,
+    /// Whether they are meant for Istio's sidecars rather than for gRPC's clients: what Envoy alone knows counts, and what is said
+    /// to filters that are not known here is passed over, as those filters are.
+    is_for_sidecars: bool,
+}
+
 /// As [`decode_parts`] what has its type with it.
 ///
 /// # Errors
@@ -338,6 +348,10 @@ impl Context {
     /// The service that a cluster stands for, if it is one that Istio's sidecars are told of.
     fn service<'a>(&self, cluster: &'a str) -> Option<OutboundService<'a>> {
         OutboundService::of(cluster).filter(|_| self.inbound.is_some())
+    }
+
+    fn rules(&self) -> Rules {
+        Rules { may_rewrite_hosts: self.is_trusted, is_for_sidecars: self.inbound.is_some() }
     }
 
     /// Tells versions of a resource apart, and whether they were read as those of a trusted server.

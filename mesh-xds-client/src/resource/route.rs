@@ -7,11 +7,11 @@ use std::{
 
 use envoy_types::pb::envoy::config::route::v3 as pb;
 use mesh_core::config::{
-    Action, ConfigError, DirectResponse, Domain, HeaderMutations, Route, RouteConfig, RoutePolicy, TimeLimit,
-    VirtualHost,
+    Action, ConfigError, Domain, HeaderMutations, Route, RouteConfig, RoutePolicy, TimeLimit, VirtualHost,
 };
 
 use super::{
+    Rules,
     action::{self, Optional, Scope},
     common::number,
     filter,
@@ -20,6 +20,9 @@ use super::{
     notes::{Notes, warn_if_set},
     retry,
 };
+
+/// The longest body of a direct response where nothing is said of it (`max_direct_response_body_size_bytes`).
+const LONGEST_BODY: usize = 4096;
 
 /// What a route configuration says beside its virtual hosts.
 #[derive(Debug, Default)]
@@ -35,11 +38,11 @@ pub(super) struct Frame {
 /// The routes of a target, all at once.
 pub(super) fn configuration(
     mut message: pb::RouteConfiguration,
-    is_trusted: bool,
+    rules: Rules,
     notes: &mut Notes,
 ) -> Result<RouteConfig, ConfigError> {
     let hosts = std::mem::take(&mut message.virtual_hosts);
-    let frame = frame(message, is_trusted, notes)?;
+    let frame = frame(message, rules, notes)?;
     let hosts = notes.each("virtual_hosts", hosts, |message, notes| virtual_host(message, &frame.scope, notes))?;
     let mut config = RouteConfig::new(frame.name.as_str(), hosts)?;
     frame.put_around(&mut config);
@@ -47,11 +50,7 @@ pub(super) fn configuration(
 }
 
 /// What `message` says beside its virtual hosts, which are not looked at.
-pub(super) fn frame(
-    message: pb::RouteConfiguration,
-    is_trusted: bool,
-    notes: &mut Notes,
-) -> Result<Frame, ConfigError> {
+pub(super) fn frame(message: pb::RouteConfiguration, rules: Rules, notes: &mut Notes) -> Result<Frame, ConfigError> {
     warn_if_set!(
         notes,
         message,
@@ -62,11 +61,11 @@ pub(super) fn frame(
     warn_if_set!(notes, message, "virtual hosts are chosen by the authority", [vhost_header]);
     let plugins = plugins(message.cluster_specifier_plugins)?;
     let longest_body = number(message.max_direct_response_body_size_bytes)
-        .map_or(DirectResponse::LONGEST_BODY, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
-    let faults = filter::overrides(message.typed_per_filter_config, notes)?;
+        .map_or(LONGEST_BODY, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let faults = filter::overrides(message.typed_per_filter_config, rules, notes)?;
     Ok(Frame {
         name: message.name,
-        scope: Scope { plugins, may_rewrite_hosts: is_trusted, longest_body, faults },
+        scope: Scope { plugins, rules, longest_body, faults },
         request_headers: header::mutations(
             REQUEST,
             message.request_headers_to_add,
@@ -132,7 +131,8 @@ pub(super) fn virtual_host(
         header::mutations(REQUEST, message.request_headers_to_add, &message.request_headers_to_remove, notes)?;
     host.response_headers =
         header::mutations(RESPONSE, message.response_headers_to_add, &message.response_headers_to_remove, notes)?;
-    host.faults = filter::overrides(message.typed_per_filter_config, notes)?.or_else(|| scope.faults.clone());
+    host.faults =
+        filter::overrides(message.typed_per_filter_config, scope.rules, notes)?.or_else(|| scope.faults.clone());
     host.announce_attempt = message.include_request_attempt_count;
     Ok(host)
 }
@@ -171,7 +171,7 @@ fn route(
     let Some(mut action) = action::decode(message.action, scope, notes)? else {
         return Ok(None);
     };
-    let faults = filter::overrides(message.typed_per_filter_config, notes)?;
+    let faults = filter::overrides(message.typed_per_filter_config, scope.rules, notes)?;
     let request_headers =
         header::mutations(REQUEST, message.request_headers_to_add, &message.request_headers_to_remove, notes)?;
     let response_headers =

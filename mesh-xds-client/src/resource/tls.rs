@@ -26,9 +26,20 @@ use super::{
 
 /// Whom to trust, and which names are accepted of them.
 struct Validation {
-    trust: Trust,
+    roots: Roots,
     sans: Vec<SanMatcher>,
 }
+
+/// Whom to trust.
+enum Roots {
+    /// Those that the certificates of the mesh come from, as the process knows them.
+    Mesh(IdentityName),
+    /// Those of somebody else, who vouches for others too.
+    Others(Trust),
+}
+
+/// The secret by which Istio means the roots of the system.
+const SYSTEM_ROOTS: &str = "file-root:system";
 
 /// TLS, or none for the transport that is plain.
 pub(super) fn decode(
@@ -68,7 +79,7 @@ fn upstream(
     let validates_sent_name = auto.san_validation || message.auto_sni_san_validation;
     let sans = sans(&validation, validates_sent_name, notes)?;
     let sni = sni(message.sni, message.auto_host_sni, auto.sni, sans.is_empty())?;
-    let mut tls = UpstreamTls::new(validation.trust).with_sni(sni).with_sans(sans).with_alpn(alpn);
+    let mut tls = UpstreamTls::new(validation.roots.into_trust()).with_sni(sni).with_sans(sans).with_alpn(alpn);
     if let Some(identity) = identity {
         tls = tls.with_identity(identity);
     }
@@ -82,30 +93,32 @@ fn alpn(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// The name to send. Where it is also the name to ask for there has to be one, though Envoy would send none.
+/// The name to send: of those that may be, the nearest to the request, as in Envoy. Where it is also the name to ask for there has
+/// to be one, though Envoy would send none.
 fn sni(name: String, of_endpoint: bool, of_authority: bool, is_asked_for: bool) -> Result<Sni, ConfigError> {
     const LONGEST: usize = 255;
     if name.len() > LONGEST {
         return Err(ConfigError::new("sni", name, "give at most 255 bytes"));
     }
-    Ok(match (name.is_empty(), of_endpoint, of_authority) {
-        (_, true, _) => Sni::EndpointHostname,
-        (_, _, true) => Sni::Authority,
-        (false, ..) => Sni::Name(name.into()),
-        (true, ..) if is_asked_for => Sni::Authority,
-        (true, ..) => Sni::Off,
+    let name = (!name.is_empty()).then(|| Arc::from(name));
+    Ok(match name {
+        _ if of_authority => Sni::Authority,
+        otherwise if of_endpoint => Sni::EndpointHostname { otherwise },
+        Some(name) => Sni::Name(name),
+        None if is_asked_for => Sni::Authority,
+        None => Sni::Off,
     })
 }
 
 /// The names to accept; none for the one that was sent.
 ///
 /// Without matchers Envoy and gRPC accept every certificate of those they trust. That is kept for the roots of a mesh,
-/// whose SNI is often no name of the endpoint, and not for roots that vouch for everyone.
+/// whose SNI is often no name of the endpoint, and not for roots that vouch for others.
 fn sans(validation: &Validation, validates_sent_name: bool, notes: &mut Notes) -> Result<Vec<SanMatcher>, ConfigError> {
     if validates_sent_name {
         return Ok(Vec::new());
     }
-    if !validation.sans.is_empty() || !matches!(validation.trust, Trust::Identity(_)) {
+    if !validation.sans.is_empty() || matches!(validation.roots, Roots::Others(_)) {
         return Ok(validation.sans.clone());
     }
     notes.warn("common_tls_context", "no name is asked for; every certificate of the mesh is accepted");
@@ -193,13 +206,17 @@ fn instance_of(field: &'static str, name: &str, context: &Context) -> Result<Ide
 fn secret_of(field: &'static str, secret: &SdsSecretConfig, context: &Context) -> Result<IdentityName, ConfigError> {
     let remedy = match secret.name.split_once(':') {
         Some(("kubernetes", _)) => "name another secret; those of Kubernetes are for gateways, and are not fetched",
-        Some(("file-cert" | "file-root", _)) => {
+        Some((FILE_CERTIFICATE | FILE_ROOTS, _)) => {
             "give the process an identity of these files, and map the secret to it, by `XdsClientBuilder::secret`"
         }
         _ => "name a secret that this process has an identity for",
     };
     context.secret(&secret.name).ok_or_else(|| ConfigError::new(field, &secret.name, remedy))
 }
+
+/// How Istio begins the names of secrets that are files of the workload.
+const FILE_CERTIFICATE: &str = "file-cert";
+const FILE_ROOTS: &str = "file-root";
 
 // --- whom to trust ---
 
@@ -215,39 +232,39 @@ fn validation(
     match message {
         Some(ValidationContextType::ValidationContext(message)) => {
             notes.at("validation_context", message, |message, notes| {
-                let trust = trust(&message, context)?.ok_or_else(|| nobody("ca_certificate_provider_instance"))?;
-                Ok(Validation { trust, sans: names(message, notes)? })
+                let roots = roots(&message, context)?.ok_or_else(|| nobody("ca_certificate_provider_instance"))?;
+                Ok(Validation { roots, sans: names(message, notes)? })
             })
         }
         Some(ValidationContextType::CombinedValidationContext(message)) => {
             notes.at("combined_validation_context", message, |message, notes| {
                 let default = message.default_validation_context.unwrap_or_default();
-                let own = trust(&default, context).map_err(|error| error.within("default_validation_context"))?;
+                let own = roots(&default, context).map_err(|error| error.within("default_validation_context"))?;
                 let instance = message.validation_context_certificate_provider_instance;
                 let secret = message.validation_context_sds_secret_config;
-                let trust = match (own, instance, secret) {
-                    (Some(trust @ Trust::Identity(_)), ..) => trust,
+                let roots = match (own, instance, secret) {
+                    (Some(roots @ Roots::Mesh(_)), ..) => roots,
                     (_, Some(instance), _) => {
                         let field = "validation_context_certificate_provider_instance.instance_name";
-                        Trust::Identity(instance_of(field, &instance.instance_name, context)?)
+                        Roots::Mesh(instance_of(field, &instance.instance_name, context)?)
                     }
                     (_, None, Some(secret)) => {
-                        Trust::Identity(secret_of("validation_context_sds_secret_config.name", &secret, context)?)
+                        roots_of_secret("validation_context_sds_secret_config.name", &secret, context)?
                     }
-                    (Some(trust), None, None) => trust,
+                    (Some(roots), None, None) => roots,
                     (None, None, None) => return Err(nobody("default_validation_context")),
                 };
-                Ok(Validation { trust, sans: notes.at("default_validation_context", default, names)? })
+                Ok(Validation { roots, sans: notes.at("default_validation_context", default, names)? })
             })
         }
         Some(ValidationContextType::ValidationContextSdsSecretConfig(secret)) => {
-            let trust = Trust::Identity(secret_of("validation_context_sds_secret_config.name", &secret, context)?);
-            Ok(Validation { trust, sans: Vec::new() })
+            let roots = roots_of_secret("validation_context_sds_secret_config.name", &secret, context)?;
+            Ok(Validation { roots, sans: Vec::new() })
         }
         Some(ValidationContextType::ValidationContextCertificateProviderInstance(instance)) => {
             let field = "validation_context_certificate_provider_instance.instance_name";
-            let trust = Trust::Identity(instance_of(field, &instance.instance_name, context)?);
-            Ok(Validation { trust, sans: Vec::new() })
+            let roots = Roots::Mesh(instance_of(field, &instance.instance_name, context)?);
+            Ok(Validation { roots, sans: Vec::new() })
         }
         Some(ValidationContextType::ValidationContextCertificateProvider(provider)) => {
             let remedy = "use ca_certificate_provider_instance";
@@ -261,18 +278,29 @@ fn nobody(field: &'static str) -> ConfigError {
     ConfigError::new(field, "", "say whom to trust; otherwise no certificate would be verified")
 }
 
-fn trust(message: &CertificateValidationContext, context: &Context) -> Result<Option<Trust>, ConfigError> {
+fn roots(message: &CertificateValidationContext, context: &Context) -> Result<Option<Roots>, ConfigError> {
     if let Some(instance) = &message.ca_certificate_provider_instance {
         let field = "ca_certificate_provider_instance.instance_name";
-        return Ok(Some(Trust::Identity(instance_of(field, &instance.instance_name, context)?)));
+        return Ok(Some(Roots::Mesh(instance_of(field, &instance.instance_name, context)?)));
     }
     if message.system_root_certs.is_some() {
-        return Ok(Some(Trust::System));
+        return Ok(Some(Roots::Others(Trust::System)));
     }
-    message.trusted_ca.as_ref().map(roots).transpose()
+    Ok(message.trusted_ca.as_ref().map(certificates).transpose()?.map(Roots::Others))
 }
 
-fn roots(source: &DataSource) -> Result<Trust, ConfigError> {
+/// Whom a secret has one trust. Roots that Istio names by their file are those that a DestinationRule has for a host outside, which
+/// are as likely as not the world's.
+fn roots_of_secret(field: &'static str, secret: &SdsSecretConfig, context: &Context) -> Result<Roots, ConfigError> {
+    if secret.name == SYSTEM_ROOTS && context.secret(&secret.name).is_none() {
+        return Ok(Roots::Others(Trust::System));
+    }
+    let name = secret_of(field, secret, context)?;
+    let is_of_file = secret.name.split_once(':').is_some_and(|(kind, _)| kind == FILE_ROOTS);
+    Ok(if is_of_file { Roots::Others(Trust::Identity(name)) } else { Roots::Mesh(name) })
+}
+
+fn certificates(source: &DataSource) -> Result<Trust, ConfigError> {
     let refuse = |remedy: &'static str| ConfigError::new("trusted_ca", "", remedy);
     let pem = match &source.specifier {
         Some(data_source::Specifier::InlineBytes(bytes)) => bytes.as_slice(),
@@ -328,4 +356,15 @@ fn typed_name(message: SubjectAltNameMatcher, notes: &mut Notes) -> Result<SanMa
         }
     };
     Ok(SanMatcher { kind: Some(kind), matcher: notes.required("matcher", message.matcher, matcher::string)? })
+}
+
+// === impl Roots ===
+
+impl Roots {
+    fn into_trust(self) -> Trust {
+        match self {
+            Self::Mesh(name) => Trust::Identity(name),
+            Self::Others(trust) => trust,
+        }
+    }
 }

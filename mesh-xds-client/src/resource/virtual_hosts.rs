@@ -25,7 +25,7 @@ use prost::{
 };
 
 use super::{
-    Context,
+    Context, Rules,
     action::Scope,
     common::{filled, undecodable},
     former::Former,
@@ -77,7 +77,7 @@ enum Noted {
 pub(crate) struct RouteDecoding {
     bytes: Bytes,
     place: Place,
-    is_trusted: bool,
+    rules: Rules,
     former: Option<Routes>,
     splitting: Splitting,
     /// Set when the message is taken apart.
@@ -172,7 +172,7 @@ impl Routes {
         context: &Context,
         notes: &mut Notes,
     ) -> Result<Self, ConfigError> {
-        let config = Arc::new(route::configuration(message, context.is_trusted, notes)?);
+        let config = Arc::new(route::configuration(message, context.rules(), notes)?);
         Ok(Self { config, kept: Arc::default() })
     }
 
@@ -218,7 +218,7 @@ impl RouteDecoding {
     }
 
     fn begin(bytes: Bytes, place: Place, splitting: Splitting, former: Option<Routes>, context: &Context) -> Self {
-        Self { bytes, place, is_trusted: context.is_trusted, former, splitting, reading: None, checking: None }
+        Self { bytes, place, rules: context.rules(), former, splitting, reading: None, checking: None }
     }
 
     /// Goes on until `left` is used up. Returns whether it is done.
@@ -242,7 +242,7 @@ impl RouteDecoding {
                 }
             } else if self.splitting.advance(&self.bytes, left) {
                 let splitting = mem::take(&mut self.splitting);
-                let reading = Reading::new(splitting, self.place, self.is_trusted, former);
+                let reading = Reading::new(splitting, self.place, self.rules, former);
                 self.reading = Some(Box::new(reading));
             }
         }
@@ -318,10 +318,10 @@ fn head(tag: u32, length: usize) -> Vec<u8> {
 // === impl Reading ===
 
 impl Reading {
-    fn new(splitting: Splitting, place: Place, is_trusted: bool, former: Option<&Routes>) -> Self {
+    fn new(splitting: Splitting, place: Place, rules: Rules, former: Option<&Routes>) -> Self {
         let Splitting { hosts, rest, broken, .. } = splitting;
         let mut notes = Notes::default();
-        let (frame, refused) = match place.frame(rest, is_trusted, &mut notes) {
+        let (frame, refused) = match place.frame(rest, rules, &mut notes) {
             Ok(frame) => (frame, None),
             Err(error) => (Frame::default(), Some(error)),
         };
@@ -428,12 +428,12 @@ impl Noted {
 // === impl Place ===
 
 impl Place {
-    fn frame(self, message: pb::RouteConfiguration, is_trusted: bool, notes: &mut Notes) -> Result<Frame, ConfigError> {
+    fn frame(self, message: pb::RouteConfiguration, rules: Rules, notes: &mut Notes) -> Result<Frame, ConfigError> {
         // Inside a listener a route configuration needs no name, as a resource it does.
         if self == Self::Resource {
             filled("name", message.name.clone(), "name the route configuration")?;
         }
-        route::frame(message, is_trusted, notes)
+        route::frame(message, rules, notes)
     }
 
     /// Reads the first field of `bytes`, which is of this length.

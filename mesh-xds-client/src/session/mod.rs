@@ -372,8 +372,23 @@ impl Session {
             return;
         }
         self.link = Link::Open { variant: self.variant, introduced: false, prompted: false, live: false };
+        if self.variant == Variant::StateOfTheWorld {
+            self.prompt();
+        }
         for kind in ResourceKind::ALL {
             self.names_changed(kind);
+        }
+    }
+
+    /// Has a server that has no news say something: where it is told of all that it knows, it may send nothing until something
+    /// changes, and without a response nobody could tell that it is there. In delta one name does.
+    fn prompt(&mut self) {
+        if self.kinds.iter().any(Subscriptions::asks_for_news) {
+            return;
+        }
+        let told = self.kinds.iter_mut().filter(|kind| !kind.is_empty());
+        if let Some(smallest) = told.min_by_key(|kind| kind.len()) {
+            smallest.version.clear();
         }
     }
 

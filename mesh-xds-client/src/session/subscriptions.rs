@@ -226,6 +226,11 @@ impl Subscriptions {
         self.names.is_empty() && !self.everything
     }
 
+    /// How many names are wanted, or came because everything is.
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
     pub(super) fn asked(&self) -> bool {
         self.asked
     }

@@ -5,6 +5,7 @@
 
 mod grpc;
 mod mtls;
+mod outside;
 mod pod;
 mod shop;
 mod sidecar;

@@ -162,17 +162,18 @@ impl HeaderMatcher {
     }
 }
 
-/// The values of a header as one text, joined by `,`; `None` when absent, or when a value is not visible text.
+/// The values of a header as one text, joined by `,`; `None` when absent. Bytes that are no text stand for a character that no
+/// configuration asks for.
 fn joined<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
     let mut values = headers.get_all(name).iter();
-    let first = std::str::from_utf8(values.next()?.as_bytes()).ok()?;
+    let first = String::from_utf8_lossy(values.next()?.as_bytes());
     let Some(second) = values.next() else {
-        return Some(Cow::Borrowed(first));
+        return Some(first);
     };
-    let mut all = first.to_owned();
+    let mut all = first.into_owned();
     for value in std::iter::once(second).chain(values) {
         all.push(',');
-        all.push_str(std::str::from_utf8(value.as_bytes()).ok()?);
+        all.push_str(&String::from_utf8_lossy(value.as_bytes()));
     }
     Some(Cow::Owned(all))
 }
@@ -193,6 +194,20 @@ mod tests {
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         pairs.iter().map(|(n, v)| (HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
+    }
+
+    // Else whoever sends such a byte steps round a route that asks whether the header is there.
+    #[test]
+    fn value_that_is_no_text_is_a_value() {
+        let headers: HeaderMap =
+            [(HeaderName::from_static("a"), HeaderValue::from_bytes(b"x\xff").expect("legal"))].into_iter().collect();
+        let matches = |test| HeaderMatcher::new(key(), test).matches_headers(&headers);
+        assert!(matches(HeaderTest::Present(true)) && !matches(HeaderTest::Present(false)));
+        assert!(matches(HeaderTest::Value(StringMatcher::prefix("x").expect("legal"))));
+        assert!(!matches(HeaderTest::Value(StringMatcher::exact("x"))));
+        assert!(
+            HeaderMatcher::new(key(), HeaderTest::Value(StringMatcher::exact("x"))).invert().matches_headers(&headers)
+        );
     }
 
     fn key() -> HeaderKey {

@@ -18,7 +18,7 @@ use bytes::{Buf, Bytes};
 use http_body::{Body, Frame, SizeHint};
 
 use super::tape::{Cursor, Piece, Reader, Tape, TapeHandle, user_error};
-use crate::outcome::BoxError;
+use crate::{deadline::Progress, outcome::BoxError};
 
 /// A request body that the next attempt can read again.
 ///
@@ -121,11 +121,11 @@ where
         }
     }
 
-    /// Frames that were read, where the body is shared; a short one is no progress worth counting.
-    pub(super) fn progress(&self) -> u64 {
+    /// Where it is noted that the body is read, where it is shared; a short one is read at once.
+    pub(super) fn progress(&self) -> Option<Progress> {
         match &self.kind {
-            Recorded::Shared(tape) => tape.progress(),
-            _ => 0,
+            Recorded::Shared(tape) => Some(tape.progress()),
+            _ => None,
         }
     }
 

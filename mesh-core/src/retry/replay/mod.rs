@@ -7,7 +7,7 @@ use http_body::Body;
 
 use self::body::Recording;
 use super::keep::{Keep, Kept, Observe, Try};
-use crate::outcome::BoxError;
+use crate::{deadline::Progress, outcome::BoxError};
 
 mod body;
 mod tape;
@@ -125,7 +125,7 @@ where
         self.body.commit(this.id);
     }
 
-    fn progress(&self) -> u64 {
+    fn progress(&mut self) -> Option<Progress> {
         self.body.progress()
     }
 

@@ -16,7 +16,10 @@ use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 
-use crate::outcome::{BoxError, Failed, Failure, FailureKind, Sent};
+use crate::{
+    deadline::Progress,
+    outcome::{BoxError, Failed, Failure, FailureKind, Sent},
+};
 
 /// Who reads: the number of an attempt among all that were started.
 pub(super) type Reader = u32;
@@ -41,8 +44,8 @@ pub(super) struct Tape<B> {
     limit: usize,
     /// Who may read.
     readers: Vec<Reader>,
-    /// Frames that were read, by anyone.
-    reads: u64,
+    /// Told of each frame that is read, by anyone, once somebody wants to know.
+    progress: Option<Progress>,
     /// Set when no more is kept; from then on `readers` is whoever reads to the end.
     closed: bool,
 }
@@ -135,7 +138,7 @@ impl<B: Body + Unpin> Tape<B> {
             kept: 0,
             limit,
             readers: Vec::new(),
-            reads: 0,
+            progress: None,
             closed: false,
         }
     }
@@ -247,8 +250,8 @@ impl<B> TapeHandle<B> {
         whole
     }
 
-    pub(super) fn progress(&self) -> u64 {
-        lock(&self.0.tape).reads
+    pub(super) fn progress(&self) -> Progress {
+        lock(&self.0.tape).progress.get_or_insert_default().clone()
     }
 
     /// Lets `reader` go on alone.
@@ -290,7 +293,7 @@ impl<B> Cursor<B> {
     }
 
     fn advance(&mut self, piece: Piece, tape: &mut Tape<B>) -> Frame<Bytes> {
-        tape.reads += 1;
+        tape.progress.iter().for_each(Progress::note);
         self.next += 1;
         self.read += piece.len() as u64;
         self.ended = matches!(tape.state, State::Ended) && self.next == tape.end();

@@ -267,25 +267,87 @@ fn mesh_roots_without_names_accept_everyone_with_a_warning_and_public_roots_do_n
     assert_eq!(*public.sni(), Sni::Authority);
 }
 
-#[test]
-fn name_to_send_is_that_of_the_endpoint_of_the_authority_or_given() {
-    let mut message = tls_context();
-    message.sni.clear();
-    assert_eq!(*tls(&message).sni(), Sni::Off);
-    message.auto_host_sni = true;
-    assert_eq!(*tls(&message).sni(), Sni::EndpointHostname);
+/// As Istio's DestinationRule has it that trusts these roots and names no one.
+fn validated_by_secret(name: &str) -> UpstreamTlsContext {
+    let combined = CombinedCertificateValidationContext {
+        default_validation_context: Some(CertificateValidationContext::default()),
+        validation_context_sds_secret_config: Some(secret(name)),
+        ..Default::default()
+    };
+    UpstreamTlsContext {
+        sni: "api.example.com".to_owned(),
+        common_tls_context: Some(CommonTlsContext {
+            validation_context_type: Some(ValidationContextType::CombinedValidationContext(combined)),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
 
-    message.auto_host_sni = false;
+fn attempt_with(message: &UpstreamTlsContext, context: &Context) -> Result<Decoded<Cluster>, ResourceError> {
+    let cluster = cluster_pb::Cluster { transport_socket: socket_of(any(message)), ..samples::cluster() };
+    decode_cluster(&cluster.encode_to_vec(), context)
+}
+
+#[test]
+fn roots_of_the_system_go_by_the_secret_that_istio_names_for_them() {
+    let message = validated_by_secret("file-root:system");
+    let found = tls(&message);
+    assert_eq!((found.trust(), found.sans()), (&Trust::System, &[][..]), "the name that was sent is asked for");
+
+    let own = samples::context().with_secret("file-root:system", "ours");
+    let found = tls_of(&attempt_with(&message, &own).expect("the process has them otherwise").value);
+    assert_eq!((found.trust(), found.sans()), (&Trust::Identity("ours".into()), &[][..]));
+}
+
+#[test]
+fn roots_in_a_file_that_istio_names_vouch_for_others_than_the_mesh() {
+    let context = samples::context().with_secret("file-root:/etc/ca.pem", "public").with_secret("mesh", "mesh");
+    let Decoded { value, warnings } =
+        attempt_with(&validated_by_secret("file-root:/etc/ca.pem"), &context).expect("the secret is mapped");
+    assert_eq!(*tls_of(&value).trust(), Trust::Identity("public".into()));
+    assert!(tls_of(&value).sans().is_empty() && warnings.is_empty(), "the name that was sent is asked for");
+
+    let Decoded { value, .. } = attempt_with(&validated_by_secret("mesh"), &context).expect("the secret is mapped");
+    assert!(tls_of(&value).sans()[0].matches_dns("anyone"));
+}
+
+#[test]
+fn name_to_send_is_that_of_the_authority_of_the_endpoint_or_given_in_this_order() {
+    let of_endpoint = |otherwise: Option<&str>| Sni::EndpointHostname { otherwise: otherwise.map(Into::into) };
+    for (name, by_host, by_authority, expected) in [
+        ("", false, false, Sni::Off),
+        ("db.example", false, false, Sni::Name("db.example".into())),
+        ("", true, false, of_endpoint(None)),
+        ("db.example", true, false, of_endpoint(Some("db.example"))),
+        ("db.example", true, true, Sni::Authority),
+        ("db.example", false, true, Sni::Authority),
+    ] {
+        let message = UpstreamTlsContext { sni: name.to_owned(), auto_host_sni: by_host, ..tls_context() };
+        let mut options = http_options();
+        options.upstream_http_protocol_options =
+            Some(UpstreamHttpProtocolOptions { auto_sni: by_authority, ..Default::default() });
+        let cluster = cluster_pb::Cluster {
+            transport_socket: socket_of(any(&message)),
+            typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), any(&options))].into(),
+            ..samples::cluster()
+        };
+        let cluster = decode_cluster(&cluster.encode_to_vec(), &samples::context()).expect("good").value;
+        assert_eq!(*tls_of(&cluster).sni(), expected, "`{name}`, {by_host}, {by_authority}");
+    }
+}
+
+#[test]
+fn name_that_was_sent_is_asked_for_where_the_cluster_says_so() {
     let mut options = http_options();
     options.upstream_http_protocol_options =
         Some(UpstreamHttpProtocolOptions { auto_sni: true, auto_san_validation: true, ..Default::default() });
     let cluster = cluster_pb::Cluster {
-        transport_socket: socket_of(any(&message)),
+        transport_socket: socket_of(any(&tls_context())),
         typed_extension_protocol_options: [(HTTP_OPTIONS.to_owned(), any(&options))].into(),
         ..samples::cluster()
     };
     let cluster = decode_cluster(&cluster.encode_to_vec(), &samples::context()).expect("good").value;
-    assert_eq!(*tls_of(&cluster).sni(), Sni::Authority);
     assert!(tls_of(&cluster).sans().is_empty(), "auto_san_validation replaces the list");
 }
 

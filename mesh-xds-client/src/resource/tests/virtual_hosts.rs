@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::resource::{
+    Rules,
     common::filled,
     route,
     samples::{FAULT, faults, unknown, wrap},
@@ -28,7 +29,7 @@ fn parts<T>(decoded: Decoded<T>) -> (T, Vec<Warning>) {
 fn whole(bytes: &[u8]) -> Outcome<RouteConfig> {
     let decoded = read(bytes, |message: RouteConfiguration, notes| {
         filled("name", message.name.clone(), "name the route configuration")?;
-        route::configuration(message, false, notes)
+        route::configuration(message, Rules::default(), notes)
     });
     decoded.map(parts)
 }

@@ -74,13 +74,22 @@ impl Subscriptions {
         if !self.asked && !self.may_begin() || !self.changed || self.owed > 0 {
             return None;
         }
-        // A version vouches for the whole set of names. Where one of them was never answered, or has expired, a server that
-        // compares versions only would have nothing to send on a new stream, and the name would look absent.
-        let is_unanswered = |name| self.names.get(name).is_some_and(|wanted| wanted.presence == Presence::Unsent);
-        if !self.asked && (self.has_lapsed || self.unsent.iter().any(is_unanswered)) {
+        if !self.asked && self.lacks_some() {
             self.version.clear();
         }
         Some(Reply { version: self.version.clone(), nonce: self.nonce.clone(), error: None })
+    }
+
+    /// Whether the next stream, in state of the world, asks a server for something that it was not told to be held.
+    pub(in crate::session) fn asks_for_news(&self) -> bool {
+        !self.is_empty() && (self.version.is_empty() || self.lacks_some())
+    }
+
+    /// A version vouches for the whole set of names. Where one of them was never answered, or has expired, a server that
+    /// compares versions only would have nothing to send on a new stream, and the name would look absent.
+    fn lacks_some(&self) -> bool {
+        let is_unanswered = |name| self.names.get(name).is_some_and(|wanted| wanted.presence == Presence::Unsent);
+        self.has_lapsed || self.unsent.iter().any(is_unanswered)
     }
 
     /// Begins a request in state of the world.

@@ -19,7 +19,8 @@ fn alone_it_is_a_list_without_names() {
     assert_eq!(script.requests(), ["CDS [] - -"]);
     script.exchange_quietly(Cluster, "v1", "n1", &["a", "b"]);
     assert_eq!(script.requests(), ["CDS [] v1 n1"]);
-    assert_eq!(script.reopen(), ["CDS [] v1 -"]);
+    script.with_listener();
+    assert_eq!(script.reopen(), ["CDS [] v1 -", "LDS [l] - -"]);
 }
 
 #[test]

@@ -59,6 +59,13 @@ impl Script {
         self.events();
     }
 
+    /// Asks for a listener too, which is answered: the fewest names of a kind are those that a new stream asks news of.
+    fn with_listener(&mut self) {
+        self.subscribe(Listener, &["l"]);
+        self.requests();
+        self.exchange(Listener, "l1", "ln", &["l"]);
+    }
+
     fn subscribe(&mut self, kind: ResourceKind, names: &[&str]) {
         for name in names {
             self.session.subscribe(kind, name);

@@ -220,7 +220,8 @@ fn no_version_vouches_for_what_expired_until_it_has_come_again() {
     assert_eq!(script.reopen(), ["RDS [a b] - -"], "a server that compares versions would send nothing");
     assert_eq!(script.reopen(), ["RDS [a b] - -"], "nor has it come yet");
     script.version(kind, "v2", "n3", vec![versioned(kind, "a", ""), versioned(kind, "b", "")], (&["a", "b"], &[]));
-    assert_eq!(script.reopen(), ["RDS [a b] v2 -"]);
+    script.with_listener();
+    assert_eq!(script.reopen(), ["LDS [l] - -", "RDS [a b] v2 -"]);
 }
 
 #[test]
@@ -230,7 +231,8 @@ fn a_full_state_vouches_for_what_expired() {
     script.version(Cluster, "v1", "n1", vec![living("a", "", 10), b.clone()], (&["a", "b"], &[]));
     script.advance(10.0);
     script.version(Cluster, "v2", "n2", vec![b], (&["b"], &[]));
-    assert_eq!(script.reopen(), ["CDS [a b] v2 -"], "the server has said that there is no `a`");
+    script.with_listener();
+    assert_eq!(script.reopen(), ["CDS [a b] v2 -", "LDS [l] - -"], "the server has said that there is no `a`");
 }
 
 #[test]

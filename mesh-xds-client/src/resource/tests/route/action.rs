@@ -56,21 +56,29 @@ fn non_forwarding_action_passes_on() {
 }
 
 #[test]
-fn legacy_grpc_timeouts_count_until_a_stream_duration_is_set() {
+fn legacy_grpc_timeouts_count_for_sidecars_until_a_stream_duration_is_set() {
     let set = |message: &mut pb::RouteAction| {
         #[expect(deprecated, reason = "Istio sends it")]
         {
             message.max_grpc_timeout = seconds(8);
         }
     };
+    let maximum = |routes: &RouteConfig| forward(routes).policy.timeouts.grpc_timeout_max;
     let with_duration = decoded(&with_forward(set)).value;
-    assert_eq!(forward(&with_duration).policy.timeouts.grpc_timeout_max, Some(TimeLimit::OFF));
-    let alone = decoded(&with_forward(|m| {
+    assert_eq!(maximum(&with_duration), Some(TimeLimit::OFF));
+    let alone = with_forward(|m| {
         set(m);
         m.max_stream_duration = None;
-    }));
-    let eight = TimeLimit::after(Duration::from_secs(8)).ok();
-    assert_eq!(forward(&alone.value).policy.timeouts.grpc_timeout_max, eight);
+    });
+    let for_sidecars = read_routes(&alone, &samples::context().for_sidecars()).expect("good routes");
+    assert_eq!(
+        (maximum(&for_sidecars.value), for_sidecars.warnings.len()),
+        (TimeLimit::after(Duration::from_secs(8)).ok(), 0)
+    );
+
+    let for_grpc = decoded(&alone);
+    assert_eq!(maximum(&for_grpc.value), None, "gRFC A31 does not know it");
+    assert_eq!(fields(&for_grpc.warnings), ["virtual_hosts[0].routes[0].route.max_grpc_timeout"]);
 }
 
 #[test]
@@ -232,12 +240,14 @@ fn action_that_is_not_known_stays_and_fails_its_requests() {
 }
 
 #[test]
-fn body_within_a_raised_limit_is_not_refused() {
+fn body_within_a_raised_limit_is_sent() {
     let mut message = samples::routes();
     message.max_direct_response_body_size_bytes = wrap(1 << 20);
     let long = direct_response(&"x".repeat(4097));
     message.virtual_hosts[0].routes[0].action = Some(route::Action::DirectResponse(long));
-    assert!(matches!(first_action(&decoded(&message).value), Action::Unsupported(_)));
+    let Decoded { value, warnings } = decoded(&message);
+    let Action::Respond(response) = first_action(&value) else { panic!("a direct response") };
+    assert_eq!((response.body().len(), warnings.len()), (4097, 0));
 }
 
 #[test]

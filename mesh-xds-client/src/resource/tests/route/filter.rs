@@ -65,3 +65,28 @@ fn unknown_override_is_refused_unless_optional() {
     let optional = decode_with(wrapped(Some(unknown()), true, false)).expect("optional");
     assert_eq!(fields(&optional.warnings), [format!("{path}.type_url")]);
 }
+
+/// Of a sidecar's filters on the way out none is known, so that what one host says to one of them must not cost the others their
+/// routes.
+#[test]
+fn unknown_override_is_passed_over_for_sidecars_at_every_level() {
+    let other = || [("envoy.filters.http.local_ratelimit".to_owned(), unknown())].into();
+    let mut message = samples::routes();
+    message.typed_per_filter_config = other();
+    message.virtual_hosts[0].typed_per_filter_config = other();
+    message.virtual_hosts[0].routes[0].typed_per_filter_config = other();
+    weighted(&mut message).clusters[0].typed_per_filter_config = other();
+    let Decoded { value, warnings } =
+        read_routes(&message, &samples::context().for_sidecars()).expect("routes without it");
+    assert_eq!(value, decoded(&samples::routes()).value);
+    let place = "typed_per_filter_config[envoy.filters.http.local_ratelimit].type_url";
+    let places = [
+        "",
+        "virtual_hosts[0].",
+        "virtual_hosts[0].routes[0].",
+        "virtual_hosts[0].routes[0].route.weighted_clusters.clusters[0].",
+    ];
+    for at in places {
+        assert!(fields(&warnings).contains(&format!("{at}{place}").as_str()), "{at}: {warnings:?}");
+    }
+}

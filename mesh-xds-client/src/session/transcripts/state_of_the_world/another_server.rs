@@ -4,15 +4,16 @@ use super::*;
 
 #[test]
 fn versions_that_are_forgotten_are_taken_back_from_a_stream_that_has_told_them() {
-    let mut script = Script::asking(Cluster, &["a"]);
-    script.exchange(Cluster, "v1", "n1", &["a"]);
-    assert_eq!(script.reopen(), ["CDS [a] v1 -"]);
+    let mut script = Script::asking(Cluster, &["a", "b"]);
+    script.exchange(Cluster, "v1", "n1", &["a", "b"]);
+    script.with_listener();
+    assert_eq!(script.reopen(), ["CDS [a b] v1 -", "LDS [l] - -"]);
     script.session.forget_versions();
     assert_eq!(script.events(), ["connect"]);
     script.respond(Cluster, "v1", "late", &[]);
     assert!(script.events().is_empty(), "that stream is closed");
     script.session.stream_opened();
-    assert_eq!(script.requests(), ["CDS [a] - -"]);
+    assert_eq!(script.requests(), ["CDS [a b] - -", "LDS [l] - -"]);
 }
 
 #[test]

@@ -4,11 +4,24 @@ use super::*;
 
 #[test]
 fn version_outlives_the_stream_and_the_nonce_does_not() {
-    let mut script = Script::asking(Cluster, &["a"]);
-    script.exchange(Cluster, "v1", "n1", &["a"]);
-    script.lose_stream();
-    script.session.stream_opened();
-    assert_eq!(script.requests(), ["CDS [a] v1 -"]);
+    let mut script = Script::asking(Cluster, &["a", "b"]);
+    script.exchange(Cluster, "v1", "n1", &["a", "b"]);
+    script.with_listener();
+    assert_eq!(script.reopen()[0], "CDS [a b] v1 -");
+}
+
+#[test]
+fn server_that_has_no_news_is_given_something_to_say() {
+    let mut script = Script::asking(Cluster, &["a", "b"]);
+    script.exchange(Cluster, "v1", "n1", &["a", "b"]);
+    script.with_listener();
+    assert_eq!(script.reopen(), ["CDS [a b] v1 -", "LDS [l] - -"], "the kind of the fewest names");
+    assert_eq!(script.reopen(), ["CDS [a b] v1 -", "LDS [l] - -"], "it has not come again");
+    script.exchange(Listener, "l1", "n2", &["l"]);
+
+    script.subscribe(RouteConfiguration, &["r", "s", "t"]);
+    script.requests();
+    assert_eq!(script.reopen(), ["CDS [a b] v1 -", "LDS [l] l1 -", "RDS [r s t] - -"], "there is news to wait for");
 }
 
 #[test]
@@ -35,13 +48,12 @@ fn a_verdict_after_the_stream_ended_counts_and_is_not_sent() {
 
 #[test]
 fn answers_not_yet_sent_die_with_the_stream() {
-    let mut script = Script::asking(Cluster, &["a"]);
-    script.respond(Cluster, "v1", "n1", &["a"]);
+    let mut script = Script::asking(Cluster, &["a", "b"]);
+    script.with_listener();
+    script.respond(Cluster, "v1", "n1", &["a", "b"]);
     script.events();
-    script.accept("n1", &["a"]);
-    script.lose_stream();
-    script.session.stream_opened();
-    assert_eq!(script.requests(), ["CDS [a] v1 -"]);
+    script.accept("n1", &["a", "b"]);
+    assert_eq!(script.reopen(), ["CDS [a b] v1 -", "LDS [l] - -"]);
 }
 
 #[test]
