@@ -218,7 +218,7 @@ async fn connection_whose_peer_answers_early_and_reads_no_more_is_closed() {
         for connects in [1, 2] {
             let answer = bench.send(post("/", whole(vec![0; 1 << 20]))).await;
             assert_eq!(answer.unwrap().status(), 413);
-            settle().await;
+            all_is_quiet().await;
             let figures = bench.figures();
             assert_eq!((figures.connections, bench.counts().connections.active, net.connects()), (0, 0, connects));
         }

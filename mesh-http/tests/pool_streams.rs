@@ -4,7 +4,7 @@
 
 mod pool_support;
 
-use std::{future::poll_fn, io, time::Duration};
+use std::{future::poll_fn, io};
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -17,7 +17,7 @@ use mesh_core::{
     outcome::{Failed, FailureKind, Sent},
 };
 use mesh_http::pool::PoolBody;
-use pool_support::{Answer, Bench, Net, TestBody, get, post, whole};
+use pool_support::{Answer, Bench, Net, TestBody, all_is_quiet, get, post, whole};
 use tokio::{io::DuplexStream, sync::mpsc, task::JoinHandle};
 
 /// A request as the peer has it, and its way to answer.
@@ -84,11 +84,6 @@ async fn begun(answer: JoinHandle<Answer>) -> PoolBody {
 async fn collected(body: PoolBody) -> Result<(Option<HeaderMap>, Bytes), Failed> {
     let body = body.collect().await?;
     Ok((body.trailers().cloned(), body.to_bytes()))
-}
-
-/// Waits until every task waits: a paused clock moves on only then, so what can happen has happened.
-async fn all_is_quiet() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
 }
 
 fn head() -> Response<()> {
