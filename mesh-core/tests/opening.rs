@@ -18,8 +18,10 @@ use tokio::time::{Duration, Instant};
 /// Changes its cluster once, within `open`, as another thread might.
 struct Racing {
     cluster: OnceLock<Weak<Cluster<Racing>>>,
-    changes: Mutex<Vec<fn(&Cluster<Racing>)>>,
+    changes: Mutex<Vec<Change>>,
 }
+
+type Change = fn(&Cluster<Racing>);
 
 /// What was last said: the timeout of connections, and whether there is metadata.
 type Known = Mutex<(Option<Duration>, bool)>;
@@ -68,7 +70,7 @@ fn endpoint() -> Endpoint {
 }
 
 /// What is known of an endpoint that was opened while `changes` came, one at each call of the transport; the last is first.
-fn known_after(changes: &[fn(&Cluster<Racing>)], ahead: bool) -> (Option<Duration>, bool) {
+fn known_after(changes: &[Change], ahead: bool) -> (Option<Duration>, bool) {
     let transport = Racing { cluster: OnceLock::new(), changes: Mutex::new(changes.to_vec()) };
     let config = Arc::new(config::Cluster::new("test").expect("a name"));
     let cluster = Cluster::new(&config, ClusterPolicy::default(), Semantics::Envoy, transport, 7);
@@ -78,8 +80,7 @@ fn known_after(changes: &[fn(&Cluster<Racing>)], ahead: bool) -> (Option<Duratio
         cluster.open_ahead(1, |_| {});
     }
     let picked = cluster.pick(&mut Terms::new(Dice::new(7), Instant::now())).expect("an endpoint");
-    let known = *picked.handle().lock().expect("no panic");
-    known
+    *picked.handle().lock().expect("no panic")
 }
 
 #[tokio::test(start_paused = true)]

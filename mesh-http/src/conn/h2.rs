@@ -239,8 +239,9 @@ impl<B: Body + Unpin + 'static> Sender<B> {
         self.start(request.map(|body| Uploading::new(body, None)))
     }
 
-    /// As [`send`](Self::send), for a body that may still be sent when its response has begun. That ends when `claim` is
-    /// dropped: drop the response's body first, and the stream is reset with CANCEL. It costs an allocation.
+    /// As [`send`](Self::send), for a body that may still be sent when its response has begun. That ends when `claim`, which
+    /// is this sender's and for this request, is dropped: drop the response's body first, and the stream is reset with
+    /// CANCEL. It costs an allocation.
     ///
     /// # Errors
     ///
@@ -250,7 +251,8 @@ impl<B: Body + Unpin + 'static> Sender<B> {
         request: Request<B>,
         claim: &mut Claim,
     ) -> impl Future<Output = Result<Response<Incoming>, SendError<B>>> + use<B> {
-        let upload = claim.upload.get_or_insert_with(|| Upload::new(Arc::clone(&self.figures))).clone();
+        let Claim { figures, upload, .. } = claim;
+        let upload = upload.get_or_insert_with(|| Upload::new(Arc::clone(figures))).clone();
         self.start(request.map(|body| Uploading::new(body, Some(upload))))
     }
 
