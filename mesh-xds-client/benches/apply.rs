@@ -2,7 +2,7 @@
 //! the session's part in delta.
 //!
 //! Both are paid for each change of a large mesh, and neither may grow with what has not changed. Run with
-//! `cargo bench -p mesh-xds-client --features testkit --bench apply`; it needs valgrind and `cargo install gungraun-runner` of
+//! `cargo bench -p mesh-xds-client --bench apply`; it needs valgrind and `cargo install gungraun-runner` of
 //! the version that the workspace names.
 // The macros make public items.
 #![allow(missing_docs)]

@@ -2,17 +2,15 @@
 //! reads and verifies the file, to the snapshot that a mesh reads. CPU time of the one thread that does it all, the
 //! median of several starts.
 //!
-//! The file is written by a client of a control plane in memory. Run with `cargo bench -p mesh-xds-client --features
-//! testkit --bench restart`; lines that begin with `restart` are read by the budgets.
+//! The file is written by a client of a control plane in memory. Run with `cargo bench -p mesh-xds-client --bench restart`;
+//! lines that begin with `restart` are read by the budgets.
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use mesh_core::{config::Address, source::ConfigSource};
-use mesh_http::connect::{Connect, Connecting, Stream};
+use mesh_core::source::ConfigSource;
 use mesh_xds_client::{
     XdsClient,
-    bootstrap::{Bootstrap, ChannelCredentials},
     testkit::{
         ControlPlane,
         resource::{cluster, endpoints, listener, route_config},
@@ -22,18 +20,6 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio::time::sleep;
 
 const RUNS: usize = 31;
-
-/// Leads to a control plane, or to none.
-struct Pipes(Option<ControlPlane>);
-
-impl Connect for Pipes {
-    fn connect(&self, _: &Address) -> Connecting {
-        let Some(plane) = &self.0 else { return Box::pin(async { Err(std::io::ErrorKind::ConnectionRefused.into()) }) };
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
-        tokio::spawn(plane.serve_connection(theirs));
-        Box::pin(async move { Ok(Box::new(ours) as Stream) })
-    }
-}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
@@ -53,10 +39,8 @@ async fn main() {
     }
 }
 
-fn client(pipes: Pipes, file: &Path) -> XdsClient {
-    let bootstrap = Bootstrap::builder().server("10.0.0.1:1", ChannelCredentials::Insecure).build().unwrap();
-    let builder = XdsClient::builder(bootstrap).connector(pipes).cache_file(file);
-    builder.cache_interval(Duration::from_millis(100)).build().unwrap()
+fn client(plane: &ControlPlane, file: &Path) -> XdsClient {
+    plane.client().cache_file(file).cache_interval(Duration::from_millis(100)).build().unwrap()
 }
 
 /// Has a client write a file of so many clusters. Returns its size.
@@ -70,7 +54,7 @@ async fn write(file: &Path, clusters: usize, endpoints_each: usize) -> u64 {
             tx.set(cluster(&name(number))).set(endpoints(&name(number), (0..endpoints_each).map(address)));
         }
     });
-    let client = client(Pipes(Some(plane)), file);
+    let client = client(&plane, file);
     let work = tokio::spawn(client.work());
     let _interest = client.watch("web");
     client.snapshots().wait_for(|snapshot| snapshot.clusters.len() == clusters).await.unwrap();
@@ -81,7 +65,8 @@ async fn write(file: &Path, clusters: usize, endpoints_each: usize) -> u64 {
 
 async fn start(file: &Path, clusters: usize) -> Duration {
     let started = thread_cpu();
-    let client = client(Pipes(None), file);
+    // A control plane that is gone takes no connections.
+    let client = client(&ControlPlane::new(), file);
     let work = tokio::spawn(client.work());
     let _interest = client.watch("web");
     client.snapshots().wait_for(|snapshot| snapshot.clusters.len() == clusters).await.unwrap();

@@ -4,7 +4,7 @@
 //! The control plane shares the thread, through a pipe in memory, and is not in the figures: they are the thread's CPU time
 //! while the client's work is polled. In state of the world the answer lists every name, and is in the figure as well as in a
 //! line of its own, since it holds up whoever shares the thread. Run with
-//! `cargo bench -p mesh-xds-client --features testkit --bench update`; lines that begin with `update` are read by the budgets.
+//! `cargo bench -p mesh-xds-client --bench update`; lines that begin with `update` are read by the budgets.
 //!
 //! The same of a route configuration with so many virtual hosts, of which ten change, or all: what it costs, and in the lines
 //! with `longest`, how long it holds the thread at once.
@@ -33,13 +33,12 @@ use envoy_types::{
     util::pack_any,
 };
 use mesh_core::{
-    config::{Address, Snapshot},
+    config::Snapshot,
     source::{ConfigSource, Interest},
 };
-use mesh_http::connect::{Connect, Connecting, Stream};
 use mesh_xds_client::{
-    ResourceKind, XdsClient,
-    bootstrap::{Bootstrap, ChannelCredentials, ServerFeature},
+    ResourceKind,
+    bootstrap::ServerFeature,
     session::{Config, Event, Request, Response, Session, Verdict},
     testkit::{
         ControlPlane,
@@ -55,16 +54,6 @@ const RUNS: usize = 51;
 /// Short, so that updates come in a row, as pushes do, and find the caches as the last one left them: after a rest of 50 ms an
 /// update in delta costs seven times as much. What of one falls into the time of the next is the same each time.
 const PAUSE: Duration = Duration::from_millis(2);
-
-struct Pipes(ControlPlane);
-
-impl Connect for Pipes {
-    fn connect(&self, _: &Address) -> Connecting {
-        let (ours, theirs) = tokio::io::duplex(1 << 20);
-        tokio::spawn(self.0.serve_connection(theirs));
-        Box::pin(async move { Ok(Box::new(ours) as Stream) })
-    }
-}
 
 /// The work of a client.
 struct Metered<F>(Pin<Box<F>>, Spent);
@@ -254,8 +243,7 @@ impl Held {
     }
 
     async fn of(plane: ControlPlane, clusters: usize, endpoints: usize, feature: Option<ServerFeature>) -> Self {
-        let bootstrap = Bootstrap::builder().server_with_features("10.0.0.1:1", ChannelCredentials::Insecure, feature);
-        let client = XdsClient::builder(bootstrap.build().unwrap()).connector(Pipes(plane.clone())).build().unwrap();
+        let client = plane.client_with(feature).build().unwrap();
         let spent = Spent::default();
         let work = tokio::spawn(Metered(Box::pin(client.work()), spent.clone()));
         let (interest, mut snapshots) = (client.watch("web"), client.snapshots());

@@ -101,6 +101,7 @@ pub mod testkit;
 
 mod agreement;
 mod assemble;
+mod causes;
 mod client;
 mod dialect;
 mod expected;

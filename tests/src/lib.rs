@@ -11,6 +11,7 @@ pub mod kubernetes;
 pub mod load;
 pub mod mesh;
 pub mod pair;
+pub mod patience;
 pub mod peers;
 pub mod sim;
 pub mod wire;

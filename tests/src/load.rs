@@ -56,6 +56,17 @@ impl Tally {
         self.answers.values().chain(self.failures.values()).sum()
     }
 
+    /// Asserts that there were calls, and that none has failed.
+    ///
+    /// # Panics
+    ///
+    /// When there were none, or one has failed.
+    #[track_caller]
+    pub fn assert_none_failed(&self) {
+        assert!(self.calls() > 0, "nobody called");
+        assert!(self.failures.is_empty(), "{self:#?}");
+    }
+
     /// Counts the calls of another tally too.
     pub fn add(&mut self, other: Self) {
         for (whole, part) in [(&mut self.answers, other.answers), (&mut self.failures, other.failures)] {

@@ -2,13 +2,12 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use mesh_http::Mesh;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
 
 use crate::load::{Tally, under_load};
+use crate::patience::{in_time, until};
 use crate::sim::{Caller, Speaks};
 use crate::wire::Error;
 
@@ -16,8 +15,6 @@ use crate::wire::Error;
 const CALLERS: usize = 4;
 /// Answers of each client from which its shares are read.
 const SAMPLE: u64 = 400;
-/// For what takes moments; a loaded machine may take its time.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Both clients, and the answers that each had in the present sample.
 pub struct Pair {
@@ -46,7 +43,7 @@ impl Pair {
                 caller.ready().await.expect("the target exists");
             }
         };
-        timeout(PATIENCE, ready).await.expect("the first configuration comes");
+        in_time("the first configuration", ready).await;
         Self { callers, sample: Cell::default(), answers: Default::default(), answered: Notify::new() }
     }
 
@@ -89,7 +86,7 @@ impl Pair {
                 self.answered.notified().await;
             }
         };
-        timeout(PATIENCE, sampling).await.expect("callers get answers");
+        in_time("answers to all callers", sampling).await;
         self.answers.each_ref().map(|answers| answers.borrow().clone())
     }
 
@@ -99,13 +96,7 @@ impl Pair {
     ///
     /// After twenty seconds.
     pub async fn until(&self, what: &str, is_so: impl Fn(&[Caller; 2]) -> bool) {
-        let waiting = async {
-            // How a mesh and its routes stand is told for asking only.
-            while !is_so(&self.callers) {
-                sleep(Duration::from_millis(5)).await;
-            }
-        };
-        assert!(timeout(PATIENCE, waiting).await.is_ok(), "it does not come to this: {what}");
+        until(what, || is_so(&self.callers)).await;
     }
 }
 

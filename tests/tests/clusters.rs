@@ -87,7 +87,7 @@ async fn every_address_of_every_strict_name_is_an_endpoint_of_its_priority() {
             shop.kill(number);
         }
         let tally = shop.calls(40).await;
-        none_failed(&tally);
+        tally.assert_none_failed();
         assert_eq!(tally.answers.into_keys().collect::<Vec<_>>(), ["4"], "{speaks:?}");
     }
 }
@@ -170,7 +170,7 @@ async fn aggregate_prefers_the_first_and_fails_over_without_a_failed_call() {
             sleep(SECOND).await;
         })
         .await;
-        none_failed(&tally);
+        tally.assert_none_failed();
         assert!(tally.answers["3"] > 0, "{speaks:?}: {tally:?}");
         for number in [1, 2] {
             shop.world.network.reach(address(number), Reach::Open);
@@ -212,7 +212,7 @@ async fn aggregate_is_warm_with_all_that_it_is_made_of_and_follows_its_changes()
             sleep(SECOND).await;
         })
         .await;
-        none_failed(&tally);
+        tally.assert_none_failed();
         // The absence of a cluster is certain when the wait for it is over.
         sleep(20 * SECOND).await;
         assert_eq!(shop.answering().await, ["2"], "{speaks:?}");
@@ -499,7 +499,7 @@ impl Shop {
     /// Who answers.
     async fn answering(&self) -> Vec<String> {
         let tally = self.calls(40).await;
-        assert!(tally.failures.is_empty(), "{tally:#?}");
+        tally.assert_none_failed();
         tally.answers.into_keys().collect()
     }
 
@@ -602,8 +602,4 @@ fn place(host: &str) -> Option<Address> {
         ..SocketAddress::default()
     };
     Some(Address { address: Some(Place::SocketAddress(socket)) })
-}
-
-fn none_failed(tally: &Tally) {
-    assert!(tally.failures.is_empty() && tally.calls() > 0, "{tally:#?}");
 }

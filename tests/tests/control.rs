@@ -2,11 +2,10 @@
 //! changes and none of its work, and the stream ends with the mesh.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
-use std::time::Duration;
-
 use mesh_http::{Control, Mesh};
 use mesh_tests::{
     load::under_load,
+    patience::{PATIENCE, in_time},
     sim::{Answer, Backend, Caller, Speaks},
 };
 use mesh_xds_client::{
@@ -14,10 +13,9 @@ use mesh_xds_client::{
     bootstrap::{Bootstrap, ChannelCredentials, Node},
     testkit::ControlPlane,
 };
-use tokio::{runtime::Builder, time::timeout};
+use tokio::runtime::Builder;
 
 const TARGET: &str = "shop.test:80";
-const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn is_followed(control: Control, speaks: Speaks) {
     let (one, two) = (
@@ -31,21 +29,20 @@ async fn is_followed(control: Control, speaks: Speaks) {
     let source = XdsClient::new(bootstrap.build().unwrap()).unwrap();
     let mesh = Mesh::builder().source(source.clone()).control(control).build().unwrap();
     let caller = Caller::of(&mesh, TARGET, speaks);
-    timeout(PATIENCE, caller.ready()).await.unwrap().unwrap();
+    in_time("the first configuration", caller.ready()).await.unwrap();
 
     let shift = async {
         plane.offer(TARGET, [("two", two.address())]);
         while caller.call().await.unwrap() != "two" {}
     };
-    let (in_time, tally) = under_load(4, || caller.call(), timeout(PATIENCE, shift)).await;
-    in_time.unwrap();
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    let ((), tally) = under_load(4, || caller.call(), in_time("the new endpoint", shift)).await;
+    tally.assert_none_failed();
     assert!(mesh.status().source.unwrap().connected);
     assert_eq!(plane.streams(), 1);
 
     // The source outlives the mesh, and its stream does not.
     assert!(mesh.shutdown(PATIENCE).await);
-    timeout(PATIENCE, plane.wait_streams(0)).await.unwrap();
+    in_time("the end of the stream", plane.wait_streams(0)).await;
     drop(source);
 }
 

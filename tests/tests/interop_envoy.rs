@@ -2,17 +2,20 @@
 #![allow(clippy::print_stdout, reason = "the figures of a run are what it is read for")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::{Method, StatusCode};
 use mesh_core::config::HttpProtocol;
+use mesh_http::pool::PoolFigures;
 use mesh_http::{Client, ClientBuilder};
 use tokio::time::timeout;
 
 use mesh_tests::identity::Authority;
 use mesh_tests::load::{Tally, under_load};
-use mesh_tests::mesh::{mesh_as, trusting_workload};
+use mesh_tests::mesh::{mesh_as, pool_of, short_ejection, trusting_workload};
+use mesh_tests::patience::{in_time, until};
 use mesh_tests::peers::{Envoy, RunningEnvoy};
 use mesh_tests::wire;
 
@@ -29,12 +32,15 @@ async fn drain_sends_goaway_and_restart_listens_again() {
     backend.drain().await;
 
     // Envoy draws lots whether a request meets GOAWAY, the likelier the nearer the end of the drain.
-    while connection.ready().await.is_ok() {
-        match connection.send_request(wire::request(Method::GET, addr, "")).await {
-            Ok(response) => assert_eq!(response.status(), StatusCode::OK),
-            Err(error) => assert!(error.is_canceled(), "{error:?}"),
+    let sent_away = async {
+        while connection.ready().await.is_ok() {
+            match connection.send_request(wire::request(Method::GET, addr, "")).await {
+                Ok(response) => assert_eq!(response.status(), StatusCode::OK),
+                Err(error) => assert!(error.is_canceled(), "{error:?}"),
+            }
         }
-    }
+    };
+    in_time("GOAWAY", sent_away).await;
     let backend = backend.restart().await;
     let mut connection = wire::http2(backend.addr()).await.unwrap();
     let response = connection.send_request(wire::request(Method::GET, addr, "")).await.unwrap();
@@ -51,9 +57,12 @@ async fn failed_health_check_turns_connections_away_and_keeps_listening() {
     backend.fail_health_check().await;
     let response = old.send_request(wire::request(Method::GET, addr, "")).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
-    while old.ready().await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    let closed = async {
+        while old.ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("the old connection is closed", closed).await;
 
     backend.pass_health_check().await;
     let mut fresh = wire::http2(addr).await.unwrap();
@@ -108,9 +117,9 @@ async fn drains_and_restarts_under_load_lose_nothing() {
     let authority = Authority::new();
     let (one, two) = two_of(&envoy, &authority).await;
     let client = http2(Client::builder("backend.test").endpoints([one.addr(), two.addr()]));
-    let tally = roll_under_load(&client, one, two).await;
+    let tally = roll_under_load(&client, [one, two], RunningEnvoy::addr).await;
     println!("Envoy, HTTP/2, 2 drains and restarts: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
     assert_eq!(tally.answers.len(), 2, "{tally:?}");
 }
 
@@ -122,9 +131,9 @@ async fn drains_and_restarts_under_load_lose_nothing_by_mutual_tls() {
     let mesh = mesh_as(&authority.identify("client"));
     let builder = Client::builder("backend.test").mesh(&mesh).endpoints([one.tls_addr(), two.tls_addr()]);
     let client = http2(builder.tls(trusting_workload("backend")));
-    let tally = roll_under_load(&client, one, two).await;
+    let tally = roll_under_load(&client, [one, two], RunningEnvoy::tls_addr).await;
     println!("Envoy, mutual TLS, 2 drains and restarts: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
     assert_eq!(tally.answers.len(), 2, "{tally:?}");
 }
 
@@ -135,15 +144,17 @@ async fn health_check_that_fails_under_load_loses_nothing() {
     let client = http2(Client::builder("backend.test").endpoints([backend.addr()]));
     let ((), tally) = under_load(8, || ask(&client), async {
         for _ in 0..5 {
+            let opened = || pool_of(&client.status(), backend.addr()).opened;
+            until("it is connected to", || opened() > 0).await;
+            let before = opened();
             backend.fail_health_check().await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            until("connections are turned away and opened again", || opened() > before + 10).await;
             backend.pass_health_check().await;
-            tokio::time::sleep(Duration::from_millis(200)).await;
         }
     })
     .await;
     println!("Envoy, 5 failed health checks: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 async fn two_of(envoy: &Envoy, authority: &Authority) -> (RunningEnvoy, RunningEnvoy) {
@@ -152,7 +163,7 @@ async fn two_of(envoy: &Envoy, authority: &Authority) -> (RunningEnvoy, RunningE
 }
 
 fn http2(builder: ClientBuilder<mesh_http::protocol::Http>) -> Client {
-    builder.protocol(HttpProtocol::Http2).build().unwrap()
+    builder.protocol(HttpProtocol::Http2).outlier_detection(short_ejection()).build().unwrap()
 }
 
 async fn ask(client: &Client) -> Result<String, wire::Error> {
@@ -164,18 +175,28 @@ async fn ask(client: &Client) -> Result<String, wire::Error> {
     Ok(String::from_utf8(name.to_vec())?)
 }
 
-/// Each backend in turn is drained, killed and started again, as by a rolling restart.
-async fn roll_under_load(client: &Client, one: RunningEnvoy, two: RunningEnvoy) -> Tally {
+/// Each backend in turn goes and comes back, as by a rolling restart, the first after a drain, and the client sees it.
+async fn roll_under_load(
+    client: &Client,
+    [one, two]: [RunningEnvoy; 2],
+    addr_of: impl Fn(&RunningEnvoy) -> SocketAddr,
+) -> Tally {
+    let (first, second) = (addr_of(&one), addr_of(&two));
+    let pool = |addr| pool_of(&client.status(), addr);
     // Both outlive the load: its last calls are under way when the scenario is over.
     let (_running, tally) = under_load(8, || ask(client), async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        until("both are connected to", || pool(first).connections > 0 && pool(second).connections > 0).await;
+        let before = pool(first);
         one.drain().await;
-        tokio::time::sleep(Duration::from_millis(2500)).await;
+        let is_left = |now: PoolFigures| now.connections == 0 && now.failed > before.failed;
+        until("the first is left, and refuses", || is_left(pool(first))).await;
+        let before = pool(first);
         let one = one.restart().await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        until("the first is back", || pool(first).opened > before.opened).await;
         // The second goes without a drain: what is in flight is cut.
+        let before = pool(second);
         let two = two.restart().await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        until("the second is back", || pool(second).opened > before.opened).await;
         (one, two)
     })
     .await;

@@ -26,6 +26,7 @@ use tonic::{Code, Streaming};
 use mesh_core::source::{ConfigSource as _, ResourceState, ResourceStatus};
 use mesh_http::{Client, Mesh};
 use mesh_tests::pair::{Pair, assert_by_chance};
+use mesh_tests::patience::{PATIENCE, in_time, until};
 use mesh_tests::peers::{GoControlPlane, GrpcCore, RunningControlPlane, Snapshot, bootstrap};
 use mesh_tests::wire::Error;
 use mesh_xds_client::bootstrap::Bootstrap;
@@ -40,9 +41,6 @@ const SIDECAR: &str = "sidecar~10.0.0.7~client.shop~shop.svc.cluster.local";
 
 /// Before this shift the server is killed and restarted.
 const RESTART: u32 = 6;
-
-/// For what takes moments; a loaded machine may take its time.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn answer_waits_until_every_name_of_the_snapshot_was_asked_for() {
@@ -120,7 +118,7 @@ async fn c_core_follows_ten_shifts_and_a_restart_without_a_failed_call() {
     client.settle(&["v2", "v3"]).await;
     let tally = client.stop().await;
 
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -185,7 +183,38 @@ async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
         .await;
 
     println!("{}\nfailed: {:?} of {} calls", lines.join("\n"), tally.failures, tally.calls());
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
+}
+
+// It compares versions, and would have nothing to say.
+#[tokio::test]
+async fn server_that_comes_back_with_what_is_held_is_known_to_be_there() {
+    come_back_with_the_same(&[]).await;
+}
+
+#[tokio::test]
+async fn server_that_comes_back_with_what_is_held_is_known_to_be_there_in_delta() {
+    come_back_with_the_same(&["mesh.delta"]).await;
+}
+
+async fn come_back_with_the_same(features: &[&str]) {
+    let Some(program) = GoControlPlane::find() else { return };
+    let web = Web::start("w1").await;
+    let same = Snapshot::new(NODE, 1).target(WEB, &[("w-v1", 1, &[web.addr])]);
+    let mut control_plane = program.start().await;
+    control_plane.set(&same).await;
+    let source = xds_client(control_plane.addr(), features);
+    let mesh = Mesh::builder().source(source.clone()).build().unwrap();
+    let client = Client::builder(WEB).mesh(&mesh).build().unwrap();
+    client.ready().await.unwrap();
+
+    let killed = control_plane.kill().await;
+    until("it is missed", || !source.status().connected).await;
+    let mut control_plane = killed.restart().await;
+    control_plane.set(&same).await;
+    until("it is known to be there", || source.status().connected).await;
+    assert_eq!(get(&client).await.unwrap(), "w1");
+    assert!(control_plane.report().await.rejected.is_empty());
 }
 
 /// What a version is called by a server that is restarted before the sixth, and then counts in another way, backwards.
@@ -280,7 +309,7 @@ async fn follow_as_sidecars(features: &[&str]) {
         .await;
 
     println!("{}\nfailed: {:?} of {} calls", lines.join("\n"), tally.failures, tally.calls());
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -325,7 +354,7 @@ async fn drop_clusters_with_their_routes(features: &[&str]) {
         .await;
 
     println!("failed: {:?} of {} calls, 10 clusters dropped under them", tally.failures, tally.calls());
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 // It offers a refused version again at once, and so would be asked and refused as fast as the two can.
@@ -360,7 +389,7 @@ async fn refused_version_that_is_offered_again_at_once_is_refused_ever_more_seld
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, mended).await.expect("the mended version is taken");
+    in_time("the mended version is taken", mended).await;
     assert_eq!(get(&http).await.unwrap(), "w1");
 }
 

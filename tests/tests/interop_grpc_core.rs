@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::Method;
-use tokio::time::timeout;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Request, Streaming};
 
@@ -16,7 +15,8 @@ use mesh_grpc::{CallOptions, Channel, flags, testkit::Echo};
 
 use mesh_tests::identity::{Authority, Identity};
 use mesh_tests::load::under_load;
-use mesh_tests::mesh::{mesh_as, trusting_workload};
+use mesh_tests::mesh::{mesh_as, pool_of, short_ejection, trusting_workload};
+use mesh_tests::patience::{in_time, until};
 use mesh_tests::peers::{GrpcCore, GrpcServers};
 use mesh_tests::wire;
 
@@ -75,8 +75,9 @@ async fn server_sees_a_deadline_and_a_cancellation() {
 
     let mut slow = Request::new(message("a"));
     slow.metadata_mut().insert("echo-delay-ms", 60_000.into());
-    assert!(timeout(Duration::from_millis(200), echo.unary(slow)).await.is_err());
-
+    let call = tokio::spawn(async move { echo.unary(slow).await });
+    servers.until("one", |seen| seen.started == 2).await;
+    call.abort();
     servers.until("one", |seen| seen.cancelled == 1).await;
 }
 
@@ -87,7 +88,7 @@ async fn deadline_ends_a_call_on_both_sides() {
     let mut echo = connect(&servers, "one");
     let mut slow = Request::new(message("a"));
     slow.metadata_mut().insert("echo-delay-ms", 60_000.into());
-    slow.set_timeout(Duration::from_millis(200));
+    slow.set_timeout(Duration::from_secs(2));
     let status = echo.unary(slow).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
     servers.until("one", |seen| seen.cancelled + seen.expired == 1).await;
@@ -129,19 +130,27 @@ async fn drains_and_restarts_under_load_lose_nothing() {
     let limits = Thresholds { retry_budget: Some(budget), ..Thresholds::default() };
     let breakers = CircuitBreakers { default: limits, high: limits };
     let builder = Channel::builder("echo.test").endpoints([servers.addr("one"), servers.addr("two")]);
-    let echo = Echo::new(builder.circuit_breakers(breakers).build().unwrap());
+    let channel = builder.circuit_breakers(breakers).outlier_detection(short_ejection()).build().unwrap();
+    let echo = Echo::new(channel.clone());
     let ((), tally) = under_load(16, || ask(echo.clone()), async {
         for name in ["one", "two", "one", "two"] {
-            settle_down().await;
+            let addr = servers.addr(name);
+            until("it is connected to", || pool_of(&channel.status(), addr).connections > 0).await;
+            let before = pool_of(&channel.status(), addr);
             servers.drain(name, 5.0).await;
-            settle_down().await;
+            until("it is left, and refuses", || {
+                let now = pool_of(&channel.status(), addr);
+                now.connections == 0 && now.failed > before.failed
+            })
+            .await;
+            let before = pool_of(&channel.status(), addr);
             servers.start(name).await;
+            until("it is back", || pool_of(&channel.status(), addr).opened > before.opened).await;
         }
-        settle_down().await;
     })
     .await;
     println!("C-core, 4 drains of one of two servers: {} calls, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
     assert_eq!(tally.answers.len(), 2, "{tally:?}");
 }
 
@@ -149,10 +158,14 @@ async fn drains_and_restarts_under_load_lose_nothing() {
 async fn old_connections_under_load_lose_nothing() {
     let Some(core) = GrpcCore::find() else { return };
     let servers = core.servers_with(&["one"], &[("grpc.max_connection_age_ms", 50)]).await;
-    let echo = Echo::new(channel([servers.addr("one")]));
-    let ((), tally) = under_load(16, || ask(echo.clone()), tokio::time::sleep(Duration::from_secs(3))).await;
+    let channel = channel([servers.addr("one")]);
+    let echo = Echo::new(channel.clone());
+    let aged = until("twenty connections, one after the other", || {
+        pool_of(&channel.status(), servers.addr("one")).opened > 20
+    });
+    let ((), tally) = under_load(16, || ask(echo.clone()), aged).await;
     println!("C-core, connections of 50 ms: {} calls, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -179,9 +192,12 @@ async fn connection_is_sent_away_when_it_is_old() {
     let Some(core) = GrpcCore::find() else { return };
     let servers = core.servers_with(&["one"], &[("grpc.max_connection_age_ms", 50)]).await;
     let mut connection = wire::http2(servers.addr("one")).await.unwrap();
-    while connection.ready().await.is_ok() {
-        tokio::task::yield_now().await;
-    }
+    let closed = async {
+        while connection.ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    in_time("the connection is closed", closed).await;
 }
 
 #[tokio::test]
@@ -230,7 +246,7 @@ async fn client_counts_who_answered() {
     let mut client = core.client(&servers.addr("one").to_string(), "{}").await;
     let tally = client.call(5).await;
     assert_eq!(tally.answers["one"], 5);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
 }
 
 fn connect(servers: &GrpcServers, name: &str) -> Echo<Channel> {
@@ -251,11 +267,6 @@ fn idempotent() -> Request<Bytes> {
     let mut request = Request::new(message("a"));
     request.extensions_mut().insert(CallOptions::new().idempotent());
     request
-}
-
-/// Lets the load run against the state that was just brought about.
-async fn settle_down() {
-    tokio::time::sleep(Duration::from_millis(700)).await;
 }
 
 fn message(text: &'static str) -> Bytes {

@@ -38,6 +38,6 @@ async fn xds_client_obeys_the_control_plane_of_the_test_kit() {
     client.settle(&["v1"]).await;
     plane.wait_acked(ResourceKind::RouteConfiguration, &version).await.unwrap();
     let tally = client.stop().await;
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
     assert!(plane.nacks().is_empty());
 }

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -14,6 +13,7 @@ use mesh_http::{Client, ClientBuilder};
 use mesh_tests::identity::Authority;
 use mesh_tests::load::{Tally, under_load};
 use mesh_tests::mesh::{mesh_as, trusting_workload};
+use mesh_tests::patience::in_time;
 use mesh_tests::peers::{Nginx, RunningNginx};
 use mesh_tests::wire;
 
@@ -40,17 +40,23 @@ async fn reload_closes_idle_connections_and_comes_to_answer_with_the_new_name() 
 
     backend.reload("new").await;
 
-    while idle.ready().await.is_ok() {
-        tokio::task::yield_now().await;
-    }
-    // The workers quit one by one, and one that has not yet still accepts.
-    loop {
-        let mut fresh = wire::http1(backend.addr()).await.unwrap();
-        let response = fresh.send_request(wire::request(Method::GET, backend.addr(), "")).await.unwrap();
-        if wire::text(response).await.unwrap() == "new" {
-            break;
+    let closed = async {
+        while idle.ready().await.is_ok() {
+            tokio::task::yield_now().await;
         }
-    }
+    };
+    in_time("the idle connection is closed", closed).await;
+    // The workers quit one by one, and one that has not yet still accepts.
+    let renamed = async {
+        loop {
+            let mut fresh = wire::http1(backend.addr()).await.unwrap();
+            let response = fresh.send_request(wire::request(Method::GET, backend.addr(), "")).await.unwrap();
+            if wire::text(response).await.unwrap() == "new" {
+                break;
+            }
+        }
+    };
+    in_time("an answer of a new worker", renamed).await;
 }
 
 // What our client loses over a reload, it loses by itself: nginx never stops listening.
@@ -67,13 +73,12 @@ async fn connection_for_each_get_loses_nothing_over_reloads() {
     let ((), tally) = under_load(4, get, async {
         for name in ["1", "2", "3"] {
             backend.reload(name).await;
-            while get().await.unwrap() != name {}
+            in_time("an answer of a new worker", async { while get().await.unwrap() != name {} }).await;
         }
     })
     .await;
 
-    assert!(tally.failures.is_empty(), "{tally:?}");
-    assert!(tally.calls() > 0);
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -110,30 +115,32 @@ async fn restart_keeps_the_port() {
 #[tokio::test]
 async fn client_loses_no_get_over_reloads() {
     let Some(nginx) = Nginx::find() else { return };
-    let backend = nginx.start("0", &Authority::new().identify("one")).await;
+    let backend = nginx.start(NAMES[0], &Authority::new().identify("one")).await;
     let client = client_of(|builder| builder.endpoints([backend.addr()]));
     let tally = reload_under_load(&backend, &client, Method::GET).await;
     println!("nginx, GET over reloads: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
+    assert!(tally.answers.keys().eq(NAMES), "{tally:?}");
 }
 
 #[tokio::test]
 async fn client_loses_no_get_over_reloads_by_mutual_tls() {
     let Some(nginx) = Nginx::find() else { return };
     let authority = Authority::new();
-    let backend = nginx.start("0", &authority.identify("one")).await;
+    let backend = nginx.start(NAMES[0], &authority.identify("one")).await;
     let mesh = mesh_as(&authority.identify("client"));
     let tls = trusting_workload("one");
     let client = client_of(|builder| builder.mesh(&mesh).endpoints([backend.tls_addr()]).tls(tls));
     let tally = reload_under_load(&backend, &client, Method::GET).await;
     println!("nginx, GET over reloads, mutual TLS: {} requests, {:?}", tally.calls(), tally);
-    assert!(tally.failures.is_empty(), "{tally:?}");
+    tally.assert_none_failed();
+    assert!(tally.answers.keys().eq(NAMES), "{tally:?}");
 }
 
 #[tokio::test]
 async fn post_fails_over_reloads_only_where_it_may_have_been_sent() {
     let Some(nginx) = Nginx::find() else { return };
-    let backend = nginx.start("0", &Authority::new().identify("one")).await;
+    let backend = nginx.start(NAMES[0], &Authority::new().identify("one")).await;
     let client = client_of(|builder| builder.endpoints([backend.addr()]));
     let (sent, unsent) = (AtomicU64::new(0), AtomicU64::new(0));
     let post = || async {
@@ -143,7 +150,7 @@ async fn post_fails_over_reloads_only_where_it_may_have_been_sent() {
             counter.fetch_add(1, Ordering::Relaxed);
         })
     };
-    let ((), tally) = under_load(8, post, reloads(&backend)).await;
+    let ((), tally) = under_load(8, post, reloads(&backend, &client)).await;
     println!("nginx, POST over reloads: {} requests, {:?}", tally.calls(), tally);
     assert_eq!(unsent.into_inner(), 0, "{tally:?}");
     assert!(sent.into_inner() * 100 < tally.calls(), "{tally:?}");
@@ -188,15 +195,24 @@ async fn ask(client: &Client, method: Method) -> Result<String, wire::Error> {
 }
 
 async fn reload_under_load(backend: &RunningNginx, client: &Client, method: Method) -> Tally {
-    let ((), tally) = under_load(8, || ask(client, method.clone()), reloads(backend)).await;
+    let ((), tally) = under_load(8, || ask(client, method.clone()), reloads(backend, client)).await;
     tally
 }
 
-/// Five reloads, half a second apart.
-async fn reloads(backend: &RunningNginx) {
-    for name in ["1", "2", "3", "4", "5"] {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+/// What the backend is called at first, and after each reload.
+const NAMES: [&str; 6] = ["0", "1", "2", "3", "4", "5"];
+
+/// A reload for each name, as soon as the one before has answered so often that every caller of the load has met it.
+async fn reloads(backend: &RunningNginx, client: &Client) {
+    let answers = async |name: &str| {
+        let mut left = 100;
+        while left > 0 {
+            left -= u32::from(ask(client, Method::GET).await.unwrap() == name);
+        }
+    };
+    in_time("answers", answers(NAMES[0])).await;
+    for name in &NAMES[1..] {
         backend.reload(name).await;
+        in_time("answers of new workers", answers(name)).await;
     }
-    tokio::time::sleep(Duration::from_millis(500)).await;
 }

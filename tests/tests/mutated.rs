@@ -211,7 +211,7 @@ impl Attack {
     }
 
     fn note(&mut self, tally: &Tally, backend: &str) {
-        assert!(tally.failures.is_empty(), "{tally:#?}");
+        tally.assert_none_failed();
         // Those under way when the endpoints changed were the other's.
         let strays = tally.calls() - tally.answers.get(backend).copied().unwrap_or_default();
         assert!(strays <= 4 && tally.calls() > 100, "{tally:#?}");

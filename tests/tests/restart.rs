@@ -11,20 +11,21 @@ use std::{
 
 use mesh_core::source::ConfigSource;
 use mesh_http::Mesh;
-use mesh_tests::sim::{Answer, Backend, Caller, Speaks};
+use mesh_tests::{
+    patience::in_time,
+    sim::{Answer, Backend, Caller, Speaks},
+};
 use mesh_xds_client::{
     XdsClient,
     bootstrap::{Bootstrap, ChannelCredentials, Node},
     cache::Found,
     testkit::{
-        ControlPlane,
+        ControlPlane, Place,
         resource::{cluster, endpoints, listener, route_config},
     },
 };
-use tokio::time::timeout;
 
 const TARGET: &str = "shop.test:80";
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A client of the control plane at this address.
 fn source(plane: SocketAddr, file: &Path) -> XdsClient {
@@ -44,7 +45,7 @@ fn run(plane: SocketAddr, file: PathBuf, speaks: Speaks) -> String {
     runtime.block_on(async {
         let mesh = Mesh::builder().source(source(plane, &file)).build().unwrap();
         let caller = Caller::of(&mesh, TARGET, speaks);
-        timeout(PATIENCE, caller.ready()).await.unwrap().unwrap();
+        in_time("the first configuration", caller.ready()).await.unwrap();
         let answer = caller.call().await.unwrap();
         std::mem::forget(mesh);
         answer
@@ -63,7 +64,9 @@ async fn process_that_restarts_without_a_control_plane_serves_and_then_obeys() {
             tx.set(listener(TARGET, "routes")).set(route_config("routes", [("one", 1)]));
             tx.set(cluster("one")).set(endpoints("one", [one.address()]));
         });
-        let at = plane.listen("127.0.0.1:0").await.unwrap();
+        let place = Place::new([127, 0, 0, 1]).unwrap();
+        let at = place.address();
+        tokio::spawn(plane.serve(place.listen().unwrap()));
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("xds.cache");
 
@@ -83,7 +86,7 @@ async fn process_that_restarts_without_a_control_plane_serves_and_then_obeys() {
         assert!(matches!(status.found, Found::Resources { count: 4, .. }), "{status:?}");
         let mesh = Mesh::builder().source(source.clone()).build().unwrap();
         let caller = Caller::of(&mesh, TARGET, speaks);
-        timeout(PATIENCE, caller.ready()).await.unwrap().unwrap();
+        in_time("the first configuration", caller.ready()).await.unwrap();
         for _ in 0..20 {
             assert_eq!(caller.call().await.unwrap(), "one", "{speaks:?}");
         }
@@ -95,9 +98,9 @@ async fn process_that_restarts_without_a_control_plane_serves_and_then_obeys() {
             tx.set(route_config("routes", [("two", 1)]));
             tx.set(cluster("two")).set(endpoints("two", [two.address()]));
         });
-        plane.listen(at).await.unwrap();
+        tokio::spawn(plane.serve(place.listen().unwrap()));
         let moved = async { while caller.call().await.unwrap() != "two" {} };
-        timeout(PATIENCE, moved).await.unwrap();
+        in_time("the routes of the control plane that is back", moved).await;
         let status = source.status();
         assert!(status.connected && status.resources.iter().all(|resource| !resource.is_cached), "{status:#?}");
     }

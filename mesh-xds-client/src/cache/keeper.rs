@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{CacheStatus, Found, Loaded, Scope, disk, file};
-use crate::{ResourceKind, meters, status::Shared, store::Dump, worker::in_one_line};
+use crate::{ResourceKind, causes::in_one_line, meters, status::Shared, store::Dump};
 
 /// Keeps a client's cache file. Its I/O is done where blocking is allowed, and never by the worker.
 pub(crate) struct Keeper {

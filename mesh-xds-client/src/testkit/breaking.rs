@@ -34,8 +34,9 @@ impl ControlPlane {
         self.shared.resumed.notify_waiters();
     }
 
-    /// Closes every listener and cuts every connection. When it returns, the ports are free, and
-    /// [`listen`](Self::listen) or [`serve`](Self::serve) start again with the same resources and higher versions.
+    /// Closes every listener and cuts every connection. When it returns, the ports are free, for anybody unless a
+    /// [`Place`](super::Place) keeps them, and [`listen`](Self::listen) or [`serve`](Self::serve) start again with the same
+    /// resources and higher versions.
     ///
     /// Waits for the futures of `serve` and `serve_connection` to end, so those must be running in tasks, or have been dropped.
     pub async fn stop(&self) {

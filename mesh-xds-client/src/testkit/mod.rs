@@ -62,8 +62,8 @@
 //!
 //! [`listen`](ControlPlane::listen) binds a TCP address; [`serve`](ControlPlane::serve) takes a listener of yours, TCP or
 //! Unix; [`serve_connection`](ControlPlane::serve_connection) takes any one connection, such as an end of
-//! [`tokio::io::duplex`] under a paused clock, or a TLS stream. It decides nothing by chance, so a test with a paused clock and
-//! one thread replays.
+//! [`tokio::io::duplex`] under a paused clock, or a TLS stream. A [`Place`] keeps the port of one that is stopped and started
+//! again. It decides nothing by chance, so a test with a paused clock and one thread replays.
 //!
 //! # Breaking it
 //!
@@ -75,7 +75,7 @@
 //! | corrupt | the [next response](ControlPlane::corrupt_next) of a kind, or [all of them](ControlPlane::mutate) by a seed; [`raw`](ControlPlane::raw) offers a resource that is none |
 //! | unasked | [`send`](ControlPlane::send) any response: a wrong nonce, an unknown type; [`send_bytes`](ControlPlane::send_bytes) anything at all |
 //! | refused | [`refuse_streams`](ControlPlane::refuse_streams) with a status |
-//! | broken off | [`end_streams`](ControlPlane::end_streams) with a status, [`abort_connections`](ControlPlane::abort_connections), [`stop`](ControlPlane::stop) it all and start again on the same address |
+//! | broken off | [`end_streams`](ControlPlane::end_streams) with a status, [`abort_connections`](ControlPlane::abort_connections), [`stop`](ControlPlane::stop) it all and start again on the same address, which a [`Place`] keeps |
 //! | slow | [`drip`](ControlPlane::drip) a byte at a time |
 //!
 //! All of it counts in tokio's time, so under a paused clock it takes none.
@@ -115,6 +115,7 @@ mod faults;
 pub mod measured;
 mod mutation;
 mod observe;
+mod place;
 mod record;
 pub mod resource;
 mod serve;
@@ -125,6 +126,7 @@ mod stream;
 
 pub use self::faults::Held;
 pub use self::mutation::Mutations;
+pub use self::place::Place;
 pub use self::record::{Event, Nacked, Request};
 pub use self::serve::Accept;
 pub use self::store::{Resource, Transaction};

@@ -22,7 +22,7 @@
 //! does all that can be done without waiting, in this order: what the sessions say, the next snapshot and what it asks
 //! for, who is to be asked, who stands by what is held, and the requests.
 
-use std::{error::Error as StdError, fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use mesh_core::memory;
 use tokio::{
@@ -35,6 +35,7 @@ use crate::{
     Dialect,
     assemble::Assembly,
     bootstrap::Bootstrap,
+    causes::in_one_line,
     expected::Expected,
     meters::Meters,
     report::Reporter,
@@ -292,17 +293,6 @@ impl Worker {
         }
         self.federation.upstreams[place].session.answer(ticket, verdict, Instant::now());
     }
-}
-
-/// An error and its causes.
-pub(crate) fn in_one_line(error: &dyn StdError) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let _ = write!(line, ": {error}");
-        cause = error.source();
-    }
-    line
 }
 
 #[cfg(test)]

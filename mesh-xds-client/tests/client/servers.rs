@@ -14,7 +14,7 @@ use mesh_xds_client::bootstrap::{
     Bootstrap, CallCredentials, CertificateFiles, CertificateProvider, ChannelCredentials, IdentityFiles, Node, Server,
 };
 use mesh_xds_client::testkit::resource::endpoints;
-use mesh_xds_client::testkit::{ControlPlane, Event};
+use mesh_xds_client::testkit::{ControlPlane, Event, Place};
 use mesh_xds_client::{XdsClient, XdsClientBuilder};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::RootCertStore;
@@ -53,8 +53,9 @@ impl Resolve for Names {
 async fn plane_is_reached_by_name_over_tcp() {
     let plane = ControlPlane::new();
     offer(&plane, "echo", &["v1"]);
-    let port = plane.listen("127.0.0.1:0").await.expect("a free port").port();
-    let uri = format!("plane.test:{port}");
+    let place = Place::new([127, 0, 0, 1]).expect("a free port");
+    tokio::spawn(plane.serve(place.listen().expect("nobody else listens")));
+    let uri = format!("plane.test:{}", place.address().port());
     let mut running = run(client_of(&uri, ChannelCredentials::Insecure).connector(SocketConnector).resolver(Names));
     let _interest = running.client.watch("echo");
     running.until_routed("echo", &["v1"]).await;
@@ -63,7 +64,7 @@ async fn plane_is_reached_by_name_over_tcp() {
     // It restarts on the same port, with something new.
     plane.stop().await;
     offer(&plane, "echo", &["v2"]);
-    plane.listen(("127.0.0.1", port)).await.expect("the port is free again");
+    tokio::spawn(plane.serve(place.listen().expect("it is kept")));
     running.until_routed("echo", &["v2"]).await;
 }
 
@@ -223,12 +224,7 @@ async fn token_in_a_file_is_shown_by_every_stream_and_a_renewed_one_by_the_next(
 
     // 1. There is no token yet, and no stream without one.
     let _interest = running.client.watch("echo");
-    let error = loop {
-        if let Some(error) = running.client.status().last_error {
-            break error;
-        }
-        tokio::task::yield_now().await;
-    };
+    let error = running.until_trouble().await;
     assert!(error.contains("no token to show") && error.contains("cannot be read"), "{error}");
     assert!(plane.events().is_empty());
 
@@ -268,12 +264,7 @@ async fn plane_of_another_name_is_refused() {
     let credentials = ChannelCredentials::Tls(certificates.files());
     let running = run(client_of("10.0.0.1:443", credentials).connector(connector));
     let _interest = running.client.watch("echo");
-    let error = loop {
-        match running.client.status().last_error {
-            Some(error) => break error,
-            None => tokio::task::yield_now().await,
-        }
-    };
+    let error = running.until_trouble().await;
     assert!(error.contains("TLS handshake") && error.contains("plane.test"), "{error}");
 }
 

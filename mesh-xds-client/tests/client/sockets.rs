@@ -6,7 +6,7 @@ use mesh_core::source::{ConfigSource, ResourceState};
 use mesh_xds_client::ResourceKind::{Cluster, ClusterLoadAssignment, RouteConfiguration};
 use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
 use mesh_xds_client::testkit::resource::{cluster, endpoints, route_config};
-use mesh_xds_client::testkit::{ControlPlane, Request};
+use mesh_xds_client::testkit::{ControlPlane, Place, Request};
 use mesh_xds_client::{XdsClient, XdsClientBuilder};
 use tokio::time::timeout;
 
@@ -27,9 +27,10 @@ fn client_of(server: &str, features: &[ServerFeature]) -> XdsClientBuilder {
 async fn story(features: &[ServerFeature]) -> Vec<Request> {
     // 1. What is watched comes, and is followed.
     let plane = ControlPlane::new();
-    let at = plane.listen("127.0.0.1:0").await.expect("a port");
+    let place = Place::new([127, 0, 0, 1]).expect("a port");
+    tokio::spawn(plane.serve(place.listen().expect("nobody else listens")));
     offer(&plane, "echo", &["v1", "v2"]);
-    let mut running = run(client_of(&at.to_string(), features));
+    let mut running = run(client_of(&place.address().to_string(), features));
     let _interest = running.client.watch("echo");
     running.until_routed("echo", &["v1", "v2"]).await;
     plane.set(endpoints("v1", [address(7)]));
@@ -61,7 +62,7 @@ async fn story(features: &[ServerFeature]) -> Vec<Request> {
     plane.set(route_config("echo", [("v2", 1)]));
     let present = running.present();
     assert_eq!(routed(&present, "echo"), Some(set(&["v1", "v2"])), "the last good serves");
-    plane.listen(at).await.expect("the same port");
+    tokio::spawn(plane.serve(place.listen().expect("it is kept")));
     running.until_routed("echo", &["v2"]).await;
     plane.wait_acked(RouteConfiguration, &plane.version(RouteConfiguration)).await.expect("accepted");
     let last = plane.events().iter().filter_map(|event| event.request()).map(|one| one.stream).max();

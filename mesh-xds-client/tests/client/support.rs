@@ -10,7 +10,7 @@ use std::time::Duration;
 use mesh_core::config::{Address, Listener, Snapshot, TargetState};
 use mesh_core::source::{ConfigSource, ResourceState, ResourceStatus};
 use mesh_http::connect::{Connect, Connecting, Stream};
-use mesh_xds_client::bootstrap::{Bootstrap, ChannelCredentials, Node, ServerFeature};
+use mesh_xds_client::bootstrap::ServerFeature;
 use mesh_xds_client::testkit::ControlPlane;
 use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_config};
 use mesh_xds_client::{ResourceKind, XdsClient, XdsClientBuilder};
@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// Opens pipes to a control plane, unless told not to.
+/// Opens pipes to a control plane, unless told not to, and counts them.
 #[derive(Clone)]
 pub(crate) struct Pipes {
     plane: ControlPlane,
@@ -77,12 +77,7 @@ impl Connect for Planes {
 
 /// A client of `plane`, to be built.
 pub(crate) fn builder(plane: &ControlPlane, features: impl IntoIterator<Item = ServerFeature>) -> XdsClientBuilder {
-    let bootstrap = Bootstrap::builder()
-        .server_with_features("10.0.0.1:15010", ChannelCredentials::Insecure, features)
-        .node(Node::new("test-node"))
-        .build()
-        .expect("a valid bootstrap");
-    XdsClient::builder(bootstrap).connector(Pipes::to(plane)).seed(7)
+    plane.client_with(features).seed(7)
 }
 
 pub(crate) fn run(builder: XdsClientBuilder) -> Running {
@@ -122,6 +117,20 @@ impl Running {
     pub(crate) async fn until_unavailable(&mut self, target: &str) -> Arc<str> {
         let snapshot = self.until(|snapshot| unavailable(snapshot, target).is_some()).await;
         unavailable(&snapshot, target).expect("just seen")
+    }
+
+    /// Waits until a stream or an attempt at one has failed, and returns how.
+    pub(crate) async fn until_trouble(&self) -> String {
+        let trouble = async {
+            loop {
+                match self.client.status().last_error {
+                    Some(error) => return error,
+                    None => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+        };
+        let found = timeout(PATIENCE, trouble).await;
+        found.unwrap_or_else(|_| panic!("{:#?}", self.client.status()))
     }
 
     /// Lets everything happen that is under way, for this long.

@@ -17,7 +17,7 @@ const AT_ONCE: usize = 200;
 /// For what takes moments.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// For what a sidecar says at once, if it says anything.
-const MOMENT: Duration = Duration::from_millis(600);
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// What one client makes of one case.
 #[derive(Clone, Debug, PartialEq)]

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
-use super::process::{Conversation, PATIENCE};
+use super::process::Conversation;
+use crate::patience::PATIENCE;
 
 /// The server, built.
 #[derive(Clone, Debug)]

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::process::{Conversation, PATIENCE};
+use super::process::Conversation;
 use super::{Prober, SOURCES};
 use crate::identity::Identity;
 use crate::load::Tally;
+use crate::patience::PATIENCE;
 
 /// A Python that has `grpcio` and `xds-protos`.
 pub struct GrpcCore {

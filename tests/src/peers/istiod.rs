@@ -14,7 +14,8 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 
-use super::process::{self, Conversation, PATIENCE, Process};
+use super::process::{self, Conversation, Process};
+use crate::patience::PATIENCE;
 
 /// The name in istiod's certificate.
 pub const ISTIOD: &str = "istiod.istio-system.svc";

@@ -12,9 +12,8 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
 
 use super::SOURCES;
+use crate::patience::PATIENCE;
 
-/// How long a peer may take to start, or to answer a command.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// How long a peer may take to end once its input has.
 const FAREWELL: Duration = Duration::from_secs(6);
 

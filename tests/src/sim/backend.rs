@@ -21,9 +21,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mesh_xds_client::testkit::Place;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
     sync::watch,
     task::JoinSet,
     time::sleep,
@@ -35,13 +35,19 @@ use super::{
     record::{Record, What},
 };
 
-/// A running backend. Dropping it kills it: its address refuses and its connections end.
+/// A running backend. Dropping it kills it: its address refuses and its connections end. On loopback its port is free then, so
+/// whoever is still to call it wants it [killed](Self::kill) and kept.
 pub struct Backend {
     address: SocketAddr,
-    /// None for one on loopback.
-    network: Option<Network>,
+    site: Site,
     state: Arc<State>,
-    _task: JoinSet<()>,
+    task: JoinSet<()>,
+}
+
+/// Where a backend's address is.
+enum Site {
+    World(Network),
+    Machine { _kept: Place },
 }
 
 /// What a backend speaks.
@@ -130,7 +136,7 @@ impl Backend {
             }
             while connections.join_next().await.is_some() {}
         });
-        Self { address, network: Some(world.network.clone()), state, _task: task }
+        Self { address, site: Site::World(world.network.clone()), state, task }
     }
 
     /// A backend on a free port of loopback.
@@ -149,8 +155,8 @@ impl Backend {
     /// When there is none.
     pub async fn listening_on(ip: Ipv4Addr, name: &str, speaks: Speaks, manner: impl Manner) -> io::Result<Self> {
         let state = State::new(name, speaks, Arc::new(manner), Record::new());
-        let listener = TcpListener::bind((ip, 0)).await?;
-        let (address, serving) = (listener.local_addr()?, state.clone());
+        let place = Place::new(ip)?;
+        let (listener, serving) = (place.listen()?, state.clone());
         let mut task = JoinSet::new();
         task.spawn(async move {
             let mut connections = JoinSet::new();
@@ -161,7 +167,7 @@ impl Backend {
                 while connections.try_join_next().is_some() {}
             }
         });
-        Ok(Self { address, network: None, state, _task: task })
+        Ok(Self { address: place.address(), site: Site::Machine { _kept: place }, state, task })
     }
 
     /// Where it listens.
@@ -181,6 +187,18 @@ impl Backend {
         served.wait_for(|served| *served >= goal).await.expect("its sender is here");
     }
 
+    /// Ends it and its connections. Its address refuses for as long as this is held.
+    pub async fn kill(&mut self) {
+        self.leave();
+        self.task.shutdown().await;
+    }
+
+    fn leave(&self) {
+        if let Site::World(network) = &self.site {
+            network.close(self.address);
+        }
+    }
+
     /// How many it has under way.
     pub fn in_flight(&self) -> usize {
         self.state.in_flight.load(Ordering::Relaxed)
@@ -189,9 +207,7 @@ impl Backend {
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        if let Some(network) = &self.network {
-            network.close(self.address);
-        }
+        self.leave();
     }
 }
 

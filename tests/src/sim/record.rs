@@ -73,13 +73,4 @@ impl Record {
     pub fn forget(&self) {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
-
-    /// The backends that a call reached, in order.
-    pub fn backends_of(&self, of: &str) -> Vec<String> {
-        let arrived = |entry: Entry| match entry.what {
-            What::Arrived { call, backend } if call == of => Some(backend),
-            _ => None,
-        };
-        self.entries().into_iter().filter_map(arrived).collect()
-    }
 }

@@ -25,7 +25,7 @@ use mesh_tests::load::under_load;
 use mesh_tests::sim::{Caller, Speaks, failure_of};
 use mesh_xds_client::Dialect;
 
-use crate::shop::{GRPC_PORT, HTTP_PORT, Ours, Shop, none_failed};
+use crate::shop::{GRPC_PORT, HTTP_PORT, Ours, Shop};
 
 const HOST: &str = "secure.test";
 /// The first byte of a TLS handshake.
@@ -179,7 +179,7 @@ async fn endpoints_join_and_leave_mutual_tls_one_by_one_without_a_failed_call() 
         answered(&callers, [&["21 tls http/1.1", "22 tls http/1.1"], &["21 tls h2", "22 tls h2"]]).await;
     })
     .await;
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
 
 // This generator says mutual TLS where a rule does so by name, and nothing where Istio would decide by itself.
@@ -204,7 +204,7 @@ async fn mutual_tls_by_name_is_spoken_in_the_dialect_of_grpc_too() {
         answered(&callers, [&["24 tls http/1.1"], &["24 tls h2"]]).await;
     })
     .await;
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
 
 #[tokio::test]

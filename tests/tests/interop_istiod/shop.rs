@@ -15,7 +15,6 @@ use mesh_core::config::{Cluster, Locality};
 use mesh_core::source::{ConfigSource as _, ResourceState};
 use mesh_http::Mesh;
 use mesh_tests::kubernetes::{NAMESPACE, endpoint_slice, gateway_route, object, pod, service, virtual_service};
-use mesh_tests::load::Tally;
 use mesh_tests::pair::Pair;
 use mesh_tests::peers::{Istiod, RunningIstiod};
 use mesh_tests::sim::{Answer, Backend, Caller, Speaks};
@@ -209,11 +208,6 @@ impl Ours {
         let snapshot = snapshots.borrow();
         snapshot.clusters.get(name).map(|entry| entry.cluster.clone())
     }
-}
-
-pub(crate) fn none_failed(tally: &Tally) {
-    println!("failed: {:?} of {} calls", tally.failures, tally.calls());
-    assert!(tally.failures.is_empty(), "{tally:?}");
 }
 
 /// One call with headers that a workload obeys or a route looks at.

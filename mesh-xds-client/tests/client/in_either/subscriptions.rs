@@ -7,7 +7,7 @@ use mesh_xds_client::ResourceKind::{self, Cluster, Listener};
 use mesh_xds_client::testkit::resource::listener;
 use mesh_xds_client::testkit::{ControlPlane, Event};
 
-use super::{running};
+use super::running;
 use crate::support::{offer, routed, set};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -13,7 +13,7 @@ use mesh_xds_client::testkit::resource::{cluster, endpoints, listener, route_con
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio::time::Instant;
 
-use super::{running};
+use super::running;
 use crate::support::{address, offer, reached, ready, routed, set};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -33,7 +33,7 @@ async fn target_becomes_ready_with_its_clusters_and_their_endpoints() {
     assert_eq!(snapshot.generation, 1, "one snapshot, and it is whole");
     let status = running.client.status();
     assert!(status.connected);
-    assert_eq!(status.server, "10.0.0.1:15010");
+    assert_eq!(status.server, "127.0.0.1:15010");
     assert!(status.resources.iter().all(|resource| resource.state == ResourceState::Synced), "{status:?}");
 }
 
@@ -238,7 +238,7 @@ async fn metrics_count_what_comes_and_show_what_is_there() {
     assert_eq!(
         lines,
         [
-            "mesh_xds_connected 10.0.0.1:15010 1",
+            "mesh_xds_connected 127.0.0.1:15010 1",
             "mesh_xds_resources Cluster rejected 1",
             "mesh_xds_resources Cluster synced 1",
             "mesh_xds_resources ClusterLoadAssignment synced 2",

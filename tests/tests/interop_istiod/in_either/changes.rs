@@ -11,7 +11,7 @@ use mesh_tests::pair::assert_by_chance;
 use mesh_tests::sim::{Caller, Speaks, failure_of};
 
 use super::{OUTAGE, open};
-use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, REGION, Workload, accepted, canary, none_failed, service_entry};
+use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, REGION, Workload, accepted, canary, service_entry};
 
 #[tokio::test]
 async fn endpoints_and_services_come_and_go_without_a_failed_call() {
@@ -65,7 +65,7 @@ async fn endpoints_and_services_come_and_go_without_a_failed_call() {
             assert_eq!(late.call().await.unwrap(), "late-a");
         })
         .await;
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -90,7 +90,7 @@ async fn service_without_an_address_is_balanced_over_its_workloads_without_a_fai
             }
         })
         .await;
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn canary_is_followed_without_a_failed_call() {
         })
         .await;
     println!("{}", lines.join("\n"));
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -149,7 +149,7 @@ async fn subsets_that_come_late_and_go_early_cost_no_call() {
             }
         })
         .await;
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn istiod_that_is_killed_and_comes_back_costs_no_call() {
             accepted(&shop.istiod).await;
         })
         .await;
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
 
 #[tokio::test]
@@ -206,5 +206,5 @@ async fn locality_that_dies_is_left_for_the_next_without_a_failed_call() {
         }
     })
     .await;
-    none_failed(&tally);
+    tally.assert_none_failed();
 }

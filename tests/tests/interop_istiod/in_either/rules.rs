@@ -13,7 +13,7 @@ use mesh_tests::pair::assert_by_chance;
 use mesh_tests::sim::failure_of;
 
 use super::open;
-use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, Ours, Shop, accepted, asked, code, none_failed, rule, split, to};
+use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, Ours, Shop, accepted, asked, code, rule, split, to};
 
 #[tokio::test]
 async fn virtual_service_and_destination_rule_do_what_they_say() {
@@ -159,7 +159,7 @@ async fn routes_of_the_gateway_api_are_followed_without_a_failed_call() {
         })
         .await;
     println!("{}", lines.join("\n"));
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
 
 /// Rules with every field that istiod makes something of for clients. A refusal would be an error of the whole type to istiod, for
@@ -234,7 +234,8 @@ fn every_rule() -> Value {
     let to_v1 = || json!([to("v1")]);
     let mut weighed = json!([to("v1"), to("v2")]);
     (weighed[0]["weight"], weighed[1]["weight"]) = (json!(30), json!(70));
-    weighed[0]["headers"] = json!({ "request": { "set": { "x-version": "1" } }, "response": { "remove": ["x-internal"] } });
+    weighed[0]["headers"] =
+        json!({ "request": { "set": { "x-version": "1" } }, "response": { "remove": ["x-internal"] } });
     json!([
         rule("redirect", json!({ "uri": { "exact": "/old" } }), json!({
             "redirect": { "uri": "/new", "authority": "new.example", "scheme": "https", "redirectCode": 308 },

@@ -16,7 +16,7 @@ use mesh_tests::sim::{Caller, Speaks};
 use mesh_xds_client::{XdsClient, istio};
 
 use super::open;
-use crate::shop::{HOST, HTTP_PORT, RECONNECT, Shop, accepted, listed, none_failed, to};
+use crate::shop::{HOST, HTTP_PORT, RECONNECT, Shop, accepted, listed, to};
 
 const ACCOUNT: &str = "web";
 const HOUR: Duration = Duration::from_secs(3600);
@@ -101,7 +101,7 @@ async fn stream_shows_the_token_that_the_file_holds_when_it_begins() {
             accepted(&shop.istiod).await;
         })
         .await;
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
 
 #[tokio::test]

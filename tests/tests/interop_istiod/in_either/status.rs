@@ -6,7 +6,7 @@ use mesh_core::source::{ConfigSource as _, ResourceState};
 use mesh_tests::kubernetes::virtual_service;
 
 use super::open;
-use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, accepted, is_acked, listed, none_failed, to, types};
+use crate::shop::{GRPC_PORT, HOST, HTTP_PORT, accepted, is_acked, listed, to, types};
 
 const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
@@ -52,5 +52,5 @@ async fn istiod_shows_what_is_accepted_and_why_something_is_not() {
             listed(&shop.istiod, &[("SYNCED", 4)]).await;
         })
         .await;
-    none_failed(&tally);
+    tally.assert_none_failed();
 }
