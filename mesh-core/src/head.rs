@@ -9,7 +9,7 @@ pub struct RequestHead<'a> {
     pub method: &'a Method,
     /// The target; its path and query are matched.
     pub uri: &'a Uri,
-    /// Host and, where there is one, port: from the `host` header or the target.
+    /// Host and, where there is one, port: the target's, else from the `host` header (RFC 9112, 3.2.2).
     pub authority: &'a str,
     /// The headers.
     pub headers: &'a HeaderMap,

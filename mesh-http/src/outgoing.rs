@@ -21,6 +21,13 @@ impl From<ReplayBody> for Outgoing {
     }
 }
 
+impl Outgoing {
+    /// Whether all that is left of it is at hand.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.0.as_ref().is_none_or(|body| body.is_whole())
+    }
+}
+
 impl Body for Outgoing {
     type Data = Bytes;
     type Error = BoxError;

@@ -497,3 +497,19 @@ async fn calls_pass_over_a_real_socket_on_several_threads() {
     let _ = tokio::join!(server, finished);
     client.join().unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_for_a_stream_is_lost_with_its_connection() {
+    let (mut sender, driver, theirs) = connect(&Http2Options::default()).await;
+    let mut peer = ::h2::server::Builder::new().max_concurrent_streams(1).handshake::<_, Bytes>(theirs).await.unwrap();
+    let first = tokio::spawn(sender.send(post(empty())));
+    let accepted = peer.accept().await.unwrap().unwrap();
+    let second = tokio::spawn(sender.send(post(empty())));
+    all_is_quiet().await;
+    drop((accepted, peer));
+    for call in [first, second] {
+        assert_eq!(call.await.unwrap().unwrap_err().kind(), ErrorKind::Lost);
+    }
+    let _ = driver.await.unwrap();
+    assert!(sender.is_closed());
+}

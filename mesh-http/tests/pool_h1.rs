@@ -195,9 +195,34 @@ async fn early_answer_holds_up_nobody_else() {
     let (upload, body) = slow_body();
     upload.send("part".into()).unwrap();
     assert_eq!(text(bench.send(post("/", body)).await).await, "ok");
-    // The upload goes on, so the connection is not fit for others, and they do not wait for it.
+    // The connection is not fit for others, and they do not wait for it.
     assert_eq!(text(bench.send(get("/")).await).await, "ok");
     assert_eq!(bench.net.connects(), 2);
+    upload.closed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_whose_peer_answers_early_and_reads_no_more_is_closed() {
+    let whole_answer = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 0\r\n\r\n";
+    let begun_answer = "HTTP/1.1 413 Content Too Large\r\ncontent-length: 9\r\n\r\n";
+    for (max_requests, answer) in [(None, whole_answer), (Some(1), whole_answer), (None, begun_answer)] {
+        // It is held open until the test ends.
+        let net = Net::accept(move |_, mut stream| {
+            drop(tokio::spawn(async move {
+                exchange(&mut stream, answer.as_bytes()).await;
+                std::future::pending::<()>().await;
+            }));
+        });
+        let one = ConnectionPolicy { max_per_endpoint: Some(1), max_requests, ..ConnectionPolicy::default() };
+        let bench = Bench::new(&net, |context| context.policy(&one));
+        for connects in [1, 2] {
+            let answer = bench.send(post("/", whole(vec![0; 1 << 20]))).await;
+            assert_eq!(answer.unwrap().status(), 413);
+            all_is_quiet().await;
+            let figures = bench.figures();
+            assert_eq!((figures.connections, bench.counts().connections.active, net.connects()), (0, 0, connects));
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -290,7 +315,7 @@ async fn target_takes_the_form_of_the_version() {
     let named = Request::get("http://user@peer:80").body(whole("")).unwrap();
     for (request, line, host) in [
         (get("/v1/7?x=y"), "GET /v1/7?x=y HTTP/1.1\r\n", "host: peer\r\n"),
-        (own_host, "GET /a HTTP/1.1\r\n", "host: other:81\r\n"),
+        (own_host, "GET /a HTTP/1.1\r\n", "host: peer\r\n"),
         (origin, "GET /b?c HTTP/1.1\r\n", "host: third\r\n"),
         (named, "GET / HTTP/1.1\r\n", "host: peer:80\r\n"),
     ] {

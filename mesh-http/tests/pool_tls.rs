@@ -216,3 +216,19 @@ async fn other_tls_drains_what_was_opened_under_the_old() {
     all_is_quiet().await;
     assert_eq!(pool.figures().connections, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn pool_that_is_given_tls_opens_nothing_more_in_plaintext() {
+    let backend = pool_support::Backend::new();
+    let net = backend.h1();
+    let tls = UpstreamTls::new(Authority::new("root").trust()).with_sni(Sni::Name("peer".into()));
+    let bench = pool_support::Bench::h1(&net);
+    let held = bench.send(get("/")).await.unwrap();
+    let secured = context(&net, &tls, HttpProtocol::Http1);
+    bench.pool.update(Arc::new(secured.clone()));
+    assert_eq!(blame(bench.send(get("/")).await), (FailureKind::Tls, Sent::No, true));
+    bench.pool.update(Arc::new(secured.no_tls(TlsError::Closed)));
+    assert_eq!(blame(bench.send(get("/")).await), (FailureKind::Tls, Sent::No, true));
+    assert_eq!(backend.seen().len(), 1);
+    drop(held);
+}

@@ -10,7 +10,11 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{
+            AtomicBool,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
 };
 
@@ -20,7 +24,7 @@ use tokio::time::Instant;
 use crate::{
     config::{self, ClusterPolicy, HealthStatus, RequestPriority, Semantics},
     dice::mix,
-    endpoint::{Home, Member, Roster, Seat},
+    endpoint::{Endpoint, EndpointId, Home, Member, Roster, Seat},
     limit::Limits,
     outlier::Outlier,
     pick::{EndpointSet, NoEndpoint, Picked, Rules, Terms},
@@ -127,6 +131,8 @@ impl<T: Transport> Cluster<T> {
         self.is_dropping.store(!roster.drops.is_empty(), Relaxed);
         drop(writer);
 
+        // See `catch_up`.
+        fence(SeqCst);
         // The transport is other people's code: never called under the lock.
         self.tell_changed_metadata(&before.roster, &roster);
         gone.iter().for_each(|seat| self.retire(seat));
@@ -150,7 +156,10 @@ impl<T: Transport> Cluster<T> {
         // Its work sleeps until a sweep of the old interval.
         self.home.bell.notify_one();
 
-        members.iter().for_each(|member| self.tell_changed(member));
+        // See `catch_up`.
+        fence(SeqCst);
+        let policy = self.policy.load();
+        members.iter().for_each(|member| self.tell_changed(member, &policy));
     }
 
     /// The endpoint for a request of these terms; see [`pick`](crate::pick). The breaker is not asked.
@@ -173,24 +182,47 @@ impl<T: Transport> Cluster<T> {
     ) -> Result<Picked<T::Handle>, NoEndpoint> {
         let set = self.set.load();
         let member = set.pick(&self.home, terms).ok_or_else(|| set.refusal())?;
-        let open = || self.transport.open(&self.info(member, &self.policy.load()));
-        let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
+        let endpoint = member.seat.take().unwrap_or_else(|| self.open(&set, member));
         Ok(Picked::new(endpoint, terms.now, counted))
     }
 
     /// Opens the endpoints that nobody has picked yet, as their first pick would, and shows them to `see`, where the cluster
     /// has at most `most`. Those that are unfit for traffic are left for when they are picked.
     pub fn open_ahead(&self, most: usize, mut see: impl FnMut(&T::Handle)) {
-        let (set, policy) = (self.set.load_full(), self.policy.load_full());
+        let set = self.set.load_full();
         let members = &set.roster.members;
         if members.len() > most {
             return;
         }
         let is_fit = |health| !matches!(health, HealthStatus::Unhealthy | HealthStatus::Draining);
         for member in members.iter().filter(|member| member.seat.handle().is_none() && is_fit(member.health)) {
-            let open = || self.transport.open(&self.info(member, &policy));
-            let endpoint = member.seat.take(&self.home, open, |handle| self.transport.retire(handle));
+            let endpoint = self.open(&set, member);
             see(endpoint.handle().expect("it was opened just now"));
+        }
+    }
+
+    /// Opens a member of `set` for its first request.
+    #[cold]
+    fn open(&self, set: &Arc<EndpointSet<T::Handle>>, member: &Member<T::Handle>) -> Arc<Endpoint<T::Handle>> {
+        let policy = self.policy.load_full();
+        let open = || self.transport.open(&self.info(member, &policy));
+        let endpoint = member.seat.open(&self.home, open, |handle| self.transport.retire(handle));
+        self.catch_up(member.seat.id(), set.clone(), policy);
+        endpoint
+    }
+
+    /// Tells the transport what has changed of an endpoint since it was shown to it, until nothing has. Whoever changes it
+    /// tells only those that it sees open; but both write, fence, then read, so that one sees the other.
+    fn catch_up(&self, id: EndpointId, mut set: Arc<EndpointSet<T::Handle>>, mut policy: Arc<ClusterPolicy>) {
+        loop {
+            let (last_set, last_policy) = (set, policy);
+            (set, policy) = (self.set.load_full(), self.policy.load_full());
+            if Arc::ptr_eq(&set.roster, &last_set.roster) && Arc::ptr_eq(&policy, &last_policy) {
+                return;
+            }
+            // One that has left is retired, and not changed.
+            let Some(member) = set.roster.members.iter().find(|member| member.seat.id() == id) else { return };
+            self.tell_changed(member, &policy);
         }
     }
 
@@ -219,9 +251,9 @@ impl<T: Transport> Cluster<T> {
         }
     }
 
-    fn tell_changed(&self, member: &Member<T::Handle>) {
+    fn tell_changed(&self, member: &Member<T::Handle>, policy: &ClusterPolicy) {
         if let Some(handle) = member.seat.handle() {
-            self.transport.update(handle, &self.info(member, &self.policy.load()));
+            self.transport.update(handle, &self.info(member, policy));
         }
     }
 
@@ -231,7 +263,8 @@ impl<T: Transport> Cluster<T> {
         let is_open = after.members.iter().filter(|member| member.seat.handle().is_some());
         let has_changed =
             |member: &&Member<T::Handle>| known.get(&member.seat.id()).copied() != member.metadata.as_ref();
-        is_open.filter(has_changed).for_each(|member| self.tell_changed(member));
+        let policy = self.policy.load();
+        is_open.filter(has_changed).for_each(|member| self.tell_changed(member, &policy));
     }
 
     fn retire(&self, seat: &Seat<T::Handle>) {

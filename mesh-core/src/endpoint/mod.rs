@@ -117,7 +117,6 @@ impl<H> Endpoint<H> {
         self.addresses() == config.addresses() && self.hostname() == config.hostname()
     }
 
-    #[cold]
     fn open(&self, home: &Arc<Home>, open: impl FnOnce() -> H, retire: impl FnOnce(&H)) {
         self.used.get_or_init(|| {
             self.live.restart_cost(home, Instant::now());
@@ -172,12 +171,16 @@ impl<H> Seat<H> {
         (Arc::strong_count(&self.0) as u32).saturating_sub(self.0.seats.load(Relaxed))
     }
 
-    /// The endpoint for one more request. `retire` is called when it has left the cluster in the meantime.
+    /// The endpoint for one more request, if it was opened.
     #[inline]
-    pub(crate) fn take(&self, home: &Arc<Home>, open: impl FnOnce() -> H, retire: impl FnOnce(&H)) -> Arc<Endpoint<H>> {
-        if self.0.used.get().is_none() {
-            self.0.open(home, open, retire);
-        }
+    pub(crate) fn take(&self) -> Option<Arc<Endpoint<H>>> {
+        self.0.used.get().is_some().then(|| self.0.clone())
+    }
+
+    /// The endpoint for one more request, opened if it was not, with a fence after that. `retire` is called when it has left
+    /// the cluster in the meantime.
+    pub(crate) fn open(&self, home: &Arc<Home>, open: impl FnOnce() -> H, retire: impl FnOnce(&H)) -> Arc<Endpoint<H>> {
+        self.0.open(home, open, retire);
         self.0.clone()
     }
 

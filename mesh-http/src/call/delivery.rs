@@ -17,7 +17,7 @@ use super::attempt::{Attempt, AttemptParts};
 use crate::{
     cluster::{EndpointBody, Handle},
     outgoing::Outgoing,
-    pool::Sending,
+    pool::{Manner, Sending},
 };
 
 /// A request on its way to an endpoint.
@@ -39,7 +39,8 @@ impl Dispatch<Attempt> for Handle {
     fn dispatch(&self, mut attempt: Attempt) -> Delivery {
         attempt.meets(self.hostname());
         let (request, parts) = attempt.into_parts();
-        let sending = self.pool().send(request, parts.priority());
+        let manner = Manner { priority: parts.priority(), is_whole: request.body().is_whole() };
+        let sending = self.pool().send_as(request, manner);
         Delivery { sending, endpoint: self.id(), parts: Some(parts) }
     }
 }

@@ -148,6 +148,12 @@ impl<B> SendError<B> {
         Self { sent: error.sent(), error, request }
     }
 
+    /// The same, of a request with the body that `unwrap` makes of this one.
+    pub(super) fn map_body<T>(self, unwrap: impl FnOnce(B) -> T) -> SendError<T> {
+        let request = self.request.map(|request| Box::new(request.map(unwrap)));
+        SendError { error: self.error, sent: self.sent, request }
+    }
+
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

@@ -16,12 +16,12 @@
 //! # The peer's limit of streams
 //!
 //! A request beyond what the peer permits waits inside hyper, ahead of all later ones, and cannot be had back. Callers
-//! that hold a [`Claim`] for each request never come to that.
+//! that hold a [`Claim`] for each request, and send by [`Sender::send_claimed`] what streams, never come to that.
 
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -33,10 +33,13 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::coop;
 
+use self::upload::{Upload, Uploading};
 use super::error::{BoxError, Error, SendError};
 use super::io::{Cork, Corked, Failed, Look, cork};
 use super::options::Http2Options;
 use super::task::{MAIN, Spawner, Tasks};
+
+mod upload;
 
 /// Futures polled in one poll of the driver. tokio's own budget usually ends a poll first; this one holds where it does
 /// not apply, and for bodies that are always ready.
@@ -62,7 +65,7 @@ where
     let (requests, dispatch) =
         builder(tasks.spawner(), options).handshake(corked).await.map_err(|error| Error::classify(error, false))?;
 
-    let figures = Arc::new(Figures::new(options));
+    let figures = Arc::new(Figures::new(options, tasks.spawner()));
     let driver = Driver {
         dispatch: Some(dispatch),
         tasks,
@@ -77,7 +80,7 @@ where
 
 /// Sends requests. Clones share the connection; when the last is dropped, the driver ends after the calls in flight.
 pub struct Sender<B> {
-    requests: http2::SendRequest<B>,
+    requests: http2::SendRequest<Uploading<B>>,
     figures: Arc<Figures>,
 }
 
@@ -93,7 +96,7 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     /// hyper's connection future, which opens streams for requests. Gone once it takes no more.
-    dispatch: Option<http2::Connection<Corked<IO>, B, Spawner>>,
+    dispatch: Option<http2::Connection<Corked<IO>, Uploading<B>, Spawner>>,
     /// What it spawned: the mover of bytes, and the streams.
     tasks: Tasks,
     cork: Cork<IO>,
@@ -106,11 +109,16 @@ where
     outcome: Result<(), Error>,
 }
 
-/// One of the streams that the peer permits, taken until dropped: hold it until the response body has ended.
+/// One of the streams that the peer permits, taken until dropped: hold it until the response body has ended, and was dropped.
+///
+/// Where the request was [sent with it](Sender::send_claimed), dropping it also ends what is still sent of the request, and
+/// the stream counts until that has happened.
 #[derive(Debug)]
 pub struct Claim {
     figures: Arc<Figures>,
     ordinal: usize,
+    /// What holds the stream too, and frees it.
+    upload: Option<Arc<Upload>>,
 }
 
 /// What is known about a connection from outside its task.
@@ -119,8 +127,11 @@ struct Figures {
     phase: AtomicU8,
     claimed: AtomicUsize,
     permitted: AtomicUsize,
+    /// Whether there is more room than before, and the driver has yet to say so.
+    has_room: AtomicBool,
     /// What is permitted on this side.
     most: usize,
+    spawner: Spawner,
 }
 
 /// The life of a connection; it only moves forward.
@@ -207,15 +218,16 @@ impl<B> Sender<B> {
             .claimed
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |claimed| (claimed < permitted).then_some(claimed + 1))
             .ok()
-            .map(|before| Claim { figures: Arc::clone(&self.figures), ordinal: before + 1 })
+            .map(|before| Claim { figures: Arc::clone(&self.figures), ordinal: before + 1, upload: None })
     }
 }
 
-impl<B: Body + 'static> Sender<B> {
+impl<B: Body + Unpin + 'static> Sender<B> {
     /// Hands a request to the connection, at once, and returns the future of its response.
     ///
     /// Dropping that future, or the response's body, resets the stream with CANCEL, or takes the request back if it was
-    /// still waiting.
+    /// still waiting. A request whose body is still being sent when its response has begun goes on by itself: see
+    /// [`send_claimed`](Self::send_claimed).
     ///
     /// # Errors
     ///
@@ -224,12 +236,36 @@ impl<B: Body + 'static> Sender<B> {
         &mut self,
         request: Request<B>,
     ) -> impl Future<Output = Result<Response<Incoming>, SendError<B>>> + use<B> {
+        self.start(request.map(|body| Uploading::new(body, None)))
+    }
+
+    /// As [`send`](Self::send), for a body that may still be sent when its response has begun. That ends when `claim`, which
+    /// is this sender's and for this request, is dropped: drop the response's body first, and the stream is reset with
+    /// CANCEL. It costs an allocation.
+    ///
+    /// # Errors
+    ///
+    /// As of [`send`](Self::send).
+    pub fn send_claimed(
+        &mut self,
+        request: Request<B>,
+        claim: &mut Claim,
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError<B>>> + use<B> {
+        let Claim { figures, upload, .. } = claim;
+        let upload = upload.get_or_insert_with(|| Upload::new(Arc::clone(figures))).clone();
+        self.start(request.map(|body| Uploading::new(body, Some(upload))))
+    }
+
+    fn start(
+        &mut self,
+        request: Request<Uploading<B>>,
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError<B>>> + use<B> {
         let figures = Arc::clone(&self.figures);
         let response = self.requests.try_send_request(request);
         async move {
             let response = response.await;
             response.map_err(|failed| {
-                let error = SendError::new(failed, figures.is_abandoned());
+                let error = SendError::new(failed, figures.is_abandoned()).map_body(Uploading::into_inner);
                 if error.is_about_connection() {
                     figures.advance(Phase::Draining);
                 }
@@ -277,10 +313,11 @@ where
         self.figures.phase() == Phase::Open
     }
 
-    /// As [`Sender::max_streams`].
-    #[must_use]
-    pub fn max_streams(&self) -> usize {
-        self.figures.permitted.load(Ordering::Relaxed)
+    /// Whether more streams can be had than when this was last asked, other than by dropping a [`Claim`]: the peer permits
+    /// more, or a request that had outlived its response has ended.
+    pub(crate) fn take_room(&self) -> bool {
+        let has_room = &self.figures.has_room;
+        has_room.load(Ordering::Relaxed) && has_room.swap(false, Ordering::AcqRel)
     }
 
     fn poll_ready_futures(&mut self, budget: &mut usize) -> Pass {
@@ -411,17 +448,22 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.figures.claimed.fetch_sub(1, Ordering::SeqCst);
+        match &self.upload {
+            Some(upload) => upload.stop(),
+            None => self.figures.release(),
+        }
     }
 }
 
 // === impl Figures ===
 
 impl Figures {
-    fn new(options: &Http2Options) -> Self {
+    fn new(options: &Http2Options, spawner: Spawner) -> Self {
         let most = options.max_streams.max(1);
         Self {
             most,
+            spawner,
+            has_room: AtomicBool::new(false),
             phase: AtomicU8::new(Phase::Open as u8),
             claimed: AtomicUsize::new(0),
             permitted: AtomicUsize::new(options.initial_streams.min(most)),
@@ -445,13 +487,24 @@ impl Figures {
     fn permit(&self, streams: usize) {
         let streams = streams.min(self.most);
         // Read before written: this line is shared with every caller, and the limit hardly ever changes.
-        if self.permitted.load(Ordering::Relaxed) != streams {
+        let before = self.permitted.load(Ordering::Relaxed);
+        if before != streams {
             self.permitted.store(streams, Ordering::Relaxed);
+            self.note_room();
         }
+    }
+
+    /// A stream that was claimed is free.
+    fn release(&self) {
+        self.claimed.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn note_room(&self) {
+        self.has_room.store(true, Ordering::Release);
     }
 
     /// Whether a call that hyper dropped without a word fell victim to the connection's end.
     fn is_abandoned(&self) -> bool {
-        matches!(self.phase(), Phase::Draining | Phase::Dropped)
+        self.phase() != Phase::Open
     }
 }

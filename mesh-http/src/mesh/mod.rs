@@ -6,6 +6,7 @@ pub(crate) mod on_demand;
 mod registry;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -26,6 +27,7 @@ use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::control::Control;
 pub(crate) use self::registry::{Compiled, Routes, Target};
@@ -122,6 +124,8 @@ pub(crate) struct Parts {
     retired: Arc<Retired>,
     environment: Environment,
     identities: Identities,
+    /// What ends the work of each identity that code has added, for the one that takes its place.
+    working: Mutex<BTreeMap<Arc<str>, DropGuard>>,
     seed: u64,
     numbers: AtomicU64,
 }
@@ -159,7 +163,7 @@ impl Mesh {
         }
     }
 
-    /// Adds an identity, or replaces the one of that name, which handshakes read from now on.
+    /// Adds an identity, or replaces the one of that name, whose work ends. Handshakes read it from now on.
     pub fn add_identity(&self, name: impl Into<Arc<str>>, source: impl IdentitySource) {
         self.shared.parts.add_identity(name.into(), Arc::new(source));
     }
@@ -365,6 +369,7 @@ impl MeshBuilder {
             poke: Arc::default(),
             retired: Arc::default(),
             identities,
+            working: Mutex::default(),
             seed: self.seed.unwrap_or_else(Dice::random_seed),
             numbers: AtomicU64::new(0),
         };
@@ -489,8 +494,13 @@ impl Parts {
     }
 
     fn add_identity(&self, name: Arc<str>, source: Arc<dyn IdentitySource>) {
-        self.tasks.work(source.clone().work());
-        self.identities.insert(name, source);
+        let (stop, work) = (CancellationToken::new(), source.clone().work());
+        let mut working = self.working.lock().unwrap_or_else(PoisonError::into_inner);
+        self.identities.insert(name.clone(), source);
+        let before = working.insert(name, stop.clone().drop_guard());
+        drop(working);
+        drop(before);
+        self.tasks.work(async move { _ = stop.run_until_cancelled(work).await });
     }
 }
 

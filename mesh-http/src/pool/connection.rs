@@ -4,13 +4,19 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
 };
 
 use futures_util::task::AtomicWaker;
+use http::Request;
+use mesh_core::outcome::Failed;
 
-use super::{context::PoolContext, overhear::TlsEnd, target::HostCache};
+use super::{
+    context::PoolContext,
+    overhear::TlsEnd,
+    target::{self, HostCache, Undo},
+};
 use crate::conn::{h1, h2};
 
 /// A connection that is open. Its sender lives in it, so the driver ends once nobody holds it: neither the pool nor a
@@ -22,8 +28,8 @@ pub(super) struct Connection<B> {
     home: Arc<dyn Home<B>>,
     pub(super) sender: Sender<B>,
     pub(super) pulse: Arc<Pulse>,
-    pub(super) host: HostCache,
-    pub(super) is_secure: bool,
+    host: HostCache,
+    is_secure: bool,
     pub(super) tls_end: TlsEnd,
     /// Requests that it may carry in all.
     pub(super) max_requests: Option<u32>,
@@ -58,22 +64,11 @@ pub(super) enum Sender<B> {
 pub(super) struct Pulse {
     /// Requests that it was given.
     pub(super) uses: AtomicU32,
-    /// Of HTTP/1, a [`Rest`]; written under the pool's lock, read by the driver without it.
-    rest: AtomicU8,
+    /// Whether its response, of HTTP/1, has been read, and the driver is to say whether it can take another request. Written
+    /// under the pool's lock, read by the driver without it.
+    is_resting: AtomicBool,
     /// To have the driver polled.
     pub(super) driver: AtomicWaker,
-}
-
-/// What an HTTP/1 connection does between two calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Rest {
-    /// It is in use, or idle and ready.
-    No,
-    /// Its response has been read; whether it can take another request is for the driver to say, at once.
-    Short,
-    /// It cannot take another yet: the peer answered before it had read the request, which is still being sent.
-    Long,
 }
 
 /// A connection for one request. Dropped before it was used, it goes back; later, its call is given up.
@@ -119,6 +114,14 @@ impl<B> Connection<B> {
             tls_end,
             max_requests: context.max_requests,
             retired: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives `request` the form that goes over this connection.
+    pub(super) fn shape<T>(&self, request: &mut Request<T>) -> Result<Undo, Failed> {
+        match &self.sender {
+            Sender::H1(_) => target::to_http1(request, &self.host),
+            Sender::H2(_) => target::to_http2(request, self.is_secure),
         }
     }
 
@@ -220,8 +223,18 @@ impl<B> Connection<B> {
             Sender::H2(_) if self.home.is_awaited() => self.home.clone().stream_freed(self.lane),
             Sender::H2(_) => {}
             Sender::H1(_) if is_clean => self.home.clone().give_back(self),
-            Sender::H1(_) => self.retire_at_home(),
+            Sender::H1(_) => {
+                self.retire_at_home();
+                self.let_go();
+            }
         }
+    }
+
+    /// Has the driver look whether it is still wanted. hyper would not, while a request is being sent.
+    pub(super) fn let_go(self: Arc<Self>) {
+        let pulse = self.pulse.clone();
+        drop(self);
+        pulse.driver.wake();
     }
 
     /// Takes nothing new from now on.
@@ -241,16 +254,12 @@ impl<B> fmt::Debug for Connection<B> {
 impl Pulse {
     /// In one order with the `want` of hyper's, which is sequentially consistent too: a driver that says it is ready and
     /// then looks here, and a caller who writes here and then asks whether it is ready, do not miss each other.
-    pub(super) fn rest(&self) -> Rest {
-        match self.rest.load(Ordering::SeqCst) {
-            0 => Rest::No,
-            1 => Rest::Short,
-            _ => Rest::Long,
-        }
+    pub(super) fn is_resting(&self) -> bool {
+        self.is_resting.load(Ordering::SeqCst)
     }
 
-    pub(super) fn set_rest(&self, rest: Rest) {
-        self.rest.store(rest as u8, Ordering::SeqCst);
+    pub(super) fn set_resting(&self, is_resting: bool) {
+        self.is_resting.store(is_resting, Ordering::SeqCst);
     }
 }
 
@@ -266,14 +275,18 @@ impl<B> Lease<B> {
         self.is_first
     }
 
-    /// The connection, from now on in use.
-    pub(super) fn connection(&mut self) -> &Arc<Connection<B>> {
+    pub(super) fn connection(&self) -> &Arc<Connection<B>> {
+        self.connection.as_ref().expect("it is taken only when the lease ends")
+    }
+
+    /// The connection, from now on in use, and the claim to its stream where it has such.
+    pub(super) fn start(&mut self) -> (&Arc<Connection<B>>, Option<&mut h2::Claim>) {
         let connection = self.connection.as_ref().expect("it is taken only when the lease ends");
         if !self.is_used && connection.is_spent() {
             connection.retire_at_home();
         }
         self.is_used = true;
-        connection
+        (connection, self.claim.as_mut())
     }
 
     /// Whether as many streams are claimed as `shared` should know of, to open another connection in time.
@@ -309,6 +322,11 @@ impl<B> Drop for Lease<B> {
 // === impl Occupied ===
 
 impl Occupied {
+    /// Whether it is a stream of a connection, and not all of one.
+    pub(super) fn is_stream(&self) -> bool {
+        self.claim.is_some()
+    }
+
     /// The response is whole.
     pub(super) fn finish(mut self) {
         self.end(true);

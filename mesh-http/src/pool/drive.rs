@@ -15,7 +15,7 @@ use pin_project::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    connection::{Connection, Home, Pulse, Rest},
+    connection::{Connection, Home, Pulse},
     context::Span,
     shared::Shared,
 };
@@ -42,8 +42,6 @@ pub(super) struct Watch<B> {
     /// When the connection is to be retired for its age.
     expires: Option<Instant>,
     idle: Option<Idle>,
-    /// Streams that the peer permits, as last seen.
-    max_streams: usize,
     is_open: bool,
 }
 
@@ -89,13 +87,6 @@ where
             Self::H2(driver) => driver.has_heard(),
         }
     }
-
-    fn max_streams(&self) -> usize {
-        match self {
-            Self::H1(_) => 1,
-            Self::H2(driver) => driver.max_streams(),
-        }
-    }
 }
 
 // === impl Watch ===
@@ -104,7 +95,7 @@ impl<B> Watch<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    pub(super) fn new(shared: Arc<Shared<B>>, connection: &Arc<Connection<B>>, span: Span, driver: &Driver<B>) -> Self {
+    pub(super) fn new(shared: Arc<Shared<B>>, connection: &Arc<Connection<B>>, span: Span) -> Self {
         let now = Instant::now();
         let idle = |limit: Duration| {
             let tick = limit / TICKS;
@@ -117,12 +108,11 @@ where
             pulse: connection.pulse.clone(),
             expires: span.age.and_then(|age| now.checked_add(age)),
             idle: span.idle.map(idle),
-            max_streams: driver.max_streams(),
             is_open: true,
         }
     }
 
-    /// Runs the connection to its end.
+    /// Runs the connection to its end, or until nobody has a use for what it still does.
     pub(super) async fn drive(mut self, mut driver: Driver<B>) {
         let mut alarm = pin!(Alarm::at(self.next_look()));
         let ended = poll_fn(|cx| {
@@ -133,8 +123,11 @@ where
                 self.look_at_clock(Instant::now());
                 alarm.set(Alarm::at(self.next_look()));
             }
+            let is_let_go = self.connection.strong_count() == 0;
             let polled = driver.poll(cx);
-            self.look(&driver);
+            if polled.is_pending() && !self.look(&driver, is_let_go) {
+                return Poll::Ready(Ok(()));
+            }
             polled
         })
         .await;
@@ -143,22 +136,26 @@ where
         }
     }
 
-    /// Passes on what the driver alone can know.
-    fn look(&mut self, driver: &Driver<B>) {
+    /// Passes on what the driver alone can know, and says whether it is to go on.
+    fn look(&mut self, driver: &Driver<B>, is_let_go: bool) -> bool {
         match driver {
-            Driver::H1(_) if self.pulse.rest() == Rest::No => {}
-            Driver::H1(_) => self.with_connection(|shared, connection| shared.look_at_rest(connection)),
+            // What is left of it is a request whose response was read, or given up.
+            Driver::H1(_) if is_let_go => return false,
+            Driver::H1(_) if !self.pulse.is_resting() => {}
+            Driver::H1(_) => {
+                return self.connection.upgrade().is_none_or(|connection| self.shared.look_at_rest(&connection));
+            }
             Driver::H2(driver) => {
                 if self.is_open && !driver.is_open() {
                     self.is_open = false;
                     self.with_connection(|_, connection| connection.retire_at_home());
                 }
-                let before = std::mem::replace(&mut self.max_streams, driver.max_streams());
-                if self.max_streams > before && self.shared.is_awaited() {
+                if driver.take_room() && self.shared.is_awaited() {
                     self.shared.clone().stream_freed(self.lane);
                 }
             }
         }
+        true
     }
 
     fn with_connection(&self, act: impl FnOnce(&Arc<Shared<B>>, &Arc<Connection<B>>)) {

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use mesh_core::{config::RequestPriority, limit::Permit, outcome::Failed};
 use tokio::sync::oneshot;
 
-use super::connection::{Connection, Lease, Rest};
+use super::connection::{Connection, Lease};
 use crate::tls::PeerName;
 
 /// Connections that any request of the lane may have, and those who wait.
@@ -17,7 +17,7 @@ pub(super) struct Lane<B> {
     pub(super) open: Vec<Arc<Connection<B>>>,
     /// Those of HTTP/1 that are ready; the last was used last.
     pub(super) idle: Vec<Arc<Connection<B>>>,
-    /// How many have [`Rest::Short`].
+    /// How many rest: they are ready at once, or never again.
     pub(super) resting: usize,
     pub(super) connecting: usize,
     /// In the order of their numbers.
@@ -83,10 +83,10 @@ impl<B> Lane<B> {
         let Some(at) = self.open.iter().position(|open| Arc::ptr_eq(open, connection)) else { return false };
         self.open.remove(at);
         self.idle.retain(|idle| !Arc::ptr_eq(idle, connection));
-        if connection.pulse.rest() == Rest::Short {
+        if connection.pulse.is_resting() {
             self.resting -= 1;
         }
-        connection.pulse.set_rest(Rest::No);
+        connection.pulse.set_resting(false);
         true
     }
 
@@ -97,7 +97,7 @@ impl<B> Lane<B> {
     pub(super) fn retire(&mut self) {
         for open in self.open.drain(..) {
             open.retire();
-            open.pulse.set_rest(Rest::No);
+            open.pulse.set_resting(false);
         }
         self.idle.clear();
         self.resting = 0;

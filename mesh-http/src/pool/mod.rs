@@ -26,7 +26,8 @@
 //! # Cancellation
 //!
 //! Dropping a [`Sending`], or a [`PoolBody`] before its end, resets the stream or closes the connection, and makes room at
-//! once. Dropping the pool retires it: what is in flight finishes.
+//! once. A response that has ended ends its request too, as in Envoy: what is left of a body is not sent. Dropping the pool
+//! retires it: what is in flight finishes.
 //!
 //! # The files
 //!
@@ -70,6 +71,7 @@ use mesh_core::{
     outcome::BoxError,
 };
 
+pub(crate) use self::send::Manner;
 use self::shared::Shared;
 pub use self::{
     body::PoolBody,
@@ -109,7 +111,12 @@ where
     /// [`Failed`](mesh_core::outcome::Failed). What a closing connection gives back goes on over another one by itself;
     /// nothing else is repeated.
     pub fn send(&self, request: Request<B>, priority: RequestPriority) -> Sending<B> {
-        Sending::new(&self.shared, request, priority)
+        self.send_as(request, Manner { priority, is_whole: false })
+    }
+
+    /// The same for one who knows more of the request.
+    pub(crate) fn send_as(&self, request: Request<B>, manner: Manner) -> Sending<B> {
+        Sending::new(&self.shared, request, manner)
     }
 }
 

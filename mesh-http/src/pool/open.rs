@@ -18,6 +18,7 @@ use super::{
 use crate::{
     conn::{self, h1, h2},
     connect::{Stream, connect_any},
+    tls::TlsError,
 };
 
 /// Makes the connection that `opening` asks for, on a task of its own.
@@ -47,7 +48,7 @@ where
                 return self.fail(&error);
             }
         };
-        let (watch, socket) = self.open(sender, tls_end, &driver);
+        let (watch, socket) = self.open(sender, tls_end);
         watch.drive(driver).await;
         drop(socket);
     }
@@ -81,23 +82,30 @@ where
     async fn encrypt(&self, io: Stream, tls_end: &TlsEnd) -> Result<(Stream, Version), ConnectError> {
         let Self { context, name, .. } = self;
         let protocol = context.protocol;
-        let (Some(Ok(tls)), Some(name)) = (&context.tls, name) else {
+        let Some(tls) = &context.tls else {
             let version = if protocol == HttpProtocol::Http2 { Version::H2 } else { Version::H1 };
             return Ok((io, version));
         };
+        let tls = tls.as_ref().map_err(|error| ConnectError::Tls(error.clone()))?;
+        let name = name.as_ref().ok_or_else(|| ConnectError::Tls(nameless()))?;
         let stream = tls.connect(io, name).await.map_err(ConnectError::Tls)?;
         let version = choose(protocol, stream.alpn())?;
         Ok((Box::new(Overheard::new(stream, tls_end.clone())), version))
     }
 
     /// Makes the connection known. It counts as a socket until the permit is dropped.
-    fn open(self, sender: Sender<B>, tls_end: TlsEnd, driver: &Driver<B>) -> (Watch<B>, Option<SocketPermit<B>>) {
+    fn open(self, sender: Sender<B>, tls_end: TlsEnd) -> (Watch<B>, Option<SocketPermit<B>>) {
         let (shared, span) = (self.shared.clone(), self.context.span(self.id));
         let place = (self.id, self.lane);
         let connection = Arc::new(Connection::new(place, shared.clone(), sender, tls_end, &self.context));
         let socket = self.succeed(&connection);
-        (Watch::new(shared, &connection, span, driver), socket)
+        (Watch::new(shared, &connection, span), socket)
     }
+}
+
+/// The context asks for TLS since a time when the connections of this lane had none.
+fn nameless() -> TlsError {
+    TlsError::Unavailable { reason: "the pool has plaintext connections: TLS needs another generation".into() }
 }
 
 fn http(error: conn::Error) -> ConnectError {

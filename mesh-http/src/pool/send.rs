@@ -36,9 +36,17 @@ use crate::conn::{ErrorKind, SendError};
 pub struct Sending<B> {
     shared: Arc<Shared<B>>,
     stage: Stage<B>,
-    priority: RequestPriority,
+    manner: Manner,
     /// How often the request came back from a connection that had closed.
     bounces: u8,
+}
+
+/// How a request is to be treated.
+#[derive(Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) priority: RequestPriority,
+    /// Whether all of its body is at hand: then it has left before an answer comes, as good as always.
+    pub(crate) is_whole: bool,
 }
 
 enum Stage<B> {
@@ -72,18 +80,18 @@ impl<B> Sending<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    pub(super) fn new(shared: &Arc<Shared<B>>, request: Request<B>, priority: RequestPriority) -> Self {
+    pub(super) fn new(shared: &Arc<Shared<B>>, request: Request<B>, manner: Manner) -> Self {
         let stage = match shared.lease_stream(|| target::host_of(&request)) {
-            Some(lease) => Stage::Calling(Call::start(lease, request)),
-            None => Stage::acquire(shared, request, priority, None),
+            Some(lease) => Call::start(lease, request, manner),
+            None => Stage::acquire(shared, request, manner, None),
         };
-        Self { shared: shared.clone(), stage, priority, bounces: 0 }
+        Self { shared: shared.clone(), stage, manner, bounces: 0 }
     }
 
     /// From calling: the call has failed, or the request came back and goes on elsewhere.
     #[cold]
     fn failed(&mut self, call: Call<B>, mut failed: SendError<B>) -> Option<Undelivered<Request<B>>> {
-        let Call { mut lease, undo, .. } = call;
+        let Call { lease, undo, .. } = call;
         let request = failed.take_request().map(|mut request| {
             undo.restore(&mut request);
             request
@@ -98,7 +106,7 @@ where
         match request {
             Some(request) if is_stale => {
                 self.bounces += 1;
-                self.stage = Stage::acquire(&self.shared, request, self.priority, None);
+                self.stage = Stage::acquire(&self.shared, request, self.manner, None);
                 None
             }
             request => {
@@ -128,7 +136,7 @@ where
                 Stage::Waiting(waiting) => {
                     let news = ready!(Pin::new(&mut waiting.ticket.told).poll(cx));
                     let Stage::Waiting(waiting) = std::mem::replace(&mut this.stage, Stage::Over) else { continue };
-                    this.stage = waiting.told(news.ok(), this.priority);
+                    this.stage = waiting.told(news.ok(), this.manner);
                 }
                 Stage::Calling(call) => match ready!(call.answer.as_mut().poll(cx)) {
                     Ok(response) => {
@@ -171,9 +179,9 @@ impl<B> Stage<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    fn acquire(shared: &Arc<Shared<B>>, request: Request<B>, priority: RequestPriority, place: Option<u64>) -> Self {
-        match shared.acquire(|| target::host_of(&request), priority, place) {
-            Ok(Acquired::Lease(lease)) => Self::Calling(Call::start(lease, request)),
+    fn acquire(shared: &Arc<Shared<B>>, request: Request<B>, manner: Manner, place: Option<u64>) -> Self {
+        match shared.acquire(|| target::host_of(&request), manner.priority, place) {
+            Ok(Acquired::Lease(lease)) => Call::start(lease, request, manner),
             Ok(Acquired::Wait(ticket)) => Self::Waiting(Box::new(Waiting { request, ticket })),
             Err(error) => Self::failed(request, error),
         }
@@ -190,11 +198,11 @@ impl<B> Waiting<B>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    fn told(self, news: Option<News<B>>, priority: RequestPriority) -> Stage<B> {
+    fn told(self, news: Option<News<B>>, manner: Manner) -> Stage<B> {
         let Self { request, ticket } = self;
         match news {
-            Some(News::Lease(lease)) => Stage::Calling(Call::start(lease, request)),
-            Some(News::Again) => Stage::acquire(&ticket.shared, request, priority, Some(ticket.id)),
+            Some(News::Lease(lease)) => Call::start(lease, request, manner),
+            Some(News::Again) => Stage::acquire(&ticket.shared, request, manner, Some(ticket.id)),
             Some(News::Failed(error)) => Stage::failed(request, error),
             None => Stage::failed(request, ConnectError::Cancelled.failed()),
         }
@@ -208,18 +216,21 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
     /// Hands the request to the connection.
-    fn start(mut lease: Lease<B>, mut request: Request<B>) -> Self {
-        let connection = lease.connection();
-        let (answer, undo): (Answer<B>, Undo) = match &connection.sender {
-            Sender::H1(sender) => {
-                let undo = target::to_http1(&mut request, &connection.host);
-                (Box::pin(lock(sender).send(request)), undo)
-            }
-            Sender::H2(sender) => {
-                let undo = target::to_http2(&mut request, connection.is_secure);
-                (Box::pin(sender.clone().send(request)), undo)
-            }
+    fn start(mut lease: Lease<B>, mut request: Request<B>, manner: Manner) -> Stage<B> {
+        let undo = match lease.connection().shape(&mut request) {
+            Ok(undo) => undo,
+            // The lease was not used and goes back. Another endpoint would have to refuse the request too.
+            Err(error) => return Stage::Failed(Box::new(Undelivered { request: None, error: error.into() })),
         };
-        Self { answer, lease, undo }
+        let (connection, claim) = lease.start();
+        let may_outlast_answer = !manner.is_whole && !request.body().is_end_stream();
+        let answer: Answer<B> = match (&connection.sender, claim) {
+            (Sender::H1(sender), _) => Box::pin(lock(sender).send(request)),
+            (Sender::H2(sender), Some(claim)) if may_outlast_answer => {
+                Box::pin(sender.clone().send_claimed(request, claim))
+            }
+            (Sender::H2(sender), _) => Box::pin(sender.clone().send(request)),
+        };
+        Stage::Calling(Self { answer, lease, undo })
     }
 }

@@ -21,7 +21,7 @@ use mesh_core::{
 use tokio::sync::oneshot;
 
 use super::{
-    connection::{Connection, Home, Lease, Rest, lock, mark},
+    connection::{Connection, Home, Lease, lock, mark},
     context::PoolContext,
     error::ConnectError,
     lane::{Lane, News, Waiter, is_for, least_loaded},
@@ -235,26 +235,24 @@ impl<B> Shared<B> {
         });
     }
 
-    /// The driver of a connection that rests has been polled.
-    pub(super) fn look_at_rest(self: &Arc<Self>, connection: &Arc<Connection<B>>) {
+    /// The driver of a connection that rests has been polled. Says whether the connection is to go on: not where the peer
+    /// answered before it had read the request. It may never read the rest, and Envoy closes such a connection too.
+    pub(super) fn look_at_rest(self: &Arc<Self>, connection: &Arc<Connection<B>>) -> bool {
         self.with(|state, after| {
-            let Some(at) = state.position(connection.lane) else { return };
-            let lane = &mut state.lanes[at];
-            let rest = connection.pulse.rest();
-            let is_ready = connection.is_h1_ready();
-            match (rest, is_ready) {
-                (Rest::No, _) | (Rest::Long, false) => return,
-                (Rest::Short | Rest::Long, true) => {
-                    connection.pulse.set_rest(Rest::No);
-                    lane.idle.push(connection.clone());
-                }
-                (Rest::Short, false) => connection.pulse.set_rest(Rest::Long),
+            let Some(at) = state.position(connection.lane) else { return true };
+            if !connection.pulse.is_resting() {
+                return true;
             }
-            if rest == Rest::Short {
-                lane.resting -= 1;
+            if !connection.is_h1_ready() {
+                self.remove(state, connection, after);
+                return false;
             }
+            connection.pulse.set_resting(false);
+            state.lanes[at].resting -= 1;
+            state.lanes[at].idle.push(connection.clone());
             self.pump(state, at, after);
-        });
+            true
+        })
     }
 
     /// Whether no request uses a connection. One may at any moment; a connection that is retired by then carries it still.
@@ -429,13 +427,13 @@ impl<B: Send + 'static> Home<B> for Shared<B> {
         let is_ready = self.with(|state, after| {
             if !connection.is_usable() {
                 self.remove(state, &connection, after);
-                return true;
+                return false;
             }
-            let Some(at) = state.position(connection.lane) else { return true };
-            connection.pulse.set_rest(Rest::Short);
+            let Some(at) = state.position(connection.lane) else { return false };
+            connection.pulse.set_resting(true);
             let is_ready = connection.is_h1_ready();
             if is_ready {
-                connection.pulse.set_rest(Rest::No);
+                connection.pulse.set_resting(false);
                 state.lanes[at].idle.push(connection.clone());
                 self.pump(state, at, after);
             } else {
@@ -444,7 +442,7 @@ impl<B: Send + 'static> Home<B> for Shared<B> {
             is_ready
         });
         if !is_ready {
-            connection.pulse.driver.wake();
+            connection.let_go();
         }
     }
 

@@ -1,17 +1,18 @@
 //! The form of a request's target, which differs between the two versions of HTTP.
 //!
 //! HTTP/1.1 wants the path in the request line and the authority in `host` (RFC 9112, 3.2.1); HTTP/2 wants scheme and
-//! authority as fields of their own and no `host` (RFC 9113, 8.3.1). A request comes in either form. Where it has a `host`
-//! header, that is the authority, as everywhere in hyper's world; else its URI says. CONNECT names only an authority, in
-//! both, and is left alone.
+//! authority as fields of their own and no `host` (RFC 9113, 8.3.1). A request comes in either form. Where its URI names an
+//! authority, that counts, and a `host` header does not (RFC 9112, 3.2.2): it is what the request was routed by. CONNECT names
+//! only an authority, in both, and is left alone.
 
-use std::sync::OnceLock;
+use std::{error::Error as StdError, fmt, sync::OnceLock};
 
 use http::{
     HeaderValue, Method, Request, Uri, Version,
     header::HOST,
     uri::{Authority, PathAndQuery, Scheme},
 };
+use mesh_core::outcome::{Failed, Failure, FailureKind, Sent};
 
 /// What was taken from a request, so that it can be given back as it came.
 #[derive(Debug, Default)]
@@ -29,14 +30,18 @@ enum HostWas {
     Removed(HeaderValue),
 }
 
+/// A request names nobody that it is for, or not so that it can be sent.
+#[derive(Debug)]
+struct NoAuthority;
+
 /// The `host` header of the authority that was seen first. Nearly all requests to an endpoint have the same.
 #[derive(Debug, Default)]
 pub(super) struct HostCache(OnceLock<(Authority, HeaderValue)>);
 
 /// The host that a request is for, without the port.
 pub(super) fn host_of<B>(request: &Request<B>) -> Option<&str> {
-    let named = request.headers().get(HOST).and_then(|value| value.to_str().ok());
-    named.map(without_port).or_else(|| request.uri().host())
+    let named = || request.headers().get(HOST).and_then(|value| value.to_str().ok());
+    request.uri().host().or_else(|| named().map(without_port))
 }
 
 fn without_port(host: &str) -> &str {
@@ -47,46 +52,52 @@ fn without_port(host: &str) -> &str {
 }
 
 /// Gives `request` the form of HTTP/1.1.
-pub(super) fn to_http1<B>(request: &mut Request<B>, cache: &HostCache) -> Undo {
+///
+/// # Errors
+///
+/// [`FailureKind::Request`], when it names no authority (RFC 9112, 3.2).
+pub(super) fn to_http1<B>(request: &mut Request<B>, cache: &HostCache) -> Result<Undo, Failed> {
     // hyper writes what the request says it is, and 1.0 would end the connection.
     *request.version_mut() = Version::HTTP_11;
-    if request.method() == Method::CONNECT || request.uri().authority().is_none() {
-        return Undo::default();
+    if request.method() == Method::CONNECT {
+        return Ok(Undo::default());
     }
+    let Some(authority) = request.uri().authority() else {
+        return if request.headers().contains_key(HOST) { Ok(Undo::default()) } else { Err(no_authority()) };
+    };
+    let value = cache.value(authority).ok_or_else(no_authority)?;
+    let before = request.headers_mut().insert(HOST, value);
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     let (scheme, authority) = (parts.scheme.take(), parts.authority.take());
     *request.uri_mut() = parts.path_and_query.map_or_else(Uri::default, Uri::from);
-    let mut host = HostWas::Untouched;
-    if let Some(authority) = &authority
-        && !request.headers().contains_key(HOST)
-        && let Some(value) = cache.value(authority)
-    {
-        request.headers_mut().insert(HOST, value);
-        host = HostWas::Inserted;
-    }
-    Undo { uri: Some((scheme, authority)), host }
+    Ok(Undo { uri: Some((scheme, authority)), host: before.map_or(HostWas::Inserted, HostWas::Removed) })
 }
 
 /// Gives `request` the form of HTTP/2; `secure` says which scheme it has where it names none.
-pub(super) fn to_http2<B>(request: &mut Request<B>, secure: bool) -> Undo {
+///
+/// # Errors
+///
+/// [`FailureKind::Request`], when it names no authority. It is spoilt then.
+pub(super) fn to_http2<B>(request: &mut Request<B>, secure: bool) -> Result<Undo, Failed> {
     if request.method() == Method::CONNECT {
-        return Undo::default();
+        return Ok(Undo::default());
     }
     let host = request.headers_mut().remove(HOST);
-    let named = host.as_ref().and_then(|host| Authority::try_from(host.as_bytes()).ok());
-    let is_named_otherwise = named.is_some() && named.as_ref() != request.uri().authority();
-    let has_all = request.uri().scheme().is_some() && request.uri().authority().is_some();
-    let undo_host = host.map_or(HostWas::Untouched, HostWas::Removed);
-    if has_all && !is_named_otherwise {
-        return Undo { uri: None, host: undo_host };
+    if request.uri().scheme().is_some() && request.uri().authority().is_some() {
+        return Ok(Undo { uri: None, host: HostWas::removed(host) });
     }
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
-    let (scheme, authority) = (parts.scheme.clone(), parts.authority.take());
+    let was = (parts.scheme.clone(), parts.authority.clone());
     parts.scheme.get_or_insert(if secure { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = named.or_else(|| authority.clone());
+    let named = || Authority::try_from(host.as_ref()?.as_bytes()).ok();
+    parts.authority = Some(parts.authority.or_else(named).ok_or_else(no_authority)?);
     parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
-    *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-    Undo { uri: Some((scheme, authority)), host: undo_host }
+    *request.uri_mut() = Uri::from_parts(parts).map_err(|_| no_authority())?;
+    Ok(Undo { uri: Some(was), host: HostWas::removed(host) })
+}
+
+fn no_authority() -> Failed {
+    Failed::because(Failure::new(FailureKind::Request, Sent::No), NoAuthority)
 }
 
 // === impl Undo ===
@@ -96,9 +107,11 @@ impl Undo {
     pub(super) fn restore<B>(self, request: &mut Request<B>) {
         if let Some((scheme, authority)) = self.uri {
             let mut parts = std::mem::take(request.uri_mut()).into_parts();
+            if scheme.is_none() && authority.is_some() {
+                parts.path_and_query = None;
+            }
             (parts.scheme, parts.authority) = (scheme, authority);
-            // It was a URI with these parts before.
-            *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
+            *request.uri_mut() = Uri::from_parts(parts).expect("it was a URI with these parts before");
         }
         match self.host {
             HostWas::Untouched => {}
@@ -107,6 +120,24 @@ impl Undo {
         }
     }
 }
+
+// === impl HostWas ===
+
+impl HostWas {
+    fn removed(host: Option<HeaderValue>) -> Self {
+        host.map_or(Self::Untouched, Self::Removed)
+    }
+}
+
+// === impl NoAuthority ===
+
+impl fmt::Display for NoAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("request names no authority: give it a URI with one, or a legal `host` header")
+    }
+}
+
+impl StdError for NoAuthority {}
 
 // === impl HostCache ===
 
@@ -148,13 +179,14 @@ mod tests {
             ("GET", "/a", Some("peer")),
             ("GET", "https://peer", None),
             ("CONNECT", "peer:443", None),
+            ("GET", "peer:443", None),
             ("OPTIONS", "*", Some("peer")),
         ] {
             let before = request(method, target, host);
             let mut after = request(method, target, host);
-            to_http1(&mut after, &HostCache::default()).restore(&mut after);
+            to_http1(&mut after, &HostCache::default()).expect("it names one").restore(&mut after);
             assert_eq!(seen(&after), seen(&before), "{target} by HTTP/1");
-            to_http2(&mut after, true).restore(&mut after);
+            to_http2(&mut after, true).expect("it names one").restore(&mut after);
             assert_eq!(seen(&after), seen(&before), "{target} by HTTP/2");
         }
     }
@@ -162,8 +194,8 @@ mod tests {
     #[test]
     fn connect_keeps_its_target() {
         let mut connect = request("CONNECT", "peer:443", None);
-        to_http1(&mut connect, &HostCache::default());
-        to_http2(&mut connect, true);
+        to_http1(&mut connect, &HostCache::default()).expect("it is left alone");
+        to_http2(&mut connect, true).expect("it is left alone");
         assert_eq!(seen(&connect), ("peer:443".to_owned(), None));
     }
 
@@ -172,8 +204,36 @@ mod tests {
         let cache = HostCache::default();
         for authority in ["one", "two", "one"] {
             let mut request = request("GET", &format!("http://{authority}/"), None);
-            to_http1(&mut request, &cache);
+            to_http1(&mut request, &cache).expect("it names one");
             assert_eq!(seen(&request), ("/".to_owned(), Some(authority)));
+        }
+    }
+
+    #[test]
+    fn authority_of_the_target_counts_before_the_host_header() {
+        for host in [None, Some("other"), Some("not legal")] {
+            let mut http1 = request("GET", "http://peer/a", host);
+            assert_eq!(host_of(&http1), Some("peer"));
+            to_http1(&mut http1, &HostCache::default()).expect("it names one");
+            assert_eq!(seen(&http1), ("/a".to_owned(), Some("peer")));
+            let mut http2 = request("GET", "http://peer/a", host);
+            to_http2(&mut http2, true).expect("it names one");
+            assert_eq!(seen(&http2), ("http://peer/a".to_owned(), None));
+        }
+        let mut named = request("GET", "/a", Some("peer"));
+        to_http2(&mut named, true).expect("it names one");
+        assert_eq!(seen(&named), ("https://peer/a".to_owned(), None));
+    }
+
+    #[test]
+    fn request_that_names_no_authority_is_refused() {
+        for (method, target) in [("DELETE", "/items/7"), ("OPTIONS", "*")] {
+            let http1 = to_http1(&mut request(method, target, None), &HostCache::default());
+            let http2 = [None, Some("not legal")].map(|host| to_http2(&mut request(method, target, host), false));
+            for refused in std::iter::once(http1).chain(http2) {
+                let failure = refused.expect_err("it names none").failure();
+                assert_eq!((failure.kind, failure.sent), (FailureKind::Request, Sent::No));
+            }
         }
     }
 

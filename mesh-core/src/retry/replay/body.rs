@@ -211,6 +211,13 @@ where
 
 // === impl ReplayBody ===
 
+impl ReplayBody {
+    /// Whether all that is left of it is at hand, and reading it never waits.
+    pub fn is_whole(&self) -> bool {
+        matches!(self.0, Kind::Empty | Kind::Whole { .. })
+    }
+}
+
 impl Body for ReplayBody {
     type Data = Bytes;
     type Error = BoxError;

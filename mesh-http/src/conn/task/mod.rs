@@ -19,8 +19,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use self::board::{Board, SlotWaker, Word};
-pub(super) use self::handover::Spawner;
 use self::handover::{Cell, Handover};
+pub(super) use self::handover::{Halt, Spawner};
 
 /// The slot of the future that the driver keeps itself.
 pub(super) const MAIN: usize = 0;
