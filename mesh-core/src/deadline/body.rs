@@ -55,11 +55,17 @@ pub struct TimedBody<B> {
     #[pin]
     timer: Timer,
     // Between the body and the limits: next to each other, both would be moved twice.
-    /// Set when a frame was waited for, taken when one came.
-    quiet_since: Option<Instant>,
-    /// How many frames have come since somebody looked at the clock.
-    unwatched: u8,
+    lately: Lately,
     limits: BodyLimits,
+}
+
+/// What has come of late.
+#[derive(Clone, Copy, Debug)]
+enum Lately {
+    /// So many frames, without a wait or a look at the clock.
+    Frames(u8),
+    /// None, though one has been waited for since then.
+    Nothing(Instant),
 }
 
 /// How many frames may come without a look at the clock.
@@ -77,14 +83,18 @@ enum Stage<B> {
 
 impl BodyLimits {
     /// When the nearest limit passes, and what is said then.
-    fn nearest(&self, quiet_since: &mut Option<Instant>) -> Option<Expiry> {
+    fn nearest(&self, lately: &mut Lately) -> Option<Expiry> {
         let silence = self.silence.map(|Silence { bound, limit }| {
-            let since = quiet_since.get_or_insert_with(|| {
-                // What was read before the silence does not end it.
-                self.was_read();
-                Instant::now()
-            });
-            Expiry::new(bound, *since, limit)
+            let since = match *lately {
+                Lately::Nothing(since) => since,
+                Lately::Frames(_) => {
+                    // What was read before the silence does not end it.
+                    self.was_read();
+                    Instant::now()
+                }
+            };
+            *lately = Lately::Nothing(since);
+            Expiry::new(bound, since, limit)
         });
         match (self.overall, silence) {
             (Some(overall), Some(silence)) if silence.at() < overall.at() => Some(silence),
@@ -94,18 +104,13 @@ impl BodyLimits {
     }
 
     /// Ready with a limit that has passed.
-    fn poll(
-        &self,
-        cx: &mut Context<'_>,
-        mut timer: Pin<&mut Timer>,
-        quiet_since: &mut Option<Instant>,
-    ) -> Poll<Expiry> {
-        while let Some(expiry) = self.nearest(quiet_since) {
+    fn poll(&self, cx: &mut Context<'_>, mut timer: Pin<&mut Timer>, lately: &mut Lately) -> Poll<Expiry> {
+        while let Some(expiry) = self.nearest(lately) {
             ready!(timer.as_mut().poll(cx, expiry.at()));
             if !expiry.bound().is_silence() || !self.was_read() {
                 return Poll::Ready(expiry);
             }
-            *quiet_since = Some(Instant::now());
+            *lately = Lately::Nothing(Instant::now());
         }
         Poll::Pending
     }
@@ -150,7 +155,7 @@ impl<B> TimedBody<B> {
     /// Watches `body`.
     #[inline]
     pub const fn new(body: B, limits: BodyLimits) -> Self {
-        Self { stage: Stage::InTime(body), timer: Timer::new(), limits, quiet_since: None, unwatched: 0 }
+        Self { stage: Stage::InTime(body), timer: Timer::new(), limits, lately: Lately::Frames(0) }
     }
 
     /// The inner body; none once a limit has passed.
@@ -175,17 +180,14 @@ where
         let StageProjection::InTime(body) = this.stage.as_mut().project() else {
             return Poll::Ready(None);
         };
-        let watched = this.limits.overall.filter(|_| *this.unwatched == UNWATCHED);
-        let expiry = match watched.filter(|overall| overall.at() <= Instant::now()) {
+        let expiry = match this.lately.overdue(this.limits.overall) {
             Some(overdue) => overdue,
             None => {
                 if let Poll::Ready(frame) = body.poll_frame(cx) {
-                    *this.quiet_since = None;
-                    *this.unwatched = *this.unwatched % UNWATCHED + 1;
+                    this.lately.came();
                     return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
                 }
-                *this.unwatched = 0;
-                ready!(this.limits.poll(cx, this.timer.as_mut(), this.quiet_since))
+                ready!(this.limits.poll(cx, this.timer.as_mut(), this.lately))
             }
         };
         let elapsed: Elapsed = expiry.elapsed(Sent::Yes);
@@ -215,6 +217,26 @@ impl<B: Concluded> Concluded for TimedBody<B> {
         match &self.stage {
             Stage::InTime(body) => body.outcome_of_drop(),
             Stage::Expired(outcome) => *outcome,
+        }
+    }
+}
+
+// === impl Lately ===
+
+impl Lately {
+    /// A frame has come.
+    const fn came(&mut self) {
+        *self = match *self {
+            Self::Frames(frames) if frames < UNWATCHED => Self::Frames(frames + 1),
+            Self::Frames(_) | Self::Nothing(_) => Self::Frames(1),
+        };
+    }
+
+    /// The limit, if it is time to look at the clock and it has passed.
+    fn overdue(self, overall: Option<Expiry>) -> Option<Expiry> {
+        match self {
+            Self::Frames(UNWATCHED) => overall.filter(|overall| overall.at() <= Instant::now()),
+            _ => None,
         }
     }
 }
