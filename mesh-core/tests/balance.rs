@@ -29,7 +29,7 @@ use tokio_test::{assert_pending, task};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 mod support;
-use support::{endpoint, flat, port};
+use support::{endpoint, flat, group, groups, port};
 
 /// What endpoints do, by port; they answer with their port where nothing else is said.
 #[derive(Clone, Default)]
@@ -284,8 +284,32 @@ async fn want_of_an_identity_goes_elsewhere_or_waits_and_marks_nobody() {
     stage.set(|script| script.errors.extend(lacks(30)));
     let start = Instant::now();
     assert!(balance(&cluster).oneshot(Call::waiting()).await.is_ok(), "it has come");
-    assert_eq!((stage.seen().len(), start.elapsed()), (31, Duration::from_secs(30)));
+    assert_eq!((stage.seen().len(), start.elapsed()), (31, Duration::from_secs(15)), "a second after each round");
     assert!(!is_marked());
+}
+
+/// As where some endpoints are reached in plaintext, and the identity for the others has not come.
+#[tokio::test(start_paused = true)]
+async fn want_of_an_identity_goes_to_whoever_asks_for_none_of_whatever_priority_before_it_waits() {
+    let priorities =
+        groups(vec![group(0, "near", 0, vec![endpoint(1), endpoint(2)]), group(1, "far", 0, vec![endpoint(3)])]);
+    for call in [Call::new, Call::waiting] {
+        let stage = Stage::default();
+        stage.set(|script| script.errors.extend([(FailureKind::Identity, Sent::No, true); 2]));
+        let start = Instant::now();
+        balance(&stage.cluster(&priorities)).oneshot(call()).await.expect("the third asks for none");
+        let seen = stage.seen();
+        assert_eq!((seen.len(), seen[2], start.elapsed()), (3, 3, Duration::ZERO), "{seen:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn more_endpoints_than_a_request_remembers_do_not_keep_one_that_waits_from_pausing() {
+    let stage = Stage::default();
+    stage.set(|script| script.errors.extend([(FailureKind::Identity, Sent::No, true); 16]));
+    let start = Instant::now();
+    balance(&stage.cluster(&flat(1..=20))).oneshot(Call::waiting()).await.expect("it has come");
+    assert_eq!((stage.seen().len(), start.elapsed()), (17, Duration::from_secs(2)), "a second after each eight");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,16 +13,22 @@ use std::{
 };
 
 use client_support::{Net, Said, says, serve, steering, text};
+use http::Request;
+use http_body_util::Full;
 use mesh_core::{
     config::{
-        Cluster, Endpoint, Endpoints, LoadBalancing, Metadata, MetadataValue, Security, SecurityMatch, Snapshot, Trust,
-        UpstreamTls,
+        Aggregate, Cluster, ClusterEntry, Discovery, Endpoint, Endpoints, LoadBalancing, Metadata, MetadataValue,
+        Security, SecurityMatch, Snapshot, Trust, UpstreamTls,
     },
     identity::FixedIdentity,
 };
-use mesh_http::{Client, Mesh, tls::TlsError};
+use mesh_http::{CallOptions, Client, Mesh, tls::TlsError};
 use tls_support::{Authority, provider};
-use tokio::{io::AsyncReadExt as _, sync::watch, time::sleep};
+use tokio::{
+    io::AsyncReadExt as _,
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_rustls::TlsAcceptor;
 
 /// The first byte of a TLS handshake.
@@ -158,6 +164,33 @@ async fn endpoint_that_joins_the_mesh_is_reached_by_tls_from_then_on() {
     }
     let of = |number| servers.begun().iter().filter(|(at, _)| *at == address(number)).count();
     assert_eq!((of(1), of(2)), (4, 1), "the connections of the endpoint that did not change stay");
+}
+
+/// There is an identity for nobody, and one part of the aggregate asks for none.
+#[tokio::test(start_paused = true)]
+async fn call_that_waits_goes_to_another_part_of_an_aggregate_before_it_waits_for_an_identity() {
+    let servers = Permissive::new(&Authority::new("shop"));
+    let part = |name: &str, security, number| {
+        let mut cluster = Cluster::new(name).unwrap();
+        cluster.policy.security = security;
+        let endpoints = Endpoints::flat(vec![endpoint(number, Some("istio"))]).unwrap();
+        (name.into(), ClusterEntry { cluster: Arc::new(cluster), endpoints: Some(Arc::new(endpoints)) })
+    };
+    let mut all = Cluster::new("reviews").unwrap();
+    all.discovery = Discovery::Aggregate(Arc::new(Aggregate::of(["secured", "open"]).unwrap()));
+    let steering = steering("reviews", all, Arc::new(Endpoints::none()));
+    let mut snapshot = Arc::unwrap_or_clone(steering);
+    snapshot.clusters.extend([part("secured", istio_then(&[]), 1), part("open", Arc::default(), 2)]);
+    snapshot.clusters.get_mut("reviews").unwrap().endpoints = None;
+
+    let source = Said(watch::Sender::new(Arc::new(snapshot)));
+    let mesh = Mesh::builder().source(source).connector(servers.net.clone()).crypto(provider()).build().unwrap();
+    let client = Client::builder("reviews").mesh(&mesh).build().unwrap();
+    let mut request = Request::get("http://reviews/").body(Full::default()).unwrap();
+    request.extensions_mut().insert(CallOptions::new().wait_for_ready());
+    let start = Instant::now();
+    assert_eq!(text(client.request(request).await.unwrap()).await, "open");
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]

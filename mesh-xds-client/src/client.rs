@@ -323,7 +323,8 @@ impl XdsClientBuilder {
     }
 
     /// How long a resource may stay unanswered before it counts as absent, and holds up nothing any longer. Default 15 s, as in
-    /// Envoy and gRPC, or 30 s where a server has the feature `resource_timer_is_transient_error` (gRFC A88).
+    /// Envoy and gRPC, or 30 s where a server has the feature `resource_timer_is_transient_error` (gRFC A88). In the dialect of
+    /// sidecars routes that would replace others wait longer: see [`Dialect::Sidecar`].
     pub fn absence_timeout(mut self, timeout: Duration) -> Self {
         self.session.absence_timeout = timeout;
         self

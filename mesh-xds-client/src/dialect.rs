@@ -40,6 +40,10 @@ pub enum Dialect {
     /// be about to come is waited for as long as for any other
     /// [resource](crate::XdsClientBuilder::absence_timeout).
     ///
+    /// New routes take the place of others when all their clusters have endpoints, however long those take to come, where a cluster
+    /// says so as Istio's do (`initial_fetch_timeout` of 0). Which one they wait for is logged as a warning, and its endpoints
+    /// are timed out in the status.
+    ///
     /// Where a route says nothing of retries there are none, since Istio says so in this way where they are turned off
     /// (`attempts: 0`), and what it does by default is said in each route: the client's preset does not come in its
     /// place, nor what code says for silence. A [pin](mesh_core::config::Policy) in code holds.

@@ -80,7 +80,7 @@ impl Accepted {
 
     /// A cluster.
     pub fn cluster(&self) -> Option<&Cluster> {
-        if let Resource::Cluster(cluster) = &self.value { Some(cluster) } else { None }
+        if let Resource::Cluster { cluster, .. } = &self.value { Some(cluster) } else { None }
     }
 
     /// The endpoints of a cluster.

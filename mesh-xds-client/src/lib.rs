@@ -64,7 +64,7 @@
 //!
 //! | name | kind | labels | meaning |
 //! |---|---|---|---|
-//! | `mesh_xds_connected` | gauge | `server` | 1 while the control plane has answered on the present stream, else 0 (gRFC A78 counts a stream from its beginning); of two at one address the second is `address (2)` |
+//! | `mesh_xds_connected` | gauge | `server` | 1 while the control plane has answered on the present stream, else 0 (gRFC A78 leaves it at 1 where a stream ends that had answered); of two at one address the second is `address (2)` |
 //! | `mesh_xds_updates_accepted_total` | counter | `kind` | resources that came and are used, changed or not |
 //! | `mesh_xds_updates_rejected_total` | counter | `kind` | resources that came and are refused |
 //! | `mesh_xds_resources` | gauge | `kind`, `state` | resources that are asked for |

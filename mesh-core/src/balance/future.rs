@@ -84,10 +84,12 @@ struct Waiting<R, T: Transport> {
 enum Halt {
     /// There is nobody, and the request would rather wait.
     Wait,
+    /// There are those alone whom the request has just been to for want of an identity, and it would rather wait.
+    Pause,
     Refuse(BoxError),
 }
 
-/// How long a request that waits leaves alone those whom it cannot reach for want of an identity. Nothing speaks against
+/// How long a request that waits leaves everybody alone when it could reach nobody for want of an identity. Nothing speaks against
 /// them, and nobody is told when an identity comes.
 const IDENTITY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -161,6 +163,7 @@ impl<T: Transport, K> Call<T, K> {
     {
         match halt {
             Halt::Wait => self.wait(request, None),
+            Halt::Pause => self.wait(request, Some(sleep(IDENTITY_PAUSE))),
             Halt::Refuse(error) => State::Refused(Some(error)),
         }
     }
@@ -187,10 +190,27 @@ impl<T: Transport, K> Call<T, K> {
         }
     }
 
-    /// Refuses with the error that led here, if this call has failed at the picked endpoint already and would only repeat it.
-    fn come_round(&mut self, picked: Picked<T::Handle>) -> Result<Picked<T::Handle>, Halt> {
-        let waits = self.terms.wait_for_ready;
-        match self.moves.take_if(|moves| !waits && moves.places.contains(picked.id())) {
+    /// What is to be done with an endpoint at which this call has failed already: another that was not tried is taken instead, of
+    /// whatever priority. Where there is none the call ends with the error that led here, or waits.
+    fn come_round(&mut self, mut picked: Picked<T::Handle>) -> Result<Picked<T::Handle>, Halt> {
+        let Some(moves) = &mut self.moves else { return Ok(picked) };
+        let is_pausing = self.terms.wait_for_ready && moves.is_for_want_of_an_identity();
+        let is_full = moves.places.len() == Tried::CAPACITY;
+        let is_round = moves.places.contains(picked.id()) || is_full && is_pausing;
+        if !is_round {
+            return Ok(picked);
+        }
+        if !is_full && let Some(mut untried) = self.cluster.pick_untried(&mut self.terms, &mut moves.places) {
+            untried.count_as(&mut picked);
+            return Ok(untried);
+        }
+        if is_pausing {
+            // Then everybody is asked again.
+            moves.places = Tried::new();
+            self.counted = picked.take_counted();
+            return Err(Halt::Pause);
+        }
+        match self.moves.take_if(|_| !self.terms.wait_for_ready) {
             Some(moves) => Err(Halt::Refuse(moves.last_error)),
             None => Ok(picked),
         }
@@ -221,13 +241,16 @@ impl<T: Transport, K> Call<T, K> {
                 places.push(picked.id());
                 self.terms.now = now;
                 self.moves = Some(Box::new(Moves { places, last_error: error }));
-                if failure.kind == FailureKind::Identity && self.terms.wait_for_ready {
-                    return Ok(self.wait(request, Some(sleep(IDENTITY_PAUSE))));
-                }
                 Ok(self.send_again(request))
             }
             _ => Err(error),
         }
+    }
+}
+
+impl Moves {
+    fn is_for_want_of_an_identity(&self) -> bool {
+        Failure::of(&*self.last_error).kind == FailureKind::Identity
     }
 }
 

@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::{
     config::{self, ClusterPolicy, HealthStatus, RequestPriority, Semantics},
     dice::mix,
-    endpoint::{Endpoint, EndpointId, Home, Member, Roster, Seat},
+    endpoint::{Endpoint, EndpointId, Home, Member, Roster, Seat, Tried},
     limit::Limits,
     outlier::Outlier,
     pick::{EndpointSet, NoEndpoint, Picked, Rules, Terms},
@@ -184,6 +184,18 @@ impl<T: Transport> Cluster<T> {
         let member = set.pick(&self.home, terms).ok_or_else(|| set.refusal())?;
         let endpoint = member.seat.take().unwrap_or_else(|| self.open(&set, member));
         Ok(Picked::new(endpoint, terms.now, counted))
+    }
+
+    /// Picks an endpoint that is not among `tried`, of whatever priority.
+    #[cold]
+    pub(crate) fn pick_untried(&self, terms: &mut Terms, tried: &mut Tried) -> Option<Picked<T::Handle>> {
+        let set = self.set.load();
+        std::mem::swap(&mut terms.tried, tried);
+        let member = set.pick_untried(&self.home, terms);
+        std::mem::swap(&mut terms.tried, tried);
+        let member = member?;
+        let endpoint = member.seat.take().unwrap_or_else(|| self.open(&set, member));
+        Some(Picked::new(endpoint, terms.now, None))
     }
 
     /// Opens the endpoints that nobody has picked yet, as their first pick would, and shows them to `see`, where the cluster

@@ -44,9 +44,8 @@ pub struct Silence {
 
 /// A response body that ends with [`Elapsed`] when a limit passes.
 ///
-/// Limits are looked at whenever no frame is ready, so that what is there in time is never lost; and the one on everything every
-/// so many frames that came without a wait, so that a peer who never pauses, or a reader who is always behind, does not escape
-/// it. When a limit passes, the inner body is dropped before the error is returned, and nothing comes after it.
+/// Limits are looked at whenever no frame is ready; and the one on everything every so many frames that came without a wait, so
+/// that a peer who never pauses, or a reader who is always behind, does not escape it. When a limit passes, the inner body is dropped before the error is returned, and nothing comes after it.
 #[pin_project]
 #[derive(Debug)]
 pub struct TimedBody<B> {
@@ -181,8 +180,9 @@ where
             return Poll::Ready(None);
         };
         let expiry = match this.lately.overdue(this.limits.overall) {
-            Some(overdue) => overdue,
-            None => {
+            // Nothing more takes time.
+            Some(overdue) if !body.is_end_stream() => overdue,
+            _ => {
                 if let Poll::Ready(frame) = body.poll_frame(cx) {
                     this.lately.came();
                     return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));

@@ -31,6 +31,14 @@ impl<H> EndpointSet<H> {
         drawn.or_else(|| self.pick_again(home, terms, pool, slice))
     }
 
+    /// Somebody available who was not tried, in whatever pool.
+    #[cold]
+    pub(crate) fn pick_untried<'a>(&'a self, home: &'a Home, terms: &mut Terms) -> Option<&'a Member<H>> {
+        let mut pick = Pick { set: self, home, terms };
+        let slices = self.index.pools.iter().flat_map(|pool| pool.slices.iter().map(|slice| (slice, pool.tier)));
+        slices.into_iter().find_map(|(slice, tier)| pick.scan(slice, tier, false))
+    }
+
     /// Why nobody was picked.
     pub(crate) fn refusal(&self) -> NoEndpoint {
         if self.index.last_resort.len() == 0 { self.index.reason } else { NoEndpoint::Unreachable }

@@ -37,6 +37,11 @@ impl<H> Picked<H> {
         self.counted.take()
     }
 
+    /// Counts against the request breaker in place of `other`.
+    pub(crate) fn count_as(&mut self, other: &mut Self) {
+        self.counted = other.take_counted();
+    }
+
     /// The endpoint's number.
     pub fn id(&self) -> EndpointId {
         self.endpoint.id()

@@ -115,10 +115,10 @@ where
         };
         P::announce(request.headers_mut(), &announcement);
         let mut dice = Dice::new(self.dice.roll());
-        let cluster = match self.facts.cluster.leaves() {
+        let (cluster, has_others) = match self.facts.cluster.leaves() {
             None => {
                 self.facts.cluster.metrics().attempted();
-                self.facts.cluster.balanced().clone()
+                (self.facts.cluster.balanced().clone(), false)
             }
             Some(_) => self.choose(&mut dice, now),
         };
@@ -127,7 +127,7 @@ where
             tried: self.tried.clone(),
             now,
             breaker: Some(self.facts.priority),
-            wait_for_ready: self.facts.wait_for_ready,
+            wait_for_ready: self.facts.wait_for_ready && !has_others,
         };
         Some(Attempt::new(request, cluster, terms, &self.facts))
     }
@@ -158,10 +158,11 @@ where
 }
 
 impl<B, P> KeptRouted<B, P> {
-    /// The cluster that an attempt goes to, of those that an aggregate comes to.
+    /// The cluster that an attempt goes to, of those that an aggregate comes to, and whether one that waits would rather go to
+    /// another than wait there.
     #[cold]
-    fn choose(&mut self, dice: &mut Dice, now: Instant) -> Arc<core::Cluster<Transport>> {
-        let Facts { cluster: own, itinerary, .. } = &mut self.facts;
+    fn choose(&mut self, dice: &mut Dice, now: Instant) -> (Arc<core::Cluster<Transport>>, bool) {
+        let Facts { cluster: own, itinerary, wait_for_ready, .. } = &mut self.facts;
         let itinerary = itinerary.get_or_insert_default();
         let before = itinerary.latest().cloned();
         // Without any there are no endpoints either.
@@ -170,8 +171,9 @@ impl<B, P> KeptRouted<B, P> {
             // Endpoints are numbered by their cluster.
             self.tried = Tried::new();
         }
+        let has_others = *wait_for_ready && own.leaves().is_some_and(|leaves| itinerary.has_others(leaves, now));
         chosen.metrics().attempted();
-        chosen.balanced().clone()
+        (chosen.balanced().clone(), has_others)
     }
 }
 

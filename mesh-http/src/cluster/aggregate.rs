@@ -124,6 +124,12 @@ impl Itinerary {
         self.latest.clone()
     }
 
+    /// Whether there is another cluster than those that attempts went to, which takes requests: one that waits would rather go there.
+    pub(crate) fn has_others(&self, leaves: &Leaves, now: Instant) -> bool {
+        let gone: Vec<_> = self.passed.iter().chain(&self.latest).cloned().collect();
+        leaves.have_others(&gone, now)
+    }
+
     /// Whether a request that has failed is to be tried in another cluster at once: it never left, as nobody could be reached,
     /// and somebody else is there. What a cluster refused by its own limits stays refused.
     pub(crate) fn moves_on(&mut self, leaves: &Leaves, failure: &Failure) -> bool {

@@ -16,7 +16,8 @@
 //! # The peer's limit of streams
 //!
 //! A request beyond what the peer permits waits inside hyper, ahead of all later ones, and cannot be had back. Callers
-//! that hold a [`Claim`] for each request, and send by [`Sender::send_claimed`] what streams, never come to that.
+//! that hold a [`Claim`] for each request, and send by [`Sender::send_claimed`] what streams, do not come to that, but where a
+//! peer has ended responses and leaves the last of their requests, which h2 holds, without a window.
 
 use std::fmt;
 use std::pin::Pin;

@@ -71,7 +71,7 @@ impl StdError for ConnectError {
 
 /// A fault of the request itself; the endpoint has no part in it.
 pub(super) fn unsendable(source: impl Into<mesh_core::outcome::BoxError>) -> Failed {
-    Failed::because(Failure::new(FailureKind::RequestBody, Sent::No), source)
+    Failed::because(Failure::new(FailureKind::Request, Sent::No), source)
 }
 
 /// The end of a call whose connection TLS has ended.

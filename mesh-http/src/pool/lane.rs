@@ -95,12 +95,13 @@ impl<B> Lane<B> {
     }
 
     pub(super) fn retire(&mut self) {
+        self.idle.clear();
+        self.resting = 0;
         for open in self.open.drain(..) {
             open.retire();
             open.pulse.set_resting(false);
+            open.let_go();
         }
-        self.idle.clear();
-        self.resting = 0;
     }
 }
 

@@ -83,17 +83,27 @@ pub(super) fn to_http2<B>(request: &mut Request<B>, secure: bool) -> Result<Undo
         return Ok(Undo::default());
     }
     let host = request.headers_mut().remove(HOST);
-    if request.uri().scheme().is_some() && request.uri().authority().is_some() {
+    let is_whole = |authority: &Authority| !authority.as_str().contains('@');
+    if request.uri().scheme().is_some() && request.uri().authority().is_some_and(is_whole) {
         return Ok(Undo { uri: None, host: HostWas::removed(host) });
     }
     let mut parts = std::mem::take(request.uri_mut()).into_parts();
     let was = (parts.scheme.clone(), parts.authority.clone());
     parts.scheme.get_or_insert(if secure { Scheme::HTTPS } else { Scheme::HTTP });
     let named = || Authority::try_from(host.as_ref()?.as_bytes()).ok();
-    parts.authority = Some(parts.authority.or_else(named).ok_or_else(no_authority)?);
+    let authority = parts.authority.or_else(named).ok_or_else(no_authority)?;
+    parts.authority = Some(without_credentials(authority)?);
     parts.path_and_query.get_or_insert_with(|| PathAndQuery::from_static("/"));
     *request.uri_mut() = Uri::from_parts(parts).map_err(|_| no_authority())?;
     Ok(Undo { uri: Some(was), host: HostWas::removed(host) })
+}
+
+/// They are for whoever makes the request, and have no place in `:authority` (RFC 9113, section 8.3.1).
+fn without_credentials(authority: Authority) -> Result<Authority, Failed> {
+    match authority.as_str().rsplit_once('@') {
+        Some((_, host)) => host.parse().map_err(|_| no_authority()),
+        None => Ok(authority),
+    }
 }
 
 fn no_authority() -> Failed {
@@ -223,6 +233,18 @@ mod tests {
         let mut named = request("GET", "/a", Some("peer"));
         to_http2(&mut named, true).expect("it names one");
         assert_eq!(seen(&named), ("https://peer/a".to_owned(), None));
+    }
+
+    #[test]
+    fn credentials_of_the_target_are_not_sent() {
+        for host in [None, Some("other")] {
+            let before = request("GET", "http://user:word@peer:80/a", host);
+            let mut http2 = request("GET", "http://user:word@peer:80/a", host);
+            let undo = to_http2(&mut http2, false).expect("it names one");
+            assert_eq!(seen(&http2), ("http://peer:80/a".to_owned(), None));
+            undo.restore(&mut http2);
+            assert_eq!(seen(&http2), seen(&before));
+        }
     }
 
     #[test]

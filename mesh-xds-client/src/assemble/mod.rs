@@ -14,7 +14,7 @@
 //! - its routes are *warm*: every cluster that they name is known with its endpoints, or known not to come (absent, refused,
 //!   or waited for in vain). They serve from now on;
 //! - they are *warming*: the routes before them go on serving, and so do those routes' clusters; in the dialect of sidecars
-//!   endpoints that were waited for in vain are not known, where there are such routes;
+//!   they do so as long as a cluster has no endpoints that says to wait for them (`initial_fetch_timeout` of 0);
 //! - there are none, and never were: the target is unavailable, and says why.
 //!
 //! A cluster warms in the same way where it moves to other endpoints, or comes to be made of other clusters; what it is made of

@@ -133,9 +133,12 @@ fn has_endpoints(store: &Store, cluster: &Cluster) -> bool {
     !matches!(endpoints, Some(Known::Awaited))
 }
 
-/// Whether the endpoints of a cluster were waited for in vain, so that nobody knows what they are.
+/// Whether the endpoints of a cluster were waited for in vain, though it says that they are to be waited for however long they take.
 pub(super) fn has_silent_endpoints(store: &Store, name: &str) -> bool {
     let Known::Good(cluster) = store.cluster(name) else { return false };
+    if !store.is_patient(name) {
+        return false;
+    }
     let endpoints = cluster.endpoints_name().and_then(|name| store.get(ResourceKind::ClusterLoadAssignment, name));
     endpoints.is_some_and(|entry| !entry.is_there() && entry.state() == ResourceState::TimedOut)
 }

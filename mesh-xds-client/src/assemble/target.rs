@@ -107,8 +107,8 @@ impl Target {
         None
     }
 
-    /// Follows these routes, as soon as they are warm. A sidecar that has others does so no sooner than all endpoints have come,
-    /// however long they take: Istio says so of each cluster (`initial_fetch_timeout` of 0).
+    /// Follows these routes, as soon as they are warm. A sidecar that has others waits for endpoints however long they take where
+    /// their cluster says so.
     async fn follow(
         &mut self,
         shared: &Shared,
@@ -128,7 +128,11 @@ impl Target {
         }
         let is_patient = self.serving.is_some() && self.lead.as_ref().is_ok_and(Lead::is_of_sidecars);
         for cluster in self.warming.iter().flat_map(|candidate| &candidate.clusters) {
-            if !is_warm(&shared.held().store, cluster, is_patient) {
+            if !reach::is_warm(&shared.held().store, cluster) {
+                return;
+            }
+            if is_patient && reach::has_silent_endpoints(&shared.held().store, cluster) {
+                tracing::warn!(target = %source.name, %cluster, "routes wait for the endpoints of a cluster; those before them serve");
                 return;
             }
             pace.step().await;
@@ -151,11 +155,6 @@ impl Target {
         retired.take(self.serving);
         retired.take(self.warming);
     }
-}
-
-/// As [`reach::is_warm`]; who is patient has endpoints come before.
-fn is_warm(store: &Store, cluster: &str, is_patient: bool) -> bool {
-    reach::is_warm(store, cluster) && !(is_patient && reach::has_silent_endpoints(store, cluster))
 }
 
 // === impl Candidate ===

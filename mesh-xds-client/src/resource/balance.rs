@@ -116,7 +116,11 @@ fn least_request_config(message: &LeastRequestLbConfig, notes: &mut Notes) -> Re
 fn least_request(choice_count: Option<UInt32Value>, notes: &mut Notes) -> Result<LoadBalancing, ConfigError> {
     let choices = number(choice_count).unwrap_or(2);
     if choices > LoadBalancing::MOST_CHOICES {
-        notes.warn("choice_count", "no more endpoints than 32 are looked at for a request");
+        let most = LoadBalancing::MOST_CHOICES;
+        notes.warn(
+            "choice_count",
+            format!("no more endpoints than {most} are looked at for a request, by gRPC's rules 10"),
+        );
     }
     LoadBalancing::LeastRequest { choices }.validated().map_err(|error| told_as("choice_count", &error))
 }

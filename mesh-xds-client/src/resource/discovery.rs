@@ -127,6 +127,12 @@ fn unintercepted(discovery: Discovery, message: &mut pb::Cluster, notes: &mut No
     Way::Told(discovery)
 }
 
+/// Whether the endpoints are waited for however long they take, as Istio says of each cluster.
+pub(super) fn is_patient(message: &pb::Cluster) -> bool {
+    let source = message.eds_cluster_config.as_ref().and_then(|eds| eds.eds_config.as_ref());
+    source.and_then(|source| source.initial_fetch_timeout).is_some_and(|patience| patience == Default::default())
+}
+
 fn service_name(cluster: &Arc<str>, message: EdsClusterConfig, notes: &mut Notes) -> Result<Arc<str>, ConfigError> {
     same_source("eds_config", message.eds_config.as_ref(), notes)?;
     if message.service_name.is_set() {

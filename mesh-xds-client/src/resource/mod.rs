@@ -85,7 +85,11 @@ pub(crate) enum Resource {
     /// The routes of a target.
     RouteConfiguration(Routes),
     /// How a cluster is found and treated.
-    Cluster(Arc<Cluster>),
+    Cluster {
+        cluster: Arc<Cluster>,
+        /// Whether its endpoints are waited for however long they take (`initial_fetch_timeout` of 0).
+        is_patient: bool,
+    },
     /// The endpoints of a cluster.
     Endpoints(Assignment),
 }
@@ -141,9 +145,11 @@ pub(crate) fn decode_parts(
         Some(ResourceKind::RouteConfiguration) => {
             decode_routes(bytes.clone(), None, context).map(|routes| routes.map(Resource::RouteConfiguration))
         }
-        Some(ResourceKind::Cluster) => {
-            decode_cluster(bytes, context).map(|cluster| cluster.map(|cluster| Resource::Cluster(Arc::new(cluster))))
-        }
+        Some(ResourceKind::Cluster) => read(bytes, |message: cluster_pb::Cluster, notes| {
+            let is_patient = discovery::is_patient(&message);
+            let cluster = cluster::decode(message, context, notes)?;
+            Ok(Resource::Cluster { cluster: Arc::new(cluster), is_patient })
+        }),
         Some(ResourceKind::ClusterLoadAssignment) => {
             decode_endpoints(bytes.clone(), None).map(|endpoints| endpoints.map(Resource::Endpoints))
         }
@@ -202,6 +208,7 @@ pub(crate) fn decode_routes(
 /// # Errors
 ///
 /// As [`decode_listener`]; refuses identities that `context` does not know.
+#[cfg(test)]
 pub(crate) fn decode_cluster(bytes: &[u8], context: &Context) -> Result<Decoded<Cluster>, ResourceError> {
     read(bytes, |message: cluster_pb::Cluster, notes| cluster::decode(message, context, notes))
 }
@@ -280,7 +287,7 @@ impl Resource {
     /// Why nobody could make use of it, though it is understood.
     pub(crate) fn useless(&self) -> Option<ResourceError> {
         match self {
-            Self::Cluster(cluster) => match &cluster.discovery {
+            Self::Cluster { cluster, .. } => match &cluster.discovery {
                 Discovery::Unsupported(why) => {
                     let error = ConfigError::new("cluster_discovery_type", why, discovery::REMEDY);
                     Some(refusal(Some(cluster.name()), &error))

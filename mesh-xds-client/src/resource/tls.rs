@@ -93,8 +93,9 @@ fn alpn(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// The name to send: of those that may be, the nearest to the request, as in Envoy. Where it is also the name to ask for there has
-/// to be one, though Envoy would send none.
+/// The name to send: of those that may be, the nearest to the request, as in Envoy; but where an
+/// authority is an IP address Envoy sends the next of them, and none is sent here. Where it is also the name to ask for there has to
+/// be one, though Envoy would send none.
 fn sni(name: String, of_endpoint: bool, of_authority: bool, is_asked_for: bool) -> Result<Sni, ConfigError> {
     const LONGEST: usize = 255;
     if name.len() > LONGEST {

@@ -386,7 +386,7 @@ impl Session {
         if self.kinds.iter().any(Subscriptions::asks_for_news) {
             return;
         }
-        let told = self.kinds.iter_mut().filter(|kind| !kind.is_empty());
+        let told = self.kinds.iter_mut().filter(|kind| kind.may_begin());
         if let Some(smallest) = told.min_by_key(|kind| kind.len()) {
             smallest.version.clear();
         }

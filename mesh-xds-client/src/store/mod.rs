@@ -318,9 +318,15 @@ impl Store {
     /// The cluster of this name.
     pub(crate) fn cluster(&self, name: &str) -> Known<&Arc<Cluster>> {
         self.known(ResourceKind::Cluster, name, |resource| match resource {
-            Resource::Cluster(cluster) => Some(cluster),
+            Resource::Cluster { cluster, .. } => Some(cluster),
             _ => None,
         })
+    }
+
+    /// Whether the endpoints of this cluster are to be waited for however long they take.
+    pub(crate) fn is_patient(&self, cluster: &str) -> bool {
+        let is_patient = |resource| matches!(resource, &Resource::Cluster { is_patient: true, .. }).then_some(&());
+        matches!(self.known(ResourceKind::Cluster, cluster, is_patient), Known::Good(()))
     }
 
     /// The endpoints of this name.

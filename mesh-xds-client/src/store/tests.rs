@@ -58,6 +58,18 @@ fn same_bytes_are_compared_and_not_decoded() {
     assert_eq!(status[0].version.as_deref(), Some("2"), "and yet it is the new version that serves");
 }
 
+/// prost reads the length and bytes of a map that says it is a group; nobody else finds the name behind it.
+#[test]
+fn resource_whose_name_is_lost_behind_a_field_of_another_wire_type_is_refused() {
+    let mut store = asking_for("a");
+    let mut body = pack_any(cluster("a"));
+    body.value.splice(..0, [0xa3, 0x02, 0x04, 0x60, 0x04, 0x60, 0x04]);
+    assert!(resource::decode(&body, &Context::new()).is_ok(), "by itself it is a cluster");
+    let raw = RawResource { name: None, version: None, body: body.into() };
+    let refused = store.offer(CDS, raw, &"1".into(), &Origin::anybody(&Context::new())).expect_err("it has no name");
+    assert_eq!((refused.error.name, &*refused.error.message), (None, "it has no name"));
+}
+
 #[test]
 fn same_refusal_is_repeated_without_another_look() {
     let mut store = asking_for("a");

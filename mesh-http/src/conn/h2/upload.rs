@@ -3,7 +3,8 @@
 //! hyper forgets a call once its head was delivered: the body goes on until its own end, whoever reads the response, and the
 //! stream is open as long. So both hold an [`Upload`]. The stream counts until neither does, and a response that is over,
 //! read or given up, ends what sends the body, even where that waits for the peer's window and not for more to send. h2
-//! then resets the stream with CANCEL, since nobody has it any more.
+//! then resets the stream with CANCEL, since nobody has it any more. What h2 has taken to its end before, and holds for want of
+//! the peer's window, goes on, and is not counted.
 
 use std::{
     pin::Pin,

@@ -161,19 +161,31 @@ fn routes_wait_for_a_cluster_that_may_be_about_to_come() {
     assert_eq!(bench.wanted(Cds), ["a", "late"], "what never came is forgotten, and what the server has is not");
 }
 
+/// A cluster as Istio has it.
+fn patient(name: &str) -> WireCluster {
+    let mut cluster = cluster(name);
+    let source = cluster.eds_cluster_config.as_mut().and_then(|eds| eds.eds_config.as_mut()).expect("it is of EDS");
+    source.initial_fetch_timeout = Some(Default::default());
+    cluster
+}
+
 #[test]
 fn routes_wait_for_endpoints_however_long_they_take_where_others_serve() {
     let mut bench = Bench::sidecar(&["*:9080"], &["a"]);
     bench.set(route_config("9080", [("a", 1)])).expect("it is whole");
-    bench.set(cluster("v2"));
+    bench.set(patient("v2"));
     assert!(bench.set(route_config("9080", [("v2", 1)])).is_none(), "its endpoints have not come");
     assert!(bench.time_out(Eds, "v2").is_none(), "nor are they known after a while");
     let snapshot = bench.set(endpoints("v2", [one()])).expect("they have come");
     assert_eq!(ready(&snapshot, "*:9080").routes.clusters(), ["v2".into()]);
 
+    bench.set(cluster("v3"));
+    assert!(bench.set(route_config("9080", [("v3", 1)])).is_none(), "its endpoints have not come");
+    bench.time_out(Eds, "v3").expect("the cluster does not say that they are to be waited for");
+
     // Whoever has no routes yet is better off with a part of them.
     let mut bench = Bench::sidecar(&["*:9080"], &["a"]);
-    bench.set(cluster("v2"));
+    bench.set(patient("v2"));
     assert!(bench.set(route_config("9080", [("a", 1), ("v2", 1)])).is_none());
     let snapshot = bench.time_out(Eds, "v2").expect("they have waited long enough");
     assert!(snapshot.clusters.contains_key("a") && snapshot.clusters["v2"].endpoints.is_none());

@@ -79,7 +79,7 @@ fn samples_of_sidecars_are_honoured_but_for_what_is_said_to_be_left_out() {
     let warned: Vec<_> = decoded.iter().map(|decoded| fields(&decoded.warnings)).collect();
     assert_eq!(warned, [vec![], vec![], vec![], vec![], vec!["type"], vec!["type"], vec![]]);
     assert!(matches!(decoded[0].value, Resource::Inbound(_)));
-    let Resource::Cluster(cluster) = &decoded[2].value else { panic!("a cluster") };
+    let Resource::Cluster { cluster, is_patient: false } = &decoded[2].value else { panic!("a cluster") };
     assert_eq!(cluster.policy.security.len(), 2, "with TLS, and in plaintext");
     let Resource::Endpoints(assignment) = &decoded[6].value else { panic!("endpoints") };
     let facts = assignment.endpoints.groups()[0].endpoints[0].metadata().map(|facts| &**facts);

@@ -55,12 +55,8 @@ const EVERYTHING: &str = "*";
 impl Subscriptions {
     /// Whether the first request on a stream can be made, and is needed. It tells what is held, and what the last stream
     /// brought may still be about to be: the server would never hear that it is, nor say that it is gone.
-    fn may_begin(&mut self) -> bool {
-        let may_begin = self.undecided == 0 && !self.is_empty();
-        if !may_begin {
-            self.changed = false;
-        }
-        may_begin
+    pub(in crate::session) fn may_begin(&self) -> bool {
+        self.undecided == 0 && !self.is_empty()
     }
 
     // --- requests in state of the world ---
@@ -71,7 +67,10 @@ impl Subscriptions {
     /// nonce that the server has left behind, and be passed over. None is due when there is nothing to take back either:
     /// without names, the first request of a kind on a stream asks for everything.
     pub(in crate::session) fn announce(&mut self) -> Option<Reply> {
-        if !self.asked && !self.may_begin() || !self.changed || self.owed > 0 {
+        if !self.asked && !self.may_begin() {
+            self.changed = false;
+        }
+        if !self.changed || self.owed > 0 {
             return None;
         }
         if !self.asked && self.lacks_some() {
@@ -82,7 +81,7 @@ impl Subscriptions {
 
     /// Whether the next stream, in state of the world, asks a server for something that it was not told to be held.
     pub(in crate::session) fn asks_for_news(&self) -> bool {
-        !self.is_empty() && (self.version.is_empty() || self.lacks_some())
+        self.may_begin() && (self.version.is_empty() || self.lacks_some())
     }
 
     /// A version vouches for the whole set of names. Where one of them was never answered, or has expired, a server that
@@ -133,6 +132,7 @@ impl Subscriptions {
     /// wish to have it sent again.
     pub(in crate::session) fn begin_changes(&mut self) -> bool {
         if !self.asked && !self.may_begin() {
+            self.changed = false;
             return false;
         }
         let withdrawn = mem::take(&mut self.withdrawn).into_iter();

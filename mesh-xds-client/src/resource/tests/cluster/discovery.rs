@@ -241,7 +241,8 @@ fn ways_that_are_not_honoured_are_told_by_their_name() {
     let Discovery::Unsupported(why) = &custom.value.discovery else { panic!("{custom:?}") };
     assert!(why.contains("`custom`") && why.contains("RawBuffer"), "{why}");
     assert_eq!(fields(&custom.warnings), ["cluster_type.typed_config.type_url"]);
-    let error = Resource::Cluster(Arc::new(custom.value)).useless().expect("nobody can use it");
+    let error =
+        Resource::Cluster { cluster: Arc::new(custom.value), is_patient: false }.useless().expect("nobody can use it");
     assert_eq!((error.name.as_deref(), error.blamed()), (Some("cluster"), "cluster_discovery_type"));
 }
 
