@@ -82,10 +82,12 @@ struct Waiting<R, T: Transport> {
 
 /// Why a request goes nowhere now.
 enum Halt {
-    /// There is nobody, and the request would rather wait.
-    Wait,
-    /// There are those alone whom the request has just been to for want of an identity, and it would rather wait.
-    Pause,
+    /// There is nobody, or nobody but those whom the request has just been to for want of an identity, which is worth a pause; and
+    /// it would rather wait.
+    // A variant of its own would make every pick's result larger.
+    Wait {
+        pauses: bool,
+    },
     Refuse(BoxError),
 }
 
@@ -150,7 +152,7 @@ impl<T: Transport, K> Call<T, K> {
                 self.counted = None;
                 Ok(picked)
             }
-            Err(_) if self.terms.wait_for_ready => Err(Halt::Wait),
+            Err(_) if self.terms.wait_for_ready => Err(Halt::Wait { pauses: false }),
             Err(none) => Err(Halt::Refuse(self.give_up(none))),
         }
     }
@@ -162,8 +164,7 @@ impl<T: Transport, K> Call<T, K> {
         T::Handle: Dispatch<R>,
     {
         match halt {
-            Halt::Wait => self.wait(request, None),
-            Halt::Pause => self.wait(request, Some(sleep(IDENTITY_PAUSE))),
+            Halt::Wait { pauses } => self.wait(request, pauses.then(|| sleep(IDENTITY_PAUSE))),
             Halt::Refuse(error) => State::Refused(Some(error)),
         }
     }
@@ -208,7 +209,7 @@ impl<T: Transport, K> Call<T, K> {
             // Then everybody is asked again.
             moves.places = Tried::new();
             self.counted = picked.take_counted();
-            return Err(Halt::Pause);
+            return Err(Halt::Wait { pauses: true });
         }
         match self.moves.take_if(|_| !self.terms.wait_for_ready) {
             Some(moves) => Err(Halt::Refuse(moves.last_error)),
