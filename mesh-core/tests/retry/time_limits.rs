@@ -142,3 +142,21 @@ async fn attempt_that_reads_its_request_is_not_silent() {
     assert_eq!(find_cause::<Elapsed>(&*error).map(Elapsed::bound), Some(Bound::PerTryIdle));
     assert_eq!(start.elapsed(), SECOND);
 }
+
+/// Answers at once, reads its request, and never says anything more. Else whoever uploads for long would be cut off while all goes
+/// well.
+#[tokio::test(start_paused = true)]
+async fn stream_is_not_silent_while_its_request_is_read() {
+    let mute = tower::service_fn(async |request: Request<ReplayBody>| {
+        tokio::spawn(request.into_body().collect());
+        Ok::<_, BoxError>(Response::new(Stalled(None)))
+    });
+    let layer = RetryLayer::new(policy(RetryOn::RESET, 1)).per_try_idle_timeout(2 * SECOND);
+    let start = Instant::now();
+    let response = layer.hold(UntilEnd(HttpClassifier)).layer(mute).oneshot(Upload::new(SECOND)).await.expect("a head");
+    let mut body = Box::pin(response.into_body());
+    let error = body.frame().await.expect("an end").expect_err("silence, in the end");
+    assert_eq!(find_cause::<Elapsed>(&*error).map(Elapsed::bound), Some(Bound::PerTryIdle));
+    let silent = start.elapsed() - 10 * SECOND;
+    assert!((2 * SECOND..=4 * SECOND).contains(&silent), "cut off after one limit, and two at most: {silent:?}");
+}
