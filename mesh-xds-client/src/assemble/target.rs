@@ -37,6 +37,8 @@ struct Candidate {
     source: Arc<ListenerResource>,
     listener: Arc<Listener>,
     clusters: BTreeSet<Arc<str>>,
+    /// Of which cluster it was said that its endpoints are waited for: nobody wants to read it with every change.
+    waits_for: Option<Arc<str>>,
 }
 
 // === impl Target ===
@@ -127,15 +129,19 @@ impl Target {
             retired.take(self.warming.replace(candidate));
         }
         let is_patient = self.serving.is_some() && self.lead.as_ref().is_ok_and(Lead::is_of_sidecars);
+        let mut silent = None;
         for cluster in self.warming.iter().flat_map(|candidate| &candidate.clusters) {
             if !reach::is_warm(&shared.held().store, cluster) {
                 return;
             }
             if is_patient && reach::has_silent_endpoints(&shared.held().store, cluster) {
-                tracing::warn!(target = %source.name, %cluster, "routes wait for the endpoints of a cluster; those before them serve");
-                return;
+                silent = Some(cluster.clone());
+                break;
             }
             pace.step().await;
+        }
+        if let (Some(cluster), Some(candidate)) = (silent, &mut self.warming) {
+            return candidate.wait_for(cluster);
         }
         if let Some(candidate) = self.warming.take() {
             self.state = Some(TargetState::Ready(candidate.listener.clone()));
@@ -169,7 +175,16 @@ impl Candidate {
             clusters.extend(route.action.clusters());
             pace.step().await;
         }
-        Self { source: source.clone(), listener: Arc::new(listener), clusters }
+        Self { source: source.clone(), listener: Arc::new(listener), clusters, waits_for: None }
+    }
+
+    /// Says for whose endpoints it waits, once.
+    fn wait_for(&mut self, cluster: Arc<str>) {
+        if self.waits_for.as_ref() != Some(&cluster) {
+            let target = &self.source.name;
+            tracing::warn!(%target, %cluster, "new routes wait for the endpoints of a cluster; those before them serve");
+            self.waits_for = Some(cluster);
+        }
     }
 
     /// Whether its routes go by this name.

@@ -46,6 +46,19 @@ fn a_verdict_after_the_stream_ended_counts_and_is_not_sent() {
     assert_eq!(script.requests(), ["CDS [a] v1 -"]);
 }
 
+/// A kind that may not begin yet, since there is no verdict on what the last stream brought, is no news to wait for: it may tell by
+/// and by that all is held.
+#[test]
+fn verdict_that_is_owed_is_nothing_that_a_server_has_to_say() {
+    let mut script = Script::asking(Cluster, &["a"]);
+    script.with_listener();
+    script.respond(Cluster, "v1", "n1", &["a"]);
+    script.events();
+    assert_eq!(script.reopen(), ["LDS [l] - -"]);
+    script.accept("n1", &["a"]);
+    assert_eq!(script.requests(), ["CDS [a] v1 -"]);
+}
+
 #[test]
 fn answers_not_yet_sent_die_with_the_stream() {
     let mut script = Script::asking(Cluster, &["a", "b"]);
