@@ -186,7 +186,6 @@ async fn follow_ten_shifts_and_a_restart(features: &[&str]) {
     tally.assert_none_failed();
 }
 
-// It compares versions, and would have nothing to say.
 #[tokio::test]
 async fn server_that_comes_back_with_what_is_held_is_known_to_be_there() {
     come_back_with_the_same(&[]).await;
